@@ -1,0 +1,697 @@
+"""The estimator: scikit-learn's surface over the stack; every method delegates down."""
+
+from __future__ import annotations
+
+import os
+import platform
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from copy import deepcopy
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import sklearn
+import torch
+from numpy.typing import NDArray
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    OutlierMixin,
+    TransformerMixin,
+)
+from sklearn.utils.validation import check_is_fitted, validate_data
+from torch import Tensor
+
+from twofold import __version__, bundle, data, metrics, options, training
+from twofold.errors import (
+    DataError,
+    InterruptedWarning,
+    LosesToPCAWarning,
+    ModelFileError,
+    OptionError,
+    TwofoldError,
+)
+from twofold.network import Network, stack_shape
+from twofold.objective import Objective
+from twofold.options import option
+from twofold.schema import Schema, Table
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Array = NDArray[Any]
+_ALPHA = 0.05  # contamination="auto": probability of flagging a normal row
+_CALIBRATION_ROWS = 100_000  # rows enough to fit residual spreads and the density of the codes
+_PCA_MARGIN = 1.02  # a loss to PCA within 2 % on a few held-out rows is chance
+
+
+@dataclass(eq=False, repr=False, kw_only=True)
+class Autoencoder(
+    ClassNamePrefixFeaturesOutMixin,  # type: ignore[misc]
+    TransformerMixin,  # type: ignore[misc]
+    OutlierMixin,  # type: ignore[misc]
+    BaseEstimator,  # type: ignore[misc]
+):
+    """A stacked autoencoder whose decoder reuses the encoder's weights, transposed.
+
+    A symmetric stack of layers narrows a row to a short code, and the same matrices widen it back.
+    One fitted object gives codes, reconstructions and anomaly scores.
+
+    Parameters
+    ----------
+    n_components : int or None, default=None
+        Size of the code; None is a quarter of the inputs, rounded up.
+    hidden_layers : tuple of int or "halving", default="halving"
+        Widths of the encoder's hidden layers, mirrored in the decoder. "halving" halves the width
+        until the code.
+    tied : bool, default=True
+        The decoder reuses the encoder's weights, with biases of its own. Half the parameters.
+    activation, code_activation : str, default="selu" and "identity"
+        "identity", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid" or
+        "softplus".
+    likelihood : "auto", "gaussian", "bernoulli" or mapping of column to name, default="auto"
+        How cells are modelled: "gaussian" is squared error on standardised columns, "bernoulli"
+        binary cross-entropy on values in [0, 1]. "auto" decides per column; `schema_` says how.
+    optimizer : "adam", "adamw" or "sgd", default="adam"
+    learning_rate : float or "auto", default="auto"
+        Step size; with the one-cycle schedule, its peak.
+    momentum : float, default=0.0
+        Share of the last update that is kept, with `optimizer="sgd"`.
+    nesterov : bool, default=False
+        Nesterov's momentum, with `optimizer="sgd"`.
+    schedule : "one-cycle" or "constant", default="one-cycle"
+    batch_size : int or "auto", default="auto"
+        Rows per update.
+    epochs : int or "auto", default="auto"
+        Passes over the training rows.
+    weight_decay : float, default=0.0
+        Pull of the weight matrices towards zero.
+    validation_fraction : float, default=0.1
+        Share of the rows held out for early stopping and calibration.
+    patience : int or None, default=10
+        Epochs without a better validation loss before training stops; the best weights are kept.
+        None trains all epochs and keeps the last weights.
+    contamination : float or "auto", default="auto"
+        "auto" flags a normal row with probability at most 5 %, calibrated on the held-out rows. A
+        number in (0, 0.5] is the share of the training rows to flag.
+    device : str, default="auto"
+        "auto" takes a GPU where there is one.
+    precision : "float32" or "float64", default="float32"
+        Number format while training.
+    random_state : int, RandomState or None, default=None
+        Seed; the same seed gives the same model. No global random state is touched.
+    verbose : int, default=0
+        1 shows training progress.
+
+    Attributes
+    ----------
+    network_ : Network
+        The trained PyTorch module.
+    schema_ : Schema
+        What each column is, and how it is scaled and modelled.
+    history_ : list of dict
+        Per epoch: `epoch`, `loss` and `validation_loss` (nats per cell), `learning_rate`,
+        `seconds`.
+    best_epoch_ : int
+        Epoch whose weights were kept, counted from 1.
+    n_iter_ : int
+        Epochs run.
+    offset_ : float
+        Score below which a row is an anomaly, in nats.
+    reconstruction_r2_ : float
+        Share of the held-out rows' variance that reconstructions keep (of the training rows' where
+        none were held out).
+    pca_ : PCA
+        The baseline of the same code size, fitted to the training rows.
+    n_features_in_, feature_names_in_
+        As everywhere in scikit-learn.
+
+    References
+    ----------
+    G. E. Hinton and R. R. Salakhutdinov, 2006, "Reducing the Dimensionality of Data with Neural
+    Networks". P. Vincent et al., 2010, "Stacked Denoising Autoencoders", section 2 (tied weights).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twofold import Autoencoder
+    >>> X = np.random.default_rng(0).normal(size=(200, 8)).astype("float32")
+    >>> ae = Autoencoder(n_components=2, epochs=2, random_state=0).fit(X)
+    >>> ae.transform(X).shape
+    (200, 2)
+    >>> ae.reconstruct(X).shape
+    (200, 8)
+    """
+
+    if TYPE_CHECKING:
+        # Only for the type checker: in a dataclass's body they would become options.
+        network_: Network = field(init=False)
+        schema_: Schema = field(init=False)
+        history_: list[dict[str, float]] = field(init=False)
+        best_epoch_: int = field(init=False)
+        n_iter_: int = field(init=False)
+        offset_: float = field(init=False)
+        reconstruction_r2_: float = field(init=False)
+        pca_: metrics.PCA = field(init=False)
+        _objective: Objective = field(init=False)
+        _step: training.Step | None = field(init=False)
+        _generator: torch.Generator = field(init=False)
+
+    n_components: int | None = option("n_components")
+    hidden_layers: str | tuple[int, ...] = option("hidden_layers")
+    tied: bool = option("tied")
+    activation: str = option("activation")
+    code_activation: str = option("code_activation")
+    likelihood: str | Mapping[str, str] = option("likelihood")
+    optimizer: str = option("optimizer")
+    learning_rate: float | str = option("learning_rate")
+    momentum: float = option("momentum")
+    nesterov: bool = option("nesterov")
+    schedule: str = option("schedule")
+    batch_size: int | str = option("batch_size")
+    epochs: int | str = option("epochs")
+    weight_decay: float = option("weight_decay")
+    validation_fraction: float = option("validation_fraction")
+    patience: int | None = option("patience")
+    contamination: float | str = option("contamination")
+    device: str = option("device")
+    precision: str = option("precision")
+    random_state: int | np.random.RandomState | None = option("random_state")  # noqa: RUF009
+    verbose: int = option("verbose")
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        *,
+        validation_data: Any = None,
+        on_event: training.OnEvent | None = None,
+    ) -> Self:
+        """Train on the rows of X.
+
+        Parameters
+        ----------
+        X : array, images (n, height, width), data frame, tensor or path
+            Rows to learn from.
+        y : ignored
+        validation_data : as X, optional
+            Held-out rows, in place of `validation_fraction` of X.
+        on_event : callable, optional
+            Receives every `training.Event`, in place of what `verbose` shows.
+
+        Raises
+        ------
+        OptionError
+            Where an option means nothing; all such options are listed.
+        DataError
+            Where the rows cannot be used: text, missing or infinite cells, fewer than two rows.
+        DivergenceError
+            Where the loss stops being a finite number.
+        """
+        options.check(self.get_params(deep=False))
+        device = _find_device(self.device)
+        table = self._read(X, reset=True)
+        if table.n_rows < 2:
+            raise DataError("Fitting needs at least 2 rows, and this table has n_samples = 1.")
+        rng = _random_state(self.random_state)
+        self._build(table, rng, device)
+        x = self._matrix(table)
+        if validation_data is None:
+            train, validation = self._split(x, rng)
+        else:
+            train, validation = torch.arange(len(x)), self._matrix(self._read(validation_data))
+        plan = training.Plan.resolve(self.get_params(deep=False), len(train), x.shape[1])
+        self._step = training.AutogradStep(self.network_, self._objective, plan)
+        self._train(plan, x, train, validation, on_event)
+        self._calibrate(x, train, validation, rng)
+        self._compare_on_fit(x[train] if validation is None else validation)
+        return self
+
+    def partial_fit(self, X: Any, y: Any = None) -> Self:
+        """Pass once over the rows of X, going on from the weights there are.
+
+        The first call infers the schema, which then stays. Thresholds and densities are calibrated
+        on the rows of the last call; a call that fails leaves the model as it was.
+        """
+        options.check(self.get_params(deep=False))
+        first = not hasattr(self, "network_")
+        table = self._read(X, reset=first)
+        rng = _random_state(self.random_state)
+        if first:
+            if table.n_rows < 2:
+                raise DataError("Fitting needs at least 2 rows, and this table has n_samples = 1.")
+            self._build(table, rng, _find_device(self.device))
+        x = self._matrix(table)
+        settings = {**self.get_params(deep=False), "epochs": 1, "schedule": "constant"}
+        plan = training.Plan.resolve(settings, len(x), x.shape[1])
+        if getattr(self, "_step", None) is None:
+            self._step = training.AutogradStep(self.network_, self._objective, plan)
+        before = deepcopy((self.network_.state_dict(), self.history_))
+        rows = torch.arange(len(x))
+        try:
+            self._train(plan, x, rows, None, None)
+        except (TwofoldError, KeyboardInterrupt):
+            self.network_.load_state_dict(before[0])
+            self.history_, self._step = before[1], None
+            raise
+        self._calibrate(x, rows, None, rng)
+        self.reconstruction_r2_ = self._comparison(x).r2
+        return self
+
+    def transform(self, X: Any) -> Array:
+        """Return the codes of the rows of X, `(n_rows, n_components)`."""
+        table = self._read(X)
+        return self._apply(table, self._n_features_out, _encode)
+
+    def inverse_transform(self, X: Any) -> Any:
+        """Return rows in the training table's units, shape and container for the codes X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_components)
+            Codes.
+        """
+        check_is_fitted(self, "network_")
+        codes = data.read(X)
+        if codes.values.ndim != 2 or codes.n_columns != self._n_features_out:
+            raise DataError(
+                f"Codes have {self._n_features_out} components, and these have the shape "
+                f"{tuple(codes.values.shape)}."
+            )
+        codes.check_finite()
+        schema = self.schema_
+        x_hat = self._map(
+            codes.values.astype(_dtype_of(codes), copy=False),
+            schema.width,
+            lambda network, objective, code: objective.mean(network.decode(code)),
+        )
+        rows = schema.from_matrix(x_hat)
+        return data.give_back(rows, schema.container, schema.names, schema.row_shape, codes.index)
+
+    def reconstruct(self, X: Any) -> Any:
+        """Return what the network makes of the rows of X, in their own units, shape and container.
+
+        The result holds floating-point numbers: the expected value of each cell given the code.
+        """
+        table = self._read(X)
+        x_hat = self._apply(table, self.schema_.width, _reconstruct)
+        names = table.names or self.schema_.names
+        rows = self.schema_.from_matrix(x_hat)
+        return data.give_back(rows, table.container, names, table.row_shape, table.index)
+
+    def score_samples(self, X: Any) -> Array:
+        """Return the log-density of each row in nats, `(n_rows,)`: higher is more normal.
+
+        It is log p(row given its code) + log p(code). Real columns have a normal density around
+        the reconstruction with the spread seen in training; cells in [0, 1] have minus their
+        cross-entropy; codes have one normal density.
+        """
+        return self._apply(self._read(X), 0, _log_density)
+
+    def decision_function(self, X: Any) -> Array:
+        """Return `score_samples(X) - offset_`: below 0 is an anomaly."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> NDArray[np.int64]:
+        """Return +1 for normal rows and -1 for anomalies, `(n_rows,)`."""
+        return np.where(self.decision_function(X) < 0, -1, 1)
+
+    def fit_predict(self, X: Any, y: Any = None) -> NDArray[np.int64]:
+        """Fit to X and label its rows: +1 for normal, -1 for anomalies."""
+        return self.fit(X).predict(X)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mean of `score_samples(X)`; grid search raises it."""
+        return float(np.mean(self.score_samples(X)))
+
+    def compare_pca(self, X: Any) -> metrics.Comparison:
+        """Set the reconstructions of X beside those of PCA with a code of the same size."""
+        table = self._read(X)
+        return self._comparison(self._matrix(table))
+
+    def summary(self) -> str:
+        """Return the layer table: output widths, parameter counts, and who shares which matrix."""
+        check_is_fitted(self, "network_")
+        return self.network_.summary(self._objective.link)
+
+    def plot_reconstructions(self, X: Any, n_rows: int = 10) -> Figure:
+        """Draw the first rows of X over their reconstructions, as images or as profiles."""
+        from twofold import figures
+
+        table = self._read(X)
+        first = Table(table.values[:n_rows], table.names, table.row_shape)
+        pair = {"original": first.values, "reconstruction": self.reconstruct(first.values)}
+        shape = self.schema_.row_shape
+        return figures.rows(
+            {title: np.reshape(rows, (len(rows), *shape)) for title, rows in pair.items()},
+            names=self.schema_.names,
+        )
+
+    def plot_history(self) -> Figure:
+        """Draw the loss per epoch on training and held-out rows."""
+        from twofold import figures
+
+        check_is_fitted(self, "network_")
+        return figures.history({"": self.history_}, best_epoch=self.best_epoch_)
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the model to the folder `path`, whole or not at all.
+
+        Raises
+        ------
+        OutputExistsError
+            Where `path` exists and `overwrite` is false.
+        ModelFileError
+            Where the folder cannot be written, for example because the disk is full.
+        """
+        check_is_fitted(self, "network_")
+        tensors = {f"network.{k}": v for k, v in self.network_.state_dict().items()}
+        tensors |= {f"objective.{k}": v for k, v in self._objective.state_dict().items()}
+        tensors["pca.mean"] = torch.from_numpy(self.pca_.mean)
+        tensors["pca.components"] = torch.from_numpy(self.pca_.components)
+        bundle.write(path, tensors, self._document(), overwrite)
+
+    def __sklearn_tags__(self) -> sklearn.utils.Tags:
+        """Say that 32-bit input gives 32-bit output."""
+        tags = super().__sklearn_tags__()
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.network_.n_components
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.network_.parameters()).device
+
+    def _read(self, X: Any, reset: bool = False) -> Table:
+        """Read any source into a table, and check it against the training table."""
+        if not reset:
+            check_is_fitted(self, "network_")
+        names = None if reset else getattr(self, "feature_names_in_", None)
+        source = data.load(X, columns=names)
+        container = data.container_of(source)
+        if container not in ("numpy", "torch"):
+            validate_data(self, source, reset=reset, skip_check_array=True)
+            table = data.read(source)
+            if table.n_rows == 0:
+                raise DataError("The table has no rows (0 sample(s)); a minimum of 1 is required.")
+            return table
+        if container == "torch" or len(getattr(source, "shape", ())) > 2:
+            table = data.read(source)
+            checked = validate_data(self, table.values, reset=reset, ensure_all_finite=False)
+            return Table(checked, None, table.row_shape, table.container)
+        if isinstance(source, np.ndarray | list | tuple):
+            data.require_numbers(np.asarray(source))
+        checked = validate_data(self, source, reset=reset, ensure_all_finite=False)
+        return data.read(checked)
+
+    def _matrix(self, table: Table) -> Tensor:
+        """Return what the network sees of a whole table, in its own precision and place."""
+        matrix = self.schema_.to_matrix(table, np.dtype(self.precision))
+        return _tensor(matrix).to(self._device)
+
+    def _build(self, table: Table, rng: np.random.RandomState, device: torch.device) -> None:
+        """Infer the schema, and make a network with fresh weights and its objective."""
+        table.check_finite()
+        schema = Schema.infer(table, self.likelihood)
+        hidden, n_components = stack_shape(schema.width, self.hidden_layers, self.n_components)
+        self.schema_ = schema
+        self.history_, self.best_epoch_, self._step = [], 0, None
+        self._generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
+        dtype = getattr(torch, self.precision)
+        self.network_ = Network(
+            schema.width,
+            hidden,
+            n_components,
+            tied=bool(self.tied),
+            activation=self.activation,
+            code_activation=self.code_activation,
+            generator=self._generator,
+        ).to(device=device, dtype=dtype)
+        self._objective = Objective(schema).to(device=device, dtype=dtype)
+
+    def _split(self, x: Tensor, rng: np.random.RandomState) -> tuple[Tensor, Tensor | None]:
+        """Hold out a share of the rows: the positions to train on, and the held-out rows."""
+        order = torch.from_numpy(rng.permutation(len(x)))
+        n = round(self.validation_fraction * len(x))
+        if n == 0 or len(x) < 10:
+            return order, None
+        return order[n:], x[order[:n].to(x.device)]
+
+    def _train(
+        self,
+        plan: training.Plan,
+        x: Tensor,
+        rows: Tensor,
+        validation: Tensor | None,
+        on_event: training.OnEvent | None,
+    ) -> None:
+        if on_event is None and self.verbose:
+            from twofold.progress import Progress
+
+            with Progress() as progress:
+                self._train(plan, x, rows, validation, progress)
+            return
+        assert self._step is not None
+        history = training.fit(
+            self._step,
+            self.network_,
+            self._objective,
+            plan,
+            x,
+            rows,
+            validation,
+            self._generator,
+            on_event,
+        )
+        past = len(self.history_)
+        self.history_ += [{**entry, "epoch": entry["epoch"] + past} for entry in history.epochs]
+        self.best_epoch_, self.n_iter_ = past + history.best_epoch, max(1, len(self.history_))
+        if history.ended == "interrupted":
+            warnings.warn(
+                f"Training was interrupted after {len(history.epochs)} of {plan.epochs} epochs; "
+                f"the model holds the best weights until then.",
+                InterruptedWarning,
+                stacklevel=3,
+            )
+
+    def _calibrate(
+        self, x: Tensor, train: Tensor, validation: Tensor | None, rng: np.random.RandomState
+    ) -> None:
+        """Fit what scores need after training: residual spreads, code density, PCA, the offset."""
+        chosen = train
+        if len(train) > _CALIBRATION_ROWS:
+            chosen = train[torch.from_numpy(rng.permutation(len(train))[:_CALIBRATION_ROWS])]
+        codes, squares = [], torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
+        with torch.no_grad():
+            for part in chosen.split(4096):
+                rows = x[part.to(x.device)]
+                code, _ = self.network_.encode(rows)
+                codes.append(code)
+                x_hat = self._objective.mean(self.network_.decode(code))
+                squares += ((rows - x_hat) ** 2).sum(0, dtype=torch.float64)
+            self._objective.fit_scale(squares / len(chosen))
+            self.network_.bottleneck.fit_density(torch.cat(codes))
+        self.pca_ = metrics.fit_pca(x[train].cpu().numpy(), self._n_features_out, rng)
+        if self.contamination == "auto":
+            held_out = x[chosen] if validation is None else validation
+            self.offset_ = metrics.conformal_offset(self._scores(held_out), _ALPHA)
+        else:
+            share = 100 * float(self.contamination)
+            self.offset_ = float(np.percentile(self._scores(x), share))
+
+    def _comparison(self, x: Tensor) -> metrics.Comparison:
+        rows = x.cpu().numpy()
+        x_hat = self._map(rows, rows.shape[1], _reconstruct)
+        return metrics.compare(rows, x_hat, self.pca_)
+
+    def _compare_on_fit(self, x: Tensor) -> None:
+        """Record how much of the variance is kept, and warn where PCA would keep more."""
+        comparison = self._comparison(x[:_CALIBRATION_ROWS])
+        self.reconstruction_r2_ = comparison.r2
+        if comparison.squared_error > _PCA_MARGIN * comparison.squared_error_pca + 1e-9:
+            warnings.warn(
+                f"PCA with as many components reconstructs these rows better ({comparison}). Try "
+                f"more epochs, another learning_rate, or wider hidden_layers.",
+                LosesToPCAWarning,
+                stacklevel=3,
+            )
+
+    def _scores(self, x: Tensor) -> Array:
+        return self._map(x.cpu().numpy(), 0, _log_density)
+
+    def _apply(self, table: Table, width: int, function: Function) -> Array:
+        """Run the table through `function`, chunk by chunk, in the table's own precision."""
+        dtype = _dtype_of(table)
+
+        def matrix(rows: slice) -> Array:
+            part = Table(table.values[rows], table.names, table.row_shape)
+            return self.schema_.to_matrix(part, dtype, first_row=rows.start)
+
+        return self._map_chunks(matrix, table.n_rows, dtype, width, function)
+
+    def _map(self, x: Array, width: int, function: Function) -> Array:
+        return self._map_chunks(lambda rows: x[rows], len(x), x.dtype, width, function)
+
+    def _map_chunks(
+        self,
+        matrix: Callable[[slice], Array],
+        n_rows: int,
+        dtype: np.dtype[Any],
+        width: int,
+        function: Function,
+    ) -> Array:
+        """Fill one result of `width` columns (0: one number per row) without autograd."""
+        result = np.empty((n_rows, width) if width else n_rows, dtype=dtype)
+        network, objective = self._in_precision(dtype)
+        with torch.inference_mode():
+            for rows in data.row_chunks(n_rows, self.schema_.width):
+                x = _tensor(matrix(rows)).to(self._device)
+                result[rows] = function(network, objective, x).cpu().numpy()
+        return result
+
+    def _in_precision(self, dtype: np.dtype[Any]) -> tuple[Network, Objective]:
+        wanted = torch.float64 if dtype == np.float64 else torch.float32
+        if next(self.network_.parameters()).dtype == wanted:
+            return self.network_, self._objective
+        return deepcopy(self.network_).to(wanted), deepcopy(self._objective).to(wanted)
+
+    def _document(self) -> dict[str, Any]:
+        shape = [pair.n_out for pair in self.network_.pairs]
+        return {
+            "options": {k: _plain(v) for k, v in self.get_params(deep=False).items()},
+            "schema": self.schema_.to_json(),
+            "network": {"hidden_layers": shape[:-1], "n_components": shape[-1]},
+            "history": self.history_,
+            "best_epoch": self.best_epoch_,
+            "calibration": {"offset": self.offset_, "reconstruction_r2": self.reconstruction_r2_},
+            "versions": {
+                "twofold": __version__,
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "numpy": np.__version__,
+                "scikit-learn": sklearn.__version__,
+            },
+        }
+
+    @classmethod
+    def _from_parts(cls, tensors: dict[str, Tensor], document: dict[str, Any]) -> Self:
+        """Put a fitted estimator together from what `save` wrote."""
+        values = {**document["options"]}
+        if isinstance(values.get("hidden_layers"), list):
+            values["hidden_layers"] = tuple(values["hidden_layers"])
+        options.check(values)
+        ae = cls(**values)
+        ae.schema_ = Schema.from_json(document["schema"])
+        ae.n_features_in_ = len(ae.schema_.columns)
+        if ae.schema_.named:
+            ae.feature_names_in_ = np.array(ae.schema_.names, dtype=object)
+        layout = document["network"]
+        # Built without memory, then given the tensors: a hostile layout cannot claim more of it
+        # than the file holds.
+        with torch.device("meta"):
+            ae.network_ = Network(
+                ae.schema_.width,
+                layout["hidden_layers"],
+                layout["n_components"],
+                tied=ae.tied,
+                activation=ae.activation,
+                code_activation=ae.code_activation,
+            )
+        ae.network_.load_state_dict(_part(tensors, "network."), assign=True)
+        dtype = getattr(torch, ae.precision)
+        ae._objective = Objective(ae.schema_).to(dtype)
+        ae._objective.load_state_dict(_part(tensors, "objective."))
+        ae.pca_ = metrics.PCA(tensors["pca.mean"].numpy(), tensors["pca.components"].numpy())
+        ae.history_, ae.best_epoch_ = document["history"], document["best_epoch"]
+        ae.n_iter_ = max(1, len(ae.history_))
+        ae.offset_ = float(document["calibration"]["offset"])
+        ae.reconstruction_r2_ = document["calibration"]["reconstruction_r2"]
+        ae._generator = torch.Generator().manual_seed(len(ae.history_))
+        return ae
+
+
+Function = Callable[[Network, Objective, Tensor], Tensor]
+
+
+def _encode(network: Network, objective: Objective, x: Tensor) -> Tensor:
+    return network.encode(x)[0]
+
+
+def _reconstruct(network: Network, objective: Objective, x: Tensor) -> Tensor:
+    return objective.mean(network(x)[0])
+
+
+def _log_density(network: Network, objective: Objective, x: Tensor) -> Tensor:
+    code, _ = network.encode(x)
+    cells = objective.log_prob(network.decode(code), x)
+    return cells.sum(1) + network.bottleneck.log_prob(code)
+
+
+def load(path: str | os.PathLike[str]) -> Autoencoder:
+    """Read a model that `Autoencoder.save` wrote; on any machine, without running code from it.
+
+    Parameters
+    ----------
+    path : path-like
+        The model's folder.
+
+    Raises
+    ------
+    ModelFileError
+        Where the folder is missing, cut off, altered, or written by a newer version.
+    """
+    tensors, document = bundle.read(path)
+    try:
+        return Autoencoder._from_parts(tensors, document)
+    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        raise ModelFileError(
+            f"{path} does not fit together: {type(error).__name__}: {error}. It was altered; copy "
+            f"the whole folder again, or fit the model anew."
+        ) from error
+
+
+def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
+
+
+def _plain(value: Any) -> Any:
+    """Return an option's value as JSON can hold it; a generator's state is not kept."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.random.RandomState):
+        return None
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [int(item) for item in value]
+    return value
+
+
+def _random_state(seed: int | np.random.RandomState | None) -> np.random.RandomState:
+    # Not scikit-learn's check_random_state: for None that one draws from numpy's global state.
+    return seed if isinstance(seed, np.random.RandomState) else np.random.RandomState(seed)
+
+
+def _dtype_of(table: Table) -> np.dtype[Any]:
+    return np.dtype(np.float64 if table.values.dtype == np.float64 else np.float32)
+
+
+def _tensor(array: Array) -> Tensor:
+    # A read-only array (a memory map, a view of Arrow's buffers) cannot become a tensor as it is.
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def _find_device(name: str) -> torch.device:
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise OptionError(
+            f"device={name!r} cannot be used here: {str(error).splitlines()[0]} Try 'cpu' or "
+            f"'auto'."
+        ) from error
+    return device

@@ -1,0 +1,173 @@
+"""The model file: a folder with `weights.safetensors` and `model.json`, written all or not at all.
+
+Nothing in it is code: weights are plain tensors, everything else is JSON. The JSON holds the
+weights' SHA-256 and its own, so a cut-off or altered folder is told from a good one before any of
+it is used.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load as read_tensors
+from safetensors.torch import save as tensors_to_bytes
+from torch import Tensor
+
+from twofold.errors import ModelFileError, OutputExistsError
+
+FORMAT = 1
+WEIGHTS = "weights.safetensors"
+DOCUMENT = "model.json"
+_MOST_JSON = 256 * 2**20  # a document larger than this is none of ours
+
+
+def write(
+    path: str | os.PathLike[str],
+    tensors: Mapping[str, Tensor],
+    document: Mapping[str, Any],
+    overwrite: bool = False,
+) -> None:
+    """Write a model folder; an interrupted or failed write leaves what was there untouched.
+
+    Raises
+    ------
+    OutputExistsError
+        Where `path` exists and `overwrite` is false, or exists and is no model folder.
+    ModelFileError
+        Where the disk is full or the folder cannot be written.
+    """
+    path = Path(path)
+    require_free(path, overwrite)
+    blob = tensors_to_bytes({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
+    body = {"format": FORMAT, "weights_sha256": hashlib.sha256(blob).hexdigest(), **document}
+    text = json.dumps({**body, "sha256": _digest(body)}, indent=1, allow_nan=False)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            _write_durably(fresh / WEIGHTS, blob)
+            _write_durably(fresh / DOCUMENT, text.encode())
+            fresh.chmod(0o755)
+            _put_in_place(fresh, path)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    except OSError as error:
+        raise ModelFileError(
+            f"The model could not be written to {path}: {error.strerror or error}. Nothing there "
+            f"was changed; free some space or choose another folder."
+        ) from error
+
+
+def require_free(path: str | os.PathLike[str], overwrite: bool) -> None:
+    """Raise OutputExistsError where a model may not be written to `path`.
+
+    Even with `overwrite`, only another model folder gives way.
+    """
+    path = Path(path)
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
+        raise OutputExistsError(
+            f"{path} exists, and nothing is overwritten unasked. Choose another folder, or say so: "
+            f"--force on the command line, overwrite=True in Python."
+        )
+    if not (path / DOCUMENT).is_file():
+        raise OutputExistsError(
+            f"{path} exists and is no twofold model, so it is left alone. Choose another folder."
+        )
+
+
+def _write_durably(path: Path, content: bytes) -> None:
+    with open(path, "wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+
+
+def _put_in_place(fresh: Path, path: Path) -> None:
+    if not path.exists():
+        fresh.rename(path)
+        return
+    # A folder cannot replace a folder in one step, so the old one steps aside and comes back where
+    # the new one cannot take its place.
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent)) / path.name
+    path.rename(aside)
+    try:
+        fresh.rename(path)
+    except OSError:
+        aside.rename(path)
+        raise
+    finally:
+        shutil.rmtree(aside.parent, ignore_errors=True)
+
+
+def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read a model folder: its tensors by name, and its document.
+
+    Raises
+    ------
+    ModelFileError
+        Where the folder is missing, cut off, altered, or written by a newer version.
+    """
+    path = Path(path)
+    if not path.is_dir():
+        what = "is a file, not a folder" if path.exists() else "does not exist"
+        raise ModelFileError(f"{path} {what}; a model is a folder with {WEIGHTS} and {DOCUMENT}.")
+    document = _read_document(path / DOCUMENT)
+    blob = _read_bytes(path / WEIGHTS)
+    if hashlib.sha256(blob).hexdigest() != document["weights_sha256"]:
+        raise ModelFileError(
+            f"{path / WEIGHTS} is cut off or altered: its SHA-256 is not the one in {DOCUMENT}. "
+            f"Copy the whole folder again, or fit the model anew."
+        )
+    try:
+        return read_tensors(blob), document
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise ModelFileError(f"{path / WEIGHTS} holds no readable tensors: {error}.") from error
+
+
+def _read_bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(
+            f"{path} cannot be read: {error.strerror or error}. A model is a folder with "
+            f"{WEIGHTS} and {DOCUMENT}."
+        ) from error
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    if path.is_file() and path.stat().st_size > _MOST_JSON:
+        raise ModelFileError(f"{path} is larger than any model's document; it was altered.")
+    raw = _read_bytes(path)
+    try:
+        document = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"{path} is cut off or altered: {error}.") from error
+    if not isinstance(document, dict) or not isinstance(document.get("format"), int):
+        raise ModelFileError(f"{path} is no model's document: it names no format.")
+    if document["format"] > FORMAT:
+        raise ModelFileError(
+            f"{path} has format {document['format']}, and this version of twofold reads up to "
+            f"{FORMAT}. Upgrade twofold."
+        )
+    digest = document.pop("sha256", None)
+    if digest != _digest(document) or not isinstance(document.get("weights_sha256"), str):
+        raise ModelFileError(
+            f"{path} was altered: its content does not match its own SHA-256. Copy the whole "
+            f"folder again, or fit the model anew."
+        )
+    return document
+
+
+def _digest(document: Mapping[str, Any]) -> str:
+    canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,129 @@
+"""Figures of merit in plain numpy, and the baseline that every stack has to beat: PCA."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+Array = NDArray[Any]
+_EXACT_WIDTH = 2048  # above this many columns the covariance is too large to decompose
+_EXACT_CELL_PRODUCTS = 2e11  # and above this much work PCA is fitted to a sample of the rows
+
+
+def squared_error(x: ArrayLike, x_hat: ArrayLike) -> float:
+    """Return the squared error summed over a row's columns, averaged over the rows.
+
+    Examples
+    --------
+    >>> squared_error([[0.0, 0.0], [1.0, 1.0]], [[0.0, 1.0], [1.0, 1.0]])
+    0.5
+    """
+    difference = np.asarray(x, dtype=np.float64) - np.asarray(x_hat, dtype=np.float64)
+    return float((difference**2).sum() / len(difference))
+
+
+@dataclass(frozen=True)
+class PCA:
+    """Principal components of the training matrix: the closed-form linear code of the same size.
+
+    `components` has orthonormal rows, `(n_components, width)`; `mean` is `(width,)`.
+    """
+
+    mean: Array
+    components: Array
+
+    def reconstruct(self, x: Array) -> Array:
+        """Return the rows projected on the components, `(n_rows, width)`."""
+        centred = x - self.mean
+        return (centred @ self.components.T) @ self.components + self.mean
+
+
+def fit_pca(x: Array, n_components: int, random_state: np.random.RandomState) -> PCA:
+    """Fit PCA to the rows `x`, `(n_rows, width)` (Pearson, 1901; Hotelling, 1933).
+
+    Up to 2,048 columns the decomposition of the covariance is exact, and where the table is so
+    large that this would take more than seconds it is that of a random sample of the rows. Wider
+    tables use a randomised range finder with two power iterations (Halko, Martinsson and Tropp,
+    2011, algorithm 4.4).
+    """
+    n, width = x.shape
+    affordable = max(2 * width, int(_EXACT_CELL_PRODUCTS / (2 * width**2)), 1000)
+    if width > _EXACT_WIDTH:
+        affordable = 4000
+    if n > affordable:
+        x = x[np.sort(random_state.permutation(n)[:affordable])]
+    mean = x.mean(axis=0, dtype=np.float64)
+    centred = x - mean.astype(x.dtype)
+    if width <= _EXACT_WIDTH:
+        _, vectors = np.linalg.eigh((centred.T @ centred).astype(np.float64))
+        components = vectors[:, ::-1][:, :n_components].T
+    else:
+        components = _range_finder(centred, n_components, random_state)
+    return PCA(mean.astype(x.dtype), np.ascontiguousarray(components, dtype=x.dtype))
+
+
+def _range_finder(centred: Array, k: int, random_state: np.random.RandomState) -> Array:
+    width = centred.shape[1]
+    probe = random_state.standard_normal((width, min(k + 10, width))).astype(centred.dtype)
+    for _ in range(2):
+        probe, _ = np.linalg.qr(centred.T @ (centred @ probe))
+    _, _, rows = np.linalg.svd(centred @ probe, full_matrices=False)
+    return np.asarray(rows @ probe.T)[:k]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A network beside PCA with a code of the same size, on the same rows.
+
+    Squared errors are summed over columns and averaged over rows, in the network's units: [0, 1]
+    for pixels and flags, standard deviations for real columns. `r2` is the share of the rows'
+    variance that the reconstruction keeps.
+    """
+
+    n_components: int
+    n_rows: int
+    squared_error: float
+    squared_error_pca: float
+    r2: float
+    r2_pca: float
+
+    @property
+    def ratio(self) -> float:
+        """The network's error as a share of PCA's; below 1 the network is better."""
+        return self.squared_error / self.squared_error_pca if self.squared_error_pca else np.inf
+
+    def __str__(self) -> str:
+        return (
+            f"squared error per row, {self.n_rows:,} rows, {self.n_components:,} components: "
+            f"network {self.squared_error:.4g} (R2 {self.r2:.4f}), "
+            f"PCA {self.squared_error_pca:.4g} (R2 {self.r2_pca:.4f})"
+        )
+
+
+def compare(x: Array, x_hat: Array, pca: PCA) -> Comparison:
+    """Set reconstructions `x_hat` of the rows `x`, both `(n_rows, width)`, beside those of PCA."""
+    variance = squared_error(x, np.broadcast_to(x.mean(axis=0), x.shape))
+    errors = squared_error(x, x_hat), squared_error(x, pca.reconstruct(x))
+    r2, r2_pca = (1 - error / variance if variance else float("nan") for error in errors)
+    return Comparison(len(pca.components), len(x), *errors, r2, r2_pca)
+
+
+def conformal_offset(held_out: ArrayLike, alpha: float) -> float:
+    """Return the score below which a normal row falls with probability at most `alpha`.
+
+    With n held-out scores this is the k-th smallest, k = floor(alpha (n + 1)): a fresh row from the
+    same source ranks below it with probability at most k / (n + 1) (Vovk, Gammerman and Shafer,
+    2005, "Algorithmic Learning in a Random World", section 2). With fewer held-out rows than
+    1 / alpha the smallest score is the best there is.
+
+    Examples
+    --------
+    >>> conformal_offset(range(99), 0.05)
+    4.0
+    """
+    scores = np.sort(np.asarray(held_out, dtype=np.float64))
+    k = max(1, int(np.floor(alpha * (len(scores) + 1) + 1e-9)))
+    return float(scores[k - 1])

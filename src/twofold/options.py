@@ -1,0 +1,308 @@
+"""The option table: every option's default, meaning, unit and bounds, declared once as plain data.
+
+The estimator takes its fields from here, the command line its flags, the docs their reference
+table and `model.json` its checks, so that all of them say the same.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from twofold.errors import OptionError
+
+ACTIVATION_NAMES = (
+    "identity",
+    "relu",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "gelu",
+    "silu",
+    "tanh",
+    "sigmoid",
+    "softplus",
+)
+LIKELIHOOD_NAMES = ("gaussian", "bernoulli")
+
+
+@dataclass(frozen=True)
+class Option:
+    """One option: its default, what it means, and which values mean something.
+
+    `kinds` are the sorts of value taken, out of "none", "bool", "int", "float", "widths" (a tuple
+    of whole numbers), "names" (a mapping of column name to one of `choices`), "text" and "seed".
+    `choices` are words taken as they are. `least` and `most` bound a number; a bound is left out of
+    the range where `open_least` or `open_most` says so.
+    """
+
+    default: Any
+    help: str
+    kinds: tuple[str, ...] = ()
+    choices: tuple[str, ...] = ()
+    unit: str = ""
+    least: float = -math.inf
+    most: float = math.inf
+    open_least: bool = False
+    open_most: bool = False
+
+    def expected(self) -> str:
+        """Say in words which values are taken."""
+        words = [repr(choice) for choice in self.choices]
+        unit = f" ({self.unit})" if self.unit else ""
+        for kind in self.kinds:
+            if kind in ("int", "float"):
+                number = "a whole number" if kind == "int" else "a number"
+                words.append(number + self._range() + unit)
+            else:
+                words.append(_KIND_WORDS[kind])
+        return words[0] if len(words) == 1 else ", ".join(words[:-1]) + " or " + words[-1]
+
+    def _range(self) -> str:
+        parts = []
+        if self.least > -math.inf:
+            parts.append(f"{'above' if self.open_least else 'at least'} {self.least:g}")
+        if self.most < math.inf:
+            parts.append(f"{'below' if self.open_most else 'at most'} {self.most:g}")
+        return " " + " and ".join(parts) if parts else ""
+
+    def accepts(self, value: Any) -> bool:
+        """Tell whether `value` is one of the values that mean something."""
+        if isinstance(value, str):
+            return value in self.choices or "text" in self.kinds
+        return any(self._is(kind, value) for kind in self.kinds)
+
+    def _is(self, kind: str, value: Any) -> bool:
+        match kind:
+            case "none":
+                return value is None
+            case "bool":
+                return isinstance(value, bool) or type(value).__name__ == "bool_"
+            case "int":
+                return _is_whole(value) and self._within(value)
+            case "float":
+                return (
+                    isinstance(value, numbers.Real)
+                    and not isinstance(value, bool)
+                    and self._within(value)
+                )
+            case "widths":
+                return (
+                    isinstance(value, Sequence)
+                    and not isinstance(value, str)
+                    and all(_is_whole(width) and width >= 1 for width in value)
+                )
+            case "names":
+                return isinstance(value, Mapping) and all(
+                    isinstance(name, str) and word in self.choices for name, word in value.items()
+                )
+            case "seed":
+                return type(value).__name__ == "RandomState" or (_is_whole(value) and value >= 0)
+        return False
+
+    def _within(self, value: numbers.Real) -> bool:
+        number = float(value)
+        above = number > self.least if self.open_least else number >= self.least
+        below = number < self.most if self.open_most else number <= self.most
+        return above and below and math.isfinite(number)
+
+    def parse(self, text: str) -> Any:
+        """Read the value that a command line or a form holds as text.
+
+        Raises ValueError where the text can be read as none of the kinds; whether the value is
+        within bounds is for `check`.
+        """
+        if text in self.choices:
+            return text
+        if "none" in self.kinds and text.lower() == "none":
+            return None
+        if "bool" in self.kinds and text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        if "widths" in self.kinds:
+            return tuple(int(part) for part in text.split(",") if part.strip())
+        if "names" in self.kinds and "=" in text:
+            return dict(_column_and_word(part) for part in text.split(","))
+        if {"int", "seed"} & set(self.kinds):
+            try:
+                return int(text)
+            except ValueError:
+                if "float" not in self.kinds:
+                    raise
+        if "float" in self.kinds:
+            return float(text)
+        return text
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def _column_and_word(part: str) -> tuple[str, str]:
+    column, _, word = part.rpartition("=")
+    return column.strip(), word.strip()
+
+
+_KIND_WORDS = {
+    "none": "None",
+    "bool": "True or False",
+    "widths": "whole numbers at least 1 (one width per hidden layer of the encoder)",
+    "names": "a mapping of column name to one of these words",
+    "text": "a name",
+    "seed": "a whole number at least 0, or a numpy RandomState",
+}
+
+OPTIONS: dict[str, Option] = {
+    "n_components": Option(
+        None,
+        "size of the code; None is a quarter of the inputs, rounded up",
+        kinds=("none", "int"),
+        unit="components",
+        least=1,
+    ),
+    "hidden_layers": Option(
+        "halving",
+        "widths of the encoder's hidden layers, mirrored in the decoder; 'halving' halves the "
+        "width until the code",
+        kinds=("widths",),
+        choices=("halving",),
+    ),
+    "tied": Option(
+        True,
+        "the decoder reuses the encoder's weights, transposed, with biases of its own",
+        kinds=("bool",),
+    ),
+    "activation": Option(
+        "selu", "activation of the hidden layers, both ways", choices=ACTIVATION_NAMES
+    ),
+    "code_activation": Option("identity", "activation of the code", choices=ACTIVATION_NAMES),
+    "likelihood": Option(
+        "auto",
+        "how cells are modelled: 'gaussian' is squared error on standardised columns, 'bernoulli' "
+        "binary cross-entropy on values in [0, 1], 'auto' decides per column from its kind",
+        kinds=("names",),
+        choices=("auto", *LIKELIHOOD_NAMES),
+    ),
+    "optimizer": Option("adam", "how weights are updated", choices=("sgd", "adam", "adamw")),
+    "learning_rate": Option(
+        "auto",
+        "step size; with the one-cycle schedule, its peak",
+        kinds=("float",),
+        choices=("auto",),
+        least=0,
+        open_least=True,
+    ),
+    "momentum": Option(
+        0.0,
+        "share of the last update that is kept (optimizer='sgd' only)",
+        kinds=("float",),
+        least=0,
+        most=1,
+        open_most=True,
+    ),
+    "nesterov": Option(
+        False, "Nesterov's momentum (optimizer='sgd' with momentum only)", kinds=("bool",)
+    ),
+    "schedule": Option(
+        "one-cycle",
+        "learning rate over the run: 'constant', or 'one-cycle' (a rise, then a long fall to zero)",
+        choices=("constant", "one-cycle"),
+    ),
+    "batch_size": Option(
+        "auto",
+        "rows per update; 'auto' goes by the number of rows",
+        kinds=("int",),
+        choices=("auto",),
+        unit="rows",
+        least=1,
+    ),
+    "epochs": Option(
+        "auto",
+        "passes over the training rows; 'auto' goes by the number of rows",
+        kinds=("int",),
+        choices=("auto",),
+        unit="passes",
+        least=1,
+    ),
+    "weight_decay": Option(
+        0.0,
+        "pull of the weight matrices towards zero, per update (an L2 penalty; decoupled with "
+        "'adamw'); biases are left free",
+        kinds=("float",),
+        least=0,
+    ),
+    "validation_fraction": Option(
+        0.1,
+        "share of the rows held out for early stopping and calibration; 0 trains on every row",
+        kinds=("float",),
+        least=0,
+        most=1,
+        open_most=True,
+    ),
+    "patience": Option(
+        10,
+        "epochs without a better validation loss before training stops, and the best weights are "
+        "kept; None trains all epochs and keeps the last weights",
+        kinds=("none", "int"),
+        unit="epochs",
+        least=1,
+    ),
+    "contamination": Option(
+        "auto",
+        "'auto' flags a normal row with probability at most 5 %, calibrated on the held-out rows; "
+        "a number is the share of the training rows to flag",
+        kinds=("float",),
+        choices=("auto",),
+        least=0,
+        most=0.5,
+        open_least=True,
+    ),
+    "device": Option(
+        "auto",
+        "where to compute: 'auto' (a GPU where there is one), 'cpu', 'cuda', 'cuda:1', 'mps'",
+        kinds=("text",),
+    ),
+    "precision": Option("float32", "number format while training", choices=("float32", "float64")),
+    "random_state": Option(
+        None, "seed; the same seed gives the same model", kinds=("none", "seed")
+    ),
+    "verbose": Option(0, "1 shows training progress, 0 nothing", kinds=("int", "bool"), least=0),
+}
+
+
+def option(name: str) -> Any:
+    """Make the dataclass field of the option `name`."""
+    entry = OPTIONS[name]
+    return field(default=entry.default, metadata={"option": entry})
+
+
+def check(values: Mapping[str, Any]) -> None:
+    """Raise one OptionError that lists every value that means nothing, and why."""
+    mistakes = []
+    for name, value in values.items():
+        entry = OPTIONS.get(name)
+        if entry is None:
+            near = difflib.get_close_matches(name, OPTIONS, n=1)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            mistakes.append(f"There is no option {name}.{hint}")
+        elif not entry.accepts(value):
+            mistakes.append(f"{name} must be {entry.expected()}; got {value!r}.")
+    mistakes += _without_meaning(values)
+    if mistakes:
+        raise OptionError("\n".join(mistakes))
+
+
+def _without_meaning(values: Mapping[str, Any]) -> list[str]:
+    merged = {name: entry.default for name, entry in OPTIONS.items()} | dict(values)
+    mistakes = []
+    if merged["optimizer"] != "sgd" and merged["momentum"]:
+        mistakes.append(
+            f"momentum={merged['momentum']!r} has a meaning only with optimizer='sgd'; "
+            f"{merged['optimizer']!r} has its own. Leave momentum at 0."
+        )
+    if merged["nesterov"] and not merged["momentum"]:
+        mistakes.append("nesterov=True needs momentum above 0. Try momentum=0.9.")
+    return mistakes

@@ -1,0 +1,58 @@
+"""What every test relies on: one thread, no window, no user's folders, and shared fixtures."""
+
+from __future__ import annotations
+
+import os
+import random
+import tempfile
+from collections.abc import Iterator
+
+# Set before anything reads them, and so that subprocesses inherit them: matrix products on one
+# thread give the same bits everywhere, and nothing is written to the user's own folders.
+_SCRATCH = tempfile.TemporaryDirectory(prefix="twofold-tests-")
+os.environ |= {
+    "OMP_NUM_THREADS": "1",
+    "MPLBACKEND": "Agg",
+    "KERAS_BACKEND": "torch",
+    "KERAS_HOME": os.path.join(_SCRATCH.name, "keras"),
+    "TWOFOLD_CACHE": os.path.join(_SCRATCH.name, "cache"),
+}
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from twofold import datasets
+from twofold.errors import DatasetUnavailable
+
+torch.set_num_threads(1)
+
+
+def pytest_unconfigure() -> None:
+    _SCRATCH.cleanup()
+
+
+def _random_states() -> tuple[object, ...]:
+    name, keys, *rest = np.random.get_state()  # noqa: NPY002 - the state to watch
+    return random.getstate(), (name, keys.tobytes(), *rest), torch.get_rng_state().tolist()
+
+
+@pytest.fixture
+def untouched_random_state() -> Iterator[None]:
+    """Fail a test that moves Python's, numpy's or torch's global random state."""
+    before = _random_states()
+    yield
+    names = ("random", "numpy.random", "torch")
+    moved = [n for n, a, b in zip(names, before, _random_states(), strict=True) if a != b]
+    assert not moved, f"the global random state of {', '.join(moved)} was touched"
+
+
+@pytest.fixture(scope="session")
+def mnist() -> NDArray[np.float32]:
+    """The first 5,000 training images of MNIST, flat: (5000, 784), from 0 to 1."""
+    try:
+        images = datasets.mnist(download=False)
+    except DatasetUnavailable as error:
+        pytest.skip(str(error))
+    return images.train[:5000].reshape(5000, -1) / np.float32(255)
