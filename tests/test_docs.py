@@ -12,9 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
+from typer.testing import CliRunner
 
 import twofold
 from twofold import datasets
+from twofold.cli import app
 from twofold.errors import DatasetUnavailable, MissingExtraError
 from twofold.options import OPTIONS
 
@@ -78,10 +81,6 @@ def run_examples(text: str, name: str, line: int, namespace: dict[str, Any]) -> 
 
 
 def run_command(page: Path, block: Block, arguments: list[str]) -> None:
-    from typer.testing import CliRunner
-
-    from twofold.cli import app
-
     where = f"{page.name}:{block.line}: twofold {shlex.join(arguments)}"
     assert not {"|", ">", ">>", "<", "&&", "&", ";"} & set(arguments), f"{where}: needs a shell"
     result = CliRunner().invoke(app, arguments)
@@ -138,12 +137,7 @@ def test_docstring_examples_run(module: str, scratch: Path) -> None:
 
 
 def cli_commands() -> dict[str, Any]:
-    import typer
-
-    from twofold.cli import app
-
-    command = typer.main.get_command(app)
-    return dict(getattr(command, "commands", {}))
+    return dict(typer.main.get_command(app).commands)
 
 
 def test_every_command_is_documented() -> None:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import platform
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
@@ -30,7 +31,6 @@ from twofold.errors import (
     LosesToPCAWarning,
     ModelFileError,
     OptionError,
-    TwofoldError,
 )
 from twofold.network import Network, stack_shape
 from twofold.objective import Objective
@@ -211,21 +211,24 @@ class Autoencoder(
         """
         options.check(self.get_params(deep=False))
         device = _find_device(self.device)
-        table = self._read(X, reset=True)
-        if table.n_rows < 2:
-            raise DataError("Fitting needs at least 2 rows, and this table has n_samples = 1.")
-        rng = _random_state(self.random_state)
-        self._build(table, rng, device)
-        x = self._matrix(table)
-        if validation_data is None:
-            train, validation = self._split(x, rng)
-        else:
-            train, validation = torch.arange(len(x)), self._matrix(self._read(validation_data))
-        plan = training.Plan.resolve(self.get_params(deep=False), len(train), x.shape[1])
-        self._step = training.AutogradStep(self.network_, self._objective, plan)
-        self._train(plan, x, train, validation, on_event)
-        self._calibrate(x, train, validation, rng)
-        self._compare_on_fit(x[train] if validation is None else validation)
+        with self._all_or_nothing():
+            table = self._read(X, reset=True)
+            rng = _random_state(self.random_state)
+            self._build(table, rng, device)
+            x = self._matrix(table)
+            if validation_data is None:
+                train, validation = self._split(x, rng)
+            else:
+                train, validation = torch.arange(len(x)), self._matrix(self._read(validation_data))
+            plan = training.Plan.resolve(self.get_params(deep=False), len(train), x.shape[1])
+            self._step = training.AutogradStep(self.network_, self._objective, plan)
+            history = self._train(plan, x, train, validation, on_event)
+            self._calibrate(x, train, validation, rng)
+            held_out = x[train] if validation is None else validation
+            comparison = self._comparison(held_out[:_CALIBRATION_ROWS])
+            self.reconstruction_r2_ = comparison.r2
+        _warn_of_interruption(history, plan)
+        _warn_of_loss_to_pca(comparison)
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -236,27 +239,21 @@ class Autoencoder(
         """
         options.check(self.get_params(deep=False))
         first = not hasattr(self, "network_")
-        table = self._read(X, reset=first)
-        rng = _random_state(self.random_state)
-        if first:
-            if table.n_rows < 2:
-                raise DataError("Fitting needs at least 2 rows, and this table has n_samples = 1.")
-            self._build(table, rng, _find_device(self.device))
-        x = self._matrix(table)
-        settings = {**self.get_params(deep=False), "epochs": 1, "schedule": "constant"}
-        plan = training.Plan.resolve(settings, len(x), x.shape[1])
-        if getattr(self, "_step", None) is None:
-            self._step = training.AutogradStep(self.network_, self._objective, plan)
-        before = deepcopy((self.network_.state_dict(), self.history_))
-        rows = torch.arange(len(x))
-        try:
-            self._train(plan, x, rows, None, None)
-        except (TwofoldError, KeyboardInterrupt):
-            self.network_.load_state_dict(before[0])
-            self.history_, self._step = before[1], None
-            raise
-        self._calibrate(x, rows, None, rng)
-        self.reconstruction_r2_ = self._comparison(x).r2
+        with self._all_or_nothing():
+            table = self._read(X, reset=first)
+            rng = _random_state(self.random_state)
+            if first:
+                self._build(table, rng, _find_device(self.device))
+            x = self._matrix(table)
+            settings = {**self.get_params(deep=False), "epochs": 1, "schedule": "constant"}
+            plan = training.Plan.resolve(settings, len(x), x.shape[1])
+            if getattr(self, "_step", None) is None:
+                self._step = training.AutogradStep(self.network_, self._objective, plan)
+            rows = torch.arange(len(x))
+            history = self._train(plan, x, rows, None, None)
+            self._calibrate(x, rows, None, rng)
+            self.reconstruction_r2_ = self._comparison(x[:_CALIBRATION_ROWS]).r2
+        _warn_of_interruption(history, plan)
         return self
 
     def transform(self, X: Any) -> Array:
@@ -315,7 +312,8 @@ class Autoencoder(
 
     def predict(self, X: Any) -> NDArray[np.int64]:
         """Return +1 for normal rows and -1 for anomalies, `(n_rows,)`."""
-        return np.where(self.decision_function(X) < 0, -1, 1)
+        # A row so far out that its score is no number is not normal either.
+        return np.where(self.decision_function(X) >= 0, 1, -1)
 
     def fit_predict(self, X: Any, y: Any = None) -> NDArray[np.int64]:
         """Fit to X and label its rows: +1 for normal, -1 for anomalies."""
@@ -341,7 +339,8 @@ class Autoencoder(
 
         table = self._read(X)
         first = Table(table.values[:n_rows], table.names, table.row_shape)
-        pair = {"original": first.values, "reconstruction": self.reconstruct(first.values)}
+        x_hat = self.schema_.from_matrix(self._apply(first, self.schema_.width, _reconstruct))
+        pair = {"original": first.values, "reconstruction": x_hat}
         shape = self.schema_.row_shape
         return figures.rows(
             {title: np.reshape(rows, (len(rows), *shape)) for title, rows in pair.items()},
@@ -394,19 +393,42 @@ class Autoencoder(
         source = data.load(X, columns=names)
         container = data.container_of(source)
         if container not in ("numpy", "torch"):
-            validate_data(self, source, reset=reset, skip_check_array=True)
+            self._validated(source, reset, skip_check_array=True)
             table = data.read(source)
             if table.n_rows == 0:
                 raise DataError("The table has no rows (0 sample(s)); a minimum of 1 is required.")
             return table
         if container == "torch" or len(getattr(source, "shape", ())) > 2:
             table = data.read(source)
-            checked = validate_data(self, table.values, reset=reset, ensure_all_finite=False)
+            checked = self._validated(table.values, reset, ensure_all_finite=False)
             return Table(checked, None, table.row_shape, table.container)
         if isinstance(source, np.ndarray | list | tuple):
             data.require_numbers(np.asarray(source))
-        checked = validate_data(self, source, reset=reset, ensure_all_finite=False)
+        checked = self._validated(source, reset, ensure_all_finite=False)
         return data.read(checked)
+
+    def _validated(self, X: Any, reset: bool, **checks: bool) -> Any:
+        try:
+            return validate_data(self, X, reset=reset, **checks)
+        except ValueError as error:
+            raise DataError(str(error)) from error
+
+    @contextmanager
+    def _all_or_nothing(self) -> Iterator[None]:
+        """Put everything back, weights included, where the body does not come to its end."""
+        before = self.__dict__.copy()
+        modules = [before[name] for name in ("network_", "_objective") if name in before]
+        states = [deepcopy(module.state_dict()) for module in modules]
+        try:
+            yield
+        except BaseException:
+            for module, state in zip(modules, states, strict=True):
+                module.load_state_dict(state)
+            if "_step" in before:
+                before["_step"] = None  # its memory of past gradients belongs to what was undone
+            self.__dict__.clear()
+            self.__dict__.update(before)
+            raise
 
     def _matrix(self, table: Table) -> Tensor:
         """Return what the network sees of a whole table, in its own precision and place."""
@@ -415,6 +437,8 @@ class Autoencoder(
 
     def _build(self, table: Table, rng: np.random.RandomState, device: torch.device) -> None:
         """Infer the schema, and make a network with fresh weights and its objective."""
+        if table.n_rows < 2:
+            raise DataError("Fitting needs at least 2 rows, and this table has n_samples = 1.")
         table.check_finite()
         schema = Schema.infer(table, self.likelihood)
         hidden, n_components = stack_shape(schema.width, self.hidden_layers, self.n_components)
@@ -436,7 +460,7 @@ class Autoencoder(
     def _split(self, x: Tensor, rng: np.random.RandomState) -> tuple[Tensor, Tensor | None]:
         """Hold out a share of the rows: the positions to train on, and the held-out rows."""
         order = torch.from_numpy(rng.permutation(len(x)))
-        n = round(self.validation_fraction * len(x))
+        n = min(round(self.validation_fraction * len(x)), len(x) - 2)
         if n == 0 or len(x) < 10:
             return order, None
         return order[n:], x[order[:n].to(x.device)]
@@ -448,13 +472,12 @@ class Autoencoder(
         rows: Tensor,
         validation: Tensor | None,
         on_event: training.OnEvent | None,
-    ) -> None:
+    ) -> training.History:
         if on_event is None and self.verbose:
             from twofold.progress import Progress
 
             with Progress() as progress:
-                self._train(plan, x, rows, validation, progress)
-            return
+                return self._train(plan, x, rows, validation, progress)
         assert self._step is not None
         history = training.fit(
             self._step,
@@ -468,15 +491,10 @@ class Autoencoder(
             on_event,
         )
         past = len(self.history_)
-        self.history_ += [{**entry, "epoch": entry["epoch"] + past} for entry in history.epochs]
+        entries = [{**entry, "epoch": entry["epoch"] + past} for entry in history.epochs]
+        self.history_ = self.history_ + entries
         self.best_epoch_, self.n_iter_ = past + history.best_epoch, max(1, len(self.history_))
-        if history.ended == "interrupted":
-            warnings.warn(
-                f"Training was interrupted after {len(history.epochs)} of {plan.epochs} epochs; "
-                f"the model holds the best weights until then.",
-                InterruptedWarning,
-                stacklevel=3,
-            )
+        return history
 
     def _calibrate(
         self, x: Tensor, train: Tensor, validation: Tensor | None, rng: np.random.RandomState
@@ -507,18 +525,6 @@ class Autoencoder(
         rows = x.cpu().numpy()
         x_hat = self._map(rows, rows.shape[1], _reconstruct)
         return metrics.compare(rows, x_hat, self.pca_)
-
-    def _compare_on_fit(self, x: Tensor) -> None:
-        """Record how much of the variance is kept, and warn where PCA would keep more."""
-        comparison = self._comparison(x[:_CALIBRATION_ROWS])
-        self.reconstruction_r2_ = comparison.r2
-        if comparison.squared_error > _PCA_MARGIN * comparison.squared_error_pca + 1e-9:
-            warnings.warn(
-                f"PCA with as many components reconstructs these rows better ({comparison}). Try "
-                f"more epochs, another learning_rate, or wider hidden_layers.",
-                LosesToPCAWarning,
-                stacklevel=3,
-            )
 
     def _scores(self, x: Tensor) -> Array:
         return self._map(x.cpu().numpy(), 0, _log_density)
@@ -564,10 +570,14 @@ class Autoencoder(
         return {
             "options": {k: _plain(v) for k, v in self.get_params(deep=False).items()},
             "schema": self.schema_.to_json(),
+            "feature_names": hasattr(self, "feature_names_in_"),
             "network": {"hidden_layers": shape[:-1], "n_components": shape[-1]},
             "history": self.history_,
             "best_epoch": self.best_epoch_,
-            "calibration": {"offset": self.offset_, "reconstruction_r2": self.reconstruction_r2_},
+            "calibration": {
+                "offset": _number(self.offset_),
+                "reconstruction_r2": _number(self.reconstruction_r2_),
+            },
             "versions": {
                 "twofold": __version__,
                 "python": platform.python_version(),
@@ -587,9 +597,11 @@ class Autoencoder(
         ae = cls(**values)
         ae.schema_ = Schema.from_json(document["schema"])
         ae.n_features_in_ = len(ae.schema_.columns)
-        if ae.schema_.named:
+        if document["feature_names"]:
             ae.feature_names_in_ = np.array(ae.schema_.names, dtype=object)
         layout = document["network"]
+        if f"network.levels.{len(layout['hidden_layers'])}.weight" not in tensors:
+            raise ValueError("the layers in the document are not those of the weights")
         # Built without memory, then given the tensors: a hostile layout cannot claim more of it
         # than the file holds.
         with torch.device("meta"):
@@ -603,15 +615,39 @@ class Autoencoder(
             )
         ae.network_.load_state_dict(_part(tensors, "network."), assign=True)
         dtype = getattr(torch, ae.precision)
+        ae.network_.to(dtype)
         ae._objective = Objective(ae.schema_).to(dtype)
         ae._objective.load_state_dict(_part(tensors, "objective."))
         ae.pca_ = metrics.PCA(tensors["pca.mean"].numpy(), tensors["pca.components"].numpy())
+        if ae.pca_.mean.shape + ae.pca_.components.shape[1:] != (ae.schema_.width,) * 2:
+            raise ValueError("the PCA in it belongs to another table")
         ae.history_, ae.best_epoch_ = document["history"], document["best_epoch"]
         ae.n_iter_ = max(1, len(ae.history_))
         ae.offset_ = float(document["calibration"]["offset"])
-        ae.reconstruction_r2_ = document["calibration"]["reconstruction_r2"]
+        ae.reconstruction_r2_ = float(document["calibration"]["reconstruction_r2"])
         ae._generator = torch.Generator().manual_seed(len(ae.history_))
         return ae
+
+
+# Warnings come last in `fit`: where they are turned into errors, the fitted model is not lost.
+def _warn_of_interruption(history: training.History, plan: training.Plan) -> None:
+    if history.ended == "interrupted":
+        warnings.warn(
+            f"Training was interrupted after {len(history.epochs)} of {plan.epochs} epochs; the "
+            f"model holds the best weights until then.",
+            InterruptedWarning,
+            stacklevel=3,
+        )
+
+
+def _warn_of_loss_to_pca(comparison: metrics.Comparison) -> None:
+    if comparison.squared_error > _PCA_MARGIN * comparison.squared_error_pca + 1e-9:
+        warnings.warn(
+            f"PCA with as many components reconstructs these rows better ({comparison}). Try "
+            f"more epochs, another learning_rate, or wider hidden_layers.",
+            LosesToPCAWarning,
+            stacklevel=3,
+        )
 
 
 Function = Callable[[Network, Objective, Tensor], Tensor]
@@ -647,7 +683,14 @@ def load(path: str | os.PathLike[str]) -> Autoencoder:
     tensors, document = bundle.read(path)
     try:
         return Autoencoder._from_parts(tensors, document)
-    except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        AttributeError,
+        RuntimeError,
+    ) as error:
         raise ModelFileError(
             f"{path} does not fit together: {type(error).__name__}: {error}. It was altered; copy "
             f"the whole folder again, or fit the model anew."
@@ -664,9 +707,16 @@ def _plain(value: Any) -> Any:
         return value.item()
     if isinstance(value, np.random.RandomState):
         return None
+    if isinstance(value, Mapping):
+        return dict(value)
     if isinstance(value, Sequence) and not isinstance(value, str):
         return [int(item) for item in value]
     return value
+
+
+def _number(value: float) -> float | str:
+    """Return the number as JSON can hold it, which knows neither NaN nor infinity."""
+    return float(value) if np.isfinite(value) else str(float(value))
 
 
 def _random_state(seed: int | np.random.RandomState | None) -> np.random.RandomState:
@@ -688,10 +738,10 @@ def _find_device(name: str) -> torch.device:
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
         device = torch.device(name)
-        torch.empty(0, device=device)
+        torch.zeros((), device=device).item()  # a device may exist and yet hold no numbers
     except (RuntimeError, AssertionError) as error:
         raise OptionError(
-            f"device={name!r} cannot be used here: {str(error).splitlines()[0]} Try 'cpu' or "
-            f"'auto'."
+            f"device={name!r} cannot be used here: {str(error).splitlines()[0].rstrip('.')}. Try "
+            f"'cpu' or 'auto'."
         ) from error
     return device

@@ -50,16 +50,18 @@ class Plain(nn.Module):
         weight (Chen, Wiesel, Eldar and Hero, 2010, eq. 23), so it can be inverted whatever the
         number of rows.
         """
-        codes = codes.double()
+        codes = codes.cpu().double()  # not every accelerator knows 64-bit numbers
         n, k = codes.shape
         centred = codes - codes.mean(0)
         covariance = centred.T @ centred / n
-        scale = covariance.diagonal().mean().clamp_min(1e-12)
+        # Codes that never vary still differ by the rounding of 32-bit numbers.
+        rounding = 1e-6 * (1 + codes.mean(0).abs().max())
+        scale = covariance.diagonal().mean().clamp_min(rounding**2)
         spread = (covariance**2).mean()
         numerator = spread + scale**2
         denominator = (n + 1) * (spread - scale**2 / k)
         weight = 1.0 if denominator <= 0 else min(1.0, float(numerator / denominator))
-        eye = torch.eye(k, dtype=codes.dtype, device=codes.device)
+        eye = torch.eye(k, dtype=codes.dtype)
         # The floor keeps codes that never vary from making the density a spike.
         shrunk = (1 - weight) * covariance + (weight + 1e-6) * scale * eye
         whitener = torch.linalg.inv(torch.linalg.cholesky(shrunk))

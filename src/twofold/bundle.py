@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -47,7 +48,12 @@ def write(
     path = Path(path)
     require_free(path, overwrite)
     blob = tensors_to_bytes({name: t.detach().cpu().contiguous() for name, t in tensors.items()})
-    body = {"format": FORMAT, "weights_sha256": hashlib.sha256(blob).hexdigest(), **document}
+    body = {
+        "format": FORMAT,
+        "weights_sha256": hashlib.sha256(blob).hexdigest(),
+        "weights_bytes": len(blob),
+        **document,
+    }
     text = json.dumps({**body, "sha256": _digest(body)}, indent=1, allow_nan=False)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -79,9 +85,11 @@ def require_free(path: str | os.PathLike[str], overwrite: bool) -> None:
             f"{path} exists, and nothing is overwritten unasked. Choose another folder, or say so: "
             f"--force on the command line, overwrite=True in Python."
         )
-    if not (path / DOCUMENT).is_file():
+    held = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
+    if held != {DOCUMENT, WEIGHTS}:
         raise OutputExistsError(
-            f"{path} exists and is no twofold model, so it is left alone. Choose another folder."
+            f"{path} exists and is no twofold model, which is a folder with {WEIGHTS}, {DOCUMENT} "
+            f"and nothing else, so it is left alone. Choose another folder."
         )
 
 
@@ -99,14 +107,16 @@ def _put_in_place(fresh: Path, path: Path) -> None:
     # A folder cannot replace a folder in one step, so the old one steps aside and comes back where
     # the new one cannot take its place.
     aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent)) / path.name
-    path.rename(aside)
     try:
+        path.rename(aside)
         fresh.rename(path)
-    except OSError:
-        aside.rename(path)
+    except BaseException:  # an interruption too must not cost the old model
+        if os.path.lexists(aside) and not os.path.lexists(path):
+            aside.rename(path)
         raise
     finally:
-        shutil.rmtree(aside.parent, ignore_errors=True)
+        if os.path.lexists(path):
+            shutil.rmtree(aside.parent, ignore_errors=True)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -122,7 +132,7 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
         what = "is a file, not a folder" if path.exists() else "does not exist"
         raise ModelFileError(f"{path} {what}; a model is a folder with {WEIGHTS} and {DOCUMENT}.")
     document = _read_document(path / DOCUMENT)
-    blob = _read_bytes(path / WEIGHTS)
+    blob = _read_bytes(path / WEIGHTS, document["weights_bytes"])
     if hashlib.sha256(blob).hexdigest() != document["weights_sha256"]:
         raise ModelFileError(
             f"{path / WEIGHTS} is cut off or altered: its SHA-256 is not the one in {DOCUMENT}. "
@@ -134,8 +144,17 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
         raise ModelFileError(f"{path / WEIGHTS} holds no readable tensors: {error}.") from error
 
 
-def _read_bytes(path: Path) -> bytes:
+def _read_bytes(path: Path, most: int) -> bytes:
     try:
+        status = path.stat()
+        # A pipe or a device, which a link may lead to, could be waited for or read without end.
+        if not stat.S_ISREG(status.st_mode):
+            raise ModelFileError(f"{path} is no plain file, so it is not read.")
+        if status.st_size > most:
+            raise ModelFileError(
+                f"{path} is altered: it has {status.st_size:,} bytes, and at most {most:,} belong "
+                f"there. Copy the whole folder again, or fit the model anew."
+            )
         return path.read_bytes()
     except OSError as error:
         raise ModelFileError(
@@ -145,22 +164,22 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _read_document(path: Path) -> dict[str, Any]:
-    if path.is_file() and path.stat().st_size > _MOST_JSON:
-        raise ModelFileError(f"{path} is larger than any model's document; it was altered.")
-    raw = _read_bytes(path)
+    raw = _read_bytes(path, _MOST_JSON)
     try:
         document = json.loads(raw)
+        digest = document.pop("sha256", None) if isinstance(document, dict) else None
+        actual = _digest(document)
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{path} is cut off or altered: {error}.") from error
-    if not isinstance(document, dict) or not isinstance(document.get("format"), int):
+    if not isinstance(document, dict) or type(document.get("format")) is not int:
         raise ModelFileError(f"{path} is no model's document: it names no format.")
     if document["format"] > FORMAT:
         raise ModelFileError(
             f"{path} has format {document['format']}, and this version of twofold reads up to "
             f"{FORMAT}. Upgrade twofold."
         )
-    digest = document.pop("sha256", None)
-    if digest != _digest(document) or not isinstance(document.get("weights_sha256"), str):
+    about_weights = document.get("weights_sha256"), document.get("weights_bytes")
+    if digest != actual or tuple(map(type, about_weights)) != (str, int):
         raise ModelFileError(
             f"{path} was altered: its content does not match its own SHA-256. Copy the whole "
             f"folder again, or fit the model anew."

@@ -75,7 +75,7 @@ def _files(*digests: str) -> dict[str, _File]:
     return {name: _File(size, digest) for (name, size), digest in pairs}
 
 
-_TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "digits": "scikit-learn's digits"}
+TITLES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST", "digits": "scikit-learn's digits"}
 
 _PUBLISHED = {
     "mnist": _Published(
@@ -129,7 +129,7 @@ class Images:
     @property
     def title(self) -> str:
         """The data set's name as people write it."""
-        return _TITLES[self.name]
+        return TITLES[self.name]
 
 
 def load(
@@ -320,7 +320,7 @@ def _load_published(
     if len(found) < len(files):
         needed = ", ".join(f"{name}/{file}.gz" for file in files)
         raise DatasetUnavailable(
-            f"{_TITLES[name]} was not found anywhere. Tried: {'; '.join(tried)}. Set TWOFOLD_DATA "
+            f"{TITLES[name]} was not found anywhere. Tried: {'; '.join(tried)}. Set TWOFOLD_DATA "
             f"to a folder that holds {needed}, or use 'digits', which needs no files."
         )
     train, train_labels, test, test_labels = (

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 Array = NDArray[Any]
+_CHUNK_CELLS = 4_000_000  # keeps the temporary arrays of one pass near 64 MB
 _EXACT_WIDTH = 2048  # above this many columns the covariance is too large to decompose
 _EXACT_CELL_PRODUCTS = 2e11  # and above this much work PCA is fitted to a sample of the rows
 
@@ -21,15 +22,21 @@ def squared_error(x: ArrayLike, x_hat: ArrayLike) -> float:
     >>> squared_error([[0.0, 0.0], [1.0, 1.0]], [[0.0, 1.0], [1.0, 1.0]])
     0.5
     """
-    difference = np.asarray(x, dtype=np.float64) - np.asarray(x_hat, dtype=np.float64)
-    return float((difference**2).sum() / len(difference))
+    x, x_hat = np.asarray(x), np.asarray(x_hat)
+    step = max(1, _CHUNK_CELLS // max(1, x.shape[1]))
+    total = 0.0
+    for start in range(0, len(x), step):
+        rows = slice(start, start + step)
+        total += float((np.subtract(x[rows], x_hat[rows], dtype=np.float64) ** 2).sum())
+    return total / len(x)
 
 
 @dataclass(frozen=True)
 class PCA:
     """Principal components of the training matrix: the closed-form linear code of the same size.
 
-    `components` has orthonormal rows, `(n_components, width)`; `mean` is `(width,)`.
+    `components` has orthonormal rows, `(n_components, width)`, or fewer where a wide table has
+    fewer rows; `mean` is `(width,)`.
     """
 
     mean: Array
@@ -66,8 +73,9 @@ def fit_pca(x: Array, n_components: int, random_state: np.random.RandomState) ->
 
 
 def _range_finder(centred: Array, k: int, random_state: np.random.RandomState) -> Array:
-    width = centred.shape[1]
-    probe = random_state.standard_normal((width, min(k + 10, width))).astype(centred.dtype)
+    n, width = centred.shape
+    # No more directions than rows: n rows span no more.
+    probe = random_state.standard_normal((width, min(k + 10, width, n))).astype(centred.dtype)
     for _ in range(2):
         probe, _ = np.linalg.qr(centred.T @ (centred @ probe))
     _, _, rows = np.linalg.svd(centred @ probe, full_matrices=False)
@@ -93,7 +101,9 @@ class Comparison:
     @property
     def ratio(self) -> float:
         """The network's error as a share of PCA's; below 1 the network is better."""
-        return self.squared_error / self.squared_error_pca if self.squared_error_pca else np.inf
+        if self.squared_error_pca == 0:
+            return np.inf if self.squared_error else 1.0
+        return self.squared_error / self.squared_error_pca
 
     def __str__(self) -> str:
         return (
@@ -105,7 +115,7 @@ class Comparison:
 
 def compare(x: Array, x_hat: Array, pca: PCA) -> Comparison:
     """Set reconstructions `x_hat` of the rows `x`, both `(n_rows, width)`, beside those of PCA."""
-    variance = squared_error(x, np.broadcast_to(x.mean(axis=0), x.shape))
+    variance = squared_error(x, np.broadcast_to(x.mean(axis=0, dtype=np.float64), x.shape))
     errors = squared_error(x, x_hat), squared_error(x, pca.reconstruct(x))
     r2, r2_pca = (1 - error / variance if variance else float("nan") for error in errors)
     return Comparison(len(pca.components), len(x), *errors, r2, r2_pca)

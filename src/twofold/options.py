@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import numbers
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -81,7 +82,8 @@ class Option:
             case "none":
                 return value is None
             case "bool":
-                return isinstance(value, bool) or type(value).__name__ == "bool_"
+                # numpy calls its own bool_ before version 2; importing numpy here would be slow.
+                return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
             case "int":
                 return _is_whole(value) and self._within(value)
             case "float":
@@ -105,7 +107,10 @@ class Option:
         return False
 
     def _within(self, value: numbers.Real) -> bool:
-        number = float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            return False
         above = number > self.least if self.open_least else number >= self.least
         below = number < self.most if self.open_most else number <= self.most
         return above and below and math.isfinite(number)
@@ -135,6 +140,11 @@ class Option:
         if "float" in self.kinds:
             return float(text)
         return text
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "..."
 
 
 def _is_whole(value: Any) -> bool:
@@ -289,7 +299,7 @@ def check(values: Mapping[str, Any]) -> None:
             hint = f" Did you mean {near[0]}?" if near else ""
             mistakes.append(f"There is no option {name}.{hint}")
         elif not entry.accepts(value):
-            mistakes.append(f"{name} must be {entry.expected()}; got {value!r}.")
+            mistakes.append(f"{name} must be {entry.expected()}; got {_short(value)}.")
     mistakes += _without_meaning(values)
     if mistakes:
         raise OptionError("\n".join(mistakes))
@@ -306,3 +316,55 @@ def _without_meaning(values: Mapping[str, Any]) -> list[str]:
     if merged["nesterov"] and not merged["momentum"]:
         mistakes.append("nesterov=True needs momentum above 0. Try momentum=0.9.")
     return mistakes
+
+
+def flag(name: str) -> str:
+    """Return how the option `name` is said on the command line; "" where it has no flag.
+
+    Examples
+    --------
+    >>> flag("batch_size"), flag("tied"), flag("nesterov")
+    ('--batch-size', '--tied/--untied', '--nesterov/--no-nesterov')
+    """
+    if name == "verbose":  # the command line always shows progress, unless told --quiet
+        return ""
+    words = name.replace("_", "-")
+    if OPTIONS[name].kinds != ("bool",):
+        return f"--{words}"
+    return "--tied/--untied" if name == "tied" else f"--{words}/--no-{words}"
+
+
+def reference() -> str:
+    """Return the reference page of all options, `docs/options.md`, as Markdown."""
+    rows = []
+    for name, entry in OPTIONS.items():
+        said = " or ".join(f"`{part}`" for part in flag(name).split("/") if part)
+        cells = (f"`{name}`", f"`{entry.default!r}`", entry.help, entry.expected(), said or "-")
+        rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
+    return _REFERENCE_HEAD + "".join(rows)
+
+
+_REFERENCE_HEAD = """\
+# Options
+
+What `Autoencoder(...)` takes and what `twofold fit` takes are the same options, from one table in
+the code; this page is made from it by `python -m twofold.options > docs/options.md`. A value that
+means nothing is refused before any work is done, with the same message in Python and on the command
+line, and all such values are listed at once.
+
+In Python, options are keyword arguments. On the command line they are flags, where widths are
+separated by commas (`--hidden-layers 64,32`), a mapping is written as pairs
+(`--likelihood "age=gaussian,smoker=bernoulli"`), and `none` stands for `None`.
+
+```python
+from twofold import Autoencoder
+
+ae = Autoencoder(n_components=8, hidden_layers=(64, 32), patience=None)
+```
+
+| option | default | meaning | values | command line |
+|---|---|---|---|---|
+"""
+
+if __name__ == "__main__":
+    sys.stdout.write(reference())

@@ -6,6 +6,7 @@ give results back alike. A `Schema` holds one `Column` per column of the trainin
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -115,10 +116,10 @@ class Schema:
     def infer(cls, table: Table, likelihood: str | Mapping[str, str] = "auto") -> Schema:
         """Work out each column's kind from its values, and its likelihood from its kind.
 
-        Images, and tables whose cells all lie in [0, 1], are pixels; unsigned bytes are pixels of
-        255 levels. A table whose columns each run from exactly 0 to exactly 1 in many steps was
-        min-max scaled, which says nothing about its kind: its columns are real. Of what is left,
-        columns that hold only 0 and 1 are binary, and all others are real.
+        Images, and tables whose cells all lie in [0, 1] and reach beyond one half, are pixels;
+        unsigned bytes are pixels of 255 levels. A table whose columns each run from 0 to 1 in many
+        steps was min-max scaled, which says nothing about its kind: its columns are real. Of what
+        is left, columns that hold only 0 and 1 are binary, and all others are real.
 
         Raises
         ------
@@ -130,7 +131,8 @@ class Schema:
         names = table.names or tuple(f"x{i}" for i in range(table.n_columns))
         levels = _pixel_levels(table, stats)
         wanted = _wanted_likelihoods(names, likelihood)
-        pooled = float(np.sqrt(np.mean(stats.std**2))) or 1.0
+        with np.errstate(over="ignore", invalid="ignore"):
+            pooled = float(np.sqrt(np.mean(stats.std**2))) or 1.0
         columns = []
         for i, name in enumerate(names):
             kind = "pixel" if levels else ("binary" if stats.is_binary(i) else "real")
@@ -145,7 +147,7 @@ class Schema:
                 # that hardly ever vary are not blown up.
                 scale = pooled if kind == "pixel" else float(stats.std[i])
                 center = float(stats.low[i] if constant else stats.mean[i])
-            if not np.isfinite(scale) or not np.isfinite(center):
+            if not np.isfinite([scale, center, float(stats.std[i])]).all():
                 raise DataError(
                     f"Column '{name}' spans too wide a range to be scaled (from {stats.low[i]:g} "
                     f"to {stats.high[i]:g}). Divide it by a power of ten first."
@@ -180,6 +182,13 @@ class Schema:
         return np.array([column.scale for column in self.columns])
 
     @cached_property
+    def _near_zero(self) -> bool:
+        """Whether 32-bit numbers hold the columns' centers to a small part of their spreads."""
+        tiny = np.finfo(np.float32).tiny
+        digits = np.abs(self.center) <= 1e3 * self.scale
+        return bool(np.all(digits & (self.scale > tiny) & (self.scale < 1 / tiny)))
+
+    @cached_property
     def _bounded(self) -> NDArray[np.bool_]:
         return np.array([column.likelihood == "bernoulli" for column in self.columns])
 
@@ -201,18 +210,31 @@ class Schema:
             Where a cell is missing or infinite, or lies outside the range of its likelihood.
         """
         table.check_finite(first_row)
-        matrix = table.values
-        if np.any(self.center) or np.any(self.scale != 1):
-            wide = np.result_type(matrix.dtype, np.float64)
-            if np.dtype(dtype) == np.float32 and matrix.dtype.itemsize <= 4:
-                wide = np.dtype(np.float32)
-            matrix = (matrix - self.center.astype(wide)) / self.scale.astype(wide)
-        matrix = np.ascontiguousarray(matrix, dtype=dtype)
+        with np.errstate(over="ignore"):  # _check_range tells of it, with the place
+            matrix = self._scaled(table.values, np.dtype(dtype))
+            matrix = np.ascontiguousarray(matrix, dtype=dtype)
         self._check_range(table, matrix, first_row)
         return matrix
 
+    def _scaled(self, values: Array, dtype: np.dtype[Any]) -> Array:
+        if not np.any(self.center) and np.all(self.scale == 1):
+            return values
+        if values.dtype.itemsize > 4 or dtype.itemsize > 4:
+            return np.asarray((values - self.center) / self.scale)
+        if self._near_zero:
+            narrow = np.float32
+            return np.asarray((values - self.center.astype(narrow)) / self.scale.astype(narrow))
+        result = np.empty(values.shape, dtype=np.float32)
+        for start, rows in _row_chunks(values):
+            result[start : start + len(rows)] = (rows - self.center) / self.scale
+        return result
+
     def _check_range(self, table: Table, matrix: Array, first_row: int) -> None:
-        if not self._bounded.any() or matrix.size == 0:
+        if matrix.size == 0:
+            return
+        if not self._bounded.all():
+            self._check_still_finite(table, matrix, first_row)
+        if not self._bounded.any():
             return
         inside = matrix if self._bounded.all() else matrix[:, self._bounded]
         if inside.min() >= -_RANGE_SLACK and inside.max() <= 1 + _RANGE_SLACK:
@@ -226,12 +248,26 @@ class Schema:
             f"training rows, or fit with likelihood='gaussian'."
         )
 
+    def _check_still_finite(self, table: Table, matrix: Array, first_row: int) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(matrix.sum()):
+                return
+        outside = ~np.isfinite(matrix)
+        if outside.any():
+            row, column = (int(i) for i in np.argwhere(outside)[0])
+            raise DataError(
+                f"Column {table.name(column)} holds {table.values[row, column]:g} in row "
+                f"{first_row + row}, too far from its training values (around "
+                f"{self.center[column]:g}) to compute with. Correct or drop this row."
+            )
+
     def from_matrix(self, matrix: Array) -> Array:
         """Return the matrix in the columns' own units, `(n_rows, n_columns)`."""
         if not np.any(self.center) and np.all(self.scale == 1):
             return matrix
-        rows: Array = matrix * self.scale.astype(matrix.dtype) + self.center.astype(matrix.dtype)
-        return rows
+        wide = matrix.dtype if self._near_zero else np.dtype(np.float64)
+        rows: Array = matrix * self.scale.astype(wide) + self.center.astype(wide)
+        return rows.astype(matrix.dtype, copy=False)
 
     def constant_columns(self) -> list[str]:
         """Return the names of columns that held one value only in training."""
@@ -266,12 +302,15 @@ class Schema:
         columns = document["columns"]
         fields = ("name", "kind", "likelihood", "center", "scale", "constant")
         rows = zip(*(columns[field] for field in fields), strict=True)
-        return cls(
+        schema = cls(
             columns=tuple(_column_from_json(*row) for row in rows),
             row_shape=tuple(int(n) for n in document["row_shape"]),
             container=str(document["container"]),
             named=bool(document["named"]),
         )
+        if min(schema.row_shape, default=0) < 1 or math.prod(schema.row_shape) != schema.width:
+            raise ValueError(f"rows of shape {schema.row_shape} have not {schema.width} columns")
+        return schema
 
     def with_container(self, container: str) -> Schema:
         """Return the same schema for rows that come in another container."""
@@ -314,17 +353,21 @@ class _Statistics:
         mean, low, high = np.zeros(width), np.full(width, np.inf), np.full(width, -np.inf)
         only_01, whole = np.ones(width, dtype=bool), True
         for _, rows in _row_chunks(values):
-            mean += rows.sum(axis=0, dtype=np.float64) / n
+            with np.errstate(over="ignore"):  # infer names the column
+                mean += rows.sum(axis=0, dtype=np.float64) / n
             low = np.minimum(low, rows.min(axis=0))
             high = np.maximum(high, rows.max(axis=0))
             if only_01.any():
                 only_01 &= ((rows == 0) | (rows == 1)).all(axis=0)
             whole = whole and bool((rows == np.round(rows)).all())
         squares = np.zeros(width)
-        with np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
+            # In units of the column's reach, whose squares neither overflow nor vanish.
+            reach = np.maximum(high - mean, mean - low)
+            reach[reach == 0] = 1.0
             for _, rows in _row_chunks(values):
-                squares += ((rows - mean) ** 2).sum(axis=0)
-            std = np.sqrt(squares / n)
+                squares += (((rows - mean) / reach) ** 2).sum(axis=0)
+            std = reach * np.sqrt(squares / n)
         # Rounding of the mean alone must not pass for variation.
         std[low == high] = 0.0
         return cls(mean, std, low, high, only_01, whole)
@@ -336,30 +379,32 @@ class _Statistics:
 def _pixel_levels(table: Table, stats: _Statistics) -> float:
     """Return the grey value of white (1 or 255) where the table holds pixels, else 0."""
     low, high = float(stats.low.min()), float(stats.high.max())
-    if low < 0 or low == high:
+    if low < -_RANGE_SLACK or low == high:
         return 0.0
-    if table.values.dtype == np.uint8 and (table.is_image or high >= 128):
-        return 255.0
-    if table.is_image and high <= 255 and stats.whole and high > 1:
-        return 255.0
-    if high > 1:
-        return 0.0
+    if high > 1 + _RANGE_SLACK:
+        grey = table.is_image and high <= 255 and stats.whole
+        bright = table.values.dtype == np.uint8 and high >= 128
+        return 255.0 if grey or bright else 0.0
     if table.is_image:
         return 1.0
-    if stats.only_01.all():
+    # Small numbers, such as rates of one in a thousand, are no grey values.
+    if stats.only_01.all() or high <= 0.5:
         return 0.0
     varying = stats.low < stats.high
-    touches = (stats.low[varying] == 0) & (stats.high[varying] == 1)
-    min_max_scaled = bool(touches.all()) and not _has_few_levels(table.values)
+    # Scaling rounds: the largest cell may come out a hair below or above 1.
+    at_0 = np.abs(stats.low[varying]) <= _RANGE_SLACK
+    at_1 = np.abs(stats.high[varying] - 1) <= _RANGE_SLACK
+    min_max_scaled = bool((at_0 & at_1).all()) and not _has_few_levels(table.values)
     return 0.0 if min_max_scaled else 1.0
 
 
 def _has_few_levels(values: Array) -> bool:
-    """Whether all cells together take at most 256 values, as the bytes of an image do."""
+    """Whether all cells together take few values, at most 256, as the bytes of an image do."""
+    most = min(256, values.size // 4)
     levels: set[float] = set()
     for _, rows in _row_chunks(values):
         levels.update(np.unique(rows).tolist())
-        if len(levels) > 256:
+        if len(levels) > most:
             return False
     return True
 

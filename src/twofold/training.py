@@ -101,12 +101,13 @@ def automatic_epochs(n_rows: int, batch_size: int) -> int:
 def automatic_learning_rate(optimizer: str, width: int) -> float:
     """Return a step size that suits the loss per cell.
 
-    Adam's steps do not depend on the scale of the loss. The gradient of a mean over `width` cells
-    shrinks with the width, so plain gradient descent makes up for it.
+    Adam's steps do not depend on the scale of the loss, but a unit adds up `width` of them, so
+    they shrink with the square root of the width. The gradient of a mean over `width` cells shrinks
+    with the width, so plain gradient descent makes up for it.
     """
     if optimizer == "sgd":
         return min(1.5, max(0.05, 0.01 * width))
-    return 0.003
+    return min(0.02, max(0.001, 0.08 / math.sqrt(width)))
 
 
 class Step(Protocol):
@@ -214,31 +215,35 @@ def fit(
     watch = _Watch(plan, len(rows), on_event)
     best: dict[str, Tensor] | None = None
     best_loss = math.inf
-    watch.tell("start", 0, 0, {}, plan.learning_rate_at(0, watch.total_steps))
     try:
+        watch.tell("start", 0, 0, {}, plan.learning_rate_at(0, watch.total_steps))
         for epoch in range(1, plan.epochs + 1):
             loss, rate = _one_epoch(step, plan, x, rows, epoch, generator, watch)
             losses = {"loss": loss}
+            # The last update is in no batch's loss: the held-out rows, or a few others, tell.
+            probe = x[rows[: plan.batch_size].to(x.device)] if validation is None else validation
+            probe_loss = evaluate(network, objective, probe)
+            _require_finite(probe_loss, epoch, watch.steps, plan)
             if validation is not None:
-                losses["validation_loss"] = evaluate(network, objective, validation)
-                _require_finite(losses["validation_loss"], epoch, watch.steps, plan, rate)
-            watch.tell("epoch", epoch, watch.steps, losses, rate)
+                losses["validation_loss"] = probe_loss
             history.epochs.append(
                 {"epoch": epoch, **losses, "learning_rate": rate, "seconds": watch.seconds()}
             )
             if validation is None or plan.patience is None:
                 history.best_epoch = epoch
-            elif losses["validation_loss"] < best_loss:
-                best_loss, history.best_epoch = losses["validation_loss"], epoch
+            elif probe_loss < best_loss:
+                best_loss, history.best_epoch = probe_loss, epoch
                 best = copy.deepcopy(network.state_dict())
-            elif epoch - history.best_epoch >= plan.patience:
+            # After the bookkeeping, so that whoever interrupts here loses nothing of the epoch.
+            watch.tell("epoch", epoch, watch.steps, losses, rate)
+            if plan.patience is not None and epoch - history.best_epoch >= plan.patience:
                 history.ended = "no improvement"
                 break
     except KeyboardInterrupt:
         history.ended = "interrupted"
     if best is not None:
         network.load_state_dict(best)
-    watch.tell("end", len(history.epochs), 0, {}, 0.0)
+    watch.tell("end", len(history.epochs), watch.steps if history.epochs else 0, {}, 0.0)
     return history
 
 
@@ -258,7 +263,7 @@ def _one_epoch(
         buffer = step.buffer(len(batch))
         torch.index_select(x, 0, batch.to(x.device), out=buffer)
         loss = float(step.update(buffer, rate))
-        _require_finite(loss, epoch, number, plan, rate)
+        _require_finite(loss, epoch, number, plan)
         total += loss * len(batch)
         seen += len(batch)
         watch.after_step(epoch, number, total / seen, rate)
@@ -269,7 +274,7 @@ def _batches(rows: Tensor, batch_size: int, generator: torch.Generator) -> Itera
     return iter(rows[torch.randperm(len(rows), generator=generator)].split(batch_size))
 
 
-def _require_finite(loss: float, epoch: int, step: int, plan: Plan, rate: float) -> None:
+def _require_finite(loss: float, epoch: int, step: int, plan: Plan) -> None:
     if math.isfinite(loss):
         return
     what = "NaN" if math.isnan(loss) else "infinite"

@@ -1,0 +1,210 @@
+"""The results as the Markdown tables that the README holds."""
+
+from __future__ import annotations
+
+from typing import Any
+
+BEGIN, END = "<!-- speed table: begin -->", "<!-- speed table: end -->"
+
+
+def insert(page: str, text: str) -> str:
+    """Return `page` with `text` between its markers.
+
+    Raises
+    ------
+    SystemExit
+        Where the page does not have each marker once, in order.
+    """
+    before, begin, rest = page.partition(BEGIN)
+    old, end, after = rest.partition(END)
+    if not begin or not end or BEGIN in old + after or END in after:
+        raise SystemExit(f"the page needs one line {BEGIN!r}, and below it one line {END!r}")
+    return f"{before}{BEGIN}\n{text.strip()}\n{END}{after}"
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Return every table that the results allow, and what they were measured on."""
+    parts = []
+    if result.get("quick"):
+        parts.append("**A quick run: these figures only show that everything runs.**")
+    if "peers" in result.get("epoch", {}):
+        parts += [_epochs(result["epoch"]), *_footnotes(result["epoch"])]
+    parts += [_others(result), _machine(result)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _epochs(epoch: dict[str, Any]) -> str:
+    lines = [
+        "| one epoch | tied | against twofold | untied | against twofold |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    notes = [name for name, entry in epoch["peers"].items() if entry.get("differs")]
+    for name, entry in epoch["peers"].items():
+        title = entry["title"]
+        if name == "twofold":
+            title = f"**{title}**"
+        elif name == "products":
+            title = f"*{title}*"
+        mark = f" [{notes.index(name) + 1}]" if name in notes else ""
+        cells = [cell for case in ("tied", "untied") for cell in _cells(entry.get(case))]
+        lines.append(f"| {title}{mark} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
+def _cells(found: dict[str, Any] | None) -> tuple[str, str]:
+    if found is None:
+        return "–", "–"
+    if "median_seconds" not in found:
+        return "failed", "–"
+    ratio = found.get("median_ratio")
+    return f"{found['median_seconds']:.2f} s", "–" if ratio is None else _times(ratio)
+
+
+def _footnotes(epoch: dict[str, Any]) -> list[str]:
+    lines = []
+    different = [entry for entry in epoch["peers"].values() if entry.get("differs")]
+    for number, entry in enumerate(different, start=1):
+        lines.append(f"[{number}] {entry['differs']}.")
+    for entry in epoch["peers"].values():
+        for case, found in entry.items():
+            if isinstance(found, dict) and "failed" in found:
+                lines.append(f"{entry['title']}, {case}: failed ({found['failed']}).")
+    return [" ".join(lines)] if lines else []
+
+
+def _others(result: dict[str, Any]) -> str:
+    rows = [
+        *_shares(result.get("epoch", {})),
+        *_to_loss(result.get("to-loss", {})),
+        *_transform(result.get("transform", {})),
+        *_busy(result.get("busy", {})),
+        *_start(result.get("start", {})),
+        *_growth(result.get("growth", {})),
+    ]
+    if not rows:
+        return ""
+    lines = ["| also measured | twofold |", "|---|---|"]
+    return "\n".join(lines + [f"| {what} | {found} |" for what, found in rows])
+
+
+def _shares(epoch: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    if "tied_to_untied" in epoch:
+        ratio = epoch["tied_to_untied"]["median"]
+        rows.append(("a tied epoch against an untied one", f"{ratio:.2f} of its time"))
+    products = epoch.get("peers", {}).get("products", {})
+    shares = [
+        f"{100 * products[case]['median_ratio']:.0f} % at batch {size}"
+        for case, size in (("tied", "32"), ("tied-1024", "1,024"))
+        if "median_ratio" in products.get(case, {})
+    ]
+    if shares:
+        rows.append(("share of a tied epoch that its matrix products need", ", ".join(shares)))
+    return rows
+
+
+def _to_loss(row: dict[str, Any]) -> list[tuple[str, str]]:
+    if not row:
+        return []
+    what = f"default options until validation loss {row.get('target', '?')}"
+    if "failed" in row:
+        return [(what, f"failed ({row['failed']})")]
+    ours, theirs = row["twofold"], row.get("tutorial", {})
+    epochs = sorted(len(run["epochs"]) for run in ours["runs"])
+    said = f"{ours['median_seconds']:.1f} s (epoch {epochs[len(epochs) // 2]})"
+    if not ours["all_reached"]:
+        said += ", not reached with every seed"
+    if "seconds" in theirs:
+        said += (
+            f"; the tutorial's script on Keras/TensorFlow {theirs['seconds']:.0f} s "
+            f"({theirs['how']}), {_times(row['ratio'])}"
+        )
+    return [(what, said)]
+
+
+def _transform(row: dict[str, Any]) -> list[tuple[str, str]]:
+    if not row:
+        return []
+    what = f"`transform` of {row.get('n_rows', 0):,} × 784"
+    if "failed" in row:
+        return [("`transform`", f"failed ({row['failed']})")]
+    rate, share = row["rows_per_second"], row["share_of_bound"]
+    extra = row["most_extra_bytes"] / 1e6
+    return [
+        (
+            what,
+            f"{rate:,.0f} rows/s; its matrix products need {100 * share:.0f} % of the time; "
+            f"{extra:.0f} MB beyond input and output",
+        )
+    ]
+
+
+def _busy(row: dict[str, Any]) -> list[tuple[str, str]]:
+    said = [
+        f"{title}{_times(row[name]['median_ratio'])} the undisturbed time"
+        for name, title in (("twofold", ""), ("torch", "plain PyTorch loop "))
+        if "median_ratio" in row.get(name, {})
+    ]
+    return [("training while another process keeps one core busy", "; ".join(said))] if said else []
+
+
+def _start(row: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for name in ("import twofold", "twofold --help"):
+        found = row.get(name)
+        if not found:
+            continue
+        said = found.get("failed") and f"failed ({found['failed']})"
+        bare = row["bare python"].get("median", 0.0)
+        rows.append(
+            (f"`{name}`", said or f"{found['median']:.2f} s (Python alone takes {bare:.2f} s)")
+        )
+    return rows
+
+
+def _growth(row: dict[str, Any]) -> list[tuple[str, str]]:
+    rows = []
+    for kind, size in (("rows", "n_rows"), ("columns", "n_columns")):
+        points = row.get(kind) or []
+        if len(points) < 2:
+            continue
+        first, last = points[0], points[-1]
+        said = ", ".join(
+            f"{name} {_times(last['seconds'][name] / first['seconds'][name])}"
+            for name in ("fit", "transform")
+        )
+        grown = last[size] / first[size]
+        what = f"time for {grown:,.0f} times the {kind} ({first[size]:,} to {last[size]:,})"
+        rows.append((what, said))
+    return rows
+
+
+def _machine(result: dict[str, Any]) -> str:
+    made = result["machine"]
+    versions: dict[str, str] = {}
+    for found in result.get("versions", {}).values():
+        versions |= found
+    named = (
+        ("torch", "PyTorch"),
+        ("tensorflow-cpu", "TensorFlow"),
+        ("jax", "JAX"),
+        ("keras", "Keras"),
+        ("pyod", "PyOD"),
+        ("scikit-learn", "scikit-learn"),
+        ("numpy", "NumPy"),
+    )
+    listed = ", ".join(f"{title} {versions[key]}" for key, title in named if key in versions)
+    quiet = result["quiet"]
+    state = {True: "Quiet machine", False: "**The machine was not quiet**", None: "Load unknown"}
+    lines = [
+        f"Medians of {result['rounds']} rounds in turn, float32, {result['threads']} threads on "
+        f"{made['cores_used']} of {made['cores_present']} cores ({made['processor']}; "
+        f"{made['memory_gb']} GB; {made['system']}), {result['made'][:10]}.",
+        f"{state[quiet['quiet']]}: {quiet['words']}.",
+        f"Python {made['python']}, {listed}." if listed else f"Python {made['python']}.",
+    ]
+    return "  \n".join(lines)
+
+
+def _times(ratio: float) -> str:
+    return f"{ratio:.1f}×" if ratio >= 0.95 else f"{ratio:.2f}×"
