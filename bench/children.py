@@ -24,13 +24,13 @@ ENVIRONMENTS = {
     "keras-tensorflow": ("keras", "tensorflow-cpu"),
     "keras-torch": ("keras", "torch"),
     "jax": ("keras", "jax"),
-    "pyod": ("pyod", "torch"),
+    "pyod": ("pyod", "torch", "tqdm"),  # it needs tqdm and does not say so
 }
 # twofold's own environment: the one that runs speed.py.
 OWN = "twofold"
 
 
-class Failed(Exception):  # noqa: N818
+class Failed(Exception):
     """A peer that could not be installed, started or finished; says why."""
 
 
@@ -51,10 +51,8 @@ def python_of(environment: str, venvs: Path, say: Any) -> str:
     say(f"setting up {folder} (once)")
     if not python.exists():
         _run([sys.executable, "-m", "venv", str(folder)])
-    _run(
-        [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
-        + ["-c", str(constraints), *ENVIRONMENTS[environment]]
-    )
+    install = [str(python), "-m", "pip", "install", "-q", "--disable-pip-version-check"]
+    _run([*install, "-c", str(constraints), *ENVIRONMENTS[environment]])
     mark.write_text(asked)
     return str(python)
 

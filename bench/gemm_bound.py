@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -52,7 +53,7 @@ def step_products(sizes: Sequence[int], batch: int, tied: bool) -> dict[Product,
     def add(product: Product, times: float) -> None:
         counts[product] = counts.get(product, 0) + times
 
-    for level, (n_in, n_out) in enumerate(zip(sizes, sizes[1:], strict=False)):
+    for level, (n_in, n_out) in enumerate(pairwise(sizes)):
         add(Product(batch, n_in, n_out), 2)
         add(Product(batch, n_out, n_in), 2 if level else 1)
         add(Product(n_out, 2 * batch, n_in) if tied else Product(n_out, batch, n_in), 2 - tied)
@@ -61,7 +62,7 @@ def step_products(sizes: Sequence[int], batch: int, tied: bool) -> dict[Product,
 
 def encode_products(sizes: Sequence[int], rows: int) -> dict[Product, float]:
     """Return the products that encode `rows` rows."""
-    return {Product(rows, a, b): 1.0 for a, b in zip(sizes, sizes[1:], strict=False)}
+    return {Product(rows, a, b): 1.0 for a, b in pairwise(sizes)}
 
 
 class Bound:

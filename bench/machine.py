@@ -106,7 +106,9 @@ def verdict(loads: Iterable[dict[str, float]]) -> dict[str, Any]:
         return {"quiet": None, "words": "this system does not say what else was running"}
     others = [load["cores_used_by_others"] for load in known]
     taken = [load["cores_taken_by_host"] for load in known]
-    disturbed = sum(a >= QUIET_BELOW or b >= QUIET_BELOW for a, b in zip(others, taken, strict=True))
+    disturbed = sum(
+        a >= QUIET_BELOW or b >= QUIET_BELOW for a, b in zip(others, taken, strict=True)
+    )
     quiet = disturbed <= 0.05 * len(known)
     words = (
         f"other processes used {statistics.median(others):.2f} cores (median over "

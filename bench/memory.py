@@ -2,31 +2,31 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 from pathlib import Path
 
 
-def resident() -> int:
-    """Return the bytes that this process holds now."""
-    return _status("VmRSS")
+def begin() -> int:
+    """Count the peak from now on, and return the bytes that this process holds now.
+
+    What is free but still held is given back first, or later use of it would not be seen.
+    """
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    # man 5 proc_pid_clear_refs: the value 5 resets the peak.
+    Path("/proc/self/clear_refs").write_text("5")
+    return _field("/proc/self/status", "VmRSS")
 
 
 def peak() -> int:
-    """Return the most bytes that it held since it began, or since `reset_peak`."""
-    return _status("VmHWM")
-
-
-def reset_peak() -> None:
-    """Count the peak from now on (man 5 proc_pid_clear_refs: the value 5)."""
-    Path("/proc/self/clear_refs").write_text("5")
+    """Return the most bytes that it held since `begin`."""
+    return _field("/proc/self/status", "VmHWM")
 
 
 def available() -> int:
     """Return the bytes that processes can still claim without swapping."""
     return _field("/proc/meminfo", "MemAvailable")
-
-
-def _status(name: str) -> int:
-    return _field("/proc/self/status", name)
 
 
 def _field(path: str, name: str) -> int:

@@ -109,7 +109,8 @@ class Bench:
     def child(self, name: str, settings: Mapping[str, Any], script: str = "") -> Child:
         """Start a process of the peer `name`, in its own environment."""
         peer = PEERS[name]
-        log = self.folder / f"{name}-{len(list(self.folder.glob('*.log')))}.log"
+        number = len(list(self.folder.glob("*.log")))
+        log = self.folder / f"{name}-{number}.log"
         return Child(
             children.python_of(peer.environment, self.venvs, say),
             script or peer.script,
@@ -125,7 +126,7 @@ class Bench:
             {
                 **children.thread_settings(self.threads),
                 "KERAS_HOME": str(self.folder / "keras"),
-                "TORCHINDUCTOR_CACHE_DIR": str(self.folder / "inductor"),
+                "TORCHINDUCTOR_CACHE_DIR": str(self.folder / f"inductor-{number}"),
                 **peer.variables,
             },
         )
@@ -241,7 +242,7 @@ def to_loss_row(bench: Bench, epochs: dict[str, Any] | None) -> dict[str, Any]:
     """Time twofold's defaults, and the tutorial's script, until the tutorial's final loss."""
     target = 0.2 if bench.quick else TARGET_LOSS
     seeds = list(range(2 if bench.quick else 3))
-    settings = {"target": target, "seeds": seeds}
+    settings = {"target": target, "seeds": seeds, "whole": not bench.quick}
     result = {"target": target, "twofold": bench.alone("measures/to_loss.py", settings)}
     runs = result["twofold"]["runs"]
     result["twofold"]["median_seconds"] = statistics.median(run["seconds"] for run in runs)
@@ -296,7 +297,7 @@ def transform_row(bench: Bench) -> dict[str, Any]:
 
 def busy_row(bench: Bench) -> dict[str, Any]:
     """Train while another process keeps one of the cores busy, and while none does."""
-    result: dict[str, Any] = {"rows": max(bench.n_rows // 4, 320)}
+    result: dict[str, Any] = {"rows": bench.n_rows // 2}
     with ExitStack() as stack:
         spinner = stack.enter_context(_spinner(bench.cores[0]))
         for name in ("twofold", "torch"):
@@ -304,7 +305,7 @@ def busy_row(bench: Bench) -> dict[str, Any]:
             try:
                 child, _ = bench.started(name, {**CASES["tied"], "n_rows": result["rows"]})
                 with child:
-                    for _ in range(bench.rounds):
+                    for _ in range(min(bench.rounds, 3)):
                         rounds["undisturbed"].append(bench.watched(child.epoch))
                         with spinner():
                             rounds["disturbed"].append(bench.watched(child.epoch))

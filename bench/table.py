@@ -119,6 +119,11 @@ def _to_loss(row: dict[str, Any]) -> list[tuple[str, str]]:
             f"; the tutorial's script on Keras/TensorFlow {theirs['seconds']:.0f} s "
             f"({theirs['how']}), {_times(row['ratio'])}"
         )
+    if whole := ours.get("whole_fit"):
+        said += (
+            f"; the whole fit {whole['seconds']:.0f} s to {whole['best_validation_loss']:.4f}, "
+            f"{len(whole['epochs'])} epochs"
+        )
     return [(what, said)]
 
 
@@ -140,11 +145,13 @@ def _transform(row: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _busy(row: dict[str, Any]) -> list[tuple[str, str]]:
-    said = [
-        f"{title}{_times(row[name]['median_ratio'])} the undisturbed time"
-        for name, title in (("twofold", ""), ("torch", "plain PyTorch loop "))
-        if "median_ratio" in row.get(name, {})
-    ]
+    said = []
+    for name, title in (("twofold", ""), ("torch", "plain PyTorch loop ")):
+        found = row.get(name, {})
+        if "median_ratio" in found:
+            said.append(f"{title}{_times(found['median_ratio'])} the undisturbed time")
+        elif "failed" in found:
+            said.append(f"{title}failed ({found['failed']})")
     return [("training while another process keeps one core busy", "; ".join(said))] if said else []
 
 

@@ -2,11 +2,13 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
@@ -195,17 +197,17 @@ def test_negative_losses_stay_on_a_linear_scale() -> None:
 
 
 @pytest.mark.parametrize(
-    "figure",
+    "draw",
     [
-        figures.rows(pair((3, 8, 8))),
-        figures.rows(pair((3, 5)), names=list("abcde")),
-        figures.rows(pair((5, 3000))),
-        figures.history({"": losses(9)}, best_epoch=7, references={"floor": 0.05}),
+        lambda: figures.rows(pair((3, 8, 8))),
+        lambda: figures.rows(pair((3, 5)), names=list("abcde")),
+        lambda: figures.rows(pair((5, 3000))),
+        lambda: figures.history({"": losses(9)}, best_epoch=7, references={"floor": 0.05}),
     ],
     ids=["images", "table", "wide table", "history"],
 )
-def test_no_text_is_smaller_than_8_points(figure: Figure) -> None:
-    assert min(text.get_fontsize() for text in texts(figure)) >= 8
+def test_no_text_is_smaller_than_8_points(draw: Callable[[], Figure]) -> None:
+    assert min(text.get_fontsize() for text in texts(draw())) >= 8
 
 
 def test_a_dark_style_of_the_caller_hides_nothing() -> None:
@@ -218,7 +220,7 @@ def test_a_dark_style_of_the_caller_hides_nothing() -> None:
             figures.history({"a": losses(9)}, best_epoch=3, references={"floor": 0.05}),
             figures.history({"": []}),
         ):
-            shown = {str(text.get_color()) for text in texts(figure)}
+            shown = {to_hex(text.get_color()) for text in texts(figure)}
             assert shown <= {"#1a1a1a", "#6b6b6b"}
             assert {axes.get_facecolor() for axes in figure.axes} == {(1, 1, 1, 1)}
             assert figure.get_facecolor() == (1, 1, 1, 1)

@@ -16,10 +16,10 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "twofold"
 FLOORS = (
     {"errors"},  # below the ground floor: everything may raise
-    {"options", "metrics", "toy"},
+    {"options", "metrics", "toy", "threads"},
     {"schema", "bottleneck", "corruption"},
     {"data", "network", "objective", "bundle", "datasets", "figures"},
-    {"training", "explain"},
+    {"training", "explain", "inference"},
     {"fused", "progress"},
     {"autoencoder"},
     {"report", "service", "distributed", "demo"},

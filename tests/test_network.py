@@ -97,12 +97,12 @@ def reborn(net: Network, how: str) -> Network:
     if how == "apply":
         return copy.deepcopy(net).to(torch.device("cpu"), torch.float64)
     if how == "state dict":
-        fresh = Network(6, (5, 4), 3, generator=generator(9))
+        fresh = Network(6, (5, 4), 3, activation=net.activation, generator=generator(9))
         fresh.load_state_dict(net.state_dict())
         return fresh
     if how == "assigned state dict":
         with torch.device("meta"):
-            fresh = Network(6, (5, 4), 3)
+            fresh = Network(6, (5, 4), 3, activation=net.activation)
         fresh.load_state_dict(net.state_dict(), assign=True)
         return fresh
     buffer = io.BytesIO()
@@ -128,7 +128,7 @@ def test_decode_follows_the_encoders_matrix_after_a_copy(how: str) -> None:
 @pytest.mark.parametrize("how", WAYS)
 def test_a_copy_has_one_trained_tensor_per_matrix(how: str) -> None:
     net = reborn(Network(6, (5, 4), 3, generator=generator()), how)
-    assert net.n_parameters == Network(6, (5, 4), 3).n_parameters == 92
+    assert net.n_parameters == Network(6, (5, 4), 3).n_parameters == 89
 
 
 @pytest.mark.parametrize("how", ["deepcopy", "assigned state dict", "pickle"])
@@ -145,7 +145,7 @@ def test_a_copy_shares_nothing_with_the_original(how: str) -> None:
 def test_a_copy_still_decodes_with_the_encoders_matrix_after_training_on(how: str) -> None:
     net = reborn(Network(6, (5, 4), 3, activation="identity", generator=generator()), how)
     x = uniform(20, 6).to(net.pairs[0].weight.dtype)
-    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    optimizer = torch.optim.SGD(net.parameters(), 0.001)
     for _ in range(3):
         optimizer.zero_grad()
         ((net(x)[0] - x) ** 2).sum().backward()

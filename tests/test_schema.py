@@ -136,9 +136,7 @@ def test_gaussian_pixels_share_one_scale() -> None:
     ("dtype", "tolerance"), [(np.float32, 1e-6), (np.float64, 1e-14)], ids=["float32", "float64"]
 )
 @pytest.mark.parametrize("values", [REAL, GREY / 255, REAL * 1e-12, REAL * 1e12 + 1e13])
-def test_from_matrix_undoes_to_matrix(
-    values: NDArray[Any], dtype: type, tolerance: float
-) -> None:
+def test_from_matrix_undoes_to_matrix(values: NDArray[Any], dtype: type, tolerance: float) -> None:
     rows = table(values.astype(dtype))
     schema = Schema.infer(rows)
     back = schema.from_matrix(schema.to_matrix(rows, dtype))

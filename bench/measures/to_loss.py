@@ -12,7 +12,7 @@ from channel import Channel
 from twofold import Autoencoder
 
 
-class _Reached(Exception):  # noqa: N818
+class _Reached(Exception):
     pass
 
 
@@ -22,10 +22,10 @@ def main() -> None:
     x = np.load(wanted["train"])[: wanted["n_rows"]].reshape(-1, 28, 28)
     held_out = np.load(wanted["validation"]).reshape(-1, 28, 28)
     # Here the libraries start their threads; it is not timed.
-    _fit(x[:2000], held_out[:500], 0, None)
+    _fit(x[:2000], held_out[:500], 0, 1.0)
     channel.send(
         runs=[_fit(x, held_out, seed, wanted["target"]) for seed in wanted["seeds"]],
-        whole_fit=_fit(x, held_out, 0, None),
+        whole_fit=_fit(x, held_out, 0, None) if wanted["whole"] else None,
         threads=torch.get_num_threads(),
     )
 

@@ -43,12 +43,11 @@ def main() -> None:
 
     seconds, extra = [], []
     for _ in range(wanted["rounds"]):
-        before = memory.resident()
-        memory.reset_peak()
+        before = memory.begin()
         begun = time.perf_counter()
         codes = ae.transform(x)
         seconds.append(time.perf_counter() - begun)
-        extra.append(memory.peak() - before - codes.nbytes)
+        extra.append(max(0, memory.peak() - before - codes.nbytes))
         del codes
     channel.send(
         n_rows=n_rows,

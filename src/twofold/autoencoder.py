@@ -5,10 +5,10 @@ from __future__ import annotations
 import os
 import platform
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -24,7 +24,7 @@ from sklearn.base import (
 from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
-from twofold import __version__, bundle, data, metrics, options, training
+from twofold import __version__, bundle, data, fused, inference, metrics, options, training
 from twofold.errors import (
     DataError,
     InterruptedWarning,
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 _ALPHA = 0.05  # contamination="auto": probability of flagging a normal row
-_CALIBRATION_ROWS = 100_000  # rows enough to fit residual spreads and the density of the codes
+_CALIBRATION_ROWS = 100_000  # rows enough for a threshold and a comparison
 _PCA_MARGIN = 1.02  # a loss to PCA within 2 % on a few held-out rows is chance
 
 
@@ -119,9 +119,11 @@ class Autoencoder(
         Epochs run.
     offset_ : float
         Score below which a row is an anomaly, in nats.
-    reconstruction_r2_ : float
-        Share of the held-out rows' variance that reconstructions keep (of the training rows' where
+    comparison_ : Comparison
+        The network beside PCA of the same code size on the held-out rows (on training rows where
         none were held out).
+    reconstruction_r2_ : float
+        Share of those rows' variance that reconstructions keep.
     pca_ : PCA
         The baseline of the same code size, fitted to the training rows.
     n_features_in_, feature_names_in_
@@ -152,7 +154,7 @@ class Autoencoder(
         best_epoch_: int = field(init=False)
         n_iter_: int = field(init=False)
         offset_: float = field(init=False)
-        reconstruction_r2_: float = field(init=False)
+        comparison_: metrics.Comparison = field(init=False)
         pca_: metrics.PCA = field(init=False)
         _objective: Objective = field(init=False)
         _step: training.Step | None = field(init=False)
@@ -219,16 +221,14 @@ class Autoencoder(
             if validation_data is None:
                 train, validation = self._split(x, rng)
             else:
-                train, validation = torch.arange(len(x)), self._matrix(self._read(validation_data))
+                train = torch.from_numpy(rng.permutation(len(x)))
+                validation = self._matrix(self._read(validation_data))
             plan = training.Plan.resolve(self.get_params(deep=False), len(train), x.shape[1])
-            self._step = training.AutogradStep(self.network_, self._objective, plan)
+            self._step = fused.make_step(self.network_, self._objective, plan)
             history = self._train(plan, x, train, validation, on_event)
             self._calibrate(x, train, validation, rng)
-            held_out = x[train] if validation is None else validation
-            comparison = self._comparison(held_out[:_CALIBRATION_ROWS])
-            self.reconstruction_r2_ = comparison.r2
         _warn_of_interruption(history, plan)
-        _warn_of_loss_to_pca(comparison)
+        _warn_of_loss_to_pca(self.comparison_)
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -248,18 +248,17 @@ class Autoencoder(
             settings = {**self.get_params(deep=False), "epochs": 1, "schedule": "constant"}
             plan = training.Plan.resolve(settings, len(x), x.shape[1])
             if getattr(self, "_step", None) is None:
-                self._step = training.AutogradStep(self.network_, self._objective, plan)
-            rows = torch.arange(len(x))
+                self._step = fused.make_step(self.network_, self._objective, plan)
+            rows = torch.from_numpy(rng.permutation(len(x)))
             history = self._train(plan, x, rows, None, None)
             self._calibrate(x, rows, None, rng)
-            self.reconstruction_r2_ = self._comparison(x[:_CALIBRATION_ROWS]).r2
         _warn_of_interruption(history, plan)
         return self
 
     def transform(self, X: Any) -> Array:
         """Return the codes of the rows of X, `(n_rows, n_components)`."""
         table = self._read(X)
-        return self._apply(table, self._n_features_out, _encode)
+        return self._apply(inference.encode, table, self._n_features_out)
 
     def inverse_transform(self, X: Any) -> Any:
         """Return rows in the training table's units, shape and container for the codes X.
@@ -278,10 +277,10 @@ class Autoencoder(
             )
         codes.check_finite()
         schema = self.schema_
-        x_hat = self._map(
-            codes.values.astype(_dtype_of(codes), copy=False),
+        x_hat = self._apply(
+            inference.decode,
+            codes.values.astype(inference.dtype_of(codes), copy=False),
             schema.width,
-            lambda network, objective, code: objective.mean(network.decode(code)),
         )
         rows = schema.from_matrix(x_hat)
         return data.give_back(rows, schema.container, schema.names, schema.row_shape, codes.index)
@@ -292,7 +291,7 @@ class Autoencoder(
         The result holds floating-point numbers: the expected value of each cell given the code.
         """
         table = self._read(X)
-        x_hat = self._apply(table, self.schema_.width, _reconstruct)
+        x_hat = self._apply(inference.reconstruct, table, self.schema_.width)
         names = table.names or self.schema_.names
         rows = self.schema_.from_matrix(x_hat)
         return data.give_back(rows, table.container, names, table.row_shape, table.index)
@@ -304,7 +303,7 @@ class Autoencoder(
         the reconstruction with the spread seen in training; cells in [0, 1] have minus their
         cross-entropy; codes have one normal density.
         """
-        return self._apply(self._read(X), 0, _log_density)
+        return self._apply(inference.log_density, self._read(X), 0)
 
     def decision_function(self, X: Any) -> Array:
         """Return `score_samples(X) - offset_`: below 0 is an anomaly."""
@@ -326,7 +325,7 @@ class Autoencoder(
     def compare_pca(self, X: Any) -> metrics.Comparison:
         """Set the reconstructions of X beside those of PCA with a code of the same size."""
         table = self._read(X)
-        return self._comparison(self._matrix(table))
+        return self._compare(self._matrix(table).cpu().numpy())
 
     def summary(self) -> str:
         """Return the layer table: output widths, parameter counts, and who shares which matrix."""
@@ -339,8 +338,10 @@ class Autoencoder(
 
         table = self._read(X)
         first = Table(table.values[:n_rows], table.names, table.row_shape)
-        x_hat = self.schema_.from_matrix(self._apply(first, self.schema_.width, _reconstruct))
-        pair = {"original": first.values, "reconstruction": x_hat}
+        x_hat = self.schema_.from_matrix(
+            self._apply(inference.reconstruct, first, self.schema_.width)
+        )
+        pair = {"original": first.values, "reconstruction": self.schema_.from_matrix(x_hat)}
         shape = self.schema_.row_shape
         return figures.rows(
             {title: np.reshape(rows, (len(rows), *shape)) for title, rows in pair.items()},
@@ -376,6 +377,11 @@ class Autoencoder(
         tags = super().__sklearn_tags__()
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
+
+    @property
+    def reconstruction_r2_(self) -> float:
+        """Share of the held-out rows' variance that reconstructions keep."""
+        return self.comparison_.r2
 
     @property
     def _n_features_out(self) -> int:
@@ -433,7 +439,7 @@ class Autoencoder(
     def _matrix(self, table: Table) -> Tensor:
         """Return what the network sees of a whole table, in its own precision and place."""
         matrix = self.schema_.to_matrix(table, np.dtype(self.precision))
-        return _tensor(matrix).to(self._device)
+        return inference.tensor(matrix).to(self._device)
 
     def _build(self, table: Table, rng: np.random.RandomState, device: torch.device) -> None:
         """Infer the schema, and make a network with fresh weights and its objective."""
@@ -499,71 +505,31 @@ class Autoencoder(
     def _calibrate(
         self, x: Tensor, train: Tensor, validation: Tensor | None, rng: np.random.RandomState
     ) -> None:
-        """Fit what scores need after training: residual spreads, code density, PCA, the offset."""
-        chosen = train
-        if len(train) > _CALIBRATION_ROWS:
-            chosen = train[torch.from_numpy(rng.permutation(len(train))[:_CALIBRATION_ROWS])]
-        codes, squares = [], torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
-        with torch.no_grad():
-            for part in chosen.split(4096):
-                rows = x[part.to(x.device)]
-                code, _ = self.network_.encode(rows)
-                codes.append(code)
-                x_hat = self._objective.mean(self.network_.decode(code))
-                squares += ((rows - x_hat) ** 2).sum(0, dtype=torch.float64)
-            self._objective.fit_scale(squares / len(chosen))
-            self.network_.bottleneck.fit_density(torch.cat(codes))
-        self.pca_ = metrics.fit_pca(x[train].cpu().numpy(), self._n_features_out, rng)
+        """Fit what scores need after training, set the offset, and compare with PCA."""
+        inference.calibrate(self.network_, self._objective, x, train)
+        every = x.cpu().numpy()
+        self.pca_ = metrics.fit_pca(every, self._n_features_out, rng, rows=train.numpy())
+        sample = train[:_CALIBRATION_ROWS].to(x.device)
+        held_out = (x[sample] if validation is None else validation).cpu().numpy()
         if self.contamination == "auto":
-            held_out = x[chosen] if validation is None else validation
-            self.offset_ = metrics.conformal_offset(self._scores(held_out), _ALPHA)
+            scores = self._apply(inference.log_density, held_out, 0)
+            self.offset_ = metrics.conformal_offset(scores, _ALPHA)
         else:
-            share = 100 * float(self.contamination)
-            self.offset_ = float(np.percentile(self._scores(x), share))
+            scores = self._apply(inference.log_density, every, 0)
+            self.offset_ = float(np.percentile(scores, 100 * float(self.contamination)))
+        self.comparison_ = self._compare(held_out[:_CALIBRATION_ROWS])
 
-    def _comparison(self, x: Tensor) -> metrics.Comparison:
-        rows = x.cpu().numpy()
-        x_hat = self._map(rows, rows.shape[1], _reconstruct)
-        return metrics.compare(rows, x_hat, self.pca_)
+    def _compare(self, x: Array) -> metrics.Comparison:
+        x_hat = self._apply(inference.reconstruct, x, x.shape[1])
+        return metrics.compare(x, x_hat, self.pca_)
 
-    def _scores(self, x: Tensor) -> Array:
-        return self._map(x.cpu().numpy(), 0, _log_density)
-
-    def _apply(self, table: Table, width: int, function: Function) -> Array:
-        """Run the table through `function`, chunk by chunk, in the table's own precision."""
-        dtype = _dtype_of(table)
-
-        def matrix(rows: slice) -> Array:
-            part = Table(table.values[rows], table.names, table.row_shape)
-            return self.schema_.to_matrix(part, dtype, first_row=rows.start)
-
-        return self._map_chunks(matrix, table.n_rows, dtype, width, function)
-
-    def _map(self, x: Array, width: int, function: Function) -> Array:
-        return self._map_chunks(lambda rows: x[rows], len(x), x.dtype, width, function)
-
-    def _map_chunks(
-        self,
-        matrix: Callable[[slice], Array],
-        n_rows: int,
-        dtype: np.dtype[Any],
-        width: int,
-        function: Function,
-    ) -> Array:
-        """Fill one result of `width` columns (0: one number per row) without autograd."""
-        result = np.empty((n_rows, width) if width else n_rows, dtype=dtype)
-        network, objective = self._in_precision(dtype)
-        with torch.inference_mode():
-            for rows in data.row_chunks(n_rows, self.schema_.width):
-                x = _tensor(matrix(rows)).to(self._device)
-                result[rows] = function(network, objective, x).cpu().numpy()
-        return result
-
-    def _in_precision(self, dtype: np.dtype[Any]) -> tuple[Network, Objective]:
-        wanted = torch.float64 if dtype == np.float64 else torch.float32
-        if next(self.network_.parameters()).dtype == wanted:
-            return self.network_, self._objective
-        return deepcopy(self.network_).to(wanted), deepcopy(self._objective).to(wanted)
+    def _apply(self, function: inference.Function, x: Array | Table, width: int) -> Array:
+        """Run a matrix or a table through `function`; the result has `width` columns, or none."""
+        if isinstance(x, Table):
+            return inference.apply_to_table(
+                function, self.network_, self._objective, self.schema_, x, width
+            )
+        return inference.apply(function, self.network_, self._objective, x, width)
 
     def _document(self) -> dict[str, Any]:
         shape = [pair.n_out for pair in self.network_.pairs]
@@ -574,10 +540,8 @@ class Autoencoder(
             "network": {"hidden_layers": shape[:-1], "n_components": shape[-1]},
             "history": self.history_,
             "best_epoch": self.best_epoch_,
-            "calibration": {
-                "offset": _number(self.offset_),
-                "reconstruction_r2": _number(self.reconstruction_r2_),
-            },
+            "calibration": {"offset": _number(self.offset_)},
+            "comparison": {k: _number(v) for k, v in asdict(self.comparison_).items()},
             "versions": {
                 "twofold": __version__,
                 "python": platform.python_version(),
@@ -621,10 +585,11 @@ class Autoencoder(
         ae.pca_ = metrics.PCA(tensors["pca.mean"].numpy(), tensors["pca.components"].numpy())
         if ae.pca_.mean.shape + ae.pca_.components.shape[1:] != (ae.schema_.width,) * 2:
             raise ValueError("the PCA in it belongs to another table")
-        ae.history_, ae.best_epoch_ = document["history"], document["best_epoch"]
+        ae.history_ = [_numbers(entry) for entry in document["history"]]
+        ae.best_epoch_ = int(document["best_epoch"])
         ae.n_iter_ = max(1, len(ae.history_))
         ae.offset_ = float(document["calibration"]["offset"])
-        ae.reconstruction_r2_ = float(document["calibration"]["reconstruction_r2"])
+        ae.comparison_ = metrics.Comparison.from_json(document["comparison"])
         ae._generator = torch.Generator().manual_seed(len(ae.history_))
         return ae
 
@@ -648,23 +613,6 @@ def _warn_of_loss_to_pca(comparison: metrics.Comparison) -> None:
             LosesToPCAWarning,
             stacklevel=3,
         )
-
-
-Function = Callable[[Network, Objective, Tensor], Tensor]
-
-
-def _encode(network: Network, objective: Objective, x: Tensor) -> Tensor:
-    return network.encode(x)[0]
-
-
-def _reconstruct(network: Network, objective: Objective, x: Tensor) -> Tensor:
-    return objective.mean(network(x)[0])
-
-
-def _log_density(network: Network, objective: Objective, x: Tensor) -> Tensor:
-    code, _ = network.encode(x)
-    cells = objective.log_prob(network.decode(code), x)
-    return cells.sum(1) + network.bottleneck.log_prob(code)
 
 
 def load(path: str | os.PathLike[str]) -> Autoencoder:
@@ -714,23 +662,22 @@ def _plain(value: Any) -> Any:
     return value
 
 
-def _number(value: float) -> float | str:
+def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
+    if not all(isinstance(value, int | float) for value in entry.values()):
+        raise ValueError(f"the history holds {entry!r}")
+    return dict(entry)
+
+
+def _number(value: float) -> float | int | str:
     """Return the number as JSON can hold it, which knows neither NaN nor infinity."""
+    if isinstance(value, int):
+        return value
     return float(value) if np.isfinite(value) else str(float(value))
 
 
 def _random_state(seed: int | np.random.RandomState | None) -> np.random.RandomState:
     # Not scikit-learn's check_random_state: for None that one draws from numpy's global state.
     return seed if isinstance(seed, np.random.RandomState) else np.random.RandomState(seed)
-
-
-def _dtype_of(table: Table) -> np.dtype[Any]:
-    return np.dtype(np.float64 if table.values.dtype == np.float64 else np.float32)
-
-
-def _tensor(array: Array) -> Tensor:
-    # A read-only array (a memory map, a view of Arrow's buffers) cannot become a tensor as it is.
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def _find_device(name: str) -> torch.device:

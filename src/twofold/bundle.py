@@ -171,12 +171,13 @@ def _read_document(path: Path) -> dict[str, Any]:
         actual = _digest(document)
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"{path} is cut off or altered: {error}.") from error
-    if not isinstance(document, dict) or type(document.get("format")) is not int:
+    number = document.get("format") if isinstance(document, dict) else None
+    if type(number) is not int or number < 1:
         raise ModelFileError(f"{path} is no model's document: it names no format.")
-    if document["format"] > FORMAT:
+    if number > FORMAT:
         raise ModelFileError(
-            f"{path} has format {document['format']}, and this version of twofold reads up to "
-            f"{FORMAT}. Upgrade twofold."
+            f"{path} has format {number}, and this version of twofold reads up to {FORMAT}. "
+            f"Upgrade twofold."
         )
     about_weights = document.get("weights_sha256"), document.get("weights_bytes")
     if digest != actual or tuple(map(type, about_weights)) != (str, int):

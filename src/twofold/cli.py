@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from twofold.autoencoder import Autoencoder
 
 INTERRUPTED = 130  # what shells give a program that Ctrl-C ended: 128 + SIGINT
-_COMPARED_ROWS = 20_000  # rows enough to set the network beside PCA
 _SHOWN_COLUMNS = 20
 
 
@@ -119,7 +118,7 @@ def demo(
     dataset: Annotated[
         str, typer.Option(metavar="NAME", help="Images: mnist, fashion_mnist or digits.")
     ] = "mnist",
-    epochs: Annotated[int, typer.Option(metavar="N", help="Passes over the images.", min=1)] = 20,
+    epochs: Annotated[int, typer.Option(metavar="N", help="Passes over the images.")] = 20,
     output: Annotated[
         Path, typer.Option("--output", "-o", metavar="FOLDER", help="Where models and figures go.")
     ] = Path("twofold-demo"),
@@ -165,25 +164,21 @@ def _fit(
     bundle.require_free(output, force)
     data.require_writable(output)
     rows = data.load(source, drop=drop)
-    with _plain_warnings() as seen:
-        with nullcontext() if quiet else Progress() as progress:
-            ae = Autoencoder(**given).fit(rows, on_event=progress)
-        ae.save(output, overwrite=force)
-        comparison = ae.compare_pca(_some(rows, _COMPARED_ROWS))
-    best = ae.history_[ae.best_epoch_ - 1] if ae.best_epoch_ else {}
+    with _plain_warnings() as caught, nullcontext() if quiet else Progress() as progress:
+        ae = Autoencoder(**given).fit(rows, on_event=progress)
+    ae.save(output, overwrite=force)
     typer.echo(ae.summary() + "\n")
     lines = {
         "rows": f"{len(rows):,}; {ae.schema_}",
-        "loss": _losses(best) if best else "no epoch was finished",
-        "epochs": f"{len(ae.history_):,} run, the weights are those of epoch {ae.best_epoch_:,}",
-        "variance kept": f"{_share(ae.reconstruction_r2_)} on {_held_out(best)}",
-        "beside PCA": _beside_pca(comparison, len(rows)),
+        **_losses_kept(ae),
+        "variance kept": _variance_kept(ae),
+        "beside PCA": _beside_pca(ae),
         "anomalies": f"score below {ae.offset_:.6g}",
         "time": f"{time.perf_counter() - started:.1f} s",
         "model": f"{output} ({_size(_bytes_in(output))})",
     }
     typer.echo(_pairs(lines))
-    if InterruptedWarning in seen:
+    if any(warning.category is InterruptedWarning for warning in caught):
         typer.echo("Training was interrupted; the model was saved all the same.", err=True)
         raise typer.Exit(INTERRUPTED)
 
@@ -455,8 +450,7 @@ def _training_table(ae: Autoencoder) -> str:
         last = ae.history_[-1]
         lines["last"] = f"epoch {last['epoch']:,}: {_losses(last)}"
         lines["time"] = f"{last['seconds']:.1f} s"
-    held_out = _held_out(ae.history_[-1] if ae.history_ else {})
-    lines["variance kept"] = f"{_share(ae.reconstruction_r2_)} on {held_out}"
+    lines["variance kept"] = _variance_kept(ae)
     lines["anomalies"] = f"score below {ae.offset_:.6g}"
     return _pairs(lines)
 
@@ -486,38 +480,23 @@ def _report(what: str, output: Path) -> None:
 
 
 @contextmanager
-def _plain_warnings() -> Iterator[set[type[Warning]]]:
-    """Show each warning as one line instead of in Python's format, and collect their sorts."""
-    seen: set[type[Warning]] = set()
-
-    def show(message: Warning | str, category: type[Warning], *_: Any) -> None:
-        seen.add(category)
-        typer.echo(f"warning: {message}", err=True)
-
-    with warnings.catch_warnings():
+def _plain_warnings() -> Iterator[list[warnings.WarningMessage]]:
+    """Collect warnings, and show each as one line at the end instead of in Python's format."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", category=UserWarning)
-        warnings.showwarning = show  # type: ignore[assignment]
-        yield seen
+        try:
+            yield caught
+        finally:
+            for warning in caught:
+                typer.echo(f"warning: {warning.message}", err=True)
 
 
-def _some(rows: Any, most: int) -> Any:
-    """Return `most` rows at most, evenly spread over an array or an Arrow table."""
-    import numpy as np
-
-    if len(rows) <= most:
-        return rows
-    chosen = np.linspace(0, len(rows) - 1, most).astype(np.int64)
-    return rows.take(chosen) if hasattr(rows, "take") and hasattr(rows, "schema") else rows[chosen]
-
-
-def _beside_pca(comparison: Any, n_rows: int) -> str:
-    which = (
-        f"{comparison.n_rows:,} of {n_rows:,} rows" if comparison.n_rows < n_rows else "all rows"
-    )
+def _beside_pca(ae: Autoencoder) -> str:
+    comparison = ae.comparison_
     better = "the network" if comparison.ratio < 1 else "PCA"
     return (
         f"network {_share(comparison.r2)}, PCA with as many components {_share(comparison.r2_pca)} "
-        f"on {which}: {better} keeps more"
+        f"on {comparison.n_rows:,} {_which_rows(ae)} rows: {better} keeps more"
     )
 
 
@@ -528,8 +507,19 @@ def _losses(epoch: Mapping[str, float]) -> str:
     return text
 
 
-def _held_out(epoch: Mapping[str, float]) -> str:
-    return "held-out rows" if "validation_loss" in epoch else "training rows"
+def _losses_kept(ae: Autoencoder) -> dict[str, str]:
+    if not ae.best_epoch_:
+        return {"epochs": "none was finished"}
+    epochs = f"{len(ae.history_):,} run, the weights are those of epoch {ae.best_epoch_:,}"
+    return {"epochs": epochs, "loss": _losses(ae.history_[ae.best_epoch_ - 1])}
+
+
+def _variance_kept(ae: Autoencoder) -> str:
+    return f"{_share(ae.reconstruction_r2_)} on {_which_rows(ae)} rows"
+
+
+def _which_rows(ae: Autoencoder) -> str:
+    return "held-out" if "validation_loss" in (ae.history_ or [{}])[-1] else "training"
 
 
 def _share(r2: float) -> str:

@@ -11,6 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,6 @@ Array = NDArray[Any]
 FILE_SUFFIXES = (".csv", ".parquet", ".npy", ".npz")
 OUTPUT_SUFFIXES = (".csv", ".parquet", ".npy")
 _CSV_BLOCK = 2**24  # bytes; a row must fit into one, and the reader's own 1 MB is short for images
-_REMEDY = "Columns must hold numbers: drop {it}, or turn {it} into numbers first."
 
 
 def is_path(source: Any) -> bool:
@@ -127,9 +127,8 @@ def _reason(error: Exception) -> str:
 def _load_array(path: Path) -> Array:
     with _reading(path):
         if path.suffix.lower() == ".npy":
-            mapped: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-            return mapped
-        with np.load(path, allow_pickle=False) as arrays:
+            return np.lib.format.open_memmap(path, mode="r")
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             names = list(arrays.files)
             name = "X" if "X" in names else names[0] if len(names) == 1 else None
             if name is None:
@@ -206,13 +205,15 @@ def _check_names(path: Path, names: list[str]) -> None:
 
 
 def _looks_like_cells(names: list[str]) -> bool:
-    """Whether the names are cells: numbers, but not in order like years or wavelengths."""
+    """Whether the names are cells: numbers, but not 0, 1, 2, nor years, nor wavelengths."""
     try:
         numbers = [float(name) for name in names]
     except ValueError:
         return False
     steps = np.diff(numbers)
-    return not (np.all(steps > 0) or np.all(steps < 0))
+    ordered = bool(np.all(steps > 0) or np.all(steps < 0))
+    # A few cells can be in order by chance.
+    return not ordered or (len(names) < 6 and not all(n.is_integer() for n in numbers))
 
 
 def _choose(
@@ -289,8 +290,7 @@ def _frame_columns(source: Any, container: str) -> tuple[tuple[str, ...], list[A
         except _NotANumber as place:
             mistakes.append(f"Column '{name}' holds {place}")
     if mistakes:
-        it = "this column" if len(mistakes) == 1 else "these columns"
-        raise DataError("; ".join(mistakes) + ". " + _REMEDY.format(it=it))
+        raise DataError("; ".join(mistakes) + ". " + _remedy(len(mistakes)))
     return tuple(str(name) for name in names), columns
 
 
@@ -318,8 +318,9 @@ class _NotANumber(Exception):
     """A cell that is no number; its text goes after "Column 'name' holds"."""
 
     def __init__(self, row: int, cell: Any, is_category: bool = False) -> None:
-        shown = str(cell) if isinstance(cell, np.datetime64 | np.timedelta64) else cell
-        super().__init__(f"{'the category ' if is_category else ''}{shown!r} in row {row}")
+        if isinstance(cell, np.generic):
+            cell = str(cell) if cell.dtype.kind in "mM" else cell.item()
+        super().__init__(f"{'the category ' if is_category else ''}{cell!r} in row {row}")
 
 
 def _numbers(column: Array, is_category: bool) -> Array:
@@ -372,15 +373,18 @@ def require_numbers(array: Array) -> None:
         if isinstance(cell, str | bytes) and not _is_number(cell):
             column = place[1] if len(place) > 1 else 0
             row = place[0] if place else 0
-            raise DataError(
-                f"Column {column} holds {cell!r} in row {row}. " + _REMEDY.format(it="this column")
-            )
+            raise DataError(f"Column {column} holds {cell!r} in row {row}. {_remedy(1)}")
+
+
+def _remedy(n_columns: int) -> str:
+    which, it = ("this column", "it") if n_columns == 1 else ("these columns", "them")
+    return f"Columns must hold numbers: drop {which}, or turn {it} into numbers first."
 
 
 def _float_for(dtype: np.dtype[Any]) -> np.dtype[Any]:
     # float32 holds every 16-bit integer exactly; wider integers need float64.
-    small = dtype.kind in "bui" and dtype.itemsize <= 2
-    return np.dtype(np.float32 if small or dtype in (np.float16, np.float32) else np.float64)
+    small = dtype.itemsize <= (4 if dtype.kind == "f" else 2)
+    return np.dtype(np.float32 if small else np.float64)
 
 
 def _as_floats(array: Array) -> Array:
@@ -416,8 +420,6 @@ def give_back(
 
 
 def _extra(name: str) -> Any:
-    from importlib import import_module
-
     try:
         return import_module(name)
     except ImportError as error:

@@ -528,7 +528,9 @@ def _conclude(numbers: Figures, console: Console) -> None:
     heads, lines = _cells(numbers)
     table = Table(box=rich.box.SIMPLE_HEAD, title=None, pad_edge=False)
     for number, head in enumerate(heads):
-        table.add_column(head, justify="right" if number else "left", overflow="fold")
+        table.add_column(
+            head, justify="right" if number else "left", max_width=14 if number else None
+        )
     for line in lines:
         table.add_row(*line)
     console.print()
@@ -669,7 +671,7 @@ def _alternatives(data: _Data, numbers: Figures) -> dict[str, str]:
             f"reconstruction by the stacked network, by the tied network and by PCA. Mean squared "
             f"error per test image: {errors}."
         ),
-        "history": f"Loss per epoch as lines: {ends}.",
+        "history": f"The loss per epoch on {data.title}, as lines: {ends}.",
     }
 
 

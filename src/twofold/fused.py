@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -117,30 +117,41 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-_GROUP = 32  # cells whose probabilities are multiplied before one logarithm is taken
+_FACTORS = 32  # probabilities that are multiplied before one logarithm is taken
 
 
-def _gaussian(theta: Tensor, x: Tensor, scratch: Tensor) -> Tensor:
-    """Turn `theta` into the residual and return the summed loss; all are flat."""
+class _Scratch:
+    """Room for one number per cell of `x`, flat, and constants where the cells are."""
+
+    def __init__(self, x: Tensor) -> None:
+        rows = math.ceil(x.numel() / _FACTORS)
+        # What follows the cells stays 1, and fills the last products up.
+        self.factors = x.new_ones(_FACTORS, rows)
+        self.cells = self.factors.view(-1)[: x.numel()]
+        self.zero, self.one = x.new_zeros(()), x.new_ones(())
+
+
+def _gaussian(theta: Tensor, x: Tensor, scratch: _Scratch) -> Tensor:
+    """Turn `theta` into the residual, and return the summed loss; cells are flat."""
     theta.sub_(x)
     return torch.dot(theta, theta).mul_(0.5)
 
 
-def _bernoulli(theta: Tensor, x: Tensor, scratch: Tensor) -> Tensor:
-    """Turn `theta` into the residual and return the summed loss; all are flat.
+def _bernoulli(theta: Tensor, x: Tensor, scratch: _Scratch) -> Tensor:
+    """Turn `theta` into the residual, and return the summed loss; cells are flat.
 
     The loss log(1 + e^theta) - x theta is max(theta, 0) - x theta - log q, where q = sigmoid(|theta|)
     lies in [1/2, 1]. A product of 32 such q cannot underflow, and takes one logarithm instead of 32.
     """
-    q = scratch[: len(theta)]  # what follows it stays 1, and fills the last product up
-    linear = torch.clamp(theta, min=0, out=q).sum().sub_(torch.dot(theta, x))
-    theta.sigmoid_()
-    torch.maximum(theta, torch.sub(1, theta, out=q), out=q)
-    theta.sub_(x)
-    return linear.sub_(scratch.view(_GROUP, -1).prod(0).log_().sum())
+    cells = scratch.cells
+    linear = torch.maximum(theta, scratch.zero, out=cells).sum().sub_(torch.dot(theta, x))
+    p = theta.sigmoid_()
+    torch.maximum(p, torch.sub(scratch.one, p, out=cells), out=cells)
+    p.sub_(x)
+    return linear.sub_(scratch.factors.prod(0).log_().sum())
 
 
-RESIDUALS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+RESIDUALS: dict[str, Callable[[Tensor, Tensor, _Scratch], Tensor]] = {
     "gaussian": _gaussian,
     "bernoulli": _bernoulli,
 }
@@ -313,28 +324,39 @@ class _Workspace:
                 self.products.append((pair.weight, h_i[:n].t(), v_i[:n]))
                 self.products.append((pair.decoder_weight, h_i[n:].t(), v_i[n:]))
 
-        self._groups = []
-        for name, at in objective.groups:
-            columns = at.to(self.x.device) if isinstance(at, Tensor) else None
-            cells = n * (network.width if columns is None else len(columns))
-            ones = torch.ones(math.ceil(cells / _GROUP) * _GROUP).to(self.x)
-            self._groups.append((RESIDUALS[name], columns, ones))
+        self._groups = [_Group(name, at, self.x, self._theta) for name, at in objective.groups]
+        self._scale = torch.tensor(1 / self.x.numel()).to(self.x)
 
     def start_from_residual(self) -> Tensor:
         """Turn theta into its delta, and return the loss."""
-        theta, x = self._theta, self.x
-        losses = []
-        for residual, columns, scratch in self._groups:
-            if columns is None:
-                losses.append(residual(theta.view(-1), x.view(-1), scratch))
-            else:
-                part = theta.index_select(1, columns)
-                losses.append(residual(part.view(-1), x.index_select(1, columns).view(-1), scratch))
-                theta.index_copy_(1, columns, part)
-        scale = 1 / theta.numel()
-        theta.mul_(scale)
-        loss: Tensor = sum(losses[1:], losses[0])
-        return loss.mul_(scale)
+        loss = self._groups[0].residual()
+        for group in self._groups[1:]:
+            loss.add_(group.residual())
+        self._theta.mul_(self._scale)
+        return loss.mul_(self._scale)
+
+
+class _Group:
+    """The columns of one likelihood, gathered where they are not all there are."""
+
+    def __init__(self, name: str, at: slice | Tensor, x: Tensor, theta: Tensor) -> None:
+        self._compute, self._x, self._theta = RESIDUALS[name], x, theta
+        self._columns = at.to(x.device) if isinstance(at, Tensor) else None
+        if self._columns is not None:
+            x = x.new_empty(len(x), len(self._columns))
+            theta = torch.empty_like(x)
+        self._own_x, self._own_theta = x, theta
+        self._flat = theta.view(-1), x.view(-1), _Scratch(x)
+
+    def residual(self) -> Tensor:
+        """Turn this group's cells of theta into residuals, and return their summed loss."""
+        if self._columns is None:
+            return self._compute(*self._flat)
+        torch.index_select(self._x, 1, self._columns, out=self._own_x)
+        torch.index_select(self._theta, 1, self._columns, out=self._own_theta)
+        loss = self._compute(*self._flat)
+        self._theta.index_copy_(1, self._columns, self._own_theta)
+        return loss
 
 
 class _Rule:
@@ -344,7 +366,9 @@ class _Rule:
     the order of `_Workspace.products` and then of `_Workspace.layers`.
     """
 
-    def __init__(self, plan: Plan, matrices: list[nn.Parameter], biases: list[nn.Parameter]) -> None:
+    def __init__(
+        self, plan: Plan, matrices: list[nn.Parameter], biases: list[nn.Parameter]
+    ) -> None:
         self.plan = plan
         self.parameters = matrices + biases
         n_moments = int(plan.momentum > 0) if plan.optimizer == "sgd" else 2

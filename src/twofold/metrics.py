@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,28 +50,40 @@ class PCA:
         return (centred @ self.components.T) @ self.components + self.mean
 
 
-def fit_pca(x: Array, n_components: int, random_state: np.random.RandomState) -> PCA:
-    """Fit PCA to the rows `x`, `(n_rows, width)` (Pearson, 1901; Hotelling, 1933).
+def fit_pca(
+    x: Array,
+    n_components: int,
+    random_state: np.random.RandomState,
+    rows: NDArray[np.int64] | None = None,
+) -> PCA:
+    """Fit PCA to rows of `x`, `(n_rows, width)` (Pearson, 1901; Hotelling, 1933).
 
     Up to 2,048 columns the decomposition of the covariance is exact, and where the table is so
     large that this would take more than seconds it is that of a random sample of the rows. Wider
     tables use a randomised range finder with two power iterations (Halko, Martinsson and Tropp,
-    2011, algorithm 4.4).
+    2011, algorithm 4.4). `rows` are the positions of the rows to use; without it, all are.
     """
-    n, width = x.shape
+    width = x.shape[1]
+    chosen = np.arange(len(x)) if rows is None else rows
     affordable = max(2 * width, int(_EXACT_CELL_PRODUCTS / (2 * width**2)), 1000)
     if width > _EXACT_WIDTH:
         affordable = 4000
-    if n > affordable:
-        x = x[np.sort(random_state.permutation(n)[:affordable])]
-    mean = x.mean(axis=0, dtype=np.float64)
-    centred = x - mean.astype(x.dtype)
+    if len(chosen) > affordable:
+        chosen = chosen[random_state.permutation(len(chosen))[:affordable]]
+    parts = np.array_split(np.sort(chosen), math.ceil(len(chosen) * width / _CHUNK_CELLS))
+    mean = np.sum([x[part].sum(axis=0, dtype=np.float64) for part in parts], axis=0) / len(chosen)
+    short_mean = mean.astype(x.dtype)
     if width <= _EXACT_WIDTH:
-        _, vectors = np.linalg.eigh((centred.T @ centred).astype(np.float64))
+        covariance = np.zeros((width, width))
+        for part in parts:
+            centred = x[part] - short_mean
+            covariance += centred.T @ centred
+        _, vectors = np.linalg.eigh(covariance)
         components = vectors[:, ::-1][:, :n_components].T
     else:
+        centred = x[np.sort(chosen)] - short_mean
         components = _range_finder(centred, n_components, random_state)
-    return PCA(mean.astype(x.dtype), np.ascontiguousarray(components, dtype=x.dtype))
+    return PCA(short_mean, np.ascontiguousarray(components, dtype=x.dtype))
 
 
 def _range_finder(centred: Array, k: int, random_state: np.random.RandomState) -> Array:
@@ -97,6 +111,13 @@ class Comparison:
     squared_error_pca: float
     r2: float
     r2_pca: float
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Comparison:
+        """Read back the fields, of which those that are no numbers were written as text."""
+        counts = (int(document[name]) for name in ("n_components", "n_rows"))
+        names = ("squared_error", "squared_error_pca", "r2", "r2_pca")
+        return cls(*counts, *(float(document[name]) for name in names))
 
     @property
     def ratio(self) -> float:

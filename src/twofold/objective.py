@@ -96,7 +96,7 @@ class Objective(nn.Module):
         # A density per centimetre is not one per standard deviation: this is the change of unit.
         has_unit = [LIKELIHOODS[column.likelihood].has_scale for column in schema.columns]
         unit = torch.from_numpy(schema.scale).log().where(torch.tensor(has_unit), 0.0)
-        self.register_buffer("log_unit", unit.to(torch.get_default_dtype()), persistent=False)
+        self.register_buffer("log_unit", unit, persistent=False)
 
     def reconstruction(self, theta: Tensor, x: Tensor) -> Tensor:
         """Return the mean loss over all cells, in nats: (batch, width) twice -> scalar."""
@@ -121,7 +121,7 @@ class Objective(nn.Module):
         result = torch.empty_like(theta)
         for name, at in self.groups:
             result[:, at] = LIKELIHOODS[name].log_prob(theta[:, at], x[:, at], self.scale[at])
-        return result - self.log_unit
+        return result - self.log_unit.to(result.dtype)
 
     @property
     def link(self) -> str:

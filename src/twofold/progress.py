@@ -154,7 +154,7 @@ class _Bar:
             figures = [f"{ended} in {_duration(event.seconds)}", *_losses(self._losses)]
         else:
             speed = _speed(event) if self._wide else ""
-            figures = [f"{_left(event):<10}", *_losses(self._losses), speed]
+            figures = [f"{_left(event):<11}", *_losses(self._losses), speed]
         text = "  ".join(figure for figure in figures if figure)
         self._bars.update(
             self._task, completed=done, description=description, figures=text, refresh=True
@@ -179,9 +179,21 @@ def _speed(event: Event) -> str:
 def _left(event: Event) -> str:
     """Say how long the rest takes at the speed so far, should no epoch be spared."""
     done = (event.epoch - 1) * event.steps + event.step
+    left = event.epochs * event.steps - done
     if done <= 0:
         return ""
-    return f"{_duration(event.seconds * (event.epochs * event.steps - done) / done)} left"
+    if left == 0:
+        return f"{_duration(event.seconds)} in all"
+    return f"{_roughly(event.seconds * left / done)} left"
+
+
+def _roughly(seconds: float) -> str:
+    """Write a guessed duration, in one unit."""
+    if seconds < 99.5:
+        return f"{seconds:.0f} s" if seconds >= 9.95 else _duration(seconds)
+    if seconds < 99.5 * 60:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3600:.0f} h"
 
 
 def _duration(seconds: float) -> str:
@@ -190,7 +202,7 @@ def _duration(seconds: float) -> str:
     Examples
     --------
     >>> _duration(0.84), _duration(75), _duration(4000)
-    ('0.8 s', '1 min 15 s', '1 h 7 min')
+    ('0.8 s', '1 min 15 s', '1 h 6 min')
     """
     if seconds < 9.95:
         return f"{seconds:.1f} s" if seconds >= 0.05 else "0 s"

@@ -20,6 +20,7 @@ from torch import Tensor
 from twofold.errors import DivergenceError
 from twofold.network import Network
 from twofold.objective import Objective
+from twofold.threads import Threads
 
 _CHUNK_ROWS = 4096  # rows per forward pass where nothing is learned
 _EVENT_SECONDS = 0.1  # least time between two "step" events
@@ -72,6 +73,8 @@ class Plan:
             values["epochs"] = automatic_epochs(n_rows, values["batch_size"])
         if values["learning_rate"] == "auto":
             values["learning_rate"] = automatic_learning_rate(values["optimizer"], width)
+        for name in ("learning_rate", "momentum", "weight_decay"):
+            values[name] = float(values[name])  # numpy's numbers are no JSON
         return cls(**values)
 
     def learning_rate_at(self, step: int, steps: int) -> float:
@@ -213,12 +216,14 @@ def fit(
     """
     history = History()
     watch = _Watch(plan, len(rows), on_event)
+    threads = Threads(_products(network, plan.batch_size), next(network.parameters()))
     best: dict[str, Tensor] | None = None
     best_loss = math.inf
     try:
         watch.tell("start", 0, 0, {}, plan.learning_rate_at(0, watch.total_steps))
         for epoch in range(1, plan.epochs + 1):
-            loss, rate = _one_epoch(step, plan, x, rows, epoch, generator, watch)
+            with threads:
+                loss, rate = _one_epoch(step, plan, x, rows, epoch, generator, watch, threads)
             losses = {"loss": loss}
             # The last update is in no batch's loss: the held-out rows, or a few others, tell.
             probe = x[rows[: plan.batch_size].to(x.device)] if validation is None else validation
@@ -255,6 +260,7 @@ def _one_epoch(
     epoch: int,
     generator: torch.Generator,
     watch: _Watch,
+    threads: Threads,
 ) -> tuple[float, float]:
     """Pass once over the rows in a new order; return the mean loss and the last learning rate."""
     total, seen, rate = 0.0, 0, plan.learning_rate
@@ -267,7 +273,13 @@ def _one_epoch(
         total += loss * len(batch)
         seen += len(batch)
         watch.after_step(epoch, number, total / seen, rate)
+        threads.after_step()
     return total / seen, rate
+
+
+def _products(network: Network, batch_size: int) -> list[tuple[int, int, int]]:
+    """List the matrix products of one step, as (rows, inner, columns)."""
+    return [(batch_size, pair.n_in, pair.n_out) for pair in network.pairs]
 
 
 def _batches(rows: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:

@@ -1,0 +1,171 @@
+"""How many threads to compute with: no more than the machine grants, and fewer under load.
+
+A parallel product waits for its slowest thread. Where another process takes one of two cores, each
+of thousands of small products waits for a core that is busy elsewhere, and training with two
+threads becomes many times slower than with one. So the count starts at what affinity and quota
+grant, and is measured against a single thread again and again.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import torch
+
+_STRETCH_STEPS = 16  # steps per measurement
+_SOONEST, _LATEST = 0.5, 16.0  # seconds between two looks at the other count, longer as it loses
+_WORTH_IT = 1.05  # the other count has to win by this much, or noise would flip the choice
+_SMALL_STEP = 3e6  # multiplications per step below which a second thread costs more than it gives
+
+
+def granted() -> int:
+    """Return how many threads this process may keep busy.
+
+    The least of PyTorch's own setting, the processors the process may run on, and the quota of its
+    control group.
+    """
+    counts = [torch.get_num_threads(), _quota(Path("/sys/fs/cgroup"))]
+    if hasattr(os, "sched_getaffinity"):
+        counts.append(len(os.sched_getaffinity(0)))
+    return max(1, min(counts))
+
+
+def _quota(root: Path) -> int:
+    """Read the processor quota of the control group, version 2 or 1; large where there is none."""
+    try:
+        limit, period = (root / "cpu.max").read_text().split()
+    except (OSError, ValueError):
+        try:
+            limit = (root / "cpu" / "cpu.cfs_quota_us").read_text().strip()
+            period = (root / "cpu" / "cpu.cfs_period_us").read_text().strip()
+        except OSError:
+            return 2**16
+    if not limit.isdigit() or not period.isdigit() or int(period) == 0:
+        return 2**16
+    return max(1, math.floor(int(limit) / int(period)))
+
+
+def same_bits(shapes: Sequence[tuple[int, int, int]], dtype: torch.dtype, n_threads: int) -> bool:
+    """Whether products of these shapes (rows, inner, columns) have the same bits with one thread.
+
+    Only then may the count change while training without changing the result.
+    """
+    generator = torch.Generator().manual_seed(0)
+    made: list[list[torch.Tensor]] = []
+    factors = [
+        (
+            torch.randn(m, k, generator=generator, dtype=dtype),
+            torch.randn(n, k, generator=generator, dtype=dtype),
+        )
+        for m, k, n in shapes
+    ]
+    before = torch.get_num_threads()
+    try:
+        for count in (1, n_threads):
+            torch.set_num_threads(count)
+            products = []
+            for x, w in factors:
+                h = x @ w.t()
+                products += [h, h @ w, torch.cat([h, h]).t() @ torch.cat([x, x]), h.sum(0)]
+            made.append(products)
+    finally:
+        torch.set_num_threads(before)
+    return all(torch.equal(a, b) for a, b in zip(*made, strict=True))
+
+
+class Threads:
+    """Set the thread count for a run of steps, and follow the load of the machine.
+
+    Parameters
+    ----------
+    shapes : sequence of (rows, inner, columns)
+        The products of one step. They decide whether threads pay at all, and whether the count may
+        change on the way: where that would change bits, it stays what the shapes say.
+    like : Tensor
+        What the products are made of: its precision and device. Nothing is done where that is no
+        processor of this machine.
+
+    Use it as a context manager around steps, and call `after_step` after each one.
+    """
+
+    def __init__(self, shapes: Sequence[tuple[int, int, int]], like: torch.Tensor) -> None:
+        self._most = granted() if like.device.type == "cpu" else 1
+        work = 3 * sum(m * k * n for m, k, n in shapes)
+        pays = self._most > 1 and work > _SMALL_STEP
+        self._adaptive = pays and same_bits(shapes, like.dtype, self._most)
+        # One thread is never a disaster, so that is what the search starts from.
+        self.count = self._most if pays and not self._adaptive else 1
+        self._clock = _Clock()
+        self._rival: int | None = None
+        self._pace = math.inf  # seconds per step with the present count, lately
+        self._wait, self._next_trial = _SOONEST, 0.0
+
+    def __enter__(self) -> Self:
+        self._before = torch.get_num_threads()
+        torch.set_num_threads(self.count)
+        self._clock.restart()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        torch.set_num_threads(self._before)
+
+    def after_step(self) -> None:
+        """Take note of a finished step, and change the count where the other one is faster."""
+        if not self._adaptive:
+            return
+        self._clock.steps += 1
+        if self._rival is not None:
+            self._judge()
+        elif self._clock.steps == _STRETCH_STEPS or self._clock.elapsed() > 2 * self._wait:
+            self._look_around()
+
+    def _look_around(self) -> None:
+        pace, now = self._clock.pace(), time.perf_counter()
+        # A slump with several threads calls for a look at once.
+        if now >= self._next_trial or (self.count > 1 and pace > 1.5 * self._pace):
+            self._rival = 1 if self.count > 1 else self._most
+            torch.set_num_threads(self._rival)
+        self._pace = pace
+        self._clock.restart()
+
+    def _judge(self) -> None:
+        steps, pace = self._clock.steps, self._clock.pace()
+        # Cut short where it is hopeless: a single step on a busy machine may take as long as 50.
+        hopeless = self._clock.elapsed() > self._pace * (1.2 * steps + 4)
+        if not hopeless and steps < _STRETCH_STEPS:
+            return
+        assert self._rival is not None
+        if pace * _WORTH_IT < self._pace:
+            self.count, self._pace, self._wait = self._rival, pace, _SOONEST
+        else:
+            self._wait = min(_LATEST, 2 * self._wait)
+        torch.set_num_threads(self.count)
+        self._rival, self._next_trial = None, time.perf_counter() + self._wait
+        self._clock.restart()
+
+
+class _Clock:
+    """Seconds and steps since the last restart."""
+
+    def __init__(self) -> None:
+        self.restart()
+
+    def restart(self) -> None:
+        self.steps, self._start = 0, time.perf_counter()
+
+    def elapsed(self) -> float:
+        return time.perf_counter() - self._start
+
+    def pace(self) -> float:
+        return self.elapsed() / max(1, self.steps)

@@ -1,0 +1,84 @@
+"""The plain bottleneck hands codes on, and its density of codes is a shrunk normal one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy import stats
+from sklearn.covariance import OAS
+
+from twofold.bottleneck import Plain
+
+RNG = np.random.default_rng(11)
+CODES = RNG.normal(2.0, 1.0, size=(300, 4)) @ RNG.normal(size=(4, 4))
+
+
+def fitted(codes: NDArray[np.float64]) -> Plain:
+    plain = Plain(codes.shape[1]).double()
+    plain.fit_density(torch.from_numpy(codes))
+    return plain
+
+
+def test_the_code_is_handed_on_without_a_penalty() -> None:
+    codes = torch.from_numpy(CODES)
+    out, penalties = Plain(4)(codes)
+    assert out is codes
+    assert penalties == {}
+
+
+@pytest.mark.parametrize("n_rows", [300, 12, 3], ids=lambda n: f"{n} rows")
+def test_the_density_is_normal_with_the_oracle_approximating_covariance(n_rows: int) -> None:
+    codes = CODES[:n_rows]
+    oas = OAS().fit(codes)
+    normal = stats.multivariate_normal(oas.location_, oas.covariance_)
+    scores = fitted(codes).log_prob(torch.from_numpy(codes))
+    np.testing.assert_allclose(scores.numpy(), normal.logpdf(codes), rtol=1e-4)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-3, 1e4])
+def test_the_density_of_many_codes_integrates_to_one(scale: float) -> None:
+    codes = CODES[:, :1] * scale
+    grid = np.linspace(codes.min() - 9 * codes.std(), codes.max() + 9 * codes.std(), 20_001)
+    density = fitted(codes).log_prob(torch.from_numpy(grid[:, None])).exp().numpy()
+    assert np.trapezoid(density, grid) == pytest.approx(1, rel=1e-6)
+
+
+def test_one_component_is_normal_with_its_own_variance() -> None:
+    codes = CODES[:, :1]
+    expected = stats.norm.logpdf(codes[:, 0], codes.mean(), codes.std())
+    scores = fitted(codes).log_prob(torch.from_numpy(codes)).numpy()
+    np.testing.assert_allclose(scores, expected, rtol=1e-5)
+
+
+def test_more_components_than_rows_have_a_finite_density() -> None:
+    codes = RNG.normal(size=(5, 40))
+    assert torch.isfinite(fitted(codes).log_prob(torch.from_numpy(codes))).all()
+
+
+@pytest.mark.parametrize("value", [0.0, 3.0, 1e6])
+def test_codes_that_never_vary_have_a_finite_density(value: float) -> None:
+    codes = np.full((20, 3), value)
+    assert torch.isfinite(fitted(codes).log_prob(torch.from_numpy(codes))).all()
+
+
+@pytest.mark.parametrize("value", [3.0, 1e6])
+def test_rounding_of_codes_that_never_vary_costs_little(value: float) -> None:
+    plain = fitted(np.full((20, 3), value))
+    exact, rounded = (torch.full((1, 3), v) for v in (value, value * (1 + 1e-7)))
+    assert abs(float(plain.log_prob(exact) - plain.log_prob(rounded))) < 0.1
+
+
+def test_codes_farther_from_the_mean_are_less_likely() -> None:
+    plain = fitted(CODES)
+    ray = torch.linspace(0, 5, 20, dtype=torch.float64)[:, None]
+    scores = plain.log_prob(plain.mean + ray)
+    assert (scores.diff() < 0).all()
+
+
+def test_the_density_is_saved_with_the_weights() -> None:
+    fresh = Plain(4).double()
+    fresh.load_state_dict(fitted(CODES).state_dict())
+    codes = torch.from_numpy(CODES)
+    assert torch.equal(fresh.log_prob(codes), fitted(CODES).log_prob(codes))

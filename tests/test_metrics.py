@@ -1,0 +1,185 @@
+"""Errors, the PCA baseline and the threshold are what they say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from sklearn.decomposition import PCA as SklearnPCA
+from sklearn.metrics import r2_score
+
+from twofold import metrics
+from twofold.metrics import PCA, compare, conformal_offset, fit_pca, squared_error
+
+RNG = np.random.default_rng(17)
+# Columns of unlike spread, so that the components are well apart.
+ROWS = RNG.normal(size=(200, 12)) * np.geomspace(4, 0.1, 12) @ RNG.normal(size=(12, 12)) + 5
+
+
+def seed() -> np.random.RandomState:
+    return np.random.RandomState(0)
+
+
+def projector(components: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(components.T @ components)
+
+
+def test_squared_error_sums_columns_and_averages_rows() -> None:
+    x, x_hat = RNG.normal(size=(2, 9, 4))
+    assert squared_error(x, x_hat) == pytest.approx(((x - x_hat) ** 2).sum(1).mean(), rel=1e-14)
+
+
+def test_squared_error_does_not_depend_on_its_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    x, x_hat = RNG.normal(size=(2, 9, 4))
+    whole = squared_error(x, x_hat)
+    monkeypatch.setattr(metrics, "_CHUNK_CELLS", 8)
+    assert squared_error(x, x_hat) == pytest.approx(whole, rel=1e-14)
+
+
+def test_squared_error_of_32_bit_rows_adds_in_64_bits() -> None:
+    x = np.full((1, 1_000_000), 0.1, dtype=np.float32)
+    expected = 1_000_000 * float(np.float32(0.1)) ** 2
+    assert squared_error(x, np.zeros_like(x)) == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("n_components", [1, 3, 12])
+def test_exact_pca_spans_what_scikit_learns_does(n_components: int) -> None:
+    own, theirs = fit_pca(ROWS, n_components, seed()), SklearnPCA(n_components).fit(ROWS)
+    difference = projector(own.components) - projector(theirs.components_)
+    assert np.abs(difference).max() < 1e-9
+
+
+def test_exact_pca_orders_components_by_variance() -> None:
+    own, theirs = fit_pca(ROWS, 4, seed()), SklearnPCA(4).fit(ROWS)
+    cosines = np.abs((own.components * theirs.components_).sum(1))
+    assert cosines == pytest.approx(1, abs=1e-9)
+
+
+def test_pca_reconstructs_as_scikit_learns_does() -> None:
+    theirs = SklearnPCA(3).fit(ROWS)
+    expected = theirs.inverse_transform(theirs.transform(ROWS))
+    np.testing.assert_allclose(fit_pca(ROWS, 3, seed()).reconstruct(ROWS), expected, atol=1e-9)
+
+
+def test_exact_pca_in_32_bits_reconstructs_almost_as_well() -> None:
+    narrow = ROWS.astype(np.float32)
+    own = fit_pca(narrow, 3, seed())
+    best = squared_error(ROWS, fit_pca(ROWS, 3, seed()).reconstruct(ROWS))
+    assert own.components.dtype == np.float32
+    assert squared_error(narrow, own.reconstruct(narrow)) == pytest.approx(best, rel=1e-4)
+
+
+def test_randomised_pca_reconstructs_almost_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = RNG.normal(size=(300, 80)) * np.geomspace(4, 0.1, 80) @ RNG.normal(size=(80, 80))
+    exact = squared_error(rows, fit_pca(rows, 10, seed()).reconstruct(rows))
+    monkeypatch.setattr(metrics, "_EXACT_WIDTH", 50)
+    randomised = squared_error(rows, fit_pca(rows, 10, seed()).reconstruct(rows))
+    assert exact * (1 - 1e-9) < randomised < exact * 1.02
+
+
+def test_randomised_components_are_orthonormal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(metrics, "_EXACT_WIDTH", 5)
+    components = fit_pca(ROWS, 4, seed()).components
+    np.testing.assert_allclose(components @ components.T, np.eye(4), atol=1e-12)
+
+
+def test_randomised_pca_of_few_rows_has_as_many_components_as_there_are_rows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(metrics, "_EXACT_WIDTH", 5)
+    assert fit_pca(ROWS[:4], 10, seed()).components.shape == (4, 12)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_pca_of_fewer_rows_than_components_loses_nothing(
+    exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "_EXACT_WIDTH", 100 if exact else 5)
+    rows = ROWS[:4]
+    assert squared_error(rows, fit_pca(rows, 6, seed()).reconstruct(rows)) < 1e-18
+
+
+def test_pca_of_a_large_table_takes_a_sample_of_its_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.tile(ROWS, (20, 1)) + RNG.normal(scale=0.01, size=(4000, 12))
+    monkeypatch.setattr(metrics, "_EXACT_CELL_PRODUCTS", 0)
+    sampled = fit_pca(rows, 3, seed())
+    best = squared_error(rows, SklearnPCA(3).fit(rows).inverse_transform(_codes(rows)))
+    error = squared_error(rows, sampled.reconstruct(rows))
+    assert best < error < 1.05 * best
+
+
+def _codes(rows: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.asarray(SklearnPCA(3).fit_transform(rows))
+
+
+def test_pca_draws_from_its_generator_alone(
+    monkeypatch: pytest.MonkeyPatch, untouched_random_state: None
+) -> None:
+    monkeypatch.setattr(metrics, "_EXACT_WIDTH", 5)
+    monkeypatch.setattr(metrics, "_EXACT_CELL_PRODUCTS", 0)
+    fit_pca(np.tile(ROWS, (30, 1)), 3, seed())
+
+
+def test_compare_gives_both_errors() -> None:
+    x_hat = ROWS + 0.5
+    pca = fit_pca(ROWS, 3, seed())
+    found = compare(ROWS, x_hat, pca)
+    expected = (12 * 0.25, squared_error(ROWS, pca.reconstruct(ROWS)))
+    assert (found.squared_error, found.squared_error_pca) == pytest.approx(expected)
+
+
+def test_compare_gives_the_share_of_variance_kept() -> None:
+    pca = fit_pca(ROWS, 3, seed())
+    expected = r2_score(ROWS, pca.reconstruct(ROWS), multioutput="variance_weighted")
+    assert compare(ROWS, ROWS, pca).r2_pca == pytest.approx(expected, rel=1e-10)
+
+
+def test_a_perfect_reconstruction_keeps_all_variance() -> None:
+    assert compare(ROWS, ROWS, fit_pca(ROWS, 3, seed())).r2 == 1
+
+
+def test_rows_without_variance_have_no_share_of_it() -> None:
+    rows = np.ones((5, 3))
+    assert np.isnan(compare(rows, rows, fit_pca(rows, 1, seed())).r2)
+
+
+@pytest.mark.parametrize(
+    ("own", "pca", "ratio"), [(1.0, 2.0, 0.5), (3.0, 2.0, 1.5), (1.0, 0.0, np.inf), (0, 0, 1.0)]
+)
+def test_ratio_is_the_networks_error_as_a_share_of_pcas(
+    own: float, pca: float, ratio: float
+) -> None:
+    assert metrics.Comparison(1, 1, own, pca, 0.0, 0.0).ratio == ratio
+
+
+def test_a_comparison_reads_as_a_sentence() -> None:
+    text = str(metrics.Comparison(3, 1200, 1.5, 2.25, 0.9, 0.85))
+    assert text == (
+        "squared error per row, 1,200 rows, 3 components: network 1.5 (R2 0.9000), "
+        "PCA 2.25 (R2 0.8500)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("n", "alpha", "place"),
+    [(99, 0.05, 5), (100, 0.05, 5), (119, 0.05, 6), (199, 0.01, 2), (19, 0.05, 1), (5, 0.05, 1)],
+)
+def test_the_offset_is_the_kth_smallest_score(n: int, alpha: float, place: int) -> None:
+    scores = np.random.default_rng(n).permutation(n) + 1.0
+    assert conformal_offset(scores, alpha) == place
+
+
+@pytest.mark.parametrize("n", [19, 50, 118, 119, 700])
+def test_false_alarms_on_fresh_rows_stay_at_the_stated_rate(n: int) -> None:
+    rng, alpha, repetitions = np.random.default_rng(n), 0.05, 4000
+    # The chance of a false alarm given the threshold is the distribution function at it: with
+    # uniform scores that is the threshold, so that no fresh rows need to be drawn.
+    rates = [conformal_offset(rng.uniform(size=n), alpha) for _ in range(repetitions)]
+    noise = 4 * np.std(rates) / np.sqrt(repetitions)
+    assert np.mean(rates) < alpha + noise
+    assert np.mean(rates) > alpha - 1 / (n + 1) - noise
+
+
+def test_pca_is_plain_arrays() -> None:
+    pca = PCA(np.zeros(2), np.eye(2))
+    np.testing.assert_array_equal(pca.reconstruct(np.ones((3, 2))), np.ones((3, 2)))
