@@ -19,9 +19,11 @@ import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +103,21 @@ class Bench:
     n_rows: int = 0
     loads: list[dict[str, float]] = field(default_factory=list)
     versions: dict[str, dict[str, str]] = field(default_factory=dict)
+    environments: dict[str, str | Failed] = field(default_factory=dict)
+
+    def python(self, environment: str) -> str:
+        """Return the environment's interpreter; an environment that cannot be made is tried once."""
+        if environment not in self.environments:
+            try:
+                found: str | Failed = children.python_of(environment, self.venvs, say)
+            except Failed as error:
+                found = error
+                say(f"  {environment}: {error}")
+            self.environments[environment] = found
+        found = self.environments[environment]
+        if isinstance(found, Failed):
+            raise found
+        return found
 
     @property
     def threads(self) -> int:
@@ -112,7 +129,7 @@ class Bench:
         number = len(list(self.folder.glob("*.log")))
         log = self.folder / f"{name}-{number}.log"
         return Child(
-            children.python_of(peer.environment, self.venvs, say),
+            self.python(peer.environment),
             script or peer.script,
             {
                 "threads": self.threads,
@@ -181,8 +198,9 @@ def epoch_row(bench: Bench) -> dict[str, Any]:
                     continue
                 stack.callback(child.end)
                 running[name, case] = child
-                entry[case] = {"first_epoch_seconds": first["seconds"], "rounds": []}
-                say(f"  {peer.title}, {case}: first epoch {first['seconds']:.2f} s")
+                seconds = first.get("first_epoch_seconds", first["seconds"])
+                entry[case] = {"first_epoch_seconds": seconds, "rounds": []}
+                say(f"  {peer.title}, {case}: first epoch {seconds:.2f} s")
         for number in range(1, bench.rounds + 1):
             for (name, case), child in list(running.items()):
                 entry = result["peers"][name][case]
@@ -430,19 +448,20 @@ def run(bench: Bench, rows: list[str]) -> dict[str, Any]:
         start, before = time.perf_counter(), len(bench.loads)
         try:
             result[name] = measures[name]()
-        except Failed as error:
-            result[name] = {"failed": str(error)}
-            say(f"  {error}")
+        except Exception as error:  # whatever it is, it must not cost the rows already measured
+            result[name] = {"failed": f"{type(error).__name__}: {error}"}
+            traceback.print_exc()
         result[name]["took_seconds"] = round(time.perf_counter() - start, 1)
         result[name]["quiet"] = machine.verdict(bench.loads[before:])
         say(f"  {result[name]['took_seconds']} s; {result[name]['quiet']['words']}")
-    result["versions"] = bench.versions
+    own = {name: metadata.version(name) for name in ("twofold", "torch", "numpy", "scikit-learn")}
+    result["versions"] = {"twofold": own} | bench.versions
     result["quiet"] = machine.verdict(bench.loads)
     return result
 
 
 def prepare(bench: Bench) -> None:
-    """Write MNIST, scaled to [0, 1], where all peers read it."""
+    """Write MNIST, scaled to [0, 1], where all peers read it, and make the environments."""
     import numpy as np
 
     from twofold import datasets
@@ -450,6 +469,9 @@ def prepare(bench: Bench) -> None:
     images = datasets.mnist(on_progress=say).train.reshape(-1, 784).astype(np.float32) / 255
     np.save(bench.folder / "train.npy", images[:-7000])
     np.save(bench.folder / "validation.npy", images[-7000:])
+    for name in bench.peers:
+        with contextlib.suppress(Failed):  # each peer of it will say so
+            bench.python(PEERS[name].environment)
     bench.n_rows = 1608 if bench.quick else len(images) - 7000
 
 
@@ -529,4 +551,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except KeyboardInterrupt:
+        sys.exit("interrupted; nothing was written")

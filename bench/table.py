@@ -29,8 +29,17 @@ def markdown(result: dict[str, Any]) -> str:
         parts.append("**A quick run: these figures only show that everything runs.**")
     if "peers" in result.get("epoch", {}):
         parts += [_epochs(result["epoch"]), *_footnotes(result["epoch"])]
-    parts += [_others(result), _machine(result)]
+    parts += [_others(result), _failures(result), _machine(result)]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _failures(result: dict[str, Any]) -> str:
+    """Return one line per row of the bench that failed as a whole."""
+    return "\n".join(
+        f"{name}: failed ({row['failed']})."
+        for name, row in result.items()
+        if isinstance(row, dict) and isinstance(row.get("failed"), str)
+    )
 
 
 def _epochs(epoch: dict[str, Any]) -> str:
@@ -104,11 +113,9 @@ def _shares(epoch: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _to_loss(row: dict[str, Any]) -> list[tuple[str, str]]:
-    if not row:
+    if not row or "failed" in row:
         return []
-    what = f"default options until validation loss {row.get('target', '?')}"
-    if "failed" in row:
-        return [(what, f"failed ({row['failed']})")]
+    what = f"default options until validation loss {row['target']}"
     ours, theirs = row["twofold"], row.get("tutorial", {})
     epochs = sorted(len(run["epochs"]) for run in ours["runs"])
     said = f"{ours['median_seconds']:.1f} s (epoch {epochs[len(epochs) // 2]})"
@@ -128,11 +135,9 @@ def _to_loss(row: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _transform(row: dict[str, Any]) -> list[tuple[str, str]]:
-    if not row:
+    if not row or "failed" in row:
         return []
-    what = f"`transform` of {row.get('n_rows', 0):,} × 784"
-    if "failed" in row:
-        return [("`transform`", f"failed ({row['failed']})")]
+    what = f"`transform` of {row['n_rows']:,} × 784"
     rate, share = row["rows_per_second"], row["share_of_bound"]
     extra = row["most_extra_bytes"] / 1e6
     return [

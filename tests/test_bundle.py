@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -121,6 +122,19 @@ def test_refitting_a_loaded_model_gives_the_same_bits(model: Autoencoder, folder
     refitted = load(folder).fit(ROWS)
     first, second = model.network_.state_dict(), refitted.network_.state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_a_loaded_model_knows_the_names_of_its_columns(tmp_path: Path) -> None:
+    frame = pd.DataFrame(ROWS, columns=list("abcdef"))
+    Autoencoder(**OPTIONS).fit(frame).save(tmp_path / "model")
+    assert list(load(tmp_path / "model").feature_names_in_) == list("abcdef")
+
+
+def test_columns_without_names_have_none_after_loading(tmp_path: Path) -> None:
+    frame = pd.DataFrame(ROWS)  # its columns are called 0, 1, ... which is no text
+    ae = Autoencoder(**OPTIONS).fit(frame)
+    ae.save(tmp_path / "model")
+    np.testing.assert_array_equal(load(tmp_path / "model").transform(frame), ae.transform(frame))
 
 
 def test_a_folder_holds_two_files_and_nothing_else(folder: Path) -> None:

@@ -6,6 +6,8 @@ import doctest
 import importlib
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -166,3 +168,9 @@ def test_every_option_is_documented() -> None:
 def test_changelog_names_the_version() -> None:
     text = (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
     assert f"## [{twofold.__version__}]" in text
+
+
+def test_the_readme_says_what_the_results_say() -> None:
+    check = [sys.executable, str(ROOT / "bench" / "readme.py"), "--check"]
+    done = subprocess.run(check, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

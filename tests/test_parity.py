@@ -179,7 +179,7 @@ def test_the_weights_at_the_end_are_those_of_keras(both: tuple[Run, Run]) -> Non
     own, theirs = both
     assert own.weights.keys() == theirs.weights.keys()
     for name, value in own.weights.items():
-        assert np.abs(value - theirs.weights[name]).max() < 1e-4 * np.abs(value).max()
+        assert np.abs(value - theirs.weights[name]).max() < 1e-3 * np.abs(value).max()
 
 
 def test_the_weights_move_far_enough_to_tell(both: tuple[Run, Run]) -> None:

@@ -1,4 +1,4 @@
-"""The loop: updates are PyTorch's, the best weights stay, and what happens is told as it happens."""
+"""The loop: updates are PyTorch's, the best weights stay, and what happens is told at once."""
 
 from __future__ import annotations
 
@@ -177,19 +177,19 @@ def test_a_constant_schedule_stays() -> None:
     assert {PLAN.learning_rate_at(step, 100) for step in range(100)} == {0.05}
 
 
-@pytest.mark.parametrize("steps", [4, 100, 1001])
+@pytest.mark.parametrize("steps", [10, 100, 1001])
 def test_one_cycle_starts_at_a_25th_of_the_peak(steps: int) -> None:
     assert rates(steps)[0] == pytest.approx(0.05 / 25)
 
 
-@pytest.mark.parametrize("steps", [4, 100, 1001])
-def test_one_cycle_peaks_at_the_learning_rate_after_a_quarter(steps: int) -> None:
+@pytest.mark.parametrize("steps", [10, 100, 1001])
+def test_one_cycle_peaks_at_the_learning_rate_after_a_tenth(steps: int) -> None:
     found = rates(steps)
-    assert found[steps // 4] == max(found) == pytest.approx(0.05)
+    assert found[steps // 10] == max(found) == pytest.approx(0.05)
 
 
 def test_one_cycle_rises_in_a_straight_line() -> None:
-    assert np.diff(rates(100)[:26], n=2) == pytest.approx(0, abs=1e-12)
+    assert np.diff(rates(100)[:11], n=2) == pytest.approx(0, abs=1e-12)
 
 
 def test_one_cycle_only_falls_after_the_peak() -> None:
@@ -416,8 +416,8 @@ def test_given_options_are_kept() -> None:
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 50, 1000, 60_000, 10**7])
-def test_the_automatic_batch_is_a_power_of_two_between_16_and_256(n_rows: int) -> None:
-    assert resolve(n_rows).batch_size in (16, 32, 64, 128, 256)
+def test_the_automatic_batch_is_a_power_of_two_between_32_and_1024(n_rows: int) -> None:
+    assert resolve(n_rows).batch_size in (32, 64, 128, 256, 512, 1024)
 
 
 def test_the_automatic_batch_never_shrinks_as_rows_are_added() -> None:
@@ -426,8 +426,8 @@ def test_the_automatic_batch_never_shrinks_as_rows_are_added() -> None:
 
 
 @pytest.mark.parametrize("n_rows", [1, 50, 1000, 60_000, 10**7])
-def test_the_automatic_number_of_epochs_is_between_20_and_200(n_rows: int) -> None:
-    assert 20 <= resolve(n_rows).epochs <= 200
+def test_the_automatic_number_of_epochs_is_between_10_and_200(n_rows: int) -> None:
+    assert 10 <= resolve(n_rows).epochs <= 200
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])

@@ -61,7 +61,7 @@ def _second_epoch(x: np.ndarray, tied: bool, batch_size: int) -> dict[str, objec
     return {
         "loss": losses[1],
         "seconds": ends[1] - ends[0],
-        "epoch_1_seconds": ends[0],
+        "first_epoch_seconds": ends[0],
     }
 
 

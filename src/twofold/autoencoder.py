@@ -234,8 +234,9 @@ class Autoencoder(
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Pass once over the rows of X, going on from the weights there are.
 
-        The first call infers the schema, which then stays. Thresholds and densities are calibrated
-        on the rows of the last call; a call that fails leaves the model as it was.
+        The first call infers the schema and makes the network and its optimizer, which then stay,
+        whatever options are set later. Thresholds and densities are calibrated on the rows of the
+        last call; a call that fails leaves the model as it was.
         """
         options.check(self.get_params(deep=False))
         first = not hasattr(self, "network_")
@@ -408,8 +409,11 @@ class Autoencoder(
             table = data.read(source)
             checked = self._validated(table.values, reset, ensure_all_finite=False)
             return Table(checked, None, table.row_shape, table.container)
+        if isinstance(source, np.ma.MaskedArray):
+            # A masked cell is a missing one, and not the number that lies below the mask.
+            source = np.ma.filled(source.astype(np.result_type(source, np.float32)), np.nan)
         if isinstance(source, np.ndarray | list | tuple):
-            data.require_numbers(np.asarray(source))
+            data.require_numbers(_array(source))
         checked = self._validated(source, reset, ensure_all_finite=False)
         return data.read(checked)
 
@@ -438,8 +442,9 @@ class Autoencoder(
 
     def _matrix(self, table: Table) -> Tensor:
         """Return what the network sees of a whole table, in its own precision and place."""
-        matrix = self.schema_.to_matrix(table, np.dtype(self.precision))
-        return inference.tensor(matrix).to(self._device)
+        parameter = next(self.network_.parameters())
+        dtype = np.float64 if parameter.dtype == torch.float64 else np.float32
+        return inference.tensor(self.schema_.to_matrix(table, dtype)).to(parameter.device)
 
     def _build(self, table: Table, rng: np.random.RandomState, device: torch.device) -> None:
         """Infer the schema, and make a network with fresh weights and its objective."""
@@ -643,6 +648,13 @@ def load(path: str | os.PathLike[str]) -> Autoencoder:
             f"{path} does not fit together: {type(error).__name__}: {error}. It was altered; copy "
             f"the whole folder again, or fit the model anew."
         ) from error
+
+
+def _array(rows: Any) -> Array:
+    try:
+        return np.asarray(rows)
+    except ValueError as error:
+        raise DataError(f"These rows make no table, all of one length: {error}") from error
 
 
 def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

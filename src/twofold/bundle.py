@@ -185,7 +185,7 @@ def _read_document(path: Path) -> dict[str, Any]:
             f"{path} was altered: its content does not match its own SHA-256. Copy the whole "
             f"folder again, or fit the model anew."
         )
-    return document
+    return dict(document)
 
 
 def _digest(document: Mapping[str, Any]) -> str:

@@ -147,6 +147,10 @@ class Schema:
                 # that hardly ever vary are not blown up.
                 scale = pooled if kind == "pixel" else float(stats.std[i])
                 center = float(stats.low[i] if constant else stats.mean[i])
+                if constant and kind != "pixel":
+                    # So small a unit that reconstructions hardly stray, and so large a one that
+                    # the rounding of another precision is nothing.
+                    scale = 0.01 * (abs(center) or 1.0)
             if not np.isfinite([scale, center, float(stats.std[i])]).all():
                 raise DataError(
                     f"Column '{name}' spans too wide a range to be scaled (from {stats.low[i]:g} "
@@ -368,8 +372,6 @@ class _Statistics:
             for _, rows in _row_chunks(values):
                 squares += (((rows - mean) / reach) ** 2).sum(axis=0)
             std = reach * np.sqrt(squares / n)
-        # Rounding of the mean alone must not pass for variation.
-        std[low == high] = 0.0
         return cls(mean, std, low, high, only_01, whole)
 
     def is_binary(self, column: int) -> bool:

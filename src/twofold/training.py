@@ -80,25 +80,25 @@ class Plan:
     def learning_rate_at(self, step: int, steps: int) -> float:
         """Return the learning rate of update `step` out of `steps`, counted from 0.
 
-        One-cycle rises linearly from a 25th of the peak over the first quarter of the run and
+        One-cycle rises linearly from a 25th of the peak over the first tenth of the run and
         falls along a cosine to zero (Smith and Topin, 2019, "Super-Convergence").
         """
         if self.schedule == "constant":
             return self.learning_rate
-        rise = max(1, steps // 4)
+        rise = max(1, steps // 10)
         if step < rise:
             return self.learning_rate * (0.04 + 0.96 * step / rise)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / (steps - rise)))
 
 
 def automatic_batch_size(n_rows: int) -> int:
-    """Return a power of two between 16 and 256 that gives a few hundred updates per epoch."""
-    return int(min(256, max(16, 2 ** math.floor(math.log2(max(n_rows, 1) / 200 + 1e-9)))))
+    """Return a power of two between 32 and 1,024 that gives some hundred updates per epoch."""
+    return int(min(1024, max(32, 2 ** math.floor(math.log2(max(n_rows, 1) / 400)))))
 
 
 def automatic_epochs(n_rows: int, batch_size: int) -> int:
-    """Return enough epochs for about 6,000 updates, between 20 and 200."""
-    return int(min(200, max(20, math.ceil(6000 / math.ceil(n_rows / batch_size)))))
+    """Return enough epochs for about 4,000 updates, between 10 and 200."""
+    return int(min(200, max(10, math.ceil(4000 / math.ceil(n_rows / batch_size)))))
 
 
 def automatic_learning_rate(optimizer: str, width: int) -> float:
