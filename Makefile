@@ -27,7 +27,7 @@ check: $(READY) ## formatting, lint, types and the floors that imports keep to
 	$(VENV)/bin/mypy --strict src
 	$(VENV)/bin/python -m pytest -q tests/test_floors.py
 
-bench: $(READY) ## time twofold against its peers, 25 minutes (ARGS="--quick" for a trial)
+bench: $(READY) ## time twofold against its peers, about 20 minutes (ARGS="--quick" for a trial)
 	@$(VENV)/bin/python bench/speed.py $(ARGS)
 
 clean: ## remove the environment and every cache

@@ -61,7 +61,9 @@ def _run(command: list[str]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         lines = [line for line in done.stderr.splitlines() if "WARNING" not in line] or ["?"]
-        raise Failed(f"{Path(command[0]).name} {' '.join(command[1:4])} failed: {lines[-1]}")
+        # pip says first what is wrong, and last where to read about it.
+        said = next((line for line in lines if line.startswith("ERROR")), lines[-1])
+        raise Failed(f"{Path(command[0]).name} {' '.join(command[1:4])} failed: {said[:300]}")
 
 
 class Child:

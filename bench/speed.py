@@ -106,7 +106,7 @@ class Bench:
     environments: dict[str, str | Failed] = field(default_factory=dict)
 
     def python(self, environment: str) -> str:
-        """Return the environment's interpreter; an environment that cannot be made is tried once."""
+        """Return the environment's interpreter; what cannot be made is tried only once."""
         if environment not in self.environments:
             try:
                 found: str | Failed = children.python_of(environment, self.venvs, say)
@@ -285,7 +285,7 @@ def _tutorial(bench: Bench, target: float) -> dict[str, Any]:
     """Run the tutorial's script with its validation rows until the loss, or for its 20 epochs."""
     epochs: list[dict[str, float]] = []
     try:
-        with bench.child("keras-tensorflow", {**CASES["tied"], "validation": True}) as child:
+        with bench.child("keras-tensorflow", {**CASES["tied"], "validate": True}) as child:
             child.answer(children.START_SECONDS)
             for number in range(1, TUTORIAL_EPOCHS + 1):
                 answer = bench.watched(child.epoch)
@@ -316,52 +316,45 @@ def transform_row(bench: Bench) -> dict[str, Any]:
 def busy_row(bench: Bench) -> dict[str, Any]:
     """Train while another process keeps one of the cores busy, and while none does."""
     result: dict[str, Any] = {"rows": bench.n_rows // 2}
-    with ExitStack() as stack:
-        spinner = stack.enter_context(_spinner(bench.cores[0]))
-        for name in ("twofold", "torch"):
-            rounds: dict[str, list[dict[str, Any]]] = {"undisturbed": [], "disturbed": []}
-            try:
-                child, _ = bench.started(name, {**CASES["tied"], "n_rows": result["rows"]})
-                with child:
-                    for _ in range(min(bench.rounds, 3)):
-                        rounds["undisturbed"].append(bench.watched(child.epoch))
-                        with spinner():
-                            rounds["disturbed"].append(bench.watched(child.epoch))
-            except Failed as error:
-                result[name] = {"failed": str(error)}
-                continue
-            ratios = [
-                b["seconds"] / a["seconds"]
-                for a, b in zip(rounds["undisturbed"], rounds["disturbed"], strict=True)
-            ]
-            result[name] = {
-                **rounds,
-                "ratios": ratios,
-                "median_ratio": statistics.median(ratios),
-                "median_seconds": {
-                    key: statistics.median(answer["seconds"] for answer in answers)
-                    for key, answers in rounds.items()
-                },
-            }
+    for name in ("twofold", "torch"):
+        rounds: dict[str, list[dict[str, Any]]] = {"undisturbed": [], "disturbed": []}
+        try:
+            child, _ = bench.started(name, {**CASES["tied"], "n_rows": result["rows"]})
+            with child:
+                for _ in range(min(bench.rounds, 3)):
+                    rounds["undisturbed"].append(bench.watched(child.epoch))
+                    with _busy_core(bench.cores[0]):
+                        rounds["disturbed"].append(bench.watched(child.epoch))
+        except Failed as error:
+            result[name] = {"failed": str(error)}
+            continue
+        ratios = [
+            b["seconds"] / a["seconds"]
+            for a, b in zip(rounds["undisturbed"], rounds["disturbed"], strict=True)
+        ]
+        result[name] = {
+            **rounds,
+            "ratios": ratios,
+            "median_ratio": statistics.median(ratios),
+            "median_seconds": {
+                key: statistics.median(answer["seconds"] for answer in answers)
+                for key, answers in rounds.items()
+            },
+        }
     return result
 
 
 @contextlib.contextmanager
-def _spinner(core: int) -> Iterator[Callable[[], contextlib.AbstractContextManager[None]]]:
-    """Give a switch for a process that keeps `core` busy."""
+def _busy_core(core: int) -> Iterator[None]:
+    """Keep `core` busy with a process that only spins."""
     code = f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True:\n    pass"
-
-    @contextlib.contextmanager
-    def spinning() -> Iterator[None]:
-        process = subprocess.Popen([sys.executable, "-c", code])
-        try:
-            time.sleep(0.3)  # until it spins
-            yield
-        finally:
-            process.kill()
-            process.wait()
-
-    yield spinning
+    process = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        time.sleep(0.3)  # until it spins
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def start_row(bench: Bench) -> dict[str, Any]:

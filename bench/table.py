@@ -126,6 +126,8 @@ def _to_loss(row: dict[str, Any]) -> list[tuple[str, str]]:
             f"; the tutorial's script on Keras/TensorFlow {theirs['seconds']:.0f} s "
             f"({theirs['how']}), {_times(row['ratio'])}"
         )
+    elif "failed" in theirs:
+        said += f"; the tutorial's script failed ({theirs['failed']})"
     if whole := ours.get("whole_fit"):
         said += (
             f"; the whole fit {whole['seconds']:.0f} s to {whole['best_validation_loss']:.4f}, "

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import copy
-import math
 import pickle
 from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from twofold import fused, network
+from twofold.bottleneck import Penalties, Plain
 from twofold.errors import DivergenceError
-from twofold.fused import FusedStep, make_step, supports
+from twofold.fused import FusedStep, make_step
 from twofold.network import DensePair, Network
-from twofold.objective import Objective
+from twofold.objective import LIKELIHOODS, Objective
 from twofold.schema import Column, Schema
 from twofold.training import AutogradStep, Plan, Step, fit
 
@@ -31,15 +31,12 @@ PLAN = Plan(
     weight_decay=0.0,
     patience=None,
 )
-ADAM = replace(PLAN, optimizer="adam", learning_rate=0.01)
 PLANS = {
     "sgd": PLAN,
-    "sgd with decay": replace(PLAN, weight_decay=0.02),
     "momentum": replace(PLAN, momentum=0.9, weight_decay=0.02, learning_rate=0.1),
     "nesterov": replace(PLAN, momentum=0.9, nesterov=True, learning_rate=0.1),
-    "adam": ADAM,
-    "adam with decay": replace(ADAM, weight_decay=0.02),
-    "adamw": replace(ADAM, optimizer="adamw", weight_decay=0.02),
+    "adam": replace(PLAN, optimizer="adam", learning_rate=0.01),
+    "adamw": replace(PLAN, optimizer="adamw", learning_rate=0.01, weight_decay=0.02),
 }
 COLUMNS = {
     "gaussian": ["gaussian"] * 6,
@@ -56,7 +53,7 @@ def parts(
     tied: bool = True,
     likelihood: str = "mixed",
     dtype: torch.dtype = torch.float64,
-    hidden: tuple[int, ...] = (5, 4),
+    hidden: tuple[int, ...] = (5,),
 ) -> tuple[Network, Objective]:
     """A tiny network whose code has another activation than its hidden layers."""
     names = list(network.ACTIVATIONS)
@@ -99,21 +96,237 @@ def distance(ours: Tensor, theirs: Tensor) -> float:
         return float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-3))
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+def assert_same_run(
+    net: Network,
+    objective: Objective,
+    plan: Plan,
+    x: Tensor,
+    make: Callable[[Network, Objective, Plan], Step] = FusedStep,
+) -> None:
+    """After 100 steps the losses and the parameters are those of autograd."""
+    plain = copy.deepcopy(net)
+    losses = run(make(net, objective, plan), x, 100, plan.learning_rate)
+    expected = run(AutogradStep(plain, objective, plan), x, 100, plan.learning_rate)
+    tolerance = TOLERANCE[x.dtype]
+    assert distance(losses, expected) < tolerance
+    for name, parameter in plain.named_parameters():
+        assert distance(net.get_parameter(name), parameter) < tolerance, name
+
+
 @pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
 @pytest.mark.parametrize("likelihood", COLUMNS)
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("activation", network.ACTIVATIONS)
 def test_hundred_steps_end_where_autograd_does(
-    activation: str, tied: bool, likelihood: str, plan: Plan, dtype: torch.dtype
+    activation: str, tied: bool, likelihood: str, plan: Plan
 ) -> None:
-    net, objective = parts(activation, tied, likelihood, dtype)
-    plain = copy.deepcopy(net)
-    assert supports(net, objective)
+    assert_same_run(*parts(activation, tied, likelihood), plan, rows())
 
-    losses = run(FusedStep(net, objective, plan), rows(dtype), 100, plan.learning_rate)
-    expected = run(AutogradStep(plain, objective, plan), rows(dtype), 100, plan.learning_rate)
 
-    assert distance(losses, expected) < TOLERANCE[dtype]
-    for name, parameter in plain.named_parameters():
-        assert distance(net.get_parameter(name), parameter) < TOLERANCE[dtype], name
+@pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("activation", network.ACTIVATIONS)
+def test_hundred_steps_in_32_bits(activation: str, tied: bool, plan: Plan) -> None:
+    assert_same_run(*parts(activation, tied, dtype=torch.float32), plan, rows(torch.float32))
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_weight_decay_is_that_of_the_plain_step(optimizer: str, tied: bool) -> None:
+    plan = replace(PLANS[optimizer], weight_decay=0.05)
+    assert_same_run(*parts(tied=tied), plan, rows())
+
+
+@pytest.mark.parametrize("hidden", [(), (6, 5, 5, 4)], ids=str)
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_any_depth(optimizer: str, tied: bool, hidden: tuple[int, ...]) -> None:
+    assert_same_run(*parts(tied=tied, hidden=hidden), PLANS[optimizer], rows())
+
+
+def test_every_activation_and_likelihood_has_its_derivation() -> None:
+    assert fused.ACTIVATIONS.keys() == network.ACTIVATIONS.keys()
+    assert fused.RESIDUALS.keys() == LIKELIHOODS.keys()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("reach", [1e-3, 1.0, 30.0, 200.0])
+def test_cross_entropy_is_exact_however_far_the_log_odds_reach(
+    reach: float, dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    net, objective = parts("identity", likelihood="bernoulli", dtype=dtype, hidden=())
+    with torch.no_grad():
+        net.pairs[0].decoder_bias.uniform_(-reach, reach, generator=generator)
+    x = rows(dtype)
+    theta, _ = net(x)
+    expected = objective.reconstruction(theta, x).item()
+    loss = FusedStep(net, objective, PLAN).update(x, 0.0).item()
+    assert loss == pytest.approx(expected, rel=100 * torch.finfo(dtype).eps)
+
+
+def test_update_returns_the_loss_before_it() -> None:
+    net, objective = parts()
+    step = FusedStep(net, objective, PLAN)
+    x = rows()
+    with torch.no_grad():
+        before = objective.reconstruction(net(x)[0], x)
+    assert step.update(x, 0.5).item() == pytest.approx(before.item())
+    assert step.update(x, 0.5).item() < before.item()
+
+
+def test_rows_from_elsewhere_are_copied_in() -> None:
+    net, objective = parts()
+    twin = copy.deepcopy(net)
+    x = rows()
+    step = FusedStep(net, objective, PLAN)
+    step.buffer(len(x)).copy_(x)
+    step.update(step.buffer(len(x)), 0.5)
+    FusedStep(twin, objective, PLAN).update(x, 0.5)
+    assert_equal_networks(net, twin)
+
+
+def assert_equal_networks(ours: Network, theirs: Network) -> None:
+    for name, parameter in theirs.named_parameters():
+        assert torch.equal(ours.get_parameter(name), parameter), name
+
+
+def test_the_gradient_of_a_tied_matrix_is_one_product_over_twice_the_batch() -> None:
+    net, objective = parts(tied=True)
+    work = FusedStep(net, objective, PLAN)._workspace(8)
+    assert [(left.shape, right.shape) for _, left, right in work.products] == [
+        ((pair.n_out, 16), (16, pair.n_in)) for pair in net.pairs
+    ]
+
+
+@pytest.mark.parametrize("optimizer", PLANS)
+def test_parameters_stay_apart_and_carry_no_gradient(optimizer: str) -> None:
+    net, objective = parts()
+    before = {name: p.data_ptr() for name, p in net.named_parameters()}
+    run(FusedStep(net, objective, PLANS[optimizer]), rows(), 3, 0.1)
+    assert {name: p.data_ptr() for name, p in net.named_parameters()} == before
+    assert all(p.grad is None for p in net.parameters())
+    theta, _ = net(rows())
+    theta.sum().backward()  # weights updated in inference mode still take part in autograd
+
+
+@pytest.mark.parametrize("optimizer", PLANS)
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))], ids=["deepcopy", "pickle"]
+)
+def test_a_copy_goes_on_where_the_original_does(
+    copied: Callable[[FusedStep], FusedStep], optimizer: str
+) -> None:
+    net, objective = parts()
+    step = FusedStep(net, objective, PLANS[optimizer])
+    run(step, rows(), 5, 0.1)
+    twin = copied(step)
+    run(step, rows(), 5, 0.1)
+    assert distance(twin.network.pairs[0].weight, net.pairs[0].weight) > 0
+    run(twin, rows(), 5, 0.1)
+    assert_equal_networks(twin.network, net)
+    assert twin.network.n_parameters == net.n_parameters
+
+
+def test_a_pickled_step_holds_no_buffers() -> None:
+    net, objective = parts(dtype=torch.float32)
+    step = FusedStep(net, objective, PLANS["adam"])
+    before = len(pickle.dumps(step))
+    step.update(torch.rand(5000, 6), 0.1)
+    assert len(pickle.dumps(step)) < before + 100
+
+
+@pytest.mark.parametrize("optimizer", PLANS)
+def test_a_network_cast_between_steps_trains_on_in_its_new_precision(optimizer: str) -> None:
+    net, objective = parts(dtype=torch.float32)
+    plan = PLANS[optimizer]
+    step = FusedStep(net, objective, plan)
+    run(step, rows(torch.float32), 5, plan.learning_rate)
+    net.double()
+    losses = run(step, rows(), 30, plan.learning_rate)
+    assert step.buffer(8).dtype == net.pairs[0].weight.dtype == torch.float64
+    assert losses[-1] < losses[0]
+    assert [matrix is pair.weight for (matrix, _, _), pair in _uses(step, net)] == [True] * 2
+
+
+def _uses(step: FusedStep, net: Network) -> zip[tuple[tuple[Tensor, Tensor, Tensor], DensePair]]:
+    return zip(step._workspace(8).products, net.pairs, strict=True)
+
+
+def test_loaded_weights_are_the_ones_trained_on() -> None:
+    net, objective = parts()
+    start = copy.deepcopy(net)
+    step = FusedStep(net, objective, PLAN)
+    first = run(step, rows(), 3, 0.3)
+    net.load_state_dict(start.state_dict())
+    assert torch.equal(run(step, rows(), 3, 0.3), first)
+
+
+def test_memory_is_kept_for_two_batch_sizes_only() -> None:
+    net, objective = parts()
+    step = FusedStep(net, objective, PLAN)
+    for n in range(1, 20):
+        step.buffer(n)
+    assert len(step._workspaces) <= 2
+
+
+def test_training_stops_at_the_step_that_diverges() -> None:
+    net, objective = parts("identity", likelihood="gaussian")
+    step = FusedStep(net, objective, PLAN)
+    plan = replace(PLAN, learning_rate=1e6, epochs=50)
+    with pytest.raises(DivergenceError, match="epoch"):
+        fit(step, net, objective, plan, rows(), torch.arange(19), None, torch.Generator())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_global_random_state_stays(optimizer: str, untouched_random_state: None) -> None:
+    run(FusedStep(*parts(), PLANS[optimizer]), rows(), 3, 0.1)
+
+
+class _OwnPair(DensePair):
+    def encode(self, x: Tensor) -> Tensor:
+        return 2 * super().encode(x)
+
+
+class _OwnBottleneck(Plain):
+    def forward(self, code: Tensor) -> tuple[Tensor, Penalties]:
+        return code, {"sparsity": code.abs().mean()}
+
+
+def _own_pair(net: Network, objective: Objective) -> None:
+    net.levels[0] = _OwnPair(6, 5).double()
+
+
+def _own_bottleneck(net: Network, objective: Objective) -> None:
+    net.bottleneck = _OwnBottleneck(3).double()
+
+
+def _own_activation(net: Network, objective: Objective) -> None:
+    net.activation = "of my own"
+
+
+def _own_likelihood(net: Network, objective: Objective) -> None:
+    objective.groups = [("of my own", slice(None))]
+
+
+def _frozen(net: Network, objective: Objective) -> None:
+    net.pairs[0].weight.requires_grad_(False)
+
+
+def _half(net: Network, objective: Objective) -> None:
+    net.to(torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    "change", [_own_pair, _own_bottleneck, _own_activation, _own_likelihood, _frozen, _half]
+)
+def test_what_the_derivation_does_not_cover_is_left_to_autograd(
+    change: Callable[[Network, Objective], None],
+) -> None:
+    net, objective = parts()
+    change(net, objective)
+    assert type(make_step(net, objective, PLAN)) is AutogradStep
+
+
+def test_dense_stacks_take_the_fused_step() -> None:
+    assert type(make_step(*parts(), PLAN)) is FusedStep

@@ -81,7 +81,7 @@ def main() -> None:
     model = make_model(wanted["tied"])
     model.compile(loss="binary_crossentropy", optimizer=keras.optimizers.SGD(learning_rate=1.5))
     more = {}
-    if wanted.get("validation"):
+    if wanted.get("validate"):
         held_out = np.load(wanted["validation"])
         more = {"validation_data": (held_out, held_out)}
     channel.start(packages, lambda: min(wanted["threads"], len(os.sched_getaffinity(0))))

@@ -42,7 +42,9 @@ if TYPE_CHECKING:
 
 Array = NDArray[Any]
 _ALPHA = 0.05  # contamination="auto": probability of flagging a normal row
+_LEAST_HELD_OUT = 19  # 1 / _ALPHA - 1: with fewer, the lowest score is already too high a threshold
 _CALIBRATION_ROWS = 100_000  # rows enough for a threshold and a comparison
+_LEAST_COMPARED = 10  # on fewer rows, who does better is chance
 _PCA_MARGIN = 1.02  # a loss to PCA within 2 % on a few held-out rows is chance
 
 
@@ -88,12 +90,14 @@ class Autoencoder(
     weight_decay : float, default=0.0
         Pull of the weight matrices towards zero.
     validation_fraction : float, default=0.1
-        Share of the rows held out for early stopping and calibration.
+        Share of the rows held out for early stopping and calibration; at least 19 rows, or a
+        quarter of a table too small for that, unless it is 0.
     patience : int or None, default=10
         Epochs without a better validation loss before training stops; the best weights are kept.
         None trains all epochs and keeps the last weights.
     contamination : float or "auto", default="auto"
-        "auto" flags a normal row with probability at most 5 %, calibrated on the held-out rows. A
+        "auto" flags a normal row with probability at most 5 %, calibrated on the held-out rows (of
+        tables under 76 rows, more: their held-out quarter is too small to set that threshold). A
         number in (0, 0.5] is the share of the training rows to flag.
     device : str, default="auto"
         "auto" takes a GPU where there is one.
@@ -471,9 +475,11 @@ class Autoencoder(
     def _split(self, x: Tensor, rng: np.random.RandomState) -> tuple[Tensor, Tensor | None]:
         """Hold out a share of the rows: the positions to train on, and the held-out rows."""
         order = torch.from_numpy(rng.permutation(len(x)))
-        n = min(round(self.validation_fraction * len(x)), len(x) - 2)
-        if n == 0 or len(x) < 10:
+        if self.validation_fraction == 0 or len(x) < 10:
             return order, None
+        # A threshold that 5 % of normal rows fall below takes 19 others, if not a quarter of all.
+        n = max(round(self.validation_fraction * len(x)), min(_LEAST_HELD_OUT, len(x) // 4))
+        n = min(n, len(x) - 2)
         return order[n:], x[order[:n].to(x.device)]
 
     def _train(
@@ -611,6 +617,8 @@ def _warn_of_interruption(history: training.History, plan: training.Plan) -> Non
 
 
 def _warn_of_loss_to_pca(comparison: metrics.Comparison) -> None:
+    if comparison.n_rows < _LEAST_COMPARED:
+        return
     if comparison.squared_error > _PCA_MARGIN * comparison.squared_error_pca + 1e-9:
         warnings.warn(
             f"PCA with as many components reconstructs these rows better ({comparison}). Try "

@@ -246,7 +246,8 @@ OPTIONS: dict[str, Option] = {
     ),
     "validation_fraction": Option(
         0.1,
-        "share of the rows held out for early stopping and calibration; 0 trains on every row",
+        "share of the rows held out for early stopping and calibration (at least 19 rows, or a "
+        "quarter of a small table); 0 trains on every row",
         kinds=("float",),
         least=0,
         most=1,
@@ -272,7 +273,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "device": Option(
         "auto",
-        "where to compute: 'auto' (a GPU where there is one), 'cpu', 'cuda', 'cuda:1', 'mps'",
+        "where to compute: 'auto' (a GPU where there is one), 'cpu', 'cuda', 'cuda:1'",
         kinds=("text",),
     ),
     "precision": Option("float32", "number format while training", choices=("float32", "float64")),
