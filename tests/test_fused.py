@@ -330,3 +330,46 @@ def test_what_the_derivation_does_not_cover_is_left_to_autograd(
 
 def test_dense_stacks_take_the_fused_step() -> None:
     assert type(make_step(*parts(), PLAN)) is FusedStep
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_bfloat16_learns_what_float32_does(plan: Plan, tied: bool) -> None:
+    x = rows(torch.float32)
+    net, objective = parts(tied=tied, dtype=torch.float32)
+    exact = copy.deepcopy(net)
+    expected = run(FusedStep(exact, objective, plan), x, 200, plan.learning_rate)
+    losses = run(
+        FusedStep(net, objective, replace(plan, bfloat16=True)), x, 200, plan.learning_rate
+    )
+    drop = float(expected[0] - expected[-3:].mean())
+    assert float((losses[-3:] - expected[-3:]).abs().mean()) < 0.1 * drop
+
+
+def test_bfloat16_keeps_the_weights_in_float32() -> None:
+    net, objective = parts(dtype=torch.float32)
+    step = FusedStep(net, objective, replace(PLANS["adam"], bfloat16=True))
+    run(step, rows(torch.float32), 5, 1e-6)  # updates far below bfloat16's resolution
+    start, _ = parts(dtype=torch.float32)
+    moved = net.pairs[0].weight.data - start.pairs[0].weight.data
+    assert net.pairs[0].weight.dtype == torch.float32
+    assert 0 < float(moved.abs().max()) < 1e-4
+
+
+def test_bfloat16_really_rounds_the_products() -> None:
+    x = rows(torch.float32)
+    net, objective = parts(dtype=torch.float32)
+    other = copy.deepcopy(net)
+    a = run(FusedStep(net, objective, PLAN), x, 1, 0.1)
+    b = run(FusedStep(other, objective, replace(PLAN, bfloat16=True)), x, 1, 0.1)
+    assert 1e-7 < float((a - b).abs()) < 1e-2
+
+
+def test_the_plain_step_knows_bfloat16_too() -> None:
+    x = rows(torch.float32)
+    net, objective = parts(dtype=torch.float32)
+    other = copy.deepcopy(net)
+    plan = replace(PLANS["adam"], bfloat16=True)
+    fused_losses = run(FusedStep(net, objective, plan), x, 100, 0.01)
+    plain_losses = run(AutogradStep(other, objective, plan), x, 100, 0.01)
+    torch.testing.assert_close(fused_losses, plain_losses, rtol=0.05, atol=0.01)

@@ -434,3 +434,28 @@ def test_the_automatic_number_of_epochs_is_between_10_and_200(n_rows: int) -> No
 @pytest.mark.parametrize("width", [1, 20, 784, 10**6])
 def test_the_automatic_learning_rate_is_a_step_size(optimizer: str, width: int) -> None:
     assert 0 < resolve(width=width, optimizer=optimizer).learning_rate <= 1.5
+
+
+@pytest.mark.parametrize(
+    ("precision", "fast", "batch_size", "width", "expected"),
+    [
+        ("bfloat16", False, 8, 8, True),
+        ("float32", True, 512, 784, False),
+        ("float64", True, 512, 784, False),
+        ("auto", True, 512, 784, True),
+        ("auto", False, 512, 784, False),
+        ("auto", True, 32, 784, False),
+        ("auto", True, 512, 20, False),
+    ],
+)
+def test_bfloat16_where_it_is_asked_for_or_pays(
+    precision: str,
+    fast: bool,
+    batch_size: int,
+    width: int,
+    expected: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(training, "fast_in_bfloat16", lambda device: fast)
+    plan = resolve(width=width, precision=precision, batch_size=batch_size)
+    assert plan.bfloat16 is expected

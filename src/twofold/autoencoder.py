@@ -101,8 +101,10 @@ class Autoencoder(
         number in (0, 0.5] is the share of the training rows to flag.
     device : str, default="auto"
         "auto" takes a GPU where there is one.
-    precision : "float32" or "float64", default="float32"
-        Number format while training.
+    precision : "float32", "bfloat16", "float64" or "auto", default="float32"
+        Number format while training. "bfloat16" multiplies with 8 significant bits and keeps the
+        weights in float32; "auto" does so where the processor has the instructions and the batches
+        are large enough.
     random_state : int, RandomState or None, default=None
         Seed; the same seed gives the same model. No global random state is touched.
     verbose : int, default=0
@@ -393,6 +395,10 @@ class Autoencoder(
         return self.network_.n_components
 
     @property
+    def _in_64_bit(self) -> bool:
+        return self.precision == "float64"
+
+    @property
     def _device(self) -> torch.device:
         return next(self.network_.parameters()).device
 
@@ -460,7 +466,7 @@ class Autoencoder(
         self.schema_ = schema
         self.history_, self.best_epoch_, self._step = [], 0, None
         self._generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
-        dtype = getattr(torch, self.precision)
+        dtype = torch.float64 if self._in_64_bit else torch.float32
         self.network_ = Network(
             schema.width,
             hidden,
@@ -589,7 +595,7 @@ class Autoencoder(
                 code_activation=ae.code_activation,
             )
         ae.network_.load_state_dict(_part(tensors, "network."), assign=True)
-        dtype = getattr(torch, ae.precision)
+        dtype = torch.float64 if ae._in_64_bit else torch.float32
         ae.network_.to(dtype)
         ae._objective = Objective(ae.schema_).to(dtype)
         ae._objective.load_state_dict(_part(tensors, "objective."))

@@ -86,6 +86,7 @@ class FusedStep:
         matrices = [m for p in pairs for m in (p.weight, p.decoder_weight) if m is not None]
         biases = [p.encoder_bias for p in pairs] + [p.decoder_bias for p in reversed(pairs)]
         self._rule = _Rule(plan, matrices, biases)
+        self._low = torch.bfloat16 if plan.bfloat16 else None
         self._workspaces: dict[tuple[Any, ...], _Workspace] = {}
 
     def buffer(self, n_rows: int) -> Tensor:
@@ -101,6 +102,8 @@ class FusedStep:
             return self._update(work, learning_rate)
 
     def _update(self, work: _Workspace, learning_rate: float) -> Tensor:
+        for rounded, exact in work.roundings:
+            rounded.copy_(exact)
         for layer in work.layers:
             torch.addmm(layer.bias, layer.input, layer.forth, out=layer.a)
             layer.activation.forward(layer.a, layer.output)
@@ -123,7 +126,8 @@ class FusedStep:
             # Two sizes take turns: full batches, and what is left at the end of an epoch.
             if len(self._workspaces) == 2:
                 self._workspaces.clear()
-            work = self._workspaces[key] = _Workspace(self.network, self.objective, n_rows)
+            work = _Workspace(self.network, self.objective, n_rows, self._low)
+            self._workspaces[key] = work
             self._rule.follow_parameters()
         return work
 
@@ -175,23 +179,32 @@ class _Workspace:
         From the batch to theta.
     products : list of (matrix, left, right)
         Once all deltas are known, `left @ right` is the matrix's gradient.
+    sums : list of (bias, delta)
+        And the sum over the rows of `delta` the bias's.
+    roundings : list of (rounded, exact)
+        What a step in less precision copies before it starts.
     """
 
-    def __init__(self, network: Network, objective: Objective, n: int) -> None:
+    def __init__(
+        self, network: Network, objective: Objective, n: int, low: torch.dtype | None
+    ) -> None:
         pairs = network.pairs
-        new = pairs[0].weight.data.new_empty
-        v = [new(2 * n, pair.n_in) for pair in pairs]
-        h = [new(2 * n, pair.n_out) for pair in pairs]
+        self.roundings: list[tuple[Tensor, Tensor]] = []
+        like = pairs[0].weight.data if low is None else pairs[0].weight.data.to(low)
+        v = [like.new_empty(2 * n, pair.n_in) for pair in pairs]
+        h = [like.new_empty(2 * n, pair.n_out) for pair in pairs]
         # The code goes where the last decode reads it; every other result to the pair beside.
         encoded = [*(v_i[:n] for v_i in v[1:]), h[-1][n:]]
         decoded = [v[0][n:], *(h_i[n:] for h_i in h[:-1])]
         up, down = [], []
         self.products: list[tuple[Tensor, Tensor, Tensor]] = []
         for i, pair in enumerate(pairs):
+            weight = self._usable(pair.weight, low)
+            back = pair.decoder_weight
             up.append(
                 _Layer(
-                    matrix=pair.weight,
-                    bias=pair.encoder_bias,
+                    matrix=weight,
+                    bias=self._usable(pair.encoder_bias, low),
                     encodes=True,
                     activation=ACTIVATIONS[network.encoder_activations[i]],
                     input=v[i][:n],
@@ -201,8 +214,8 @@ class _Workspace:
             )
             down.append(
                 _Layer(
-                    matrix=pair.weight if pair.decoder_weight is None else pair.decoder_weight,
-                    bias=pair.decoder_bias,
+                    matrix=weight if back is None else self._usable(back, low),
+                    bias=self._usable(pair.decoder_bias, low),
                     encodes=False,
                     activation=ACTIVATIONS[network.decoder_activations[-1 - i]],
                     input=h[i][n:],
@@ -210,22 +223,38 @@ class _Workspace:
                     delta=v[i][n:],
                 )
             )
-            if pair.decoder_weight is None:
+            if back is None:
                 self.products.append((pair.weight, h[i].t(), v[i]))
             else:
-                self.products.append((up[-1].matrix, h[i][:n].t(), v[i][:n]))
-                self.products.append((down[-1].matrix, h[i][n:].t(), v[i][n:]))
+                self.products.append((pair.weight, h[i][:n].t(), v[i][:n]))
+                self.products.append((back, h[i][n:].t(), v[i][n:]))
         self.layers = up + down[::-1]
-        self.x, self._theta = v[0][:n], v[0][n:]
+        biases = [pair.encoder_bias for pair in pairs]
+        biases += [pair.decoder_bias for pair in reversed(pairs)]
+        self.sums = [(b, layer.delta) for b, layer in zip(biases, self.layers, strict=True)]
+        self.x, self._theta, self._start = v[0][:n], v[0][n:], v[0][n:]
+        if low is not None:
+            self.x, self._theta = (pairs[0].weight.data.new_empty(n, network.width) for _ in "xt")
+            self.roundings.append((v[0][:n], self.x))
         self._groups = [_Group(name, at, self.x, self._theta) for name, at in objective.groups]
         self._scale = self.x.new_tensor(1 / self.x.numel())
 
+    def _usable(self, parameter: Tensor, low: torch.dtype | None) -> Tensor:
+        """Return what stands for a parameter in this step's products: itself, or a rounded copy."""
+        if low is None:
+            return parameter
+        rounded = torch.empty_like(parameter.data, dtype=low)
+        self.roundings.append((rounded, parameter.data))
+        return rounded
+
     def start_from_residual(self) -> Tensor:
         """Turn theta into its delta, and return the loss."""
+        if self._theta is not self._start:
+            self._theta.copy_(self._start)
         loss = self._groups[0].residual()
         for group in self._groups[1:]:
             loss.add_(group.residual())
-        self._theta.mul_(self._scale)
+        torch.mul(self._theta, self._scale, out=self._start)
         return loss.mul_(self._scale)
 
 
@@ -361,7 +390,7 @@ class _Rule:
     """Gradient descent, Adam or AdamW over all parameters, by PyTorch's own kernels.
 
     Weight decay holds for matrices alone, as in `training.AutogradStep`. The parameters stand in
-    the order of `_Workspace.products`, then of `_Workspace.layers`.
+    the order of `_Workspace.products`, then of `_Workspace.sums`.
     """
 
     def __init__(self, plan: Plan, matrices: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
@@ -391,15 +420,21 @@ class _Rule:
             # W - rate (left right + decay W), in the one pass over W that the product makes.
             beta = 1 - learning_rate * self.plan.weight_decay
             for matrix, left, right in work.products:
-                matrix.addmm_(left, right, beta=beta, alpha=-learning_rate)
-            for layer in work.layers:
-                layer.bias.sub_(layer.delta.sum(0), alpha=learning_rate)
+                if left.dtype == matrix.dtype:
+                    matrix.addmm_(left, right, beta=beta, alpha=-learning_rate)
+                else:
+                    matrix.mul_(beta).sub_(torch.mm(left, right), alpha=learning_rate)
+            for bias, delta in work.sums:
+                bias.sub_(delta.sum(0, dtype=bias.dtype), alpha=learning_rate)
             return
         k = len(work.products)
         for (_, left, right), gradient in zip(work.products, self._gradients[:k], strict=True):
-            torch.mm(left, right, out=gradient)
-        for layer, gradient in zip(work.layers, self._gradients[k:], strict=True):
-            torch.sum(layer.delta, 0, out=gradient)
+            if left.dtype == gradient.dtype:
+                torch.mm(left, right, out=gradient)
+            else:
+                gradient.copy_(torch.mm(left, right))
+        for (_, delta), gradient in zip(work.sums, self._gradients[k:], strict=True):
+            torch.sum(delta, 0, dtype=gradient.dtype, out=gradient)
         self._n_updates.add_(1)
         for span, weight_decay in self._spans:
             self._run_kernel(span, weight_decay, learning_rate)

@@ -276,7 +276,13 @@ OPTIONS: dict[str, Option] = {
         "where to compute: 'auto' (a GPU where there is one), 'cpu', 'cuda', 'cuda:1'",
         kinds=("text",),
     ),
-    "precision": Option("float32", "number format while training", choices=("float32", "float64")),
+    "precision": Option(
+        "float32",
+        "number format while training: 'bfloat16' multiplies with 8 significant bits and keeps the "
+        "weights in float32; 'auto' does so where the processor has the instructions and the "
+        "batches are large enough",
+        choices=("float32", "bfloat16", "float64", "auto"),
+    ),
     "random_state": Option(
         None, "seed; the same seed gives the same model", kinds=("none", "seed")
     ),

@@ -23,6 +23,7 @@ from twofold.objective import Objective
 from twofold.threads import Threads
 
 _CHUNK_ROWS = 4096  # rows per forward pass where nothing is learned
+_LARGE_BATCH, _WIDE = 64, 256  # below, rounding copies cost more than bfloat16 products save
 _EVENT_SECONDS = 0.1  # least time between two "step" events
 
 
@@ -62,11 +63,12 @@ class Plan:
     epochs: int
     weight_decay: float
     patience: int | None
+    bfloat16: bool = False
 
     @classmethod
     def resolve(cls, options: Mapping[str, Any], n_rows: int, width: int) -> Plan:
         """Work out what "auto" means for a table of `n_rows` rows and `width` inputs."""
-        values = {name: options[name] for name in cls.__dataclass_fields__}
+        values = {name: options[name] for name in cls.__dataclass_fields__ if name in options}
         if values["batch_size"] == "auto":
             values["batch_size"] = automatic_batch_size(n_rows)
         if values["epochs"] == "auto":
@@ -75,7 +77,13 @@ class Plan:
             values["learning_rate"] = automatic_learning_rate(values["optimizer"], width)
         for name in ("learning_rate", "momentum", "weight_decay"):
             values[name] = float(values[name])  # numpy's numbers are no JSON
-        return cls(**values)
+        bfloat16 = options["precision"] == "bfloat16" or (
+            options["precision"] == "auto"
+            and fast_in_bfloat16(options["device"])
+            and values["batch_size"] >= _LARGE_BATCH
+            and width >= _WIDE
+        )
+        return cls(**values, bfloat16=bfloat16)
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """Return the learning rate of update `step` out of `steps`, counted from 0.
@@ -89,6 +97,13 @@ class Plan:
         if step < rise:
             return self.learning_rate * (0.04 + 0.96 * step / rise)
         return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / (steps - rise)))
+
+
+def fast_in_bfloat16(device: str) -> bool:
+    """Whether `device` multiplies bfloat16 in hardware: AVX-512 BF16, AMX, or a recent GPU."""
+    if device != "cpu" and torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def automatic_batch_size(n_rows: int) -> int:
@@ -127,7 +142,7 @@ class AutogradStep:
     """The plain step: autograd finds the gradient, an optimizer of PyTorch applies it."""
 
     def __init__(self, network: Network, objective: Objective, plan: Plan) -> None:
-        self.network, self.objective = network, objective
+        self.network, self.objective, self.bfloat16 = network, objective, plan.bfloat16
         self.optimizer = _make_optimizer(network, plan)
         parameter = next(network.parameters())
         self._x = parameter.new_empty(plan.batch_size, network.width)
@@ -142,8 +157,9 @@ class AutogradStep:
         """Update the weights from the batch in `x`; return its loss before the update."""
         for group in self.optimizer.param_groups:
             group["lr"] = learning_rate
-        theta, penalties = self.network(x)
-        loss = self.objective.reconstruction(theta, x)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bfloat16):
+            theta, penalties = self.network(x)
+        loss = self.objective.reconstruction(theta.to(x.dtype), x)
         for penalty in penalties.values():
             loss = loss + penalty
         self.optimizer.zero_grad(set_to_none=True)
