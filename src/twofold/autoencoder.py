@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
@@ -30,7 +30,6 @@ from twofold.errors import (
     InterruptedWarning,
     LosesToPCAWarning,
     ModelFileError,
-    OptionError,
 )
 from twofold.network import Network, stack_shape
 from twofold.objective import Objective
@@ -218,7 +217,7 @@ class Autoencoder(
             Where the loss stops being a finite number.
         """
         options.check(self.get_params(deep=False))
-        device = _find_device(self.device)
+        device = inference.find_device(self.device)
         with self._all_or_nothing():
             table = self._read(X, reset=True)
             rng = _random_state(self.random_state)
@@ -250,7 +249,7 @@ class Autoencoder(
             table = self._read(X, reset=first)
             rng = _random_state(self.random_state)
             if first:
-                self._build(table, rng, _find_device(self.device))
+                self._build(table, rng, inference.find_device(self.device))
             x = self._matrix(table)
             settings = {**self.get_params(deep=False), "epochs": 1, "schedule": "constant"}
             plan = training.Plan.resolve(settings, len(x), x.shape[1])
@@ -551,14 +550,14 @@ class Autoencoder(
     def _document(self) -> dict[str, Any]:
         shape = [pair.n_out for pair in self.network_.pairs]
         return {
-            "options": {k: _plain(v) for k, v in self.get_params(deep=False).items()},
+            "options": {k: bundle.plain(v) for k, v in self.get_params(deep=False).items()},
             "schema": self.schema_.to_json(),
             "feature_names": hasattr(self, "feature_names_in_"),
             "network": {"hidden_layers": shape[:-1], "n_components": shape[-1]},
             "history": self.history_,
             "best_epoch": self.best_epoch_,
-            "calibration": {"offset": _number(self.offset_)},
-            "comparison": {k: _number(v) for k, v in asdict(self.comparison_).items()},
+            "calibration": {"offset": bundle.number(self.offset_)},
+            "comparison": {k: bundle.number(v) for k, v in asdict(self.comparison_).items()},
             "versions": {
                 "twofold": __version__,
                 "python": platform.python_version(),
@@ -594,15 +593,15 @@ class Autoencoder(
                 activation=ae.activation,
                 code_activation=ae.code_activation,
             )
-        ae.network_.load_state_dict(_part(tensors, "network."), assign=True)
+        ae.network_.load_state_dict(bundle.part(tensors, "network."), assign=True)
         dtype = torch.float64 if ae._in_64_bit else torch.float32
         ae.network_.to(dtype)
         ae._objective = Objective(ae.schema_).to(dtype)
-        ae._objective.load_state_dict(_part(tensors, "objective."))
+        ae._objective.load_state_dict(bundle.part(tensors, "objective."))
         ae.pca_ = metrics.PCA(tensors["pca.mean"].numpy(), tensors["pca.components"].numpy())
         if ae.pca_.mean.shape + ae.pca_.components.shape[1:] != (ae.schema_.width,) * 2:
             raise ValueError("the PCA in it belongs to another table")
-        ae.history_ = [_numbers(entry) for entry in document["history"]]
+        ae.history_ = [bundle.numbers(entry) for entry in document["history"]]
         ae.best_epoch_ = int(document["best_epoch"])
         ae.n_iter_ = max(1, len(ae.history_))
         ae.offset_ = float(document["calibration"]["offset"])
@@ -671,50 +670,6 @@ def _array(rows: Any) -> Array:
         raise DataError(f"These rows make no table, all of one length: {error}") from error
 
 
-def _part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}
-
-
-def _plain(value: Any) -> Any:
-    """Return an option's value as JSON can hold it; a generator's state is not kept."""
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, np.random.RandomState):
-        return None
-    if isinstance(value, Mapping):
-        return dict(value)
-    if isinstance(value, Sequence) and not isinstance(value, str):
-        return [int(item) for item in value]
-    return value
-
-
-def _numbers(entry: Mapping[str, Any]) -> dict[str, float]:
-    if not all(isinstance(value, int | float) for value in entry.values()):
-        raise ValueError(f"the history holds {entry!r}")
-    return dict(entry)
-
-
-def _number(value: float) -> float | int | str:
-    """Return the number as JSON can hold it, which knows neither NaN nor infinity."""
-    if isinstance(value, int):
-        return value
-    return float(value) if np.isfinite(value) else str(float(value))
-
-
 def _random_state(seed: int | np.random.RandomState | None) -> np.random.RandomState:
     # Not scikit-learn's check_random_state: for None that one draws from numpy's global state.
     return seed if isinstance(seed, np.random.RandomState) else np.random.RandomState(seed)
-
-
-def _find_device(name: str) -> torch.device:
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-        torch.zeros((), device=device).item()  # a device may exist and yet hold no numbers
-    except (RuntimeError, AssertionError) as error:
-        raise OptionError(
-            f"device={name!r} cannot be used here: {str(error).splitlines()[0].rstrip('.')}. Try "
-            f"'cpu' or 'auto'."
-        ) from error
-    return device

@@ -13,10 +13,11 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from safetensors import SafetensorError
 from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensors_to_bytes
@@ -191,3 +192,35 @@ def _read_document(path: Path) -> dict[str, Any]:
 def _digest(document: Mapping[str, Any]) -> str:
     canonical = json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
+
+
+def plain(value: Any) -> Any:
+    """Return an option's value as JSON can hold it; a generator's state is not kept."""
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.random.RandomState):
+        return None
+    if isinstance(value, Mapping):
+        return dict(value)
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return [int(item) for item in value]
+    return value
+
+
+def number(value: float) -> float | int | str:
+    """Return the number as JSON can hold it, which knows neither NaN nor infinity."""
+    if isinstance(value, int):
+        return value
+    return float(value) if np.isfinite(value) else str(float(value))
+
+
+def numbers(entry: Mapping[str, Any]) -> dict[str, float]:
+    """Return an epoch of the history, or raise ValueError where it holds anything but numbers."""
+    if not all(isinstance(value, int | float) for value in entry.values()):
+        raise ValueError(f"the history holds {entry!r}")
+    return dict(entry)
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names begin with `prefix`, without it."""
+    return {name[len(prefix) :]: t for name, t in tensors.items() if name.startswith(prefix)}

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from twofold.data import row_chunks
+from twofold.errors import OptionError
 from twofold.network import Network
 from twofold.objective import Objective
 from twofold.schema import Schema, Table
@@ -116,3 +117,24 @@ def tensor(array: Array) -> Tensor:
     """Return a tensor over the same memory where that may be written to, else over a copy."""
     # A read-only array (a memory map, a view of Arrow's buffers) cannot become a tensor as it is.
     return torch.from_numpy(array if array.flags.writeable else array.copy())
+
+
+def find_device(name: str) -> torch.device:
+    """Return the device called `name`; "auto" is a GPU where there is one.
+
+    Raises
+    ------
+    OptionError
+        Where this machine cannot compute on it.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.zeros((), device=device).item()  # a device may exist and yet hold no numbers
+    except (RuntimeError, AssertionError) as error:
+        raise OptionError(
+            f"device={name!r} cannot be used here: {str(error).splitlines()[0].rstrip('.')}. Try "
+            f"'cpu' or 'auto'."
+        ) from error
+    return device
