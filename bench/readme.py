@@ -17,7 +17,7 @@ from pathlib import Path
 
 import table
 
-from twofold import demo
+from twofold import demo_page
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"
@@ -38,7 +38,7 @@ def insert(page: str, name: str, text: str) -> str:
 def readme() -> str:
     """Return what the README ought to say."""
     page = README.read_text(encoding="utf-8")
-    for name, make in (("demo", demo.readme_table), ("speed", table.markdown)):
+    for name, make in (("demo", demo_page.readme_table), ("speed", table.markdown)):
         source = RESULTS / f"{name}.json"
         if source.exists():
             figures = json.loads(source.read_text(encoding="utf-8"))

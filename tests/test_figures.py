@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from numpy.typing import NDArray
+from rich.console import Console
 
 from twofold import Autoencoder, figures
 from twofold.errors import DataError
@@ -37,6 +39,10 @@ def texts(figure: Figure) -> list[Text]:
     """Every text that the figure shows, once it was drawn."""
     figures.to_png(figure)
     return [t for t in figure.findobj(Text) if t.get_visible() and t.get_text().strip()]
+
+
+def plain(width: int = 80) -> Console:
+    return Console(file=io.StringIO(), width=width)
 
 
 def words(figure: Figure) -> list[str]:
@@ -253,3 +259,35 @@ def test_a_fitted_model_draws_its_rows(shape: tuple[int, ...]) -> None:
         ae.fit(X)
     assert {"original", "reconstruction"} <= set(words(ae.plot_reconstructions(X, n_rows=3)))
     assert "epoch 1 kept" in words(ae.plot_history())
+
+
+def test_images_in_the_terminal_fit_its_width() -> None:
+    images = np.full((8, 28, 28), 255, dtype=np.uint8)
+    lines = figures.terminal_images(images, plain(width=50)).plain.splitlines()
+    assert [len(line) for line in lines] == [3 * 14 + 2] * 7
+
+
+def test_images_in_the_terminal_lose_a_margin_they_share() -> None:
+    images = np.zeros((2, 12, 12), dtype=np.uint8)
+    images[0, 4:6, 3:5] = 255
+    images[1, 6:8, 5:7] = 255
+    assert figures.terminal_images(images, plain()).plain == "██       \n       ██"
+
+
+def test_black_images_in_the_terminal_are_black() -> None:
+    assert not figures.terminal_images(np.zeros((1, 4, 4), dtype=np.uint8), plain()).plain.strip()
+
+
+def test_a_terminal_without_blocks_gets_ascii() -> None:
+    stream = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    images = np.array([[[255, 0, 255], [255, 255, 0]]], dtype=np.uint8)
+    assert figures.terminal_images(images, Console(file=stream, width=80)).plain == "#.'"
+
+
+def test_a_colour_terminal_gets_grey_levels() -> None:
+    console = Console(
+        file=io.StringIO(), force_terminal=True, color_system="truecolor", _environ={}
+    )
+    text = figures.terminal_images(np.array([[[200], [9]]], dtype=np.uint8), console)
+    assert text.plain == "▀"
+    assert text.spans[0].style == "rgb(200,200,200) on rgb(9,9,9)"

@@ -21,7 +21,7 @@ FLOORS = (
     {"data", "network", "objective", "bundle", "datasets", "figures"},
     {"training", "explain", "inference"},
     {"fused", "progress"},
-    {"autoencoder"},
+    {"autoencoder", "demo_page"},
     {"report", "service", "distributed", "demo"},
     {"cli"},
 )

@@ -7,34 +7,37 @@ anything.
 
 from __future__ import annotations
 
-import base64
-import json
 import math
 import os
 import platform
-import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import rich.box
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from twofold import __version__, bundle, datasets, figures, metrics, options, training
 from twofold.autoencoder import Autoencoder
+from twofold.demo_page import (
+    FILES,
+    SHARING,
+    Figures,
+    conclude,
+    count,
+    make_writable,
+    say,
+    write_all,
+)
 from twofold.errors import (
-    DataError,
     DatasetUnavailable,
     InterruptedWarning,
     LosesToPCAWarning,
@@ -45,12 +48,10 @@ from twofold.objective import Objective
 from twofold.progress import Progress
 
 Array = NDArray[Any]
-Figures = dict[str, Any]  # what figures.json holds
 
 _VALIDATION_SHARE = 7 / 60  # the tutorial's split: the last 7,000 of 60,000
 _SHOWN = 10  # images in reconstructions.png
 _SHOWN_IN_TERMINAL = 8
-_FILES = ("reconstructions.png", "history.png", "figures.json", "index.html")
 _NETS = {"stacked": False, "tied": True}  # folder and title, and whether it is tied
 _RECIPE = (
     "n_components",
@@ -136,16 +137,22 @@ def run(
     options.check(recipe(4, tied=True, epochs=epochs).get_params(deep=False))
     _require_free(output, force)
     data = _load(dataset, console)
-    _make_writable(output)
+    make_writable(output)
     _introduce(data, epochs, console)
     nets = _train_both(data, epochs, console)
     for name, net in nets.items():
         net.autoencoder.save(output / name, overwrite=force)
     numbers = _numbers(data, nets, output)
-    _conclude(numbers, console)
-    _write_all(output, data, nets, numbers)
-    _say(console, f"Written to {output}: {', '.join([*_NETS, *_FILES])}.")
-    _say(console, f"Open {output / 'index.html'} in a browser.")
+    conclude(numbers, console)
+    write_all(
+        output,
+        numbers,
+        stacks=_reconstructions(data, nets),
+        histories={name: net.autoencoder.history_ for name, net in nets.items()},
+        summaries={name: _summary(data.width, tied) for name, tied in _NETS.items()},
+    )
+    say(console, f"Written to {output}: {', '.join([*_NETS, *FILES])}.")
+    say(console, f"Open {output / 'index.html'} in a browser.")
     return output
 
 
@@ -161,10 +168,6 @@ class _Data:
     test: Array
 
     @property
-    def is_substitute(self) -> bool:
-        return self.requested != self.images.name
-
-    @property
     def width(self) -> int:
         return int(np.prod(self.train.shape[1:]))
 
@@ -176,19 +179,19 @@ class _Net(NamedTuple):
 
 
 def _load(dataset: str, console: Console) -> _Data:
-    def say(line: str) -> None:
-        _say(console, line)
+    def tell(line: str) -> None:
+        say(console, line)
 
     try:
-        images = datasets.load(dataset, on_progress=say)
+        images = datasets.load(dataset, on_progress=tell)
     except DatasetUnavailable as error:
-        say(str(error))
-        images = datasets.load("digits", on_progress=say)
+        tell(str(error))
+        images = datasets.load("digits", on_progress=tell)
     height, width = images.train.shape[1:]
     title = images.title if images.name != "digits" else f"{images.title} ({height}x{width})"
     if images.name != dataset:
         title += f", because {datasets.TITLES[dataset]} could not be had"
-        say(f"Going on with {title}.")
+        tell(f"Going on with {title}.")
     n = round(len(images.train) * _VALIDATION_SHARE)
     train = images.train / np.float32(255)
     return _Data(title, dataset, images, train[:-n], train[-n:], images.test / np.float32(255))
@@ -196,31 +199,25 @@ def _load(dataset: str, console: Console) -> _Data:
 
 def _introduce(data: _Data, epochs: int, console: Console) -> None:
     height, width = data.train.shape[1:]
-    _say(
+    say(
         console,
         f"{data.title}: {len(data.train):,} images of {height}x{width} to train on, "
         f"{len(data.validation):,} to validate, {len(data.test):,} to test; from "
         f"{data.images.source}.",
     )
     console.print()
-    console.print(terminal_images(data.images.train[:_SHOWN_IN_TERMINAL], console))
+    console.print(figures.terminal_images(data.images.train[:_SHOWN_IN_TERMINAL], console))
     for name, tied in _NETS.items():
         console.print()
-        _say(console, f"{name}: {_SHARING[name]}", style="bold")
-        _say(console, _summary(data.width, tied))
+        say(console, f"{name}: {SHARING[name]}", style="bold")
+        say(console, _summary(data.width, tied))
     console.print()
-    _say(
+    say(
         console,
-        f"Both train for {_count(epochs, 'epoch')} in batches of 32, by plain SGD at a learning "
+        f"Both train for {count(epochs, 'epoch')} in batches of 32, by plain SGD at a learning "
         f"rate of 1.5, and lower the binary cross-entropy of their outputs' sigmoid. Ctrl-C ends a "
         f"training early and goes on.",
     )
-
-
-_SHARING = {
-    "stacked": "encoder and decoder have matrices of their own",
-    "tied": "the decoder reuses the encoder's matrices, transposed",
-}
 
 
 def _summary(width: int, tied: bool) -> str:
@@ -240,57 +237,6 @@ def _summary(width: int, tied: bool) -> str:
     return network.summary()
 
 
-def terminal_images(images: Array, console: Console) -> Text:
-    """Return grey images `(n, height, width)`, 0 to 255, side by side as text.
-
-    Two pixels share a character, one above the other. A margin that all images leave black is cut
-    off, images larger than 14 pixels across are shrunk by averaging, and as many are shown as fit.
-    In a colour terminal the characters carry grey levels, elsewhere they are blocks, or plain ASCII
-    where the encoding has no blocks.
-    """
-    images = _without_margin(images)
-    factor = math.ceil(images.shape[2] / 14)
-    shown = max(1, (console.width + 1) // (math.ceil(images.shape[2] / factor) + 1))
-    small = [_shrunk(image, factor) for image in images[:shown]]
-    gap = np.full((len(small[0]), 1), np.nan)
-    strip = np.hstack([part for image in small for part in (image, gap)][:-1])
-    in_grey = console.is_terminal and console.color_system in ("256", "truecolor")
-    blocks = " ▀▄█" if console.encoding.lower().startswith("utf") else " '.#"
-    text = Text(no_wrap=True)
-    for top, bottom in zip(strip[::2], strip[1::2], strict=True):
-        for upper, lower in zip(top, bottom, strict=True):
-            if np.isnan(upper):
-                text.append(" ")
-            elif in_grey and not console.no_color and blocks[1] == "▀":
-                text.append("▀", f"{_grey(upper)} on {_grey(lower)}")
-            else:
-                text.append(blocks[int(upper > 96) + 2 * int(lower > 96)])
-        text.append("\n")
-    text.rstrip()
-    return text
-
-
-def _without_margin(images: Array) -> Array:
-    _, down, across = np.nonzero(images)
-    if len(down) == 0:
-        return images
-    return images[:, down.min() : down.max() + 1, across.min() : across.max() + 1]
-
-
-def _shrunk(image: Array, factor: int) -> Array:
-    """Return the means of squares of `factor` pixels; the height of the result is even."""
-    height, width = (math.ceil(size / factor) for size in image.shape)
-    height += height % 2
-    padded = np.zeros((height * factor, width * factor))
-    padded[: image.shape[0], : image.shape[1]] = image
-    squares = padded.reshape(height, factor, width, factor)
-    return np.asarray(squares.mean(axis=(1, 3)))
-
-
-def _grey(level: float) -> str:
-    return f"rgb({level:.0f},{level:.0f},{level:.0f})"
-
-
 def _train_both(data: _Data, epochs: int, console: Console) -> dict[str, _Net]:
     nets: dict[str, _Net] = {}
     for name, tied in _NETS.items():
@@ -303,9 +249,9 @@ def _train_both(data: _Data, epochs: int, console: Console) -> dict[str, _Net]:
         nets[name] = _Net(autoencoder, epochs, interrupted)
         if interrupted and len(nets) < len(_NETS):
             epochs = max(1, len(autoencoder.history_))
-            _say(
+            say(
                 console,
-                f"The other network trains for {_count(epochs, 'epoch')} as well, so that the two "
+                f"The other network trains for {count(epochs, 'epoch')} as well, so that the two "
                 f"compare. Ctrl-C again ends the demo.",
             )
     return nets
@@ -319,7 +265,7 @@ def _fit_warnings(console: Console) -> Iterator[list[warnings.WarningMessage]]:
         yield caught
     for warning in caught:
         if issubclass(warning.category, LosesToPCAWarning | InterruptedWarning):
-            _say(console, f"Note: {warning.message}")
+            say(console, f"Note: {warning.message}")
         else:
             warnings.warn_explicit(
                 warning.message, warning.category, warning.filename, warning.lineno
@@ -446,142 +392,6 @@ def _granted_cores() -> int:
     return os.cpu_count() or 1
 
 
-class _Measure(NamedTuple):
-    """One line of the table: its title, its key in figures.json and how its numbers are written."""
-
-    title: str
-    key: str
-    text: Callable[[float], str]
-
-
-def _count(n: int, noun: str) -> str:
-    return f"{n:,} {noun}" + "s" * (n != 1)
-
-
-def _seconds(value: float) -> str:
-    return f"{value:,.1f}" if value >= 10 else f"{value:.2f}"
-
-
-_MEASURES = (
-    _Measure("parameters", "parameters", "{:,}".format),
-    _Measure("training time, s", "seconds", _seconds),
-    _Measure("time per epoch, s", "seconds_per_epoch", _seconds),
-    _Measure("training loss", "loss", "{:.4f}".format),
-    _Measure("validation loss", "validation_loss", "{:.4f}".format),
-    _Measure("over-fitting (validation - training)", "overfitting", "{:.4f}".format),
-    _Measure("squared error, validation", "squared_error_validation", "{:.3f}".format),
-    _Measure("squared error, test", "squared_error_test", "{:.3f}".format),
-    _Measure("weights on disk, kB", "bytes", lambda value: f"{value / 1000:,.0f}"),
-)
-
-
-def _cells(numbers: Figures) -> tuple[list[str], list[list[str]]]:
-    """Return the table as text: the heads of its columns, and its lines."""
-    rows = numbers["rows"]
-    heads = ["", *(_head(name, row) for name, row in rows.items())]
-    lines = []
-    for title, key, text in _MEASURES:
-        values = [row.get(key) for row in rows.values()]
-        lines.append([title, *("-" if value is None else text(value) for value in values)])
-    return heads, lines
-
-
-def _head(name: str, row: Mapping[str, Any]) -> str:
-    if not row.get("interrupted"):
-        return name
-    return f"{name}, interrupted after {row['epochs']} of {_count(row['epochs_asked'], 'epoch')}"
-
-
-def _conclusions(numbers: Figures) -> list[str]:
-    """Say what the table shows, in sentences that its numbers decide."""
-    stacked, tied, pca = (numbers["rows"][name] for name in ("stacked", "tied", "PCA"))
-    share = tied["parameters"] / stacked["parameters"]
-    loss = tied["validation_loss"] / stacked["validation_loss"]
-    error = tied["squared_error_validation"] / pca["squared_error_validation"]
-    return [
-        f"The tied network has {100 * share:.0f} % of the stacked one's parameters, and its "
-        f"validation loss is {_beside(loss, 'the stacked one')}'s. It over-fits by "
-        f"{tied['overfitting']:.4f}, the stacked one by {stacked['overfitting']:.4f}.",
-        f"Its squared error on the validation images is "
-        f"{_beside(error, 'that of PCA with a code of the same size')}.",
-    ]
-
-
-def _beside(ratio: float, other: str) -> str:
-    if ratio >= 2:
-        return f"{ratio:.1f} times {other}"
-    return f"{100 * abs(ratio - 1):.1f} % {'lower' if ratio < 1 else 'higher'} than {other}"
-
-
-def _explanations(numbers: Figures) -> list[str]:
-    return [
-        f"Losses are binary cross-entropies in nats per pixel, measured after training; no "
-        f"reconstruction of these validation images can get below "
-        f"{numbers['dataset']['least_loss']:.4f}, the entropy of their grey levels.",
-        "Squared errors are sums over the pixels of an image, from 0 to 1, averaged over images.",
-        "A network's file also holds its PCA baseline and the density of its codes, which anomaly "
-        "scores need; PCA's size is that of its components and mean.",
-    ]
-
-
-def _conclude(numbers: Figures, console: Console) -> None:
-    heads, lines = _cells(numbers)
-    table = Table(box=rich.box.SIMPLE_HEAD, title=None, pad_edge=False)
-    for number, head in enumerate(heads):
-        table.add_column(
-            head, justify="right" if number else "left", max_width=14 if number else None
-        )
-    for line in lines:
-        table.add_row(*line)
-    console.print()
-    _say(console, _heading(numbers), style="bold")
-    console.print(table)
-    for sentence in [*_conclusions(numbers), *_explanations(numbers)]:
-        _say(console, sentence)
-    console.print()
-
-
-def _heading(numbers: Figures) -> str:
-    epochs = max(row.get("epochs", 0) for row in numbers["rows"].values())
-    return f"{numbers['dataset']['title']}: {_count(epochs, 'epoch')}"
-
-
-def readme_table(numbers: Figures) -> str:
-    """Return the table of a `figures.json` in Markdown, with a line on where it was measured.
-
-    Parameters
-    ----------
-    numbers : dict
-        What `figures.json` holds.
-    """
-    heads, lines = _cells(numbers)
-    marks = [":--", *["--:"] * (len(heads) - 1)]
-    table = [f"| {' | '.join(line)} |" for line in ([heads[0] or " ", *heads[1:]], marks, *lines)]
-    return "\n".join([*table, "", f"{_heading(numbers)}. {_circumstances(numbers)}"])
-
-
-def _circumstances(numbers: Figures) -> str:
-    machine, versions = numbers["machine"], numbers["versions"]
-    return (
-        f"Measured on {numbers['date']} with twofold {versions['twofold']}, PyTorch "
-        f"{versions['torch']} and {_count(machine['threads'], 'thread')} on {machine['processor']}"
-        f"{'' if machine['device'] == 'cpu' else ' and ' + machine['device']}."
-    )
-
-
-def _write_all(output: Path, data: _Data, nets: Mapping[str, _Net], numbers: Figures) -> None:
-    """Write the pictures, the numbers and, last of all, the page that holds them."""
-    pictures = {
-        "reconstructions": figures.to_png(figures.rows(_reconstructions(data, nets))),
-        "history": figures.to_png(_history_figure(nets, numbers)),
-    }
-    for name, png in pictures.items():
-        _write(output / f"{name}.png", png)
-    text = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False)
-    _write(output / "figures.json", f"{text}\n".encode())
-    _write(output / "index.html", _page(data, numbers, pictures).encode())
-
-
 def _reconstructions(data: _Data, nets: Mapping[str, _Net]) -> dict[str, Array]:
     """Return the first test image of each class, and what each model makes of it."""
     _, firsts = np.unique(data.images.test_labels, return_index=True)
@@ -591,88 +401,6 @@ def _reconstructions(data: _Data, nets: Mapping[str, _Net]) -> dict[str, Array]:
     pca = nets["tied"].autoencoder.pca_
     stacks["PCA"] = pca.reconstruct(flat).reshape(originals.shape)
     return {"original": originals, **stacks}
-
-
-def _history_figure(nets: Mapping[str, _Net], numbers: Figures) -> Any:
-    least = numbers["dataset"]["least_loss"]
-    return figures.history(
-        {name: net.autoencoder.history_ for name, net in nets.items()},
-        references={f"lowest possible on the validation images: {least:.4f}": least},
-    )
-
-
-def _page(data: _Data, numbers: Figures, pictures: Mapping[str, bytes]) -> str:
-    import jinja2
-
-    source = resources.files("twofold").joinpath("demo.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
-    heads, lines = _cells(numbers)
-    sizes = [data.width, math.ceil(data.width / 2), default_n_components(data.width)]
-    return environment.from_string(source).render(
-        dataset=numbers["dataset"],
-        is_substitute=data.is_substitute,
-        shape="-".join(str(size) for size in [*sizes, *sizes[-2::-1]]),
-        sharing=_SHARING,
-        summaries={name: _summary(data.width, tied) for name, tied in _NETS.items()},
-        heading=_heading(numbers),
-        heads=heads,
-        lines=lines,
-        conclusions=_conclusions(numbers),
-        explanations=_explanations(numbers),
-        circumstances=_circumstances(numbers),
-        code=_code(numbers),
-        images={name: base64.b64encode(png).decode() for name, png in pictures.items()},
-        alternatives=_alternatives(data, numbers),
-        machine=numbers["machine"],
-        versions=numbers["versions"],
-        date=numbers["date"],
-    )
-
-
-def _code(numbers: Figures) -> str:
-    """Return the call that makes the tied network, as one would type it."""
-    settings = {
-        "tied": True,
-        **numbers["recipe"],
-        "epochs": numbers["rows"]["tied"]["epochs_asked"],
-    }
-    lines = [f"    {name}={_literal(value)}," for name, value in settings.items()]
-    return "\n".join(
-        [
-            "from twofold import Autoencoder",
-            "",
-            "autoencoder = Autoencoder(",
-            *lines,
-            ").fit(train, validation_data=validation)",
-        ]
-    )
-
-
-def _literal(value: Any) -> str:
-    if isinstance(value, list):
-        value = tuple(value)
-    return repr(value).replace("'", '"') if isinstance(value, str) else repr(value)
-
-
-def _alternatives(data: _Data, numbers: Figures) -> dict[str, str]:
-    """Say in words what the two pictures show."""
-    rows = numbers["rows"]
-    ends = ", ".join(
-        f"{name} ends at {rows[name]['loss']:.4f} in training and "
-        f"{rows[name]['validation_loss']:.4f} in validation"
-        for name in _NETS
-    )
-    errors = ", ".join(f"{name} {row['squared_error_test']:.3f}" for name, row in rows.items())
-    return {
-        "reconstructions": (
-            f"Ten test images of {data.title}, one of each class, and below each its "
-            f"reconstruction by the stacked network, by the tied network and by PCA. Mean squared "
-            f"error per test image: {errors}."
-        ),
-        "history": f"The loss per epoch on {data.title}, as lines: {ends}.",
-    }
 
 
 def _require_free(output: Path, force: bool) -> None:
@@ -687,43 +415,8 @@ def _require_free(output: Path, force: bool) -> None:
         raise OutputExistsError(f"{output} exists and is no folder. Choose another name.")
     for name in _NETS:
         bundle.require_free(output / name, overwrite=force)
-    for name in _FILES:
+    for name in FILES:
         if (output / name).is_dir():
             raise OutputExistsError(
                 f"{output / name} is a folder where the demo writes a file. Choose another folder."
             )
-
-
-def _make_writable(output: Path) -> None:
-    """Make the folder, and write to it once: better to fail now than after the training."""
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        tempfile.TemporaryFile(dir=output).close()
-    except OSError as error:
-        raise _not_written(output, error) from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except OSError as error:
-        raise _not_written(path, error) from error
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _not_written(path: Path, error: OSError) -> DataError:
-    return DataError(
-        f"{path} could not be written: {error.strerror or error}. Free some space or choose "
-        f"another folder."
-    )
-
-
-def _say(console: Console, line: str, style: str | None = None) -> None:
-    # As it is: no markup, no colouring of numbers; and in a log a line stays one line.
-    unbroken = not console.is_terminal
-    console.print(line, style=style, markup=False, highlight=False, soft_wrap=unbroken)

@@ -2,6 +2,7 @@
 
 Figures are plain `matplotlib.figure.Figure` objects: no window, no backend and no state of pyplot
 is touched. Every colour is set here, so a dark style of the caller's cannot hide text on white.
+In a terminal, images are drawn as text.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
     from matplotlib.lines import Line2D
+    from rich.console import Console
+    from rich.text import Text
 
 Array = NDArray[Any]
 
@@ -116,6 +119,38 @@ def to_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=_DPI, bbox_inches="tight", pad_inches=0.1)
     return buffer.getvalue()
+
+
+def terminal_images(images: Array, console: Console) -> Text:
+    """Return grey images `(n, height, width)`, 0 to 255, side by side as text.
+
+    Two pixels share a character, one above the other. A margin that all images leave black is cut
+    off, images larger than 14 pixels across are shrunk by averaging, and as many are shown as fit.
+    In a colour terminal the characters carry grey levels, elsewhere they are blocks, or plain ASCII
+    where the encoding has no blocks.
+    """
+    from rich.text import Text
+
+    images = _without_margin(images)
+    factor = math.ceil(images.shape[2] / 14)
+    shown = max(1, (console.width + 1) // (math.ceil(images.shape[2] / factor) + 1))
+    small = [_shrunk(image, factor) for image in images[:shown]]
+    gap = np.full((len(small[0]), 1), np.nan)
+    strip = np.hstack([part for image in small for part in (image, gap)][:-1])
+    in_grey = console.is_terminal and console.color_system in ("256", "truecolor")
+    blocks = " ▀▄█" if console.encoding.lower().startswith("utf") else " '.#"
+    text = Text(no_wrap=True)
+    for top, bottom in zip(strip[::2], strip[1::2], strict=True):
+        for upper, lower in zip(top, bottom, strict=True):
+            if np.isnan(upper):
+                text.append(" ")
+            elif in_grey and not console.no_color and blocks[1] == "▀":
+                text.append("▀", f"{_rgb(upper)} on {_rgb(lower)}")
+            else:
+                text.append(blocks[int(upper > 96) + 2 * int(lower > 96)])
+        text.append("\n")
+    text.rstrip()
+    return text
 
 
 def _figure(width: float, height: float) -> Figure:
@@ -375,3 +410,24 @@ def _plain_text(texts: Iterable[Any]) -> None:
     # A column called "US$ to C$" is a name, not a formula.
     for text in texts:
         text.set_parse_math(False)
+
+
+def _without_margin(images: Array) -> Array:
+    _, down, across = np.nonzero(images)
+    if len(down) == 0:
+        return images
+    return images[:, down.min() : down.max() + 1, across.min() : across.max() + 1]
+
+
+def _shrunk(image: Array, factor: int) -> Array:
+    """Return the means of squares of `factor` pixels; the height of the result is even."""
+    height, width = (math.ceil(size / factor) for size in image.shape)
+    height += height % 2
+    padded = np.zeros((height * factor, width * factor))
+    padded[: image.shape[0], : image.shape[1]] = image
+    squares = padded.reshape(height, factor, width, factor)
+    return np.asarray(squares.mean(axis=(1, 3)))
+
+
+def _rgb(level: float) -> str:
+    return f"rgb({level:.0f},{level:.0f},{level:.0f})"
