@@ -13,6 +13,7 @@ import argparse
 import contextlib
 import datetime
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -260,11 +261,13 @@ def to_loss_row(bench: Bench, epochs: dict[str, Any] | None) -> dict[str, Any]:
     """Time twofold's defaults, and the tutorial's script, until the tutorial's final loss."""
     target = 0.2 if bench.quick else TARGET_LOSS
     seeds = list(range(2 if bench.quick else 3))
-    settings = {"target": target, "seeds": seeds, "whole": not bench.quick}
-    result = {"target": target, "twofold": bench.alone("measures/to_loss.py", settings)}
-    runs = result["twofold"]["runs"]
-    result["twofold"]["median_seconds"] = statistics.median(run["seconds"] for run in runs)
-    result["twofold"]["all_reached"] = all(run["reached"] for run in runs)
+    answer = bench.alone("measures/to_loss.py", {"target": target, "seeds": seeds})
+    result: dict[str, Any] = {"target": target, **answer}
+    medians = {}
+    for precision in ("float32", "auto"):
+        seconds = [run["seconds"] for run in answer[precision]]
+        # A seed that never gets there is as slow as can be.
+        medians[precision] = statistics.median(math.inf if s is None else s for s in seconds)
     if bench.full:
         result["tutorial"] = _tutorial(bench, target)
     elif epochs and (found := epochs["peers"].get("keras-tensorflow", {}).get("tied", {})):
@@ -276,8 +279,8 @@ def to_loss_row(bench: Bench, epochs: dict[str, Any] | None) -> dict[str, Any]:
         else:
             result["tutorial"] = {"failed": found.get("failed", "not measured")}
     if "seconds" in result.get("tutorial", {}):
-        ratio = result["tutorial"]["seconds"] / result["twofold"]["median_seconds"]
-        result["ratio"] = ratio
+        seconds = result["tutorial"]["seconds"]
+        result["ratios"] = {precision: seconds / found for precision, found in medians.items()}
     return result
 
 
@@ -496,7 +499,6 @@ def parse_arguments() -> argparse.Namespace:
     add("--venvs", type=Path, help="where peers' environments are kept (default .venv-bench)")
     add("--output", type=Path, help="the JSON file; a part of the bench goes to a temporary one")
     add("--table", action="store_true", help="measure nothing; print the table of the results")
-    add("--write", type=Path, metavar="PAGE", help="with --table: put it into PAGE")
     return parser.parse_args()
 
 
@@ -506,11 +508,7 @@ def main() -> None:
     kept = HERE / "results" / "speed.json"
     if arguments.table:
         result = json.loads((arguments.output or kept).read_text(encoding="utf-8"))
-        if arguments.write:
-            page = arguments.write.read_text(encoding="utf-8")
-            write_atomically(arguments.write, table.insert(page, table.markdown(result)))
-        else:
-            print(table.markdown(result))
+        print(table.markdown(result))
         return
 
     with tempfile.TemporaryDirectory(prefix="twofold-bench-") as folder:

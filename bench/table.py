@@ -2,24 +2,8 @@
 
 from __future__ import annotations
 
+import statistics
 from typing import Any
-
-BEGIN, END = "<!-- speed table: begin -->", "<!-- speed table: end -->"
-
-
-def insert(page: str, text: str) -> str:
-    """Return `page` with `text` between its markers.
-
-    Raises
-    ------
-    SystemExit
-        Where the page does not have each marker once, in order.
-    """
-    before, begin, rest = page.partition(BEGIN)
-    old, end, after = rest.partition(END)
-    if not begin or not end or BEGIN in old + after or END in after:
-        raise SystemExit(f"the page needs one line {BEGIN!r}, and below it one line {END!r}")
-    return f"{before}{BEGIN}\n{text.strip()}\n{END}{after}"
 
 
 def markdown(result: dict[str, Any]) -> str:
@@ -115,25 +99,28 @@ def _shares(epoch: dict[str, Any]) -> list[tuple[str, str]]:
 def _to_loss(row: dict[str, Any]) -> list[tuple[str, str]]:
     if not row or "failed" in row:
         return []
-    what = f"default options until validation loss {row['target']}"
-    ours, theirs = row["twofold"], row.get("tutorial", {})
-    epochs = sorted(len(run["epochs"]) for run in ours["runs"])
-    said = f"{ours['median_seconds']:.1f} s (epoch {epochs[len(epochs) // 2]})"
-    if not ours["all_reached"]:
-        said += ", not reached with every seed"
-    if "seconds" in theirs:
+    rows = []
+    theirs = row.get("tutorial", {})
+    for precision in ("float32", "auto"):
+        runs = row[precision]
+        times = sorted(run["seconds"] or float("inf") for run in runs)
+        losses = [run["best_validation_loss"] for run in runs]
+        said = f"{statistics.median(times):.1f} s"
+        if "seconds" in theirs:
+            said += (
+                f"; the tutorial's script on Keras/TensorFlow {theirs['seconds']:.0f} s "
+                f"({theirs['how']}), {_times(row['ratios'][precision])}"
+            )
+        elif "failed" in theirs:
+            said += f"; the tutorial's script failed ({theirs['failed']})"
+        whole = statistics.median(run["training_seconds"] for run in runs)
         said += (
-            f"; the tutorial's script on Keras/TensorFlow {theirs['seconds']:.0f} s "
-            f"({theirs['how']}), {_times(row['ratio'])}"
+            f"; all {len(runs[0]['epochs'])} epochs {whole:.0f} s, to "
+            f"{statistics.median(losses):.4f} ({min(losses):.4f} to {max(losses):.4f})"
         )
-    elif "failed" in theirs:
-        said += f"; the tutorial's script failed ({theirs['failed']})"
-    if whole := ours.get("whole_fit"):
-        said += (
-            f"; the whole fit {whole['seconds']:.0f} s to {whole['best_validation_loss']:.4f}, "
-            f"{len(whole['epochs'])} epochs"
-        )
-    return [(what, said)]
+        options = "default options" + (', `precision="auto"`' if precision == "auto" else "")
+        rows.append((f"{options} until validation loss {row['target']}", said))
+    return rows
 
 
 def _transform(row: dict[str, Any]) -> list[tuple[str, str]]:
