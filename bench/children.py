@@ -150,12 +150,16 @@ class Child:
             os.killpg(self.process.pid, number)
 
     def _why(self) -> str:
-        """Return the last line that it wrote, which for Python is the error."""
+        """Say how it ended: its last line is the error, if Python ended it."""
         with contextlib.suppress(subprocess.TimeoutExpired):
             self.process.wait(10)
+        status = self.process.returncode
+        if status is not None and status < 0:
+            # SIGKILL without our doing: most often the system ran out of memory.
+            return f"was ended by {signal.Signals(-status).name}"
         lines = self.log.read_text(errors="replace").strip().splitlines()
         said = lines[-1][:300] if lines else "it said nothing"
-        return f"ended with status {self.process.returncode}: {said}"
+        return f"ended with status {status}: {said}"
 
 
 def thread_settings(n: int) -> dict[str, str]:

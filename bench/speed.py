@@ -261,7 +261,8 @@ def to_loss_row(bench: Bench, epochs: dict[str, Any] | None) -> dict[str, Any]:
     """Time twofold's defaults, and the tutorial's script, until the tutorial's final loss."""
     target = 0.2 if bench.quick else TARGET_LOSS
     seeds = list(range(2 if bench.quick else 3))
-    answer = bench.alone("measures/to_loss.py", {"target": target, "seeds": seeds})
+    settings = {"target": target, "seeds": seeds, "epochs": 2 if bench.quick else "auto"}
+    answer = bench.alone("measures/to_loss.py", settings)
     result: dict[str, Any] = {"target": target, **answer}
     medians = {}
     for precision in ("float32", "auto"):

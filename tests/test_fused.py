@@ -253,13 +253,17 @@ def _uses(step: FusedStep, net: Network) -> zip[tuple[tuple[Tensor, Tensor, Tens
     return zip(step._workspace(8).products, net.pairs, strict=True)
 
 
-def test_loaded_weights_are_the_ones_trained_on() -> None:
-    net, objective = parts()
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_weights_put_in_between_steps_are_the_ones_trained_on(bfloat16: bool) -> None:
+    net, objective = parts(dtype=torch.float32)
     start = copy.deepcopy(net)
-    step = FusedStep(net, objective, PLAN)
-    first = run(step, rows(), 3, 0.3)
+    step = FusedStep(net, objective, replace(PLAN, bfloat16=bfloat16))
+    first = run(step, rows(torch.float32), 3, 0.3)
     net.load_state_dict(start.state_dict())
-    assert torch.equal(run(step, rows(), 3, 0.3), first)
+    assert torch.equal(run(step, rows(torch.float32), 3, 0.3), first)
+    for parameter, original in zip(net.parameters(), start.parameters(), strict=True):
+        parameter.data = original.data.clone()  # other memory, same parameter
+    assert torch.equal(run(step, rows(torch.float32), 3, 0.3), first)
 
 
 def test_memory_is_kept_for_two_batch_sizes_only() -> None:

@@ -440,7 +440,7 @@ def to_arrow(values: Array, names: Sequence[str]) -> Any:
 
 def row_chunks(n_rows: int, width: int) -> Iterator[slice]:
     """Cut rows into slices small enough that applying a model needs little extra memory."""
-    step = int(min(8192, max(64, 4_000_000 // max(width, 1))))
+    step = int(min(8192, max(64, 2_000_000 // max(width, 1))))
     for start in range(0, n_rows, step):
         yield slice(start, min(start + step, n_rows))
 

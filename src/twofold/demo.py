@@ -44,7 +44,7 @@ from twofold.errors import (
     OutputExistsError,
 )
 from twofold.network import Network, default_n_components
-from twofold.objective import Objective
+from twofold.objective import LIKELIHOODS, Objective
 from twofold.progress import Progress
 
 Array = NDArray[Any]
@@ -234,7 +234,7 @@ def _summary(width: int, tied: bool) -> str:
             activation=settings.activation,
             code_activation=settings.code_activation,
         )
-    return network.summary()
+    return network.summary(LIKELIHOODS["bernoulli"].link)
 
 
 def _train_both(data: _Data, epochs: int, console: Console) -> dict[str, _Net]:

@@ -244,7 +244,7 @@ class _Workspace:
         if low is None:
             return parameter
         rounded = torch.empty_like(parameter.data, dtype=low)
-        self.roundings.append((rounded, parameter.data))
+        self.roundings.append((rounded, parameter))
         return rounded
 
     def start_from_residual(self) -> Tensor:
@@ -423,7 +423,9 @@ class _Rule:
                 if left.dtype == matrix.dtype:
                     matrix.addmm_(left, right, beta=beta, alpha=-learning_rate)
                 else:
-                    matrix.mul_(beta).sub_(torch.mm(left, right), alpha=learning_rate)
+                    if beta != 1:
+                        matrix.mul_(beta)
+                    matrix.sub_(torch.mm(left, right), alpha=learning_rate)
             for bias, delta in work.sums:
                 bias.sub_(delta.sum(0, dtype=bias.dtype), alpha=learning_rate)
             return

@@ -62,7 +62,7 @@ class Table:
         for start, rows in _row_chunks(self.values):
             # One sum is finite only where every cell is; it needs no array of flags.
             with np.errstate(over="ignore", invalid="ignore"):
-                if np.isfinite(rows.sum(dtype=np.float64)):
+                if np.isfinite(rows.sum()):
                     continue
             bad = ~np.isfinite(rows)
             if not bad.any():
@@ -213,7 +213,8 @@ class Schema:
         DataError
             Where a cell is missing or infinite, or lies outside the range of its likelihood.
         """
-        table.check_finite(first_row)
+        if not self._bounded.all():
+            table.check_finite(first_row)  # else the range tells, in passes that it makes anyway
         with np.errstate(over="ignore"):  # _check_range tells of it, with the place
             matrix = self._scaled(table.values, np.dtype(dtype))
             matrix = np.ascontiguousarray(matrix, dtype=dtype)
@@ -241,8 +242,10 @@ class Schema:
         if not self._bounded.any():
             return
         inside = matrix if self._bounded.all() else matrix[:, self._bounded]
-        if inside.min() >= -_RANGE_SLACK and inside.max() <= 1 + _RANGE_SLACK:
-            return
+        with np.errstate(invalid="ignore"):
+            if inside.min() >= -_RANGE_SLACK and inside.max() <= 1 + _RANGE_SLACK:
+                return
+        table.check_finite(first_row)
         outside = ((matrix < -_RANGE_SLACK) | (matrix > 1 + _RANGE_SLACK)) & self._bounded
         row, column = (int(i) for i in np.argwhere(outside)[0])
         top = self.columns[column].scale
