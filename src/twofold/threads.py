@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import statistics
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +20,7 @@ from typing import Self
 import torch
 
 _STRETCH_STEPS = 16  # steps per measurement
+_STRETCHES = 3  # measurements whose median counts: one that an interrupt hit says nothing
 _SOONEST, _LATEST = 0.5, 16.0  # seconds between two looks at the other count, longer as it loses
 _WORTH_IT = 1.05  # the other count has to win by this much, or noise would flip the choice
 _SMALL_STEP = 3e6  # multiplications per step below which a second thread costs more than it gives
@@ -103,7 +105,8 @@ class Threads:
         self.count = self._most if pays and not self._adaptive else 1
         self._clock = _Clock()
         self._rival: int | None = None
-        self._pace = math.inf  # seconds per step with the present count, lately
+        self._paces: list[float] = []  # seconds per step in the latest stretches
+        self._pace = math.inf  # their median, with the present count
         self._wait, self._next_trial = _SOONEST, 0.0
 
     def __enter__(self) -> Self:
@@ -131,28 +134,35 @@ class Threads:
             self._look_around()
 
     def _look_around(self) -> None:
-        pace, now = self._clock.pace(), time.perf_counter()
-        # A slump with several threads calls for a look at once.
-        if now >= self._next_trial or (self.count > 1 and pace > 1.5 * self._pace):
-            self._rival = 1 if self.count > 1 else self._most
-            torch.set_num_threads(self._rival)
-        self._pace = pace
+        before, now = self._pace, time.perf_counter()
+        self._paces = [*self._paces[1 - _STRETCHES :], self._clock.pace()]
+        self._pace = statistics.median(self._paces)
         self._clock.restart()
+        # A slump with several threads calls for a look at once.
+        slump = self.count > 1 and self._pace > 1.5 * before
+        if len(self._paces) == _STRETCHES and (now >= self._next_trial or slump):
+            self._rival, self._paces = 1 if self.count > 1 else self._most, []
+            torch.set_num_threads(self._rival)
 
     def _judge(self) -> None:
-        steps, pace = self._clock.steps, self._clock.pace()
+        steps = self._clock.steps
         # Cut short where it is hopeless: a single step on a busy machine may take as long as 50.
-        hopeless = self._clock.elapsed() > self._pace * (1.2 * steps + 4)
+        hopeless = self._clock.elapsed() > self._pace * (1.2 * steps + _STRETCH_STEPS)
         if not hopeless and steps < _STRETCH_STEPS:
             return
+        self._paces.append(self._clock.pace())
+        self._clock.restart()
+        if not hopeless and len(self._paces) < _STRETCHES:
+            return
         assert self._rival is not None
-        if pace * _WORTH_IT < self._pace:
+        pace = statistics.median(self._paces)
+        if not hopeless and pace * _WORTH_IT < self._pace:
             self.count, self._pace, self._wait = self._rival, pace, _SOONEST
         else:
             self._wait = min(_LATEST, 2 * self._wait)
         torch.set_num_threads(self.count)
-        self._rival, self._next_trial = None, time.perf_counter() + self._wait
-        self._clock.restart()
+        self._rival, self._paces = None, []
+        self._next_trial = time.perf_counter() + self._wait
 
 
 class _Clock:
