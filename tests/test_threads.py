@@ -134,3 +134,15 @@ def test_load_that_comes_and_goes_is_followed(
         machine.costs = {1: 0.002, 2: 0.0012}
         machine.run(crew, 40.0)
         assert crew.count == 2
+
+
+def test_a_trial_cut_by_the_end_of_an_epoch_measures_the_count_on_trial(
+    two_granted: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch, {1: 0.002, 2: 0.0012})
+    crew = Threads(SHAPES, LIKE)
+    with crew:
+        while crew._rival is None:
+            machine.run(crew, 0.001)
+    with crew:
+        assert machine.count == crew._rival == 2

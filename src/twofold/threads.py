@@ -111,7 +111,8 @@ class Threads:
 
     def __enter__(self) -> Self:
         self._before = torch.get_num_threads()
-        torch.set_num_threads(self.count)
+        # A trial may have been cut by the end of an epoch; it goes on with the count on trial.
+        torch.set_num_threads(self._rival or self.count)
         self._clock.restart()
         return self
 
