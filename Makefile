@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench clean
+.PHONY: help demo test check bench quality clean
 
 VENV := .venv
 PYTHON ?= python3 python3.13 python3.12 python3.11 python
@@ -29,6 +29,9 @@ check: $(READY) ## formatting, lint, types and the floors that imports keep to
 
 bench: $(READY) ## time twofold against its peers, about 20 minutes (ARGS="--quick" for a trial)
 	@$(VENV)/bin/python bench/speed.py $(ARGS)
+
+quality: $(READY) ## measure how good scores and fillings are beside peers', hours (ARGS="--quick" for a trial)
+	@$(VENV)/bin/python bench/quality.py $(ARGS)
 
 clean: ## remove the environment and every cache
 	rm -rf $(VENV) .venv-bench build dist .pytest_cache .mypy_cache .ruff_cache

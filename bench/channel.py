@@ -1,4 +1,4 @@
-"""A timed process's end of the talk with speed.py: JSON lines out, one line in per epoch."""
+"""A bench process's end of the talk: JSON lines out; in comes a line per epoch or per request."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib import metadata
 from typing import Any
 
@@ -19,7 +19,7 @@ class Channel:
     """Tells what was measured, and waits for leave to do the next epoch.
 
     The clock runs from the leave to `epoch_done`, so that waiting for the other peers' turns costs
-    nothing. `settings` is what speed.py wants done.
+    nothing. `settings` is what the bench wants done.
     """
 
     def __init__(self) -> None:
@@ -50,6 +50,11 @@ class Channel:
         assert self._threads is not None
         self.send(**{"seconds": seconds, "loss": float(loss), "threads": self._threads(), **more})
         self._wait()
+
+    def requests(self) -> Iterator[dict[str, Any]]:
+        """Yield what is asked for, one after another, until nobody asks any more."""
+        for line in sys.stdin:
+            yield json.loads(line)
 
     def _wait(self) -> None:
         if not sys.stdin.readline():

@@ -1,4 +1,4 @@
-"""Timed processes: their environments, how they start, take turns, and end."""
+"""The bench's processes: their environments, how they start, take turns, and end."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _run(command: list[str]) -> None:
 
 
 class Child:
-    """One timed process. It is stopped (SIGSTOP) while it is not its turn, so it uses no core.
+    """One process. A timed one is stopped (SIGSTOP) while it is not its turn, so it uses no core.
 
     Libraries keep threads that spin or poll; without the pause, they would disturb each other.
     """
@@ -120,23 +120,27 @@ class Child:
     def epoch(self) -> dict[str, Any]:
         """Let it do one epoch, and pause it again."""
         self._signal(signal.SIGCONT)
-        assert self.process.stdin is not None
-        try:
-            self.process.stdin.write(b"epoch\n")
-            self.process.stdin.flush()
-        except OSError as error:
-            raise Failed(self._why()) from error
+        self._tell("epoch")
         result = self.answer()
         self.pause()
         return result
+
+    def ask(self, request: Mapping[str, Any], seconds: float = ANSWER_SECONDS) -> dict[str, Any]:
+        """Ask for something, and wait for the answer."""
+        self._tell(json.dumps(request))
+        return self.answer(seconds)
 
     def pause(self) -> None:
         """Stop it until its next epoch."""
         self._signal(signal.SIGSTOP)
 
+    def kill(self) -> None:
+        """Kill it and what it started; whoever waits for its answer is told."""
+        self._signal(signal.SIGKILL)
+
     def end(self) -> None:
         """End it and what it started."""
-        self._signal(signal.SIGKILL)
+        self.kill()
         self.process.wait()
         if self.process.stdin is not None:
             with contextlib.suppress(OSError):
@@ -144,6 +148,14 @@ class Child:
         if self._read >= 0:
             os.close(self._read)
             self._read = -1
+
+    def _tell(self, line: str) -> None:
+        assert self.process.stdin is not None
+        try:
+            self.process.stdin.write(line.encode() + b"\n")
+            self.process.stdin.flush()
+        except OSError as error:
+            raise Failed(self._why()) from error
 
     def _signal(self, number: int) -> None:
         with contextlib.suppress(ProcessLookupError):

@@ -1,10 +1,10 @@
-"""Put the README's tables and pictures together from the files that hold the figures.
+"""Put the tables and pictures of the README and of docs/ together from the files with the figures.
 
     twofold demo --output twofold-demo && python bench/readme.py --demo twofold-demo
-    make bench && python bench/readme.py
+    make bench && make quality && python bench/readme.py
 
-Nothing is measured here. `--check` changes nothing and fails where the README says anything else
-than the files.
+Nothing is measured here, and a table whose figures are not there stays as it is. `--check` changes
+nothing and fails where a page says anything else than the files.
 """
 
 from __future__ import annotations
@@ -13,8 +13,11 @@ import argparse
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
+import quality_table
 import table
 
 from twofold import demo_page
@@ -25,24 +28,49 @@ README = ROOT / "README.md"
 PICTURES = ROOT / "docs" / "images"
 
 
-def insert(page: str, name: str, text: str) -> str:
+# Page -> table -> the results it is made from, and what makes it.
+PAGES: dict[Path, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
+    README: {"demo": ("demo", demo_page.readme_table), "speed": ("speed", table.markdown)},
+    ROOT / "docs" / "anomaly.md": {
+        name: ("quality", quality_table.table(name))
+        for name in (
+            "detection",
+            "adbench",
+            "odds",
+            "ablation",
+            "false alarms",
+            "planted errors",
+            "large",
+            "measured on",
+        )
+    },
+    ROOT / "docs" / "imputation.md": {
+        name: ("quality", quality_table.table(name))
+        for name in ("imputation", "round trip", "measured on")
+    },
+}
+
+
+def insert(page: str, name: str, text: str, where: str = "the README") -> str:
     """Return `page` with `text` between the two markers called `name`."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before, found, rest = page.partition(begin)
     _, closed, after = rest.partition(end)
     if not found or not closed or begin in after or end in after:
-        raise SystemExit(f"the README needs {begin!r} and, below it, {end!r}, once each")
+        raise SystemExit(f"{where} needs {begin!r} and, below it, {end!r}, once each")
     return f"{before}{begin}\n{text.strip()}\n{end}{after}"
 
 
-def readme() -> str:
-    """Return what the README ought to say."""
-    page = README.read_text(encoding="utf-8")
-    for name, make in (("demo", demo_page.readme_table), ("speed", table.markdown)):
-        source = RESULTS / f"{name}.json"
-        if source.exists():
-            figures = json.loads(source.read_text(encoding="utf-8"))
-            page = insert(page, f"{name} table", make(figures))
+def filled(path: Path) -> str:
+    """Return what the page ought to say."""
+    page = path.read_text(encoding="utf-8")
+    for name, (results, make) in PAGES[path].items():
+        source = RESULTS / f"{results}.json"
+        if not source.exists():
+            continue
+        figures = json.loads(source.read_text(encoding="utf-8"))
+        if results != "quality" or quality_table.available(figures, name):
+            page = insert(page, f"{name} table", make(figures), path.name)
     return page
 
 
@@ -55,17 +83,24 @@ def take_over(folder: Path) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Regenerate the README's tables and pictures.")
+    parser = argparse.ArgumentParser(description="Regenerate the tables of README and docs.")
     parser.add_argument("--demo", type=Path, help="take the figures over from this demo's folder")
     parser.add_argument("--check", action="store_true", help="only compare")
     arguments = parser.parse_args()
     if arguments.demo:
         take_over(arguments.demo)
-    page = readme()
-    if not arguments.check:
-        README.write_text(page, encoding="utf-8")
-    elif page != README.read_text(encoding="utf-8"):
-        sys.exit("the README's tables are not those of bench/results: run python bench/readme.py")
+    different = []
+    for path in PAGES:
+        page = filled(path)
+        if not arguments.check:
+            path.write_text(page, encoding="utf-8")
+        elif page != path.read_text(encoding="utf-8"):
+            different.append(str(path.relative_to(ROOT)))
+    if different:
+        sys.exit(
+            f"tables of {', '.join(different)} are not those of bench/results: run python "
+            f"bench/readme.py"
+        )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ os.environ |= {
     "MPLBACKEND": "Agg",
     "KERAS_BACKEND": "torch",
     "KERAS_HOME": os.path.join(_SCRATCH.name, "keras"),
+    "HYPOTHESIS_STORAGE_DIRECTORY": os.path.join(_SCRATCH.name, "hypothesis"),
     "TWOFOLD_CACHE": os.path.join(_SCRATCH.name, "cache"),
 }
 

@@ -1,4 +1,4 @@
-"""The plain bottleneck hands codes on, and its density of codes is a shrunk normal one."""
+"""The plain bottleneck hands codes on, and models them by normal densities, as many as it takes."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_rounding_of_codes_that_never_vary_costs_little(value: float) -> None:
 def test_codes_farther_from_the_mean_are_less_likely() -> None:
     plain = fitted(CODES)
     ray = torch.linspace(0, 5, 20, dtype=torch.float64)[:, None]
-    scores = plain.log_prob(plain.mean + ray)
+    scores = plain.log_prob(plain.mean[0] + ray)
     assert (scores.diff() < 0).all()
 
 
@@ -82,3 +82,50 @@ def test_the_density_is_saved_with_the_weights() -> None:
     fresh.load_state_dict(fitted(CODES).state_dict())
     codes = torch.from_numpy(CODES)
     assert torch.equal(fresh.log_prob(codes), fitted(CODES).log_prob(codes))
+
+
+def clusters(n_rows: int) -> NDArray[np.float64]:
+    centers = np.array([[0.0, 0.0], [9.0, 0.0], [0.0, 9.0]])
+    return centers[RNG.integers(0, 3, n_rows)] + RNG.normal(size=(n_rows, 2))
+
+
+def test_one_cloud_of_codes_has_one_density() -> None:
+    assert len(fitted(RNG.normal(size=(400, 3))).log_weight) == 1
+
+
+def test_codes_in_clusters_have_several_densities() -> None:
+    plain, fresh = fitted(clusters(600)), torch.from_numpy(clusters(600))
+    assert len(plain.log_weight) > 1
+    # Three unit normals with equal weights: entropy log 3 + log(2 pi e).
+    entropy = np.log(3) + np.log(2 * np.pi * np.e)
+    assert float(plain.log_prob(fresh).mean()) == pytest.approx(-entropy, abs=0.2)
+
+
+def test_a_mixture_integrates_to_one() -> None:
+    plain = fitted(np.concatenate([RNG.normal(-6, 1, (300, 1)), RNG.normal(6, 2, (300, 1))]))
+    assert len(plain.log_weight) > 1
+    grid = np.linspace(-40, 40, 8001)
+    density = plain.log_prob(torch.from_numpy(grid[:, None])).exp().numpy()
+    assert np.trapezoid(density, grid) == pytest.approx(1, rel=1e-6)
+
+
+def test_drawn_codes_are_like_those_of_training() -> None:
+    codes = clusters(600)
+    drawn = fitted(codes).sample(20_000, torch.Generator().manual_seed(1)).numpy()
+    np.testing.assert_allclose(drawn.mean(0), codes.mean(0), atol=0.15)
+    np.testing.assert_allclose(np.cov(drawn.T), np.cov(codes.T), rtol=0.05, atol=0.5)
+    between = np.abs(drawn - 4.5).max(1) < 1.5  # where no training code is
+    assert between.mean() < 0.01
+
+
+def test_the_same_seed_draws_the_same_codes() -> None:
+    plain = fitted(clusters(600))
+    draws = [plain.sample(50, torch.Generator().manual_seed(3)) for _ in range(2)]
+    assert torch.equal(*draws)
+
+
+def test_a_mixture_is_saved_with_the_weights() -> None:
+    plain, fresh = fitted(clusters(600)), Plain(2).double()
+    fresh.load_state_dict(plain.state_dict())
+    codes = torch.from_numpy(clusters(50))
+    assert torch.equal(fresh.log_prob(codes), plain.log_prob(codes))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import copy
+import math
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from twofold import fused, network
 from twofold.bottleneck import Penalties, Plain
@@ -85,7 +87,7 @@ def run(step: Step, x: Tensor, n_steps: int, learning_rate: float) -> Tensor:
     for i in range(n_steps):
         batch = batches[i % len(batches)]
         buffer = step.buffer(len(batch))
-        torch.index_select(batch, 0, torch.arange(len(batch)), out=buffer)
+        torch.index_select(batch, 0, torch.arange(len(batch), device=x.device), out=buffer)
         losses.append(float(step.update(buffer, learning_rate)))
     return torch.tensor(losses, dtype=torch.float64)
 
@@ -144,9 +146,74 @@ def test_any_depth(optimizer: str, tied: bool, hidden: tuple[int, ...]) -> None:
     assert_same_run(*parts(tied=tied, hidden=hidden), PLANS[optimizer], rows())
 
 
-def test_every_activation_and_likelihood_has_its_derivation() -> None:
+def capturable(net: Network, objective: Objective, plan: Plan) -> FusedStep:
+    return FusedStep(net, objective, plan, capturable=True)
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("activation", ["identity", "selu", "gelu"])
+def test_capturable_steps_end_where_autograd_does(activation: str, tied: bool, plan: Plan) -> None:
+    assert_same_run(*parts(activation, tied), plan, rows(), make=capturable)
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
+def test_capturable_steps_in_32_bits(plan: Plan) -> None:
+    assert_same_run(*parts(dtype=torch.float32), plan, rows(torch.float32), make=capturable)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_capturable_weight_decay_is_that_of_the_plain_step(optimizer: str) -> None:
+    plan = replace(PLANS[optimizer], weight_decay=0.05)
+    assert_same_run(*parts(), plan, rows(), make=capturable)
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
+def test_capturable_bfloat16_is_bfloat16(plan: Plan) -> None:
+    plan, x = replace(plan, bfloat16=True), rows(torch.float32)
+    net, objective = parts(dtype=torch.float32)
+    twin = copy.deepcopy(net)
+    losses = run(capturable(net, objective, plan), x, 30, plan.learning_rate)
+    expected = run(FusedStep(twin, objective, plan), x, 30, plan.learning_rate)
+    torch.testing.assert_close(losses, expected, rtol=0.01, atol=1e-3)
+
+
+def _same_place(*groups: Sequence[Tensor], lr: Tensor, **settings: object) -> None:
+    """Stands for PyTorch's kernels, and requires what they do of tensors on a GPU."""
+    *lists, steps = groups if len(groups) == 6 else (*groups, ())
+    for tensors in zip(*(tensors for tensors in lists if tensors), strict=True):
+        assert len({(t.shape, t.stride(), t.dtype, t.device) for t in tensors}) == 1
+        assert tensors[0].is_contiguous()
+    for scalar in (lr, *steps):
+        assert (scalar.shape, scalar.dtype, scalar.device.type) == ((), torch.float32, "meta")
+
+
+@pytest.mark.parametrize("bfloat16", [False, True], ids=["exact", "bfloat16"])
+@pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
+@pytest.mark.parametrize("activation", network.ACTIVATIONS)
+def test_a_step_on_a_device_mixes_no_devices_and_asks_for_no_number(
+    activation: str, plan: Plan, bfloat16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kernel in ("_fused_sgd_", "_fused_adam_", "_fused_adamw_"):
+        monkeypatch.setattr(torch, kernel, _same_place)
+    net, objective = parts(activation, dtype=torch.float32)
+    # A device that is always there, whose tensors hold no numbers: to read one is an error.
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for pair in net.pairs:
+            for name, parameter in list(pair.named_parameters()):
+                setattr(pair, name, nn.Parameter(torch.empty_like(parameter, device="meta")))
+        step = capturable(net, objective, replace(plan, bfloat16=bfloat16))
+        x = step.buffer(8)
+        assert step._rate is not None
+        with torch.inference_mode():
+            loss = step._update(step._workspace(8), step._rate)
+    assert x.device == loss.device == torch.device("meta")
+    assert (loss.shape, loss.dtype) == ((), torch.float32)
+
+
+def test_every_activation_has_its_derivation_and_likelihoods_exist() -> None:
     assert fused.ACTIVATIONS.keys() == network.ACTIVATIONS.keys()
-    assert fused.RESIDUALS.keys() == LIKELIHOODS.keys()
+    assert fused.RESIDUALS.keys() <= LIKELIHOODS.keys()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
@@ -377,3 +444,117 @@ def test_the_plain_step_knows_bfloat16_too() -> None:
     fused_losses = run(FusedStep(net, objective, plan), x, 100, 0.01)
     plain_losses = run(AutogradStep(other, objective, plan), x, 100, 0.01)
     torch.testing.assert_close(fused_losses, plain_losses, rtol=0.05, atol=0.01)
+
+
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+# A GPU takes the learning rate in 32 bits, so only such rates are the same on both sides.
+GPU_PLANS = {
+    name: replace(plan, learning_rate=2.0 ** round(math.log2(plan.learning_rate)))
+    for name, plan in PLANS.items()
+}
+
+
+def on_both(
+    plan: Plan, tied: bool, dtype: torch.dtype = torch.float64
+) -> tuple[FusedStep, FusedStep]:
+    net, objective = parts(tied=tied, dtype=dtype)
+    there = copy.deepcopy(net).cuda(), copy.deepcopy(objective).cuda()
+    return FusedStep(*there, plan), FusedStep(net, objective, plan)
+
+
+def assert_close_networks(ours: Network, theirs: Network, tolerance: float) -> None:
+    for name, parameter in theirs.named_parameters():
+        assert distance(ours.get_parameter(name).cpu(), parameter) < tolerance, name
+
+
+def replays(step: FusedStep) -> list[bool]:
+    """Tell for each batch size whether its step is recorded."""
+    recordings = [work.recording for work in step._workspaces.values()]
+    return [recording is not None and recording._recorded is not None for recording in recordings]
+
+
+@on_a_gpu
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("plan", GPU_PLANS.values(), ids=list(GPU_PLANS))
+def test_a_gpu_ends_where_the_cpu_does(plan: Plan, tied: bool, dtype: torch.dtype) -> None:
+    there, here = on_both(plan, tied, dtype)
+    tolerance = {torch.float64: 1e-7, torch.float32: 1e-3}[dtype]
+    losses = run(there, rows(dtype).cuda(), 100, plan.learning_rate)
+    assert distance(losses, run(here, rows(dtype), 100, plan.learning_rate)) < tolerance
+    assert_close_networks(there.network, here.network, tolerance)
+    assert replays(there) == [True, True]
+
+
+@on_a_gpu
+def test_a_gpu_takes_a_new_rate_at_every_step() -> None:
+    there, here = on_both(GPU_PLANS["momentum"], True)
+    x = rows()[:8]
+    for number in range(20):
+        rate = 2.0 ** -(3 + number % 4)
+        assert float(there.update(x.cuda(), rate)) == pytest.approx(float(here.update(x, rate)))
+    assert_close_networks(there.network, here.network, 1e-7)
+
+
+@on_a_gpu
+@pytest.mark.parametrize("optimizer", GPU_PLANS)
+def test_a_copy_on_a_gpu_goes_on_where_the_original_does(optimizer: str) -> None:
+    plan = GPU_PLANS[optimizer]
+    step, _ = on_both(plan, True)
+    run(step, rows().cuda(), 20, plan.learning_rate)
+    twin = copy.deepcopy(step)
+    losses = run(step, rows().cuda(), 20, plan.learning_rate)
+    assert distance(run(twin, rows().cuda(), 20, plan.learning_rate), losses) < 1e-9
+    assert_close_networks(twin.network, step.network.cpu(), 1e-9)
+
+
+@on_a_gpu
+def test_a_network_moves_to_a_gpu_and_back_between_steps() -> None:
+    plan = GPU_PLANS["adam"]
+    moved, stayed = on_both(plan, True)
+    for device in ("cpu", "cuda", "cpu"):
+        moved.network.to(device)
+        run(moved, rows().to(device), 20, plan.learning_rate)
+        run(stayed, rows(), 20, plan.learning_rate)
+    assert_close_networks(moved.network, stayed.network, 1e-7)
+
+
+@on_a_gpu
+def test_weights_moved_on_a_gpu_are_the_ones_trained_on() -> None:
+    plan = GPU_PLANS["sgd"]
+    there, here = on_both(plan, True)
+    for _ in range(3):
+        run(there, rows().cuda(), 20, plan.learning_rate)
+        run(here, rows(), 20, plan.learning_rate)
+        for parameter in there.network.parameters():
+            old, parameter.data = parameter.data, parameter.data.clone()
+            old.fill_(math.nan)
+    assert_close_networks(there.network, here.network, 1e-7)
+
+
+@on_a_gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
+def test_a_recorded_step_does_not_wait_for_the_gpu() -> None:
+    plan = GPU_PLANS["adamw"]
+    step, _ = on_both(plan, True)
+    x = rows().cuda()
+    run(step, x, 20, plan.learning_rate)
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in x.split(BATCHES) * 5:
+            step.update(batch, plan.learning_rate)
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+@on_a_gpu
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_bfloat16_on_a_gpu_learns_what_float32_does(tied: bool) -> None:
+    plan = replace(GPU_PLANS["adam"], bfloat16=True)
+    step, _ = on_both(plan, tied, torch.float32)
+    _, exact = on_both(GPU_PLANS["adam"], tied, torch.float32)
+    losses = run(step, rows(torch.float32).cuda(), 200, plan.learning_rate)
+    expected = run(exact, rows(torch.float32), 200, plan.learning_rate)
+    drop = float(expected[0] - expected[-3:].mean())
+    assert float((losses[-3:] - expected[-3:]).abs().mean()) < 0.1 * drop

@@ -322,6 +322,87 @@ def test_divergence_by_the_very_last_update_is_told(held_out: bool) -> None:
         Run(plan, held_out=held_out)
 
 
+def look_every(n_steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Look at losses as on a GPU: those of several steps together."""
+    kind = training._Losses
+    monkeypatch.setattr(training, "_Losses", lambda plan, epoch, every: kind(plan, epoch, n_steps))
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 7, 50])
+def test_the_mean_loss_does_not_depend_on_how_often_it_is_looked_at(every: int) -> None:
+    losses = training._Losses(PLAN, 1, every)
+    for loss, n_rows in [(4.0, 8), (3.0, 8), (2.0, 8), (9.0, 2)]:
+        losses.add(torch.tensor(loss), n_rows)
+    assert losses.mean() == (8 * 4 + 8 * 3 + 8 * 2 + 2 * 9) / 26
+
+
+@pytest.mark.parametrize("every", [2, 50])
+def test_a_loss_may_be_written_over_by_the_next_one(every: int) -> None:
+    losses, loss = training._Losses(PLAN, 1, every), torch.zeros(())
+    for number in range(5):
+        losses.add(loss.fill_(number), 1)
+    assert losses.mean() == 2.0
+
+
+@pytest.mark.parametrize("every", [1, 2, 50])
+def test_a_mean_in_between_changes_nothing(every: int) -> None:
+    losses = training._Losses(PLAN, 1, every)
+    means = []
+    for number in range(5):
+        losses.add(torch.tensor(float(number)), 1)
+        means.append(losses.mean())
+    assert means == [0.0, 0.5, 1.0, 1.5, 2.0]
+
+
+class Unread(Tensor):
+    """A number that must not be read."""
+
+    def __float__(self) -> float:
+        raise AssertionError
+
+
+def test_losses_are_not_looked_at_before_it_is_time() -> None:
+    losses = training._Losses(PLAN, 1, 3)
+    bad = torch.tensor(math.nan)
+    losses.add(bad.as_subclass(Unread), 8)
+    losses.add(bad.as_subclass(Unread), 8)
+    with pytest.raises(DivergenceError, match="at epoch 1, step 1;"):
+        losses.add(bad, 8)
+
+
+@pytest.mark.parametrize("every", [1, 2, 3, 50])
+def test_a_late_look_names_the_very_step_that_diverged(
+    every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    look_every(every, monkeypatch)
+    spy = StepSpy(lambda number: math.nan if number >= 8 else 1.0)
+    with pytest.raises(DivergenceError, match="at epoch 2, step 3;"):
+        Run(PLAN, step=spy)
+    assert 8 <= len(spy.batches) <= min(10, 7 + every)
+
+
+@pytest.mark.parametrize("every", [2, 3, 50])
+def test_how_often_losses_are_looked_at_changes_no_history(
+    every: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = Run(held_out=True).history
+    look_every(every, monkeypatch)
+    found = Run(held_out=True).history
+    for entries in (expected.epochs, found.epochs):
+        for entry in entries:
+            del entry["seconds"]
+    assert found == expected
+
+
+def test_a_step_event_is_up_to_date_however_seldom_losses_are_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(training, "_EVENT_SECONDS", -1.0)
+    look_every(50, monkeypatch)
+    events = Run(step=StepSpy(lambda number: float(number))).events
+    assert [e.losses["loss"] for e in events if e.kind == "step"][:3] == [1.0, 1.5, 2.0]
+
+
 def test_events_come_in_order() -> None:
     kinds = [e.kind for e in Run().events if e.kind != "step"]
     assert kinds == ["start", "epoch", "epoch", "epoch", "end"]
@@ -459,3 +540,35 @@ def test_bfloat16_where_it_is_asked_for_or_pays(
     monkeypatch.setattr(training, "fast_in_bfloat16", lambda device: fast)
     plan = resolve(width=width, precision=precision, batch_size=batch_size)
     assert plan.bfloat16 is expected
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.filterwarnings("ignore:PCA with as many components")
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_a_whole_fit_on_a_gpu_goes_as_on_the_cpu(optimizer: str, tied: bool) -> None:
+    here, there = (
+        Autoencoder(
+            n_components=2,
+            optimizer=optimizer,
+            learning_rate=2.0**-7,
+            epochs=20,
+            batch_size=7,
+            patience=None,
+            tied=tied,
+            device=device,
+            random_state=0,
+        ).fit(ROWS)
+        for device in ("cpu", "cuda")
+    )
+    for ours, theirs in zip(there.history_, here.history_, strict=True):
+        assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-3)
+    np.testing.assert_allclose(there.transform(ROWS), here.transform(ROWS), rtol=0.01, atol=0.01)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+def test_divergence_on_a_gpu_names_its_step() -> None:
+    with pytest.raises(DivergenceError, match=r"^loss became .* at epoch 1, step \d+;"):
+        Autoencoder(optimizer="sgd", learning_rate=1e10, epochs=2, batch_size=4, device="cuda").fit(
+            ROWS
+        )

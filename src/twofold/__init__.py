@@ -10,12 +10,14 @@ if TYPE_CHECKING:
     from twofold.autoencoder import Autoencoder, load
     from twofold.bottleneck import Plain
     from twofold.errors import TwofoldError
+    from twofold.imputer import Imputer
 
 __version__ = "0.1.0"
-__all__ = ["Autoencoder", "Plain", "TwofoldError", "__version__", "datasets", "load"]
+__all__ = ["Autoencoder", "Imputer", "Plain", "TwofoldError", "__version__", "datasets", "load"]
 
 _HOMES = {
     "Autoencoder": "autoencoder",
+    "Imputer": "imputer",
     "load": "autoencoder",
     "Plain": "bottleneck",
     "TwofoldError": "errors",

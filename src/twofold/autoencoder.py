@@ -3,12 +3,8 @@
 from __future__ import annotations
 
 import os
-import platform
-import warnings
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from copy import deepcopy
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
@@ -21,30 +17,38 @@ from sklearn.base import (
     OutlierMixin,
     TransformerMixin,
 )
-from sklearn.utils.validation import check_is_fitted, validate_data
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor
 
-from twofold import __version__, bundle, data, fused, inference, metrics, options, training
-from twofold.errors import (
-    DataError,
-    InterruptedWarning,
-    LosesToPCAWarning,
-    ModelFileError,
+from twofold import (
+    corruption,
+    data,
+    explain,
+    fused,
+    generate,
+    inference,
+    metrics,
+    modelfile,
+    options,
+    reading,
+    rollback,
+    rows,
+    training,
 )
+from twofold.corruption import Corruption
+from twofold.errors import DataError, ModelFileError, OptionError
 from twofold.network import Network, stack_shape
 from twofold.objective import Objective
 from twofold.options import option
-from twofold.schema import Schema, Table
+from twofold.schema import Schema
+from twofold.table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Array = NDArray[Any]
 _ALPHA = 0.05  # contamination="auto": probability of flagging a normal row
-_LEAST_HELD_OUT = 19  # 1 / _ALPHA - 1: with fewer, the lowest score is already too high a threshold
 _CALIBRATION_ROWS = 100_000  # rows enough for a threshold and a comparison
-_LEAST_COMPARED = 10  # on fewer rows, who does better is chance
-_PCA_MARGIN = 1.02  # a loss to PCA within 2 % on a few held-out rows is chance
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
@@ -71,9 +75,17 @@ class Autoencoder(
     activation, code_activation : str, default="selu" and "identity"
         "identity", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid" or
         "softplus".
-    likelihood : "auto", "gaussian", "bernoulli" or mapping of column to name, default="auto"
-        How cells are modelled: "gaussian" is squared error on standardised columns, "bernoulli"
-        binary cross-entropy on values in [0, 1]. "auto" decides per column; `schema_` says how.
+    kinds : "auto", name or mapping of column to name, default="auto"
+        What columns are: "real", "count", "binary", "category", "pixel", "time", or "ignored" for
+        one that is left out. "auto" decides from their types and cells; `schema_` says how.
+    likelihood : "auto", name or mapping of column to name, default="auto"
+        How cells are modelled: "gaussian" is squared error on standardised columns, "student_t" the
+        same with heavy tails, "bernoulli" binary cross-entropy on values in [0, 1], "categorical"
+        cross-entropy over levels; "poisson" and "negative_binomial" are for counts. "auto" decides
+        per column from its kind.
+    corruption : None, "masking", "swap", "gaussian", "salt-and-pepper" or object, default=None
+        Noise on the inputs while training, whose clean cells the network has to give back; with its
+        number as "masking:0.3", or an object such as `twofold.Masking(0.3)`.
     optimizer : "adam", "adamw" or "sgd", default="adam"
     learning_rate : float or "auto", default="auto"
         Step size; with the one-cycle schedule, its peak.
@@ -124,6 +136,9 @@ class Autoencoder(
         Epochs run.
     offset_ : float
         Score below which a row is an anomaly, in nats.
+    calibration_scores_ : array
+        Scores of the held-out rows (of training rows where none were held out), in order: what
+        `anomaly_pvalue` ranks a row among.
     comparison_ : Comparison
         The network beside PCA of the same code size on the held-out rows (on training rows where
         none were held out).
@@ -159,6 +174,7 @@ class Autoencoder(
         best_epoch_: int = field(init=False)
         n_iter_: int = field(init=False)
         offset_: float = field(init=False)
+        calibration_scores_: NDArray[np.float64] = field(init=False)
         comparison_: metrics.Comparison = field(init=False)
         pca_: metrics.PCA = field(init=False)
         _objective: Objective = field(init=False)
@@ -170,7 +186,9 @@ class Autoencoder(
     tied: bool = option("tied")
     activation: str = option("activation")
     code_activation: str = option("code_activation")
+    kinds: str | Mapping[str, str] = option("kinds")
     likelihood: str | Mapping[str, str] = option("likelihood")
+    corruption: Corruption | str | None = option("corruption")  # noqa: RUF009
     optimizer: str = option("optimizer")
     learning_rate: float | str = option("learning_rate")
     momentum: float = option("momentum")
@@ -212,28 +230,32 @@ class Autoencoder(
         OptionError
             Where an option means nothing; all such options are listed.
         DataError
-            Where the rows cannot be used: text, missing or infinite cells, fewer than two rows.
+            Where the rows cannot be used: infinite cells, columns that mix numbers and text, fewer
+            than two rows, no column to learn from.
         DivergenceError
             Where the loss stops being a finite number.
         """
         options.check(self.get_params(deep=False))
         device = inference.find_device(self.device)
-        with self._all_or_nothing():
+        with rollback.all_or_nothing(self):
             table = self._read(X, reset=True)
-            rng = _random_state(self.random_state)
+            rng = generate.random_state(self.random_state)
             self._build(table, rng, device)
             x = self._matrix(table)
             if validation_data is None:
-                train, validation = self._split(x, rng)
+                train, validation = training.split(x, rng, self.validation_fraction)
             else:
                 train = torch.from_numpy(rng.permutation(len(x)))
                 validation = self._matrix(self._read(validation_data))
             plan = training.Plan.resolve(self.get_params(deep=False), len(train), x.shape[1])
-            self._step = fused.make_step(self.network_, self._objective, plan)
+            complete = not rows.has_holes(x)
+            self._step = self._make_step(plan, complete)
             history = self._train(plan, x, train, validation, on_event)
-            self._calibrate(x, train, validation, rng)
-        _warn_of_interruption(history, plan)
-        _warn_of_loss_to_pca(self.comparison_)
+            self._calibrate(table, x, train, validation, rng)
+        # Last, so that nothing is lost where warnings are turned into errors.
+        history.warn_if_interrupted(plan)
+        if not self._objective.adapts:  # else squared error is not what training lowers
+            self.comparison_.warn_if_worse()
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -245,20 +267,22 @@ class Autoencoder(
         """
         options.check(self.get_params(deep=False))
         first = not hasattr(self, "network_")
-        with self._all_or_nothing():
+        with rollback.all_or_nothing(self):
             table = self._read(X, reset=first)
-            rng = _random_state(self.random_state)
+            rng = generate.random_state(self.random_state)
             if first:
                 self._build(table, rng, inference.find_device(self.device))
             x = self._matrix(table)
             settings = {**self.get_params(deep=False), "epochs": 1, "schedule": "constant"}
             plan = training.Plan.resolve(settings, len(x), x.shape[1])
-            if getattr(self, "_step", None) is None:
-                self._step = fused.make_step(self.network_, self._objective, plan)
-            rows = torch.from_numpy(rng.permutation(len(x)))
-            history = self._train(plan, x, rows, None, None)
-            self._calibrate(x, rows, None, rng)
-        _warn_of_interruption(history, plan)
+            complete = not rows.has_holes(x)
+            step = getattr(self, "_step", None)
+            if step is None or (isinstance(step, fused.FusedStep) and not complete):
+                self._step = self._make_step(plan, complete)
+            order = torch.from_numpy(rng.permutation(len(x)))
+            history = self._train(plan, x, order, None, None)
+            self._calibrate(table, x, order, None, rng)
+        history.warn_if_interrupted(plan)
         return self
 
     def transform(self, X: Any) -> Array:
@@ -282,32 +306,29 @@ class Autoencoder(
                 f"{tuple(codes.values.shape)}."
             )
         codes.check_finite()
-        schema = self.schema_
         x_hat = self._apply(
             inference.decode,
             codes.values.astype(inference.dtype_of(codes), copy=False),
-            schema.width,
+            self.schema_.width,
         )
-        rows = schema.from_matrix(x_hat)
-        return data.give_back(rows, schema.container, schema.names, schema.row_shape, codes.index)
+        return self._rows(x_hat, index=codes.index)
 
     def reconstruct(self, X: Any) -> Any:
         """Return what the network makes of the rows of X, in their own units, shape and container.
 
-        The result holds floating-point numbers: the expected value of each cell given the code.
+        A cell is its expected value given the code, a category its most probable level. Frames keep
+        their types, so whole numbers come back rounded; arrays come back as floating-point numbers.
+        Columns that are ignored come back empty.
         """
         table = self._read(X)
-        x_hat = self._apply(inference.reconstruct, table, self.schema_.width)
-        names = table.names or self.schema_.names
-        rows = self.schema_.from_matrix(x_hat)
-        return data.give_back(rows, table.container, names, table.row_shape, table.index)
+        return self._rows(self._apply(inference.reconstruct, table, self.schema_.width), table)
 
     def score_samples(self, X: Any) -> Array:
         """Return the log-density of each row in nats, `(n_rows,)`: higher is more normal.
 
-        It is log p(row given its code) + log p(code). Real columns have a normal density around
-        the reconstruction with the spread seen in training; cells in [0, 1] have minus their
-        cross-entropy; codes have one normal density.
+        It is log p(row given its code) + log p(code), each cell under its column's likelihood with
+        the spread seen in training. A missing cell counts what its column's cells count on average,
+        so that rows with different holes compare.
         """
         return self._apply(inference.log_density, self._read(X), 0)
 
@@ -324,6 +345,99 @@ class Autoencoder(
         """Fit to X and label its rows: +1 for normal, -1 for anomalies."""
         return self.fit(X).predict(X)
 
+    def anomaly_pvalue(self, X: Any) -> NDArray[np.float64]:
+        """Return how likely a normal row is to be at least as odd as each row of X, `(n_rows,)`.
+
+        The rows are ranked among the held-out ones: flagging rows with a p-value of at most 0.01
+        flags a normal row with a probability of at most 1 % (Vovk, Gammerman and Shafer, 2005,
+        section 2), provided that the held-out rows are like those to come. With n held-out rows the
+        least p-value is 1 / (n + 1).
+        """
+        return metrics.conformal_pvalue(self.score_samples(X), self.calibration_scores_)
+
+    def explain(self, X: Any) -> explain.Explanation:
+        """Tell which columns make each row of X odd, and what was expected in their place.
+
+        Returns
+        -------
+        Explanation
+            With `observed`, `expected` and `contribution` per row and column, and `base` per row:
+            `base + contribution.sum(axis=1)` is `-score_samples(X)` to rounding.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from twofold import Autoencoder
+        >>> x = np.random.default_rng(0).normal(size=(500, 1))
+        >>> X = np.hstack([x, x, x, x])
+        >>> ae = Autoencoder(random_state=0).fit(X)
+        >>> X[7, 2] += 5
+        >>> ae.explain(X[7:8]).top(0, 1)
+        ['x2']
+        """
+        table = self._read(X)
+        return explain.explain(self.network_, self._objective, self.schema_, table)
+
+    def impute(
+        self, X: Any, n_draws: int = 1, random_state: int | np.random.RandomState | None = None
+    ) -> Any:
+        """Fill the missing cells of X by what the rest of their row lets expect.
+
+        Parameters
+        ----------
+        X : as in `fit`
+            Rows with missing cells (NaN, None, empty).
+        n_draws : int, default=1
+            With 1, cells are filled by their best values. With more, a list of so many tables comes
+            back, filled by random draws that differ as much as the cells are uncertain (multiple
+            imputation; Rubin, 1987).
+        random_state : int, RandomState or None
+            Seed of the draws.
+
+        Returns
+        -------
+        table, or list of tables
+            In the container and the types of X; cells that were there are the same, bit by bit.
+        """
+        check_is_fitted(self, "network_")
+        if n_draws < 1:
+            raise OptionError(f"n_draws={n_draws} must be a whole number of at least 1.")
+        source = data.load(X, columns=getattr(self, "feature_names_in_", None))
+        table = self._read(source)
+        generator = generate.torch_generator(generate.random_state(random_state))
+        tables = [
+            data.fill(source, table, *self._from_matrix(x, table))
+            for x in self._filled(table, n_draws, generator)
+        ]
+        return tables[0] if n_draws == 1 else tables
+
+    def sample(self, n: int, random_state: int | np.random.RandomState | None = None) -> Any:
+        """Draw `n` new rows, in the training table's units, types and container.
+
+        Codes are drawn from the density fitted to the codes of the training rows, cells from their
+        likelihoods given the code, so categories are categories and counts are whole. Pixels are
+        the means of theirs.
+        """
+        check_is_fitted(self, "network_")
+        if n < 1:
+            raise OptionError(f"n={n} rows cannot be drawn; ask for at least 1.")
+        generator = generate.torch_generator(generate.random_state(random_state))
+        return self._rows(generate.sample(self.network_, self._objective, n, generator))
+
+    def interpolate(self, a: Any, b: Any, steps: int = 10) -> Any:
+        """Return `steps` rows on the way from the row `a` to the row `b`, both ends included.
+
+        The way is straight in the space of codes; `a` and `b` are tables of one row each.
+        """
+        ends = [self.transform(a), self.transform(b)]
+        if steps < 2 or any(len(codes) != 1 for codes in ends):
+            raise OptionError(
+                f"interpolate goes from one row to another in at least 2 steps, and was given "
+                f"{len(ends[0])} and {len(ends[1])} rows and {steps} steps."
+            )
+        way = np.linspace(0, 1, steps, dtype=ends[0].dtype)[:, None]
+        return self.inverse_transform((1 - way) * ends[0] + way * ends[1])
+
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean of `score_samples(X)`; grid search raises it."""
         return float(np.mean(self.score_samples(X)))
@@ -331,7 +445,7 @@ class Autoencoder(
     def compare_pca(self, X: Any) -> metrics.Comparison:
         """Set the reconstructions of X beside those of PCA with a code of the same size."""
         table = self._read(X)
-        return self._compare(self._matrix(table).cpu().numpy())
+        return self._compare(self._matrix(table)[:].cpu().numpy())
 
     def summary(self) -> str:
         """Return the layer table: output widths, parameter counts, and who shares which matrix."""
@@ -343,11 +457,13 @@ class Autoencoder(
         from twofold import figures
 
         table = self._read(X)
-        first = Table(table.values[:n_rows], table.names, table.row_shape)
-        x_hat = self.schema_.from_matrix(
-            self._apply(inference.reconstruct, first, self.schema_.width)
-        )
-        pair = {"original": first.values, "reconstruction": self.schema_.from_matrix(x_hat)}
+        first = table.slice(slice(n_rows))
+        x = self.schema_.to_matrix(first, np.float64)
+        x_hat = self._apply(inference.reconstruct, first, self.schema_.width)
+        pair = {
+            "original": self.schema_.from_matrix(x),
+            "reconstruction": self.schema_.from_matrix(x_hat),
+        }
         shape = self.schema_.row_shape
         return figures.rows(
             {title: np.reshape(rows, (len(rows), *shape)) for title, rows in pair.items()},
@@ -372,15 +488,25 @@ class Autoencoder(
             Where the folder cannot be written, for example because the disk is full.
         """
         check_is_fitted(self, "network_")
-        tensors = {f"network.{k}": v for k, v in self.network_.state_dict().items()}
-        tensors |= {f"objective.{k}": v for k, v in self._objective.state_dict().items()}
-        tensors["pca.mean"] = torch.from_numpy(self.pca_.mean)
-        tensors["pca.components"] = torch.from_numpy(self.pca_.components)
-        bundle.write(path, tensors, self._document(), overwrite)
+        parts = modelfile.Parts(
+            options=self.get_params(deep=False),
+            schema=self.schema_,
+            feature_names=hasattr(self, "feature_names_in_"),
+            network=self.network_,
+            objective=self._objective,
+            pca=self.pca_,
+            comparison=self.comparison_,
+            offset=self.offset_,
+            calibration_scores=self.calibration_scores_,
+            history=self.history_,
+            best_epoch=self.best_epoch_,
+        )
+        modelfile.save(path, parts, overwrite)
 
     def __sklearn_tags__(self) -> sklearn.utils.Tags:
-        """Say that 32-bit input gives 32-bit output."""
+        """Say that 32-bit input gives 32-bit output, and that missing cells are welcome."""
         tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
         tags.transformer_tags.preserves_dtype = ["float64", "float32"]
         return tags
 
@@ -405,66 +531,28 @@ class Autoencoder(
         """Read any source into a table, and check it against the training table."""
         if not reset:
             check_is_fitted(self, "network_")
-        names = None if reset else getattr(self, "feature_names_in_", None)
-        source = data.load(X, columns=names)
-        container = data.container_of(source)
-        if container not in ("numpy", "torch"):
-            self._validated(source, reset, skip_check_array=True)
-            table = data.read(source)
-            if table.n_rows == 0:
-                raise DataError("The table has no rows (0 sample(s)); a minimum of 1 is required.")
-            return table
-        if container == "torch" or len(getattr(source, "shape", ())) > 2:
-            table = data.read(source)
-            checked = self._validated(table.values, reset, ensure_all_finite=False)
-            return Table(checked, None, table.row_shape, table.container)
-        if isinstance(source, np.ma.MaskedArray):
-            # A masked cell is a missing one, and not the number that lies below the mask.
-            source = np.ma.filled(source.astype(np.result_type(source, np.float32)), np.nan)
-        if isinstance(source, np.ndarray | list | tuple):
-            data.require_numbers(_array(source))
-        checked = self._validated(source, reset, ensure_all_finite=False)
-        return data.read(checked)
+        table = reading.table(self, X, reset)
+        if not reset:
+            self.schema_.require_types(table)
+        return table
 
-    def _validated(self, X: Any, reset: bool, **checks: bool) -> Any:
-        try:
-            return validate_data(self, X, reset=reset, **checks)
-        except ValueError as error:
-            raise DataError(str(error)) from error
-
-    @contextmanager
-    def _all_or_nothing(self) -> Iterator[None]:
-        """Put everything back, weights included, where the body does not come to its end."""
-        before = self.__dict__.copy()
-        modules = [before[name] for name in ("network_", "_objective") if name in before]
-        states = [deepcopy(module.state_dict()) for module in modules]
-        try:
-            yield
-        except BaseException:
-            for module, state in zip(modules, states, strict=True):
-                module.load_state_dict(state)
-            if "_step" in before:
-                before["_step"] = None  # its memory of past gradients belongs to what was undone
-            self.__dict__.clear()
-            self.__dict__.update(before)
-            raise
-
-    def _matrix(self, table: Table) -> Tensor:
-        """Return what the network sees of a whole table, in its own precision and place."""
+    def _matrix(self, table: Table) -> rows.Rows:
+        """Return what the network sees of a table, in its own precision and place."""
         parameter = next(self.network_.parameters())
-        dtype = np.float64 if parameter.dtype == torch.float64 else np.float32
-        return inference.tensor(self.schema_.to_matrix(table, dtype)).to(parameter.device)
+        return rows.encode(self.schema_, table, parameter.dtype, parameter.device)
 
     def _build(self, table: Table, rng: np.random.RandomState, device: torch.device) -> None:
         """Infer the schema, and make a network with fresh weights and its objective."""
         if table.n_rows < 2:
             raise DataError("Fitting needs at least 2 rows, and this table has n_samples = 1.")
-        table.check_finite()
-        schema = Schema.infer(table, self.likelihood)
-        hidden, n_components = stack_shape(schema.width, self.hidden_layers, self.n_components)
+        table.check_finite(missing=True)
+        schema = Schema.infer(table, self.likelihood, self.kinds)
+        hidden, n_components = stack_shape(
+            schema.width, self.hidden_layers, self.n_components, self.corruption is not None
+        )
         self.schema_ = schema
         self.history_, self.best_epoch_, self._step = [], 0, None
-        self._generator = torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
+        self._generator = generate.torch_generator(rng)
         dtype = torch.float64 if self._in_64_bit else torch.float32
         self.network_ = Network(
             schema.width,
@@ -477,29 +565,29 @@ class Autoencoder(
         ).to(device=device, dtype=dtype)
         self._objective = Objective(schema).to(device=device, dtype=dtype)
 
-    def _split(self, x: Tensor, rng: np.random.RandomState) -> tuple[Tensor, Tensor | None]:
-        """Hold out a share of the rows: the positions to train on, and the held-out rows."""
-        order = torch.from_numpy(rng.permutation(len(x)))
-        if self.validation_fraction == 0 or len(x) < 10:
-            return order, None
-        # A threshold that 5 % of normal rows fall below takes 19 others, if not a quarter of all.
-        n = max(round(self.validation_fraction * len(x)), min(_LEAST_HELD_OUT, len(x) // 4))
-        n = min(n, len(x) - 2)
-        return order[n:], x[order[:n].to(x.device)]
+    def _make_step(self, plan: training.Plan, complete: bool) -> training.Step:
+        return fused.make_step(
+            self.network_,
+            self._objective,
+            plan,
+            complete=complete,
+            corruption=corruption.resolve(self.corruption),
+            generator=self._generator,
+        )
 
     def _train(
         self,
         plan: training.Plan,
-        x: Tensor,
-        rows: Tensor,
-        validation: Tensor | None,
+        x: rows.Rows,
+        order: Tensor,
+        validation: rows.Rows | None,
         on_event: training.OnEvent | None,
     ) -> training.History:
         if on_event is None and self.verbose:
             from twofold.progress import Progress
 
             with Progress() as progress:
-                return self._train(plan, x, rows, validation, progress)
+                return self._train(plan, x, order, validation, progress)
         assert self._step is not None
         history = training.fit(
             self._step,
@@ -507,7 +595,7 @@ class Autoencoder(
             self._objective,
             plan,
             x,
-            rows,
+            order,
             validation,
             self._generator,
             on_event,
@@ -519,25 +607,59 @@ class Autoencoder(
         return history
 
     def _calibrate(
-        self, x: Tensor, train: Tensor, validation: Tensor | None, rng: np.random.RandomState
+        self,
+        table: Table,
+        x: rows.Rows,
+        train: Tensor,
+        validation: rows.Rows | None,
+        rng: np.random.RandomState,
     ) -> None:
         """Fit what scores need after training, set the offset, and compare with PCA."""
-        inference.calibrate(self.network_, self._objective, x, train)
-        every = x.cpu().numpy()
-        self.pca_ = metrics.fit_pca(every, self._n_features_out, rng, rows=train.numpy())
-        sample = train[:_CALIBRATION_ROWS].to(x.device)
-        held_out = (x[sample] if validation is None else validation).cpu().numpy()
+        inference.calibrate(self.network_, self._objective, x, train, self._generator)
+        sample = train[:_CALIBRATION_ROWS]
+        if isinstance(x, Tensor):
+            matrix, used = x.cpu().numpy(), train.numpy()
+        else:
+            matrix, used = x[sample].cpu().numpy(), None
+        self.pca_ = metrics.fit_pca(matrix, self._n_features_out, rng, rows=used)
+        held = x[sample.to(x.device)] if validation is None else validation[:_CALIBRATION_ROWS]
+        held_out = held.cpu().numpy()
+        scores = self._apply(inference.log_density, held_out, 0)
+        self.calibration_scores_ = np.sort(scores.astype(np.float64))
         if self.contamination == "auto":
-            scores = self._apply(inference.log_density, held_out, 0)
             self.offset_ = metrics.conformal_offset(scores, _ALPHA)
         else:
-            scores = self._apply(inference.log_density, every, 0)
+            scores = self._apply(inference.log_density, table, 0)
             self.offset_ = float(np.percentile(scores, 100 * float(self.contamination)))
-        self.comparison_ = self._compare(held_out[:_CALIBRATION_ROWS])
+        self.comparison_ = self._compare(held_out)
 
     def _compare(self, x: Array) -> metrics.Comparison:
         x_hat = self._apply(inference.reconstruct, x, x.shape[1])
         return metrics.compare(x, x_hat, self.pca_)
+
+    def _rows(self, x: Array, like: Table | None = None, index: Any = None) -> Any:
+        """Turn a matrix into rows of the container of `like`, else of the training table."""
+        values, formats = self._from_matrix(x, like)
+        schema = self.schema_
+        if like is None:
+            container, names, shape = schema.container, schema.names, schema.row_shape
+        else:
+            container, names, shape = like.container, like.names or schema.names, like.row_shape
+            index = like.index
+        return data.give_back(values, container, names, shape, index, formats)
+
+    def _from_matrix(self, x: Array, like: Table | None) -> tuple[Array, Any]:
+        formats = self.schema_.formats(None if like is None else like.formats)
+        return self.schema_.from_matrix(x), formats
+
+    def _filled(self, table: Table, n_draws: int, generator: torch.Generator) -> Iterator[Array]:
+        """Give the table's matrix with its holes filled, once or by so many draws."""
+        dtype = inference.dtype_of(table)
+        for _ in range(n_draws):
+            function = generate.imputer(None if n_draws == 1 else generator)
+            yield inference.apply_to_table(
+                function, self.network_, self._objective, self.schema_, table, self.schema_.width
+            ).astype(dtype, copy=False)
 
     def _apply(self, function: inference.Function, x: Array | Table, width: int) -> Array:
         """Run a matrix or a table through `function`; the result has `width` columns, or none."""
@@ -547,90 +669,21 @@ class Autoencoder(
             )
         return inference.apply(function, self.network_, self._objective, x, width)
 
-    def _document(self) -> dict[str, Any]:
-        shape = [pair.n_out for pair in self.network_.pairs]
-        return {
-            "options": {k: bundle.plain(v) for k, v in self.get_params(deep=False).items()},
-            "schema": self.schema_.to_json(),
-            "feature_names": hasattr(self, "feature_names_in_"),
-            "network": {"hidden_layers": shape[:-1], "n_components": shape[-1]},
-            "history": self.history_,
-            "best_epoch": self.best_epoch_,
-            "calibration": {"offset": bundle.number(self.offset_)},
-            "comparison": {k: bundle.number(v) for k, v in asdict(self.comparison_).items()},
-            "versions": {
-                "twofold": __version__,
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "numpy": np.__version__,
-                "scikit-learn": sklearn.__version__,
-            },
-        }
-
     @classmethod
-    def _from_parts(cls, tensors: dict[str, Tensor], document: dict[str, Any]) -> Self:
+    def _from_parts(cls, parts: modelfile.Parts) -> Self:
         """Put a fitted estimator together from what `save` wrote."""
-        values = {**document["options"]}
-        if isinstance(values.get("hidden_layers"), list):
-            values["hidden_layers"] = tuple(values["hidden_layers"])
-        options.check(values)
-        ae = cls(**values)
-        ae.schema_ = Schema.from_json(document["schema"])
+        options.check(parts.options)
+        ae = cls(**parts.options)
+        ae.schema_, ae.network_, ae._objective = parts.schema, parts.network, parts.objective
+        ae.pca_, ae.comparison_, ae.offset_ = parts.pca, parts.comparison, parts.offset
+        ae.calibration_scores_ = parts.calibration_scores
         ae.n_features_in_ = len(ae.schema_.columns)
-        if document["feature_names"]:
+        if parts.feature_names:
             ae.feature_names_in_ = np.array(ae.schema_.names, dtype=object)
-        layout = document["network"]
-        if f"network.levels.{len(layout['hidden_layers'])}.weight" not in tensors:
-            raise ValueError("the layers in the document are not those of the weights")
-        # Built without memory, then given the tensors: a hostile layout cannot claim more of it
-        # than the file holds.
-        with torch.device("meta"):
-            ae.network_ = Network(
-                ae.schema_.width,
-                layout["hidden_layers"],
-                layout["n_components"],
-                tied=ae.tied,
-                activation=ae.activation,
-                code_activation=ae.code_activation,
-            )
-        ae.network_.load_state_dict(bundle.part(tensors, "network."), assign=True)
-        dtype = torch.float64 if ae._in_64_bit else torch.float32
-        ae.network_.to(dtype)
-        ae._objective = Objective(ae.schema_).to(dtype)
-        ae._objective.load_state_dict(bundle.part(tensors, "objective."))
-        ae.pca_ = metrics.PCA(tensors["pca.mean"].numpy(), tensors["pca.components"].numpy())
-        if ae.pca_.mean.shape + ae.pca_.components.shape[1:] != (ae.schema_.width,) * 2:
-            raise ValueError("the PCA in it belongs to another table")
-        ae.history_ = [bundle.numbers(entry) for entry in document["history"]]
-        ae.best_epoch_ = int(document["best_epoch"])
+        ae.history_, ae.best_epoch_ = parts.history, parts.best_epoch
         ae.n_iter_ = max(1, len(ae.history_))
-        ae.offset_ = float(document["calibration"]["offset"])
-        ae.comparison_ = metrics.Comparison.from_json(document["comparison"])
         ae._generator = torch.Generator().manual_seed(len(ae.history_))
         return ae
-
-
-# Warnings come last in `fit`: where they are turned into errors, the fitted model is not lost.
-def _warn_of_interruption(history: training.History, plan: training.Plan) -> None:
-    if history.ended == "interrupted":
-        warnings.warn(
-            f"Training was interrupted after {len(history.epochs)} of {plan.epochs} epochs; the "
-            f"model holds the best weights until then.",
-            InterruptedWarning,
-            stacklevel=3,
-        )
-
-
-def _warn_of_loss_to_pca(comparison: metrics.Comparison) -> None:
-    if comparison.n_rows < _LEAST_COMPARED:
-        return
-    if comparison.squared_error > _PCA_MARGIN * comparison.squared_error_pca + 1e-9:
-        warnings.warn(
-            f"PCA with as many components reconstructs these rows better ({comparison}). Try "
-            f"more epochs, another learning_rate, or wider hidden_layers.",
-            LosesToPCAWarning,
-            stacklevel=3,
-        )
 
 
 def load(path: str | os.PathLike[str]) -> Autoencoder:
@@ -646,30 +699,10 @@ def load(path: str | os.PathLike[str]) -> Autoencoder:
     ModelFileError
         Where the folder is missing, cut off, altered, or written by a newer version.
     """
-    tensors, document = bundle.read(path)
     try:
-        return Autoencoder._from_parts(tensors, document)
-    except (
-        LookupError,
-        TypeError,
-        ValueError,
-        ArithmeticError,
-        AttributeError,
-        RuntimeError,
-    ) as error:
+        return Autoencoder._from_parts(modelfile.load(path))
+    except OptionError as error:
         raise ModelFileError(
-            f"{path} does not fit together: {type(error).__name__}: {error}. It was altered; copy "
-            f"the whole folder again, or fit the model anew."
+            f"{path} does not fit together: {error} It was altered; copy the whole folder again, "
+            f"or fit the model anew."
         ) from error
-
-
-def _array(rows: Any) -> Array:
-    try:
-        return np.asarray(rows)
-    except ValueError as error:
-        raise DataError(f"These rows make no table, all of one length: {error}") from error
-
-
-def _random_state(seed: int | np.random.RandomState | None) -> np.random.RandomState:
-    # Not scikit-learn's check_random_state: for None that one draws from numpy's global state.
-    return seed if isinstance(seed, np.random.RandomState) else np.random.RandomState(seed)

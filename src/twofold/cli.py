@@ -9,6 +9,9 @@ from __future__ import annotations
 import csv
 import inspect
 import json
+import os
+import sys
+import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -19,15 +22,15 @@ from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 import typer
 from typer.core import TyperGroup
 
-from twofold import __version__
-from twofold.errors import InterruptedWarning, TwofoldError
+from twofold import __version__, modeltext
+from twofold.errors import DataError, InterruptedWarning, OptionError, TwofoldError
 from twofold.options import OPTIONS, Option, check, flag
+from twofold.texttable import counted, pairs, size
 
 if TYPE_CHECKING:
     from twofold.autoencoder import Autoencoder
 
 INTERRUPTED = 130  # what shells give a program that Ctrl-C ended: 128 + SIGINT
-_SHOWN_COLUMNS = 20
 
 
 class _Commands(TyperGroup):
@@ -65,6 +68,10 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; what the `twofold` command starts."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            # Names and cells may hold letters that the terminal's encoding does not have.
+            stream.reconfigure(errors="backslashreplace")
     app()
 
 
@@ -99,6 +106,12 @@ Output = Annotated[
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Seed; the same seed draws the same. [default: none]", show_default=False
+    ),
+]
 
 
 @app.callback()
@@ -110,6 +123,7 @@ def twofold(version: Version = False) -> None:
     - `twofold demo` trains on images and shows what comes out.
     - `twofold fit rows.csv --output model` trains on a table.
     - `twofold score model rows.csv --output scores.csv` finds the rows that do not fit in.
+    - `twofold explain model rows.csv` tells what is odd about them.
     """
 
 
@@ -146,14 +160,16 @@ def _fit(
 ) -> None:
     """Train an autoencoder on the rows of SOURCE and save it as a model.
 
-    Columns must hold numbers; --drop leaves others out. Ctrl-C stops the training and keeps the
-    best weights until then.
+    Columns may hold numbers, text, booleans and times, and cells may be missing. What a column is
+    shows in its type and its cells, unless --kinds settles it; --drop leaves columns out. Ctrl-C
+    stops the training and keeps the best weights until then.
 
     For example:
 
     - `twofold fit rows.csv --output model`
     - `twofold fit rows.csv --output model --n-components 8 --hidden-layers 64,32 --epochs 50`
     - `twofold fit 'data/*.parquet' --output model --drop id,name --untied --random-state 0`
+    - `twofold fit rows.csv --output model --kinds zip=category,visits=real,comment=ignored`
     """
     check(given)
     started = time.perf_counter()
@@ -167,17 +183,12 @@ def _fit(
     with _plain_warnings() as caught, nullcontext() if quiet else Progress() as progress:
         ae = Autoencoder(**given).fit(rows, on_event=progress)
     ae.save(output, overwrite=force)
-    typer.echo(ae.summary() + "\n")
     lines = {
-        "rows": f"{len(rows):,}; {ae.schema_}",
-        **_losses_kept(ae),
-        "variance kept": _variance_kept(ae),
-        "beside PCA": _beside_pca(ae),
-        "anomalies": f"score below {ae.offset_:.6g}",
+        **modeltext.fitted(ae, len(rows)),
         "time": f"{time.perf_counter() - started:.1f} s",
-        "model": f"{output} ({_size(_bytes_in(output))})",
+        "model": f"{output} ({size(_bytes_in(output))})",
     }
-    typer.echo(_pairs(lines))
+    typer.echo("\n\n".join([ae.summary(), *modeltext.remarks(ae), pairs(lines)]))
     if any(warning.category is InterruptedWarning for warning in caught):
         typer.echo("Training was interrupted; the model was saved all the same.", err=True)
         raise typer.Exit(INTERRUPTED)
@@ -238,6 +249,7 @@ def _annotation(name: str) -> Any:
 
 def _metavar(entry: Option) -> str:
     words = {"int": "N", "float": "X", "widths": "N,N", "seed": "N", "none": "none"}
+    words["names"] = "NAME|COLUMN=NAME"
     parts = [] if _choices_in_help(entry) else list(entry.choices)
     return "|".join(parts + [words[kind] for kind in entry.kinds if kind in words]) or "NAME"
 
@@ -311,9 +323,7 @@ def decode(
     """
     from twofold import data
 
-    ae = _open(model, output, force)
-    # Rows come as one array, whatever the model was trained on: the file's suffix decides here.
-    ae.schema_ = ae.schema_.with_container("numpy")
+    ae = _for_files(_open(model, output, force))
     rows = ae.inverse_transform(data.load(codes, columns=list(ae.get_feature_names_out())))
     _save(rows, ae.schema_.names, output, force)
     _report(f"{len(rows):,} rows", output)
@@ -335,11 +345,15 @@ def reconstruct(model: Model, source: Source, output: Output, force: Force = Fal
 
 
 @app.command()
-def score(model: Model, source: Source, output: Output, force: Force = False) -> None:
+def score(
+    model: Model, source: Source, output: Output, force: Force = False, quiet: Quiet = False
+) -> None:
     """Write how normal every row is, and which rows are anomalies.
 
-    The columns are row (counted from 0), score (log-density in nats: higher is more normal) and
-    label (1 for normal rows, -1 for anomalies).
+    The columns are row (counted from 0), score (log-density in nats: higher is more normal),
+    p_value (how likely a normal row is to be at least as odd), label (1 for normal rows, -1 for
+    anomalies) and columns (for anomalies, up to three columns that make them odd, the first one
+    most). An .npy file holds numbers only, and lacks the last.
 
     For example:
 
@@ -349,19 +363,171 @@ def score(model: Model, source: Source, output: Output, force: Force = False) ->
     import pyarrow
 
     from twofold import data
+    from twofold.reasons import Scored
 
     ae = _open(model, output, force)
     with _plain_warnings():
-        scores = ae.score_samples(source)
-    labels = np.where(scores - ae.offset_ < 0, -1, 1)
-    table = {"row": np.arange(len(scores)), "score": scores, "label": labels}
-    data.write(pyarrow.table(table), output, force)
-    anomalies = int((labels < 0).sum())
-    verb = "is an anomaly" if anomalies == 1 else "are anomalies"
+        scored = Scored(ae, _load(ae, source))
+        reasons = scored.reasons(_teller(quiet))
+    n_rows, n_odd = len(scored.scores), len(scored.anomalies)
+    columns = {
+        "row": np.arange(n_rows),
+        "score": scored.scores,
+        "p_value": scored.p_values,
+        "label": scored.labels,
+    }
+    if output.suffix.lower() != ".npy":
+        columns["columns"] = pyarrow.array(reasons, pyarrow.string())
+    data.write(pyarrow.table(columns), output, force)
+    verb = "is an anomaly" if n_odd == 1 else "are anomalies"
     typer.echo(
-        f"{anomalies:,} of {len(scores):,} rows {verb} (score below {ae.offset_:.6g}); the scores "
+        f"{n_odd:,} of {counted(n_rows, 'row')} {verb} (score below {ae.offset_:.6g}); the scores "
         f"are in {output}"
     )
+    if n_odd:
+        typer.echo("\n" + scored.table(reasons))
+
+
+@app.command()
+def explain(
+    model: Model,
+    source: Source,
+    top: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N", help="How many of the oddest rows. [default: 10]", show_default=False
+        ),
+    ] = None,
+    row: Annotated[
+        int | None, typer.Option(metavar="N", help="This row instead, counted from 0.")
+    ] = None,
+    columns: Annotated[
+        int, typer.Option(metavar="N", help="How many columns to show for each row.")
+    ] = 3,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="Where all columns of these rows go: .csv or .parquet.",
+        ),
+    ] = None,
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Tell which columns make rows odd, and what was expected in their place.
+
+    Contributions are nats by which a cell lowers the row's score; those of all columns add up to
+    what tells the row's score from the score of the row that was expected. The file has the columns
+    row, column, observed, expected and contribution.
+
+    For example:
+
+    - `twofold explain model rows.csv`
+    - `twofold explain model rows.csv --row 17 --columns 10`
+    - `twofold explain model rows.csv --top 100 --output reasons.csv`
+    """
+    import numpy as np
+
+    from twofold import data
+    from twofold.reasons import Report, Scored
+
+    if top is not None and row is not None:
+        raise OptionError("--top and --row exclude each other; give one of them.")
+    n_top = 10 if top is None else top
+    for name, n in {"top": n_top, "columns": columns}.items():
+        if n < 1:
+            raise OptionError(f"--{name} must be a whole number of at least 1; got {n}.")
+    if output is not None and output.suffix.lower() == ".npy":
+        raise DataError(f"{output} could not hold the columns' names. Write .csv or .parquet.")
+    ae = _open(model, output, force)
+    report = Report(ae, columns)
+    with _plain_warnings():
+        scored = Scored(ae, _load(ae, source))
+        n_rows = len(scored.scores)
+        if row is not None and not 0 <= row < n_rows:
+            raise OptionError(
+                f"There is no row {row}: {source} has {counted(n_rows, 'row')}, counted from 0."
+            )
+        chosen = scored.oddest(n_top) if row is None else np.array([row])
+        for part in scored.explained(chosen, _teller(quiet)):
+            report.show(part)
+            if output is not None:
+                report.keep(part)
+    if output is not None:
+        data.write(report.arrow(), output, force)
+    which = f"Row {row}" if row is not None else f"{len(chosen):,} oddest"
+    typer.echo(
+        f"{which} of {counted(n_rows, 'row')}; a score below {ae.offset_:.6g} is an anomaly. "
+        f"Contributions are in nats.\n"
+    )
+    typer.echo(report.table(scored))
+    if output is not None:
+        typer.echo()
+        _report("all columns of these rows", output)
+
+
+@app.command()
+def impute(
+    model: Model,
+    source: Source,
+    output: Output,
+    n_draws: Annotated[
+        int,
+        typer.Option(
+            metavar="N",
+            help="With more than 1, so many files with random fillings, numbered -1, -2, ...",
+        ),
+    ] = 1,
+    random_state: Seed = None,
+    force: Force = False,
+) -> None:
+    """Fill missing cells by what the rest of their row lets expect, and write the rows.
+
+    Other cells stay as they are. Several draws differ as much as the cells are uncertain, so that
+    what is computed from each tells how far to trust it.
+
+    For example:
+
+    - `twofold impute model rows.csv --output complete.csv`
+    - `twofold impute model rows.csv --output complete.csv --n-draws 5 --random-state 0`
+    """
+    check({"random_state": random_state})
+    outputs = [output]
+    if n_draws != 1 and output.suffix:
+        outputs = [output.with_stem(f"{output.stem}-{i + 1}") for i in range(n_draws)]
+    ae = _open(model, outputs, force)
+    with _plain_warnings():
+        rows = _load(ae, source)
+        drawn = ae.impute(rows, n_draws, random_state)
+    tables = [drawn] if n_draws == 1 else drawn
+    holes, left = _missing(rows), _missing(tables[0])
+    _save_all(tables, ae.schema_.names, outputs, force)
+    what = f"{counted(len(rows), 'row')}, {counted(holes - left, 'missing cell')} filled"
+    for path in outputs:
+        _report(what + f", {left:,} left in ignored columns" * (left > 0), path)
+
+
+@app.command()
+def sample(
+    model: Model,
+    rows: Annotated[int, typer.Option(metavar="N", help="How many rows.")],
+    output: Output,
+    random_state: Seed = None,
+    force: Force = False,
+) -> None:
+    """Draw new rows that look like the training rows.
+
+    For example:
+
+    - `twofold sample model --rows 100 --output new.csv --random-state 0`
+    """
+    check({"random_state": random_state})
+    ae = _for_files(_open(model, output, force))
+    drawn = ae.sample(rows, random_state)
+    _save(drawn, ae.schema_.names, output, force)
+    _report(counted(rows, "new row"), output)
 
 
 @app.command()
@@ -387,14 +553,14 @@ def info(
         return
     ae = load(model)
     parts = {
-        "Options that differ from the defaults": _options_table(document["options"]),
-        f"Columns ({ae.schema_})": _columns_table(ae),
+        "Options that differ from the defaults": modeltext.changed_options(document["options"]),
+        f"Columns ({ae.schema_})": modeltext.columns(ae),
         "Layers": ae.summary(),
-        "Training": _training_table(ae),
-        "File": _pairs(
+        "Training": modeltext.training(ae),
+        "File": pairs(
             {
                 "folder": str(model),
-                **{file.name: _size(file.stat().st_size) for file in sorted(model.iterdir())},
+                **{file.name: size(file.stat().st_size) for file in sorted(model.iterdir())},
                 "made with": ", ".join(f"{k} {v}" for k, v in document["versions"].items()),
             }
         ),
@@ -402,66 +568,61 @@ def info(
     typer.echo("\n\n".join(f"{title}\n\n{text}" for title, text in parts.items()))
 
 
-def _options_table(values: Mapping[str, Any]) -> str:
-    changed = []
-    for name, value in values.items():
-        default = OPTIONS[name].default
-        if value != default:
-            changed.append((name, _plain(value), f"default {_plain(default)}"))
-    return _table(None, changed) if changed else "none"
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ",".join(map(str, value)) or "no hidden layer"
-    if isinstance(value, Mapping):
-        return ",".join(f"{name}={word}" for name, word in value.items())
-    return "none" if value is None else str(value)
-
-
-def _columns_table(ae: Autoencoder) -> str:
-    columns = ae.schema_.columns
-    rows = [
-        (
-            c.name,
-            c.kind,
-            c.likelihood,
-            f"{c.center:.6g}",
-            "constant" if c.constant else f"{c.scale:.6g}",
-        )
-        for c in columns[:_SHOWN_COLUMNS]
-    ]
-    text = _table(("column", "kind", "likelihood", "center", "scale"), rows, right=(3, 4))
-    if len(columns) > _SHOWN_COLUMNS:
-        text += f"\nand {len(columns) - _SHOWN_COLUMNS:,} more"
-    constant = ae.schema_.constant_columns()
-    if constant:
-        more = f" and {len(constant) - _SHOWN_COLUMNS:,} more"
-        text += f"\n\nconstant in training: {', '.join(constant[:_SHOWN_COLUMNS])}"
-        text += more if len(constant) > _SHOWN_COLUMNS else ""
-    return text
-
-
-def _training_table(ae: Autoencoder) -> str:
-    lines = {"epochs": f"{len(ae.history_):,} run"}
-    if ae.best_epoch_:
-        lines["best"] = f"epoch {ae.best_epoch_:,}: {_losses(ae.history_[ae.best_epoch_ - 1])}"
-    if ae.history_:
-        last = ae.history_[-1]
-        lines["last"] = f"epoch {last['epoch']:,}: {_losses(last)}"
-        lines["time"] = f"{last['seconds']:.1f} s"
-    lines["variance kept"] = _variance_kept(ae)
-    lines["anomalies"] = f"score below {ae.offset_:.6g}"
-    return _pairs(lines)
-
-
-def _open(model: Path, output: Path, force: bool) -> Autoencoder:
-    """Read the model, once it is clear that the output can be written."""
+def _open(model: Path, outputs: Path | Sequence[Path] | None, force: bool) -> Autoencoder:
+    """Read the model, once it is clear that the outputs can be written."""
     from twofold import data
     from twofold.autoencoder import load
 
-    data.require_free_output(output, force)
+    for output in [outputs] if isinstance(outputs, Path) else outputs or ():
+        data.require_free_output(output, force)
     return load(model)
+
+
+def _for_files(ae: Autoencoder) -> Autoencoder:
+    """Let rows that come from codes be Arrow tables with their columns' types, or else arrays."""
+    typed = ae.schema_.formats() is not None
+    ae.schema_ = ae.schema_.with_container("arrow" if typed else "numpy")
+    return ae
+
+
+def _load(ae: Autoencoder, source: str) -> Any:
+    """Read the model's columns of a source, once for all that is done with its rows."""
+    from twofold import data
+
+    return data.load(source, columns=getattr(ae, "feature_names_in_", None))
+
+
+def _teller(quiet: bool) -> Callable[[str], None] | None:
+    return None if quiet else lambda text: typer.echo(text, err=True)
+
+
+def _missing(rows: Any) -> int:
+    """Count the missing cells of an array or an Arrow table."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    if isinstance(rows, np.ndarray):
+        return int(np.isnan(rows).sum())
+    return sum(pc.sum(pc.is_null(c, nan_is_null=True)).as_py() or 0 for c in rows.columns)
+
+
+def _save_all(
+    tables: Sequence[Any], names: Sequence[str], outputs: Sequence[Path], force: bool
+) -> None:
+    """Write every table to its file, or none of them."""
+    from twofold import data
+
+    if len(tables) == 1:
+        return _save(tables[0], names, outputs[0], force)
+    folder = outputs[0].parent
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f".{outputs[0].name}.", dir=folder) as fresh:
+        for rows, output in zip(tables, outputs, strict=True):
+            _save(rows, names, Path(fresh, output.name), force)
+        for output in outputs:
+            data.require_free_output(output, force)
+        for output in outputs:
+            os.replace(Path(fresh, output.name), output)
 
 
 def _save(rows: Any, names: Sequence[str], output: Path, force: bool) -> None:
@@ -476,7 +637,7 @@ def _save(rows: Any, names: Sequence[str], output: Path, force: bool) -> None:
 
 
 def _report(what: str, output: Path) -> None:
-    typer.echo(f"{output}: {what}, {_size(output.stat().st_size)}")
+    typer.echo(f"{output}: {what}, {size(output.stat().st_size)}")
 
 
 @contextmanager
@@ -487,83 +648,9 @@ def _plain_warnings() -> Iterator[list[warnings.WarningMessage]]:
         try:
             yield caught
         finally:
-            for warning in caught:
-                typer.echo(f"warning: {warning.message}", err=True)
-
-
-def _beside_pca(ae: Autoencoder) -> str:
-    comparison = ae.comparison_
-    better = "the network" if comparison.ratio < 1 else "PCA"
-    return (
-        f"network {_share(comparison.r2)}, PCA with as many components {_share(comparison.r2_pca)} "
-        f"on {comparison.n_rows:,} {_which_rows(ae)} rows: {better} keeps more"
-    )
-
-
-def _losses(epoch: Mapping[str, float]) -> str:
-    text = f"{epoch['loss']:.5g}"
-    if "validation_loss" in epoch:
-        text += f", {epoch['validation_loss']:.5g} on held-out rows"
-    return text
-
-
-def _losses_kept(ae: Autoencoder) -> dict[str, str]:
-    if not ae.best_epoch_:
-        return {"epochs": "none was finished"}
-    epochs = f"{len(ae.history_):,} run, the weights are those of epoch {ae.best_epoch_:,}"
-    return {"epochs": epochs, "loss": _losses(ae.history_[ae.best_epoch_ - 1])}
-
-
-def _variance_kept(ae: Autoencoder) -> str:
-    return f"{_share(ae.reconstruction_r2_)} on {_which_rows(ae)} rows"
-
-
-def _which_rows(ae: Autoencoder) -> str:
-    return "held-out" if "validation_loss" in (ae.history_ or [{}])[-1] else "training"
-
-
-def _share(r2: float) -> str:
-    return f"{100 * r2:.1f} %"
+            for text in dict.fromkeys(str(warning.message) for warning in caught):
+                typer.echo(f"warning: {text}", err=True)
 
 
 def _bytes_in(folder: Path) -> int:
     return sum(file.stat().st_size for file in folder.iterdir())
-
-
-def _size(n_bytes: float) -> str:
-    """Write a file's size.
-
-    Examples
-    --------
-    >>> _size(812), _size(35_200), _size(3_100_000)
-    ('812 bytes', '35.2 kB', '3.1 MB')
-    """
-    if n_bytes < 1000:
-        return f"{n_bytes} bytes"
-    for unit in ("kB", "MB"):
-        n_bytes /= 1000
-        if n_bytes < 999.95:
-            return f"{n_bytes:.1f} {unit}"
-    return f"{n_bytes / 1000:.1f} GB"
-
-
-def _pairs(lines: Mapping[str, str]) -> str:
-    return _table(None, list(lines.items()))
-
-
-def _table(
-    titles: Sequence[str] | None, rows: Sequence[Sequence[str]], right: Sequence[int] = ()
-) -> str:
-    """Line up cells in columns, in plain text that reads the same on a terminal and in a file."""
-    every = [*([titles] if titles else []), *rows]
-    widths = [max(len(row[i]) for row in every) for i in range(len(every[0]))]
-    lines = [
-        "  ".join(
-            cell.rjust(width) if i in right else cell.ljust(width)
-            for i, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in every
-    ]
-    if titles:
-        lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
-    return "\n".join(lines)

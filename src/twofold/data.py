@@ -11,15 +11,15 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.errors import DataError, MissingExtraError, OutputExistsError
-from twofold.schema import Table
+from twofold import arrow, frames
+from twofold.errors import DataError, OutputExistsError
+from twofold.table import Format, Table
 
 Array = NDArray[Any]
 FILE_SUFFIXES = (".csv", ".parquet", ".npy", ".npz")
@@ -237,29 +237,23 @@ def read(source: Any) -> Table:
     Takes numpy arrays and what numpy can make an array of, images `(n, height, width)`, pandas and
     polars frames, Arrow tables and torch tensors. Numbers keep their precision: 32-bit floats and
     small integers stay or become 32-bit floats (an array's bytes stay bytes), all others become
-    64-bit ones. Missing cells of a frame become NaN. An array of floats or bytes is not copied.
+    64-bit ones. An array of floats or bytes is not copied. The columns of a frame may also hold
+    text, booleans and times; `Table` tells what becomes of them, and of missing cells.
 
     Raises
     ------
     DataError
-        Where a column holds text or anything else that is no number; every such column is named.
+        Where an array holds anything but numbers, or a column of a frame cells of a type, or of a
+        mixture of types, that mean nothing; every such column is named.
     """
     container = container_of(source)
-    if container in ("numpy", "torch"):
-        array = _torch_array(source) if container == "torch" else _numpy_array(source)
-        require_numbers(array)
-        row_shape = tuple(array.shape[1:])
-        rows = array.reshape(len(array), math.prod(row_shape)) if array.ndim > 2 else array
-        return Table(_as_floats(rows), None, row_shape, container)
-    names, columns = _frame_columns(source, container)
-    if not columns:
-        raise DataError("The table has no columns (0 feature(s)); a minimum of 1 is required.")
-    dtype = _float_for(np.result_type(*(column.dtype for column in columns)))
-    values = np.empty((len(columns[0]), len(columns)), dtype)
-    for position, column in enumerate(columns):
-        values[:, position] = column
-    index = source.index if container == "pandas" else None
-    return Table(values, names, (len(names),), container, index)
+    if container not in ("numpy", "torch"):
+        return frames.read(source, container)
+    array = _torch_array(source) if container == "torch" else _numpy_array(source)
+    require_numbers(array)
+    row_shape = tuple(array.shape[1:])
+    rows = array.reshape(len(array), math.prod(row_shape)) if array.ndim > 2 else array
+    return Table(_as_floats(rows), None, row_shape, container)
 
 
 def _numpy_array(source: Any) -> Array:
@@ -274,87 +268,6 @@ def _torch_array(tensor: Any) -> Array:
     if str(tensor.dtype) == "torch.bfloat16":  # a format that numpy does not know
         tensor = tensor.float()
     return np.asarray(tensor.numpy())
-
-
-def _frame_columns(source: Any, container: str) -> tuple[tuple[str, ...], list[Array]]:
-    names = source.column_names if container == "arrow" else list(source.columns)
-    columns, mistakes = [], []
-    for position, name in enumerate(names):
-        try:
-            if container == "pandas":
-                columns.append(_numbers(*_pandas_column(source.iloc[:, position])))
-            elif container == "polars":
-                columns.append(_numbers(*_arrow_column(source[name].to_arrow())))
-            else:
-                columns.append(_numbers(*_arrow_column(source.column(position))))
-        except _NotANumber as place:
-            mistakes.append(f"Column '{name}' holds {place}")
-    if mistakes:
-        raise DataError("; ".join(mistakes) + ". " + _remedy(len(mistakes)))
-    return tuple(str(name) for name in names), columns
-
-
-def _pandas_column(series: Any) -> tuple[Array, bool]:
-    """Return the cells, NaN where a number is missing, and whether they are categories."""
-    dtype = series.dtype
-    # The nullable types need to be told what stands for a missing number.
-    if not isinstance(dtype, np.dtype) and dtype.kind in "biuf":
-        plain = getattr(dtype, "numpy_dtype", np.dtype(np.float64))
-        if not series.isna().any():
-            return np.asarray(series.to_numpy(dtype=plain)), False
-        wanted = plain if dtype.kind == "f" else np.dtype(np.float64)
-        return np.asarray(series.to_numpy(dtype=wanted, na_value=np.nan)), False
-    return np.asarray(series.to_numpy()), str(dtype) == "category"
-
-
-def _arrow_column(column: Any) -> tuple[Array, bool]:
-    """Return the cells, NaN where a number is missing, and whether they are categories."""
-    if str(column.type).startswith("dictionary"):
-        return np.array(column.to_pylist(), dtype=object), True
-    return np.asarray(column.to_numpy(zero_copy_only=False)), False
-
-
-class _NotANumber(Exception):
-    """A cell that is no number; its text goes after "Column 'name' holds"."""
-
-    def __init__(self, row: int, cell: Any, is_category: bool = False) -> None:
-        if isinstance(cell, np.generic):
-            cell = str(cell) if cell.dtype.kind in "mM" else cell.item()
-        super().__init__(f"{'the category ' if is_category else ''}{cell!r} in row {row}")
-
-
-def _numbers(column: Array, is_category: bool) -> Array:
-    """Return the column as numbers, or raise _NotANumber at its first cell that is none."""
-    if column.dtype.kind in "biuf" and not is_category:
-        return column.view(np.uint8) if column.dtype.kind == "b" else column
-    numbers = np.full(len(column), np.nan)
-    text: _NotANumber | None = None
-    for row, cell in enumerate(column):
-        if _is_missing(cell):
-            continue
-        if is_category:
-            raise _NotANumber(row, cell, is_category=True)
-        if isinstance(cell, str | bytes):
-            # A column of text with numbers in it is told by the cell that makes it text.
-            if not _is_number(cell):
-                raise _NotANumber(row, cell)
-            text = text or _NotANumber(row, cell)
-            continue
-        if isinstance(cell, np.datetime64 | np.timedelta64):
-            raise _NotANumber(row, cell)
-        try:
-            numbers[row] = float(cell)
-        except (TypeError, ValueError):
-            raise _NotANumber(row, cell) from None
-    if text is not None:
-        raise text
-    return numbers
-
-
-def _is_missing(cell: Any) -> bool:
-    # pandas.NA is told by its type's name, for pandas may not be installed.
-    nan = isinstance(cell, float) and math.isnan(cell)
-    return cell is None or nan or type(cell).__name__ == "NAType"
 
 
 def _is_number(text: str | bytes) -> bool:
@@ -373,12 +286,10 @@ def require_numbers(array: Array) -> None:
         if isinstance(cell, str | bytes) and not _is_number(cell):
             column = place[1] if len(place) > 1 else 0
             row = place[0] if place else 0
-            raise DataError(f"Column {column} holds {cell!r} in row {row}. {_remedy(1)}")
-
-
-def _remedy(n_columns: int) -> str:
-    which, it = ("this column", "it") if n_columns == 1 else ("these columns", "them")
-    return f"Columns must hold numbers: drop {which}, or turn {it} into numbers first."
+            raise DataError(
+                f"Column {column} holds {cell!r} in row {row}. Arrays must hold numbers: drop this "
+                f"column, turn it into numbers, or pass a data frame, whose columns may hold text."
+            )
 
 
 def _float_for(dtype: np.dtype[Any]) -> np.dtype[Any]:
@@ -401,14 +312,26 @@ def _as_floats(array: Array) -> Array:
 
 
 def give_back(
-    values: Array, container: str, names: Sequence[str], row_shape: Sequence[int], index: Any = None
+    values: Array,
+    container: str,
+    names: Sequence[str],
+    row_shape: Sequence[int],
+    index: Any = None,
+    formats: Sequence[Format] | None = None,
 ) -> Any:
-    """Return rows `(n_rows, n_columns)` in the container that the caller's rows came in."""
+    """Return rows `(n_rows, n_columns)` in the container that the caller's rows came in.
+
+    With `formats`, each column of a frame has its own type again: text is looked up among the
+    levels, whole numbers and times are rounded, and NaN is a missing cell. Without, all are floats.
+    """
+    if container in ("pandas", "polars", "arrow") and formats is not None:
+        return frames.give_back(values, container, names, index, formats)
     if container == "pandas":
-        return _extra("pandas").DataFrame(values, columns=list(names), index=index, copy=False)
+        frame = frames.extra("pandas").DataFrame
+        return frame(values, columns=list(names), index=index, copy=False)
     if container == "polars":
         # Said outright, since polars reads a square array column by column.
-        return _extra("polars").DataFrame(values, schema=list(names), orient="row")
+        return frames.extra("polars").DataFrame(values, schema=list(names), orient="row")
     if container == "arrow":
         return to_arrow(values, names)
     shaped = values.reshape(len(values), *row_shape)
@@ -419,23 +342,46 @@ def give_back(
     return shaped
 
 
-def _extra(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        raise MissingExtraError(
-            f"This model gives back {name} frames, and {name} is not installed. Install "
-            f"'twofold[{name}]'."
-        ) from error
+def to_arrow(values: Array, names: Sequence[str], formats: Sequence[Format] | None = None) -> Any:
+    """Return an Arrow table of the columns of `values`, `(n_rows, n_columns)`.
+
+    The formats may be those of any container.
+    """
+    return frames.to_arrow(values, names, formats)
 
 
-def to_arrow(values: Array, names: Sequence[str]) -> Any:
-    """Return an Arrow table of the columns of `values`, `(n_rows, n_columns)`."""
-    import pyarrow
+def fill(source: Any, table: Table, filled: Array, formats: Sequence[Format] | None = None) -> Any:
+    """Return a copy of the caller's rows in which missing cells, and only these, are replaced.
 
-    # From lists and not from a mapping, which would lose columns of the same name.
-    columns = [pyarrow.array(values[:, position]) for position in range(values.shape[1])]
-    return pyarrow.Table.from_arrays(columns, names=list(names))
+    Parameters
+    ----------
+    source : any
+        The rows as they came, in memory; they are left alone.
+    table : Table
+        What `read` made of them.
+    filled : ndarray of shape (n_rows, n_columns)
+        Cells in the table's units; those that are NaN here too stay missing.
+    formats : sequence of Format, optional
+        Says what the positions of text in `filled` are counted by, where its levels are others than
+        the table's: the training table's, say.
+    """
+    if table.container not in ("numpy", "torch"):
+        return frames.fill(source, table, filled, formats)
+    holes = np.isnan(table.values) & ~np.isnan(filled)
+    if table.container == "torch":
+        import torch
+
+        tensor = source.detach().clone()
+        at = torch.from_numpy(holes).reshape(tensor.shape).to(tensor.device)
+        tensor[at] = torch.from_numpy(filled[holes]).to(tensor)
+        return tensor
+    # Lists may come as objects; whoever passes an array has chosen its type.
+    chosen = isinstance(source, np.ndarray) and source.dtype.kind not in "US"
+    array: Array = np.array(source if chosen else _as_floats(np.asarray(source)))
+    cells = filled[holes]
+    # A masked array has holes even where its numbers are whole.
+    array[holes.reshape(array.shape)] = np.rint(cells) if array.dtype.kind in "iu" else cells
+    return array
 
 
 def row_chunks(n_rows: int, width: int) -> Iterator[slice]:
@@ -488,14 +434,16 @@ def require_writable(path: str | os.PathLike[str]) -> None:
 def write(table: Any, path: str | os.PathLike[str], force: bool = False) -> None:
     """Write an Arrow table as CSV, Parquet or `.npy` by suffix, whole or not at all.
 
-    As `.npy`, an array is written as it is, and a table as one array of its columns.
+    As `.npy`, an array is written as it is, and a table as one array of its columns. CSV has no
+    types: categories are written as their cells, durations as seconds.
 
     Raises
     ------
     OutputExistsError
         Where the file exists and `force` is false.
     DataError
-        Where it cannot be written, for example because the disk is full.
+        Where it cannot be written, for example because the disk is full, or because a table for
+        `.npy` holds more than numbers.
     """
     path = require_free_output(path, force)
     try:
@@ -519,7 +467,9 @@ def _write_to(table: Any, file: Any, suffix: str) -> None:
     if suffix == ".csv":
         import pyarrow.csv
 
-        pyarrow.csv.write_csv(table, file)
+        columns = [_for_csv(column) for column in table.columns]
+        plain = pyarrow.Table.from_arrays(columns, names=table.column_names)
+        pyarrow.csv.write_csv(plain, file)
     elif suffix == ".parquet":
         import pyarrow.parquet
 
@@ -527,4 +477,44 @@ def _write_to(table: Any, file: Any, suffix: str) -> None:
     elif isinstance(table, np.ndarray):
         np.save(file, table)
     else:
-        np.save(file, np.column_stack([column.to_numpy() for column in table.columns]))
+        np.save(file, _one_array(table))
+
+
+def _for_csv(column: Any) -> Any:
+    """Return an Arrow column as one of a type that can be written, and read again as the same."""
+    import pyarrow
+
+    kind = column.type
+    if pyarrow.types.is_dictionary(kind):
+        return _for_csv(column.cast(kind.value_type))
+    if str(kind) == "string_view":
+        return column.cast(pyarrow.large_string())
+    if pyarrow.types.is_duration(kind):
+        return pyarrow.array(arrow.read(column)[0], from_pandas=True)
+    if pyarrow.types.is_time(kind):
+        try:
+            # Times of day with a fraction are no times to the reader.
+            return column.cast(pyarrow.time32("s"))
+        except pyarrow.ArrowInvalid:
+            return column
+    return column
+
+
+def _one_array(table: Any) -> Array:
+    import pyarrow
+
+    kinds = pyarrow.types
+    columns, others = [], []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if kinds.is_boolean(column.type) or kinds.is_null(column.type):
+            columns.append(arrow.read(column)[0])
+        elif kinds.is_integer(column.type) or kinds.is_floating(column.type):
+            columns.append(np.asarray(column))
+        else:
+            others.append(name)
+    if others:
+        raise DataError(
+            f"An .npy file holds numbers only, and these columns hold something else: "
+            f"{_listed(others)}. Write .csv or .parquet."
+        )
+    return np.column_stack(columns)

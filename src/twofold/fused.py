@@ -23,6 +23,9 @@ it is **one product over twice the batch**. Every number above is therefore comp
 is needed, in one half of an H or a V, and with plain gradient descent the product is added to the
 matrix as it is made: no gradient is ever stored. An untied pair multiplies the halves one by one.
 Gradients of biases are the column sums of d(h_i) and d(g_i).
+
+On a GPU the launch of these kernels costs more than most of them. There the gradients are stored,
+so that one kernel updates all parameters, and the step is recorded and replayed (`graphs`).
 """
 
 from __future__ import annotations
@@ -38,6 +41,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twofold.bottleneck import Plain
+from twofold.corruption import Corruption
+from twofold.graphs import Recording, can_record
 from twofold.network import DensePair, Network
 from twofold.objective import Objective
 from twofold.training import AutogradStep, Plan, Step
@@ -60,11 +65,22 @@ def supports(network: Network, objective: Objective) -> bool:
     )
 
 
-def make_step(network: Network, objective: Objective, plan: Plan) -> Step:
-    """Return the fused step where it applies, else the plain one."""
-    if supports(network, objective):
+def make_step(
+    network: Network,
+    objective: Objective,
+    plan: Plan,
+    *,
+    complete: bool = True,
+    corruption: Corruption | None = None,
+    generator: torch.Generator | None = None,
+) -> Step:
+    """Return the fused step where it applies, else the plain one.
+
+    It applies to `complete` rows, which have no holes, that are not to be corrupted.
+    """
+    if complete and corruption is None and supports(network, objective):
         return FusedStep(network, objective, plan)
-    return AutogradStep(network, objective, plan)
+    return AutogradStep(network, objective, plan, corruption, generator)
 
 
 class FusedStep:
@@ -78,16 +94,30 @@ class FusedStep:
         Gaussian and Bernoulli columns, in any mixture.
     plan : Plan
         Names the optimizer and its settings.
+    capturable : bool
+        Compute as a step on a GPU always does: with the learning rate in a tensor, so that a
+        recorded step takes a new one.
+
+    Notes
+    -----
+    On a GPU, 32-bit products keep their 24 binary digits unless the program says otherwise. TF32
+    would drop 13 of them for speed, but PyTorch switches it on for the whole process
+    (`torch.backends.cuda.matmul`), which is not for a step to do; `plan.bfloat16` is the fast mode.
     """
 
-    def __init__(self, network: Network, objective: Objective, plan: Plan) -> None:
+    def __init__(
+        self, network: Network, objective: Objective, plan: Plan, *, capturable: bool = False
+    ) -> None:
         self.network, self.objective = network, objective
+        self._capturable = capturable
         pairs = network.pairs
         matrices = [m for p in pairs for m in (p.weight, p.decoder_weight) if m is not None]
         biases = [p.encoder_bias for p in pairs] + [p.decoder_bias for p in reversed(pairs)]
-        self._rule = _Rule(plan, matrices, biases)
+        self._updates = _Updates(plan, matrices, biases)
         self._low = torch.bfloat16 if plan.bfloat16 else None
-        self._workspaces: dict[tuple[Any, ...], _Workspace] = {}
+        self._place: tuple[torch.dtype, torch.device] | None = None  # of the parameters
+        self._rate: Tensor | None = None  # in the capturable mode
+        self._workspaces: dict[int, _Workspace] = {}
 
     def buffer(self, n_rows: int) -> Tensor:
         """Return where the caller puts the next batch, `(n_rows, width)`."""
@@ -99,9 +129,14 @@ class FusedStep:
         if x.data_ptr() != work.x.data_ptr():
             work.x.copy_(x)
         with torch.inference_mode():
-            return self._update(work, learning_rate)
+            if self._rate is None:
+                return self._update(work, learning_rate)
+            rate = self._rate.fill_(learning_rate)
+            if work.recording is None:
+                return self._update(work, rate)
+            return work.recording.run(lambda: self._update(work, rate), self._updates.parameters)
 
-    def _update(self, work: _Workspace, learning_rate: float) -> Tensor:
+    def _update(self, work: _Workspace, learning_rate: float | Tensor) -> Tensor:
         for rounded, exact in work.roundings:
             rounded.copy_(exact)
         for layer in work.layers:
@@ -115,25 +150,36 @@ class FusedStep:
             below.activation.backward(below.delta, below.saved)
 
         # Not before: until here the deltas needed the matrices as they were.
-        self._rule.apply(work, learning_rate)
+        self._updates.apply(work, learning_rate)
         return loss
 
     def _workspace(self, n_rows: int) -> _Workspace:
-        weight = self._rule.parameters[0]
-        key = (n_rows, weight.dtype, weight.device)
-        work = self._workspaces.get(key)
+        weight = self._updates.parameters[0]
+        place = weight.dtype, weight.device
+        if place != self._place:
+            self._settle(*place)
+        work = self._workspaces.get(n_rows)
         if work is None:
             # Two sizes take turns: full batches, and what is left at the end of an epoch.
             if len(self._workspaces) == 2:
                 self._workspaces.clear()
             work = _Workspace(self.network, self.objective, n_rows, self._low)
-            self._workspaces[key] = work
-            self._rule.follow_parameters()
+            self._workspaces[n_rows] = work
         return work
+
+    def _settle(self, dtype: torch.dtype, device: torch.device) -> None:
+        """Be where the parameters are, and forget whatever was elsewhere."""
+        self._workspaces.clear()
+        capturable = self._capturable or can_record(device)
+        # On a GPU, PyTorch's kernels read a rate of 32 bits whatever the parameters have.
+        rate = torch.float64 if device.type == "cpu" else torch.float32
+        self._rate = torch.zeros((), dtype=rate, device=device) if capturable else None
+        self._updates.follow_parameters(with_gradients=capturable)
+        self._place = dtype, device
 
     def __getstate__(self) -> dict[str, Any]:
         # Copied or pickled one by one, views would no longer share memory: they are made anew.
-        return {**self.__dict__, "_workspaces": {}}
+        return {**self.__dict__, "_workspaces": {}, "_rate": None, "_place": None}
 
 
 @dataclass(slots=True)
@@ -183,6 +229,8 @@ class _Workspace:
         And the sum over the rows of `delta` the bias's.
     roundings : list of (rounded, exact)
         What a step in less precision copies before it starts.
+    recording : Recording or None
+        The step on this memory, where it can be recorded.
     """
 
     def __init__(
@@ -236,8 +284,11 @@ class _Workspace:
         if low is not None:
             self.x, self._theta = (pairs[0].weight.data.new_empty(n, network.width) for _ in "xt")
             self.roundings.append((v[0][:n], self.x))
-        self._groups = [_Group(name, at, self.x, self._theta) for name, at in objective.groups]
-        self._scale = self.x.new_tensor(1 / self.x.numel())
+        self._groups = [
+            _Group(name, at, self.x, self._theta, objective) for name, at in objective.groups
+        ]
+        self._scale = self.x.new_full((), 1 / self.x.numel())
+        self.recording = Recording(like.device) if can_record(like.device) else None
 
     def _usable(self, parameter: Tensor, low: torch.dtype | None) -> Tensor:
         """Return what stands for a parameter in this step's products: itself, or a rounded copy."""
@@ -261,8 +312,11 @@ class _Workspace:
 class _Group:
     """The columns of one likelihood, gathered where they are not all there are."""
 
-    def __init__(self, name: str, at: slice | Tensor, x: Tensor, theta: Tensor) -> None:
+    def __init__(
+        self, name: str, at: slice | Tensor, x: Tensor, theta: Tensor, objective: Objective
+    ) -> None:
         self._compute, self._all_x, self._all_theta = RESIDUALS[name], x, theta
+        self._noise = objective.noise if name == "gaussian" and objective.adapts else None
         self._columns = at.to(x.device) if isinstance(at, Tensor) else None
         if self._columns is not None:
             x = x.new_empty(len(x), len(self._columns))
@@ -273,12 +327,20 @@ class _Group:
     def residual(self) -> Tensor:
         """Turn this group's cells of theta into residuals, and return their summed loss."""
         if self._columns is None:
-            return self._compute(*self._flat)
+            return self._weighed(self._compute(*self._flat))
         torch.index_select(self._all_x, 1, self._columns, out=self._x)
         torch.index_select(self._all_theta, 1, self._columns, out=self._theta)
-        loss = self._compute(*self._flat)
+        loss = self._weighed(self._compute(*self._flat))
         self._all_theta.index_copy_(1, self._columns, self._theta)
         return loss
+
+    def _weighed(self, loss: Tensor) -> Tensor:
+        """Weigh the residuals by the noise that Gaussian columns share beside other likelihoods."""
+        if self._noise is None:
+            return loss
+        variance = self._noise.to(self._theta.dtype) ** 2
+        self._theta.div_(variance)
+        return loss / variance + 0.5 * self._theta.numel() * variance.log()
 
 
 _FACTORS = 32  # probabilities that are multiplied before one logarithm is taken
@@ -386,39 +448,25 @@ ACTIVATIONS: dict[str, Activation] = {
 }
 
 
-class _Rule:
-    """Gradient descent, Adam or AdamW over all parameters, by PyTorch's own kernels.
-
-    Weight decay holds for matrices alone, as in `training.AutogradStep`. The parameters stand in
-    the order of `_Workspace.products`, then of `_Workspace.sums`.
-    """
+class _Updates:
+    """Turns the deltas of a workspace into updates, in the order of its products and its sums."""
 
     def __init__(self, plan: Plan, matrices: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
-        self.plan = plan
-        self.parameters = [*matrices, *biases]
-        n_moments = int(plan.momentum > 0) if plan.optimizer == "sgd" else 2
-        self._moments = [
-            [torch.zeros_like(p.data) for p in self.parameters] for _ in range(n_moments)
-        ]
+        self._rule = plan.rule(matrices, biases)
+        self.parameters = self._rule.parameters
         self._gradients: list[Tensor] = []
-        self._n_updates = torch.zeros((), device=matrices[0].device)
-        k = len(matrices)
-        decay = plan.weight_decay
-        self._spans = [(slice(k), decay), (slice(k, None), 0.0)] if decay else [(slice(None), 0.0)]
 
-    def follow_parameters(self) -> None:
+    def follow_parameters(self, with_gradients: bool) -> None:
         """Be where the parameters are, and as precise."""
-        for moments in self._moments:
-            moments[:] = [m.to(p) for m, p in zip(moments, self.parameters, strict=True)]
-        self._n_updates = self._n_updates.to(self.parameters[0].device)
-        if self._moments:
+        self._rule.follow_parameters()
+        if self._rule.moments or with_gradients:
             self._gradients = [torch.empty_like(p.data) for p in self.parameters]
 
-    def apply(self, work: _Workspace, learning_rate: float) -> None:
+    def apply(self, work: _Workspace, learning_rate: float | Tensor) -> None:
         """Update the parameters from the deltas in `work`."""
-        if not self._moments:
+        if not self._rule.moments and not isinstance(learning_rate, Tensor):
             # W - rate (left right + decay W), in the one pass over W that the product makes.
-            beta = 1 - learning_rate * self.plan.weight_decay
+            beta = 1 - learning_rate * self._rule.weight_decay
             for matrix, left, right in work.products:
                 if left.dtype == matrix.dtype:
                     matrix.addmm_(left, right, beta=beta, alpha=-learning_rate)
@@ -437,43 +485,7 @@ class _Rule:
                 gradient.copy_(torch.mm(left, right))
         for (_, delta), gradient in zip(work.sums, self._gradients[k:], strict=True):
             torch.sum(delta, 0, dtype=gradient.dtype, out=gradient)
-        self._n_updates.add_(1)
-        for span, weight_decay in self._spans:
-            self._run_kernel(span, weight_decay, learning_rate)
-
-    def _run_kernel(self, span: slice, weight_decay: float, learning_rate: float) -> None:
-        parameters, gradients = self.parameters[span], self._gradients[span]
-        moments = [m[span] for m in self._moments]
-        if self.plan.optimizer == "sgd":
-            torch._fused_sgd_(
-                parameters,
-                gradients,
-                moments[0],
-                weight_decay=weight_decay,
-                momentum=self.plan.momentum,
-                lr=learning_rate,
-                dampening=0.0,
-                nesterov=self.plan.nesterov,
-                maximize=False,
-                is_first_step=False,
-            )
-            return
-        kernel = torch._fused_adamw_ if self.plan.optimizer == "adamw" else torch._fused_adam_
-        kernel(
-            parameters,
-            gradients,
-            moments[0],
-            moments[1],
-            [],
-            [self._n_updates] * len(parameters),
-            lr=learning_rate,
-            beta1=0.9,
-            beta2=0.999,
-            weight_decay=weight_decay,
-            eps=1e-8,
-            amsgrad=False,
-            maximize=False,
-        )
+        self._rule.apply(self._gradients, learning_rate)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_gradients": []}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
@@ -11,37 +12,64 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from twofold.corruption import Masking
 from twofold.data import row_chunks
 from twofold.errors import OptionError
 from twofold.network import Network
-from twofold.objective import Objective
-from twofold.schema import Schema, Table
+from twofold.objective import Objective, observed
+from twofold.rows import Rows
+from twofold.schema import Schema
+from twofold.table import Table
 
 Array = NDArray[Any]
 Function = Callable[[Network, Objective, Tensor], Tensor]
+_MOST_ROUNDS = 20  # of filling holes; after so many, further ones change little
+_ROUND_ROWS, _ROUND_HOLES = 2_000, 0.2  # rows, and their share of cells, that rounds are tried on
 _CALIBRATION_ROWS = 100_000  # enough to fit residual spreads and the density of the codes
+_CALIBRATION_CELLS = 20_000_000  # as many inputs as may be held twice for that: 160 MB
+_LEAST_ROWS = 2_000
+_DENSITY_ROWS, _DENSITY_CELLS = 20_000, 8_000_000  # enough for clusters of a twentieth
 
 
 def encode(network: Network, objective: Objective, x: Tensor) -> Tensor:
     """Return the codes: (batch, width) -> (batch, n_components)."""
-    return network.encode(x)[0]
+    return network.encode(complete(network, objective, x))[0]
 
 
 def decode(network: Network, objective: Objective, code: Tensor) -> Tensor:
-    """Return the expected cells: (batch, n_components) -> (batch, width)."""
+    """Return the expected inputs: (batch, n_components) -> (batch, width)."""
     return objective.mean(network.decode(code))
 
 
 def reconstruct(network: Network, objective: Objective, x: Tensor) -> Tensor:
-    """Return the expected cells given the rows' own codes: (batch, width) -> (batch, width)."""
+    """Return the expected inputs given the rows' own codes: (batch, width) -> (batch, width)."""
     return decode(network, objective, encode(network, objective, x))
 
 
 def log_density(network: Network, objective: Objective, x: Tensor) -> Tensor:
-    """Return log p(row given its code) + log p(code), in nats: (batch, width) -> (batch,)."""
-    code = encode(network, objective, x)
-    cells = objective.log_prob(network.decode(code), x)
-    return cells.sum(1) + network.bottleneck.log_prob(code)
+    """Return the rows' log-density in nats: (batch, width) -> (batch,)."""
+    return objective.row_log_prob(network.decode(encode(network, objective, x)), x)
+
+
+def complete(
+    network: Network, objective: Objective, x: Tensor, rounds: int | None = None
+) -> Tensor:
+    """Fill missing inputs, which are NaN, by what the rest of their row lets expect.
+
+    Starting from the columns' centres, reconstructions of the row are put into its holes again and
+    again, so that filled cells inform each other. Without `rounds` it is once less than `impute`
+    does: then the reconstruction of the result holds the imputed cells.
+    """
+    filled, seen = observed(x)
+    if seen is None:
+        return x
+    # Rows without holes stay as they are, and cost nothing.
+    rows = torch.nonzero(~seen.all(1)).squeeze(1)
+    part, there = filled[rows], seen[rows]
+    for _ in range(int(objective.rounds) - 1 if rounds is None else rounds):
+        x_hat = decode(network, objective, network.encode(part)[0])
+        part = torch.where(there, part, x_hat)
+    return filled.index_copy(0, rows, part)
 
 
 def apply(
@@ -63,10 +91,18 @@ def apply_to_table(
     dtype = dtype_of(table)
 
     def matrix(at: slice) -> Array:
-        part = Table(table.values[at], table.names, table.row_shape)
-        return schema.to_matrix(part, dtype, first_row=at.start)
+        return schema.to_matrix(table.slice(at), dtype, first_row=at.start)
 
     return _in_chunks(function, network, objective, matrix, table.n_rows, dtype, width)
+
+
+def in_dtype(
+    network: Network, objective: Objective, dtype: torch.dtype
+) -> tuple[Network, Objective]:
+    """Return both in the precision `dtype`: as they are, or copies."""
+    if next(network.parameters()).dtype == dtype:
+        return network, objective
+    return deepcopy(network).to(dtype), deepcopy(objective).to(dtype)
 
 
 def _in_chunks(
@@ -81,8 +117,7 @@ def _in_chunks(
     result = np.empty((n_rows, width) if width else n_rows, dtype=dtype)
     parameter = next(network.parameters())
     wanted = torch.float64 if dtype == np.float64 else torch.float32
-    if parameter.dtype != wanted:
-        network, objective = deepcopy(network).to(wanted), deepcopy(objective).to(wanted)
+    network, objective = in_dtype(network, objective, wanted)
     with torch.inference_mode():
         for at in row_chunks(n_rows, network.width):
             x = tensor(rows(at)).to(parameter.device)
@@ -90,27 +125,70 @@ def _in_chunks(
     return result
 
 
-@torch.no_grad()
-def calibrate(network: Network, objective: Objective, x: Tensor, rows: Tensor) -> None:
-    """Fit what scores need after training: the residuals' spreads and the density of the codes.
+def impute(network: Network, objective: Objective, x: Tensor) -> Tensor:
+    """Return the rows with their holes filled: (batch, width) -> (batch, width)."""
+    return complete(network, objective, x, int(objective.rounds))
 
-    Both are fitted to the first of the training rows of `x`, which come in random order.
+
+@torch.no_grad()
+def _best_rounds(network: Network, objective: Objective, x: Tensor) -> int:
+    """Return after how many rounds cells that are hidden from these rows are filled best.
+
+    One round is best for a network that has learned from rows with holes. Others gain by more, but
+    only as long as a step does not make errors larger, which feed the next step.
     """
-    rows = rows[:_CALIBRATION_ROWS]
-    codes, squares = [], torch.zeros(x.shape[1], dtype=torch.float64, device=x.device)
-    for part in rows.split(4096):
+    given = Masking(_ROUND_HOLES)(x, objective.column, torch.Generator().manual_seed(0))
+    hidden = torch.isnan(given) & ~torch.isnan(x)
+    part, seen = observed(given)
+    least = math.inf
+    for number in range(_MOST_ROUNDS):
+        x_hat = decode(network, objective, network.encode(part)[0])
+        error = float(((x_hat - x)[hidden] ** 2).mean())
+        if not error < least:
+            return max(number, 1)
+        least, part = error, x_hat if seen is None else torch.where(seen, part, x_hat)
+    return _MOST_ROUNDS
+
+
+@torch.no_grad()
+def calibrate(
+    network: Network,
+    objective: Objective,
+    x: Rows,
+    rows: Tensor,
+    generator: torch.Generator | None = None,
+) -> None:
+    """Fit what is needed after training: spreads of cells, the densities of rows and of codes.
+
+    Before, it is found how often holes are to be filled.
+
+    They are fitted to the first of the training rows of `x`, which come in random order.
+    """
+    n = min(_CALIBRATION_ROWS, max(_LEAST_ROWS, _CALIBRATION_CELLS // network.width))
+    objective.rounds.fill_(_best_rounds(network, objective, x[rows[:_ROUND_ROWS].to(x.device)]))
+    codes, thetas, inputs = [], [], []
+    for part in rows[:n].split(4096):
         cells = x[part.to(x.device)]
-        code = encode(network, objective, cells)
-        codes.append(code)
-        residual = cells - decode(network, objective, code)
-        squares += (residual**2).sum(0, dtype=torch.float64)
-    objective.fit_scale(squares / len(rows))
+        codes.append(encode(network, objective, cells))
+        thetas.append(network.decode(codes[-1]))
+        inputs.append(cells)
+    theta, cells = torch.cat(thetas), torch.cat(inputs)
+    objective.fit_spread(theta, cells)
+    objective.fit_typical(theta, cells)
+    few = max(_LEAST_ROWS, min(_DENSITY_ROWS, _DENSITY_CELLS // network.width))
+    generator = generator or torch.Generator().manual_seed(0)
+    objective.fit_density(theta[:few], cells[:few], generator)
     network.bottleneck.fit_density(torch.cat(codes))
 
 
 def dtype_of(table: Table) -> np.dtype[Any]:
-    """Return the precision to compute in: 64 bit for 64-bit rows, else 32."""
-    return np.dtype(np.float64 if table.values.dtype == np.float64 else np.float32)
+    """Return the precision to compute in: 64 bit for 64-bit numbers, else 32.
+
+    Tables with text or times are 64-bit arrays for the sake of those columns alone.
+    """
+    numbers = table.formats is None or {form.type for form in table.formats} == {"number"}
+    wide = table.values.dtype == np.float64 and numbers
+    return np.dtype(np.float64 if wide else np.float32)
 
 
 def tensor(array: Array) -> Tensor:

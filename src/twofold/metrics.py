@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,14 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from twofold.errors import LosesToPCAWarning
+
 Array = NDArray[Any]
 _CHUNK_CELLS = 4_000_000  # keeps the temporary arrays of one pass near 64 MB
+_LEAST_COMPARED = 10  # on fewer rows, who does better is chance
+_PCA_MARGIN = 1.02  # a loss to PCA within 2 % on a few held-out rows is chance
 _EXACT_WIDTH = 2048  # above this many columns the covariance is too large to decompose
 _EXACT_CELL_PRODUCTS = 2e11  # and above this much work PCA is fitted to a sample of the rows
 
 
 def squared_error(x: ArrayLike, x_hat: ArrayLike) -> float:
     """Return the squared error summed over a row's columns, averaged over the rows.
+
+    Missing cells, which are NaN, count nothing.
 
     Examples
     --------
@@ -29,7 +36,7 @@ def squared_error(x: ArrayLike, x_hat: ArrayLike) -> float:
     total = 0.0
     for start in range(0, len(x), step):
         rows = slice(start, start + step)
-        total += float((np.subtract(x[rows], x_hat[rows], dtype=np.float64) ** 2).sum())
+        total += float(np.nansum(np.subtract(x[rows], x_hat[rows], dtype=np.float64) ** 2))
     return total / len(x)
 
 
@@ -45,8 +52,11 @@ class PCA:
     components: Array
 
     def reconstruct(self, x: Array) -> Array:
-        """Return the rows projected on the components, `(n_rows, width)`."""
-        centred = x - self.mean
+        """Return the rows projected on the components, `(n_rows, width)`.
+
+        A missing cell, which is NaN, stands at its mean.
+        """
+        centred = _centred(x, self.mean)
         return (centred @ self.components.T) @ self.components + self.mean
 
 
@@ -71,19 +81,28 @@ def fit_pca(
     if len(chosen) > affordable:
         chosen = chosen[random_state.permutation(len(chosen))[:affordable]]
     parts = np.array_split(np.sort(chosen), math.ceil(len(chosen) * width / _CHUNK_CELLS))
-    mean = np.sum([x[part].sum(axis=0, dtype=np.float64) for part in parts], axis=0) / len(chosen)
+    sums = np.sum([np.nansum(x[part], axis=0, dtype=np.float64) for part in parts], axis=0)
+    known = np.sum([(~np.isnan(x[part])).sum(axis=0) for part in parts], axis=0)
+    mean = sums / np.maximum(known, 1)
     short_mean = mean.astype(x.dtype)
     if width <= _EXACT_WIDTH:
         covariance = np.zeros((width, width))
         for part in parts:
-            centred = x[part] - short_mean
+            centred = _centred(x[part], short_mean)
             covariance += centred.T @ centred
         _, vectors = np.linalg.eigh(covariance)
         components = vectors[:, ::-1][:, :n_components].T
     else:
-        centred = x[np.sort(chosen)] - short_mean
+        centred = _centred(x[np.sort(chosen)], short_mean)
         components = _range_finder(centred, n_components, random_state)
     return PCA(short_mean, np.ascontiguousarray(components, dtype=x.dtype))
+
+
+def _centred(x: Array, mean: Array) -> Array:
+    """Return the rows around the mean, at which missing cells stand."""
+    centred = x - mean
+    centred[np.isnan(centred)] = 0
+    return np.asarray(centred)
 
 
 def _range_finder(centred: Array, k: int, random_state: np.random.RandomState) -> Array:
@@ -112,6 +131,17 @@ class Comparison:
     r2: float
     r2_pca: float
 
+    def warn_if_worse(self) -> None:
+        """Warn where PCA does better, and by more than chance."""
+        worse = self.squared_error > _PCA_MARGIN * self.squared_error_pca + 1e-9
+        if worse and self.n_rows >= _LEAST_COMPARED:
+            warnings.warn(
+                f"PCA with as many components reconstructs these rows better ({self}). Try more "
+                f"epochs, another learning_rate, or wider hidden_layers.",
+                LosesToPCAWarning,
+                stacklevel=3,
+            )
+
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Comparison:
         """Read back the fields, of which those that are no numbers were written as text."""
@@ -136,10 +166,32 @@ class Comparison:
 
 def compare(x: Array, x_hat: Array, pca: PCA) -> Comparison:
     """Set reconstructions `x_hat` of the rows `x`, both `(n_rows, width)`, beside those of PCA."""
-    variance = squared_error(x, np.broadcast_to(x.mean(axis=0, dtype=np.float64), x.shape))
+    known = np.maximum((~np.isnan(x)).sum(axis=0), 1)
+    mean = np.nansum(x, axis=0, dtype=np.float64) / known
+    variance = squared_error(x, np.broadcast_to(mean, x.shape))
     errors = squared_error(x, x_hat), squared_error(x, pca.reconstruct(x))
     r2, r2_pca = (1 - error / variance if variance else float("nan") for error in errors)
     return Comparison(len(pca.components), len(x), *errors, r2, r2_pca)
+
+
+def conformal_pvalue(scores: ArrayLike, held_out: ArrayLike) -> NDArray[np.float64]:
+    """Return, per score, how likely a row of the held-out rows' source scores as low, `(n_rows,)`.
+
+    With n held-out scores it is (1 + how many are not higher) / (n + 1): a fresh row from the same
+    source has a p-value of at most `alpha` with probability at most `alpha` (Vovk, Gammerman and
+    Shafer, 2005, "Algorithmic Learning in a Random World", section 2). Held-out scores in order
+    save sorting them.
+
+    Examples
+    --------
+    >>> conformal_pvalue([0.5, 9.5, -7.0], range(9)).tolist()
+    [0.2, 1.0, 0.1]
+    """
+    known = np.sort(np.asarray(held_out, dtype=np.float64))
+    scores = np.asarray(scores, dtype=np.float64)
+    # A score that is no number belongs to a row too far out to compute with.
+    lower = np.searchsorted(known, np.where(np.isnan(scores), -np.inf, scores), side="right")
+    return (1 + lower) / (len(known) + 1)
 
 
 def conformal_offset(held_out: ArrayLike, alpha: float) -> float:

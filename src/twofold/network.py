@@ -248,9 +248,14 @@ def halving(width: int, n_components: int) -> tuple[int, ...]:
 
 
 def stack_shape(
-    width: int, hidden_layers: str | Sequence[int], n_components: int | None
+    width: int,
+    hidden_layers: str | Sequence[int],
+    n_components: int | None,
+    denoising: bool = False,
 ) -> tuple[tuple[int, ...], int]:
-    """Work out the hidden widths and the code size for a table that is `width` columns wide.
+    """Work out the hidden widths and the code size for a table that is `width` inputs wide.
+
+    A code may be wider than the input where the network has noise to remove (`denoising`).
 
     Raises
     ------
@@ -258,10 +263,11 @@ def stack_shape(
         Where the code would be wider than the input: it would have nothing to learn but a copy.
     """
     size = default_n_components(width) if n_components is None else int(n_components)
-    if size > width:
+    if size > width and not denoising:
         raise OptionError(
             f"n_components={size} is more than the {width} inputs, so the code could simply copy "
-            f"them. Choose n_components of at most {width}."
+            f"them. Choose n_components of at most {width}, or set corruption, which leaves "
+            f"something to learn."
         )
     if isinstance(hidden_layers, str):
         return halving(width, size), size

@@ -6,6 +6,7 @@ table and `model.json` its checks, so that all of them say the same.
 
 from __future__ import annotations
 
+import csv
 import difflib
 import math
 import numbers
@@ -28,7 +29,17 @@ ACTIVATION_NAMES = (
     "sigmoid",
     "softplus",
 )
-LIKELIHOOD_NAMES = ("gaussian", "bernoulli")
+LIKELIHOOD_NAMES = (
+    "gaussian",
+    "student_t",
+    "bernoulli",
+    "categorical",
+    "histogram",
+    "poisson",
+    "negative_binomial",
+)
+CORRUPTION_NAMES = ("masking", "swap", "gaussian", "salt-and-pepper")
+KIND_NAMES = ("real", "count", "binary", "category", "pixel", "time", "ignored")
 
 
 @dataclass(frozen=True)
@@ -74,7 +85,8 @@ class Option:
     def accepts(self, value: Any) -> bool:
         """Tell whether `value` is one of the values that mean something."""
         if isinstance(value, str):
-            return value in self.choices or "text" in self.kinds
+            known = value in self.choices or "text" in self.kinds
+            return known or ("corruption" in self.kinds and _names_corruption(value))
         return any(self._is(kind, value) for kind in self.kinds)
 
     def _is(self, kind: str, value: Any) -> bool:
@@ -102,6 +114,8 @@ class Option:
                 return isinstance(value, Mapping) and all(
                     isinstance(name, str) and word in self.choices for name, word in value.items()
                 )
+            case "corruption":
+                return type(value).__module__ == "twofold.corruption"
             case "seed":
                 return type(value).__name__ == "RandomState" or (_is_whole(value) and value >= 0)
         return False
@@ -129,8 +143,11 @@ class Option:
             return text.lower() == "true"
         if "widths" in self.kinds:
             return tuple(int(part) for part in text.split(",") if part.strip())
+        if "corruption" in self.kinds:
+            return text
         if "names" in self.kinds and "=" in text:
-            return dict(_column_and_word(part) for part in text.split(","))
+            # A name with a comma can be put in double quotes.
+            return dict(map(_column_and_word, next(csv.reader([text], skipinitialspace=True))))
         if {"int", "seed"} & set(self.kinds):
             try:
                 return int(text)
@@ -140,6 +157,14 @@ class Option:
         if "float" in self.kinds:
             return float(text)
         return text
+
+
+def _names_corruption(text: str) -> bool:
+    name, _, number = text.partition(":")
+    try:
+        return name in CORRUPTION_NAMES and (not number or math.isfinite(float(number)))
+    except ValueError:
+        return False
 
 
 def _short(value: Any) -> str:
@@ -162,6 +187,8 @@ _KIND_WORDS = {
     "widths": "whole numbers at least 1 (one width per hidden layer of the encoder)",
     "names": "a mapping of column name to one of these words",
     "text": "a name",
+    "corruption": "one of 'masking', 'swap', 'gaussian' and 'salt-and-pepper' (with a share or a "
+    "scale: 'masking:0.3'), or an object of twofold.corruption",
     "seed": "a whole number at least 0, or a numpy RandomState",
 }
 
@@ -189,12 +216,29 @@ OPTIONS: dict[str, Option] = {
         "selu", "activation of the hidden layers, both ways", choices=ACTIVATION_NAMES
     ),
     "code_activation": Option("identity", "activation of the code", choices=ACTIVATION_NAMES),
+    "kinds": Option(
+        "auto",
+        "what columns are; 'auto' decides from their types and cells, a mapping settles some by "
+        "name, and 'ignored' leaves a column out",
+        kinds=("names",),
+        choices=("auto", *KIND_NAMES),
+    ),
     "likelihood": Option(
         "auto",
-        "how cells are modelled: 'gaussian' is squared error on standardised columns, 'bernoulli' "
-        "binary cross-entropy on values in [0, 1], 'auto' decides per column from its kind",
+        "how cells are modelled: 'gaussian' is squared error on standardised columns, 'student_t' "
+        "the same with heavy tails, 'bernoulli' binary cross-entropy on values in [0, 1], "
+        "'categorical' cross-entropy over levels, 'histogram' cross-entropy over up to 16 knots on "
+        "a number's axis (densities of any shape, at 16 inputs per column), 'poisson' and "
+        "'negative_binomial' are for counts; 'auto' decides per column from its kind",
         kinds=("names",),
         choices=("auto", *LIKELIHOOD_NAMES),
+    ),
+    "corruption": Option(
+        None,
+        "noise on the inputs while training, whose clean cells the network has to give back "
+        "(denoising): 'masking' hides cells, 'swap' takes them from other rows, 'gaussian' adds "
+        "noise, 'salt-and-pepper' sets extremes",
+        kinds=("none", "corruption"),
     ),
     "optimizer": Option("adam", "how weights are updated", choices=("sgd", "adam", "adamw")),
     "learning_rate": Option(

@@ -1,97 +1,26 @@
-"""What each column is, and how a table becomes the matrix that the network sees, and back.
-
-A `Table` is the caller's rows in one numeric array, with enough memory of where they came from to
-give results back alike. A `Schema` holds one `Column` per column of the training table.
-"""
+"""What each column is, and how a table becomes the matrix that the network sees, and back."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
+from twofold import columns as rules
+from twofold.columns import Column
 from twofold.errors import DataError
+from twofold.kinds import infer_columns
+from twofold.table import Format, Table, row_chunks
 
 Array = NDArray[Any]
-_CHUNK_CELLS = 4_000_000  # keeps the temporary arrays of one pass near 32 MB
 _RANGE_SLACK = 1e-6  # rounding that [0, 1] data may carry
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows from any source: numbers `(n_rows, n_columns)`, and how to hand results back alike.
-
-    `names` is None where the source names no columns. `row_shape` is the shape of one row, `(28,
-    28)` for images. `container` is "numpy", "pandas", "polars", "arrow" or "torch"; `index` is the
-    row index of a pandas frame.
-    """
-
-    values: Array
-    names: tuple[str, ...] | None = None
-    row_shape: tuple[int, ...] = ()
-    container: str = "numpy"
-    index: Any = None
-
-    @property
-    def n_rows(self) -> int:
-        """Number of rows."""
-        return int(self.values.shape[0])
-
-    @property
-    def n_columns(self) -> int:
-        """Number of columns; an image has one per pixel."""
-        return int(self.values.shape[1])
-
-    @property
-    def is_image(self) -> bool:
-        """Whether a row is an array of more than one axis."""
-        return len(self.row_shape) > 1
-
-    def name(self, column: int) -> str:
-        """Name a column in a message: its name where it has one, else its number."""
-        return f"'{self.names[column]}'" if self.names else str(column)
-
-    def check_finite(self, first_row: int = 0) -> None:
-        """Raise DataError with the place of the first cell that is missing or infinite."""
-        for start, rows in _row_chunks(self.values):
-            # One sum is finite only where every cell is; it needs no array of flags.
-            with np.errstate(over="ignore", invalid="ignore"):
-                if np.isfinite(rows.sum()):
-                    continue
-            bad = ~np.isfinite(rows)
-            if not bad.any():
-                continue
-            row, column = (int(i) for i in np.argwhere(bad)[0])
-            columns = np.flatnonzero(bad.any(axis=0))
-            what = "NaN" if np.isnan(rows[row, column]) else "infinity"
-            more = f" ({len(columns)} columns hold such cells)" if len(columns) > 1 else ""
-            raise DataError(
-                f"Input contains NaN or infinity: column {self.name(column)} holds {what} in row "
-                f"{first_row + start + row}{more}. Fill or drop the rows with missing cells first."
-            )
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column of the training table.
-
-    The network sees `(value - center) / scale`. `kind` is "real", "binary" (only 0 and 1) or
-    "pixel" (a grey value); `likelihood` says how its cells are modelled.
-    """
-
-    name: str
-    kind: str
-    likelihood: str
-    center: float = 0.0
-    scale: float = 1.0
-    constant: bool = False
-    width: int = 1
 
 
 @dataclass(frozen=True)
@@ -101,7 +30,8 @@ class Schema:
     Examples
     --------
     >>> import numpy as np
-    >>> from twofold.schema import Schema, Table
+    >>> from twofold.schema import Schema
+    >>> from twofold.table import Table
     >>> table = Table(np.array([[1.0, 0.0], [3.0, 1.0]]), names=("height", "smoker"))
     >>> print(Schema.infer(table))
     2 columns: 1 real (gaussian), 1 binary (bernoulli)
@@ -113,54 +43,34 @@ class Schema:
     named: bool = False
 
     @classmethod
-    def infer(cls, table: Table, likelihood: str | Mapping[str, str] = "auto") -> Schema:
-        """Work out each column's kind from its values, and its likelihood from its kind.
+    def infer(
+        cls,
+        table: Table,
+        likelihood: str | Mapping[str, str] = "auto",
+        kinds: str | Mapping[str, str] = "auto",
+    ) -> Schema:
+        """Work out each column's kind from its type and values, and its likelihood from its kind.
 
-        Images, and tables whose cells all lie in [0, 1] and reach beyond one half, are pixels;
-        unsigned bytes are pixels of 255 levels. A table whose columns each run from 0 to 1 in many
-        steps was min-max scaled, which says nothing about its kind: its columns are real. Of what
-        is left, columns that hold only 0 and 1 are binary, and all others are real.
+        `kinds` and `likelihood` settle columns by name. Else text is a category, unless nearly
+        every cell is different (an identifier, which is ignored, like whole numbers that count the
+        rows and columns without any cell); moments are times. Of numbers, images, and tables whose
+        cells all lie in [0, 1] and reach beyond one half, are pixels; unsigned bytes are pixels of
+        255 levels. A table whose columns each run from 0 to 1 was min-max scaled, which says
+        nothing about its kind: its columns are real. Of what is left, columns that hold only 0 and
+        1 are binary, columns of small whole numbers that spread like counts are counts, and all
+        others are real.
 
         Raises
         ------
         DataError
-            Where "bernoulli" is asked for a column with values outside [0, 1], or `likelihood`
-            names a column that the table does not have.
+            Where a column cannot be of the kind or have the likelihood that is asked for it, or
+            `kinds` or `likelihood` names a column that the table does not have.
         """
-        stats = _Statistics.of(table.values)
-        names = table.names or tuple(f"x{i}" for i in range(table.n_columns))
-        levels = _pixel_levels(table, stats)
-        wanted = _wanted_likelihoods(names, likelihood)
-        with np.errstate(over="ignore", invalid="ignore"):
-            pooled = float(np.sqrt(np.mean(stats.std**2))) or 1.0
-        columns = []
-        for i, name in enumerate(names):
-            kind = "pixel" if levels else ("binary" if stats.is_binary(i) else "real")
-            chosen = wanted[i] if wanted[i] != "auto" else _LIKELIHOOD_OF_KIND[kind]
-            constant = bool(stats.low[i] == stats.high[i])
-            if chosen == "bernoulli":
-                top = levels or 1.0
-                _require_unit_range(name, stats.low[i] / top, stats.high[i] / top)
-                center, scale = 0.0, top
-            else:
-                # One scale for all pixels: squared error stays that of the image, and pixels
-                # that hardly ever vary are not blown up.
-                scale = pooled if kind == "pixel" else float(stats.std[i])
-                center = float(stats.low[i] if constant else stats.mean[i])
-                if constant and kind != "pixel":
-                    # So small a unit that reconstructions hardly stray, and so large a one that
-                    # the rounding of another precision is nothing.
-                    scale = 0.01 * (abs(center) or 1.0)
-            if not np.isfinite([scale, center, float(stats.std[i])]).all():
-                raise DataError(
-                    f"Column '{name}' spans too wide a range to be scaled (from {stats.low[i]:g} "
-                    f"to {stats.high[i]:g}). Divide it by a power of ten first."
-                )
-            columns.append(Column(name, kind, chosen, center, scale or 1.0, constant))
+        columns = infer_columns(table, likelihood, kinds)
         row_shape = table.row_shape or (table.n_columns,)
-        return cls(tuple(columns), row_shape, table.container, table.names is not None)
+        return cls(columns, row_shape, table.container, table.names is not None)
 
-    @property
+    @cached_property
     def width(self) -> int:
         """Number of inputs of the network."""
         return sum(column.width for column in self.columns)
@@ -186,6 +96,20 @@ class Schema:
         return np.array([column.scale for column in self.columns])
 
     @cached_property
+    def inputs(self) -> tuple[slice, ...]:
+        """Which inputs of the network are each column's."""
+        ends = np.cumsum([0, *(column.width for column in self.columns)]).tolist()
+        return tuple(slice(a, b) for a, b in pairwise(ends))
+
+    @cached_property
+    def _linear(self) -> NDArray[np.bool_]:
+        return np.array([column.is_linear for column in self.columns])
+
+    @cached_property
+    def _squashed(self) -> NDArray[np.bool_]:
+        return np.array([column.is_squashed for column in self.columns])
+
+    @cached_property
     def _near_zero(self) -> bool:
         """Whether 32-bit numbers hold the columns' centers to a small part of their spreads."""
         tiny = np.finfo(np.float32).tiny
@@ -194,74 +118,151 @@ class Schema:
 
     @cached_property
     def _bounded(self) -> NDArray[np.bool_]:
-        return np.array([column.likelihood == "bernoulli" for column in self.columns])
+        return np.array([c.likelihood == "bernoulli" and c.kind != "binary" for c in self.columns])
+
+    @cached_property
+    def _counts(self) -> tuple[int, ...]:
+        return tuple(i for i, column in enumerate(self.columns) if column.kind == "count")
 
     def likelihoods(self) -> dict[str, list[int]]:
         """Return, for each likelihood in use, the positions of its columns."""
         groups: dict[str, list[int]] = {}
         for position, column in enumerate(self.columns):
-            groups.setdefault(column.likelihood, []).append(position)
+            if column.width:
+                groups.setdefault(column.likelihood, []).append(position)
         return groups
 
     def to_matrix(self, table: Table, dtype: DTypeLike, first_row: int = 0) -> Array:
-        """Return what the network sees, `(n_rows, width)`: each column centred and scaled.
+        """Return what the network sees, `(n_rows, width)`; NaN where a cell is missing.
 
         Nothing is copied where the cells already are what the network sees.
 
         Raises
         ------
         DataError
-            Where a cell is missing or infinite, or lies outside the range of its likelihood.
+            Where a cell is infinite, or outside the range of its likelihood.
         """
         if not self._bounded.all():
-            table.check_finite(first_row)  # else the range tells, in passes that it makes anyway
-        with np.errstate(over="ignore"):  # _check_range tells of it, with the place
-            matrix = self._scaled(table.values, np.dtype(dtype))
-            matrix = np.ascontiguousarray(matrix, dtype=dtype)
+            table.check_finite(first_row, missing=True)  # else the range tells, in its own passes
+        # The checks tell of what is no number, with the place.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            if self._linear.all():
+                matrix = self._scaled(table.values, np.dtype(dtype))
+                if self._squashed.all():
+                    matrix = rules.squash(matrix)
+                elif self._squashed.any():
+                    matrix[:, self._squashed] = rules.squash(matrix[:, self._squashed])
+                matrix = np.ascontiguousarray(matrix, dtype=dtype)
+            else:
+                matrix = np.empty((table.n_rows, self.width), dtype)
+                for position, (column, at) in enumerate(
+                    zip(self.columns, self.inputs, strict=True)
+                ):
+                    if column.width:
+                        matrix[:, at] = column.encode(*_cells(table, position, column))
         self._check_range(table, matrix, first_row)
         return matrix
 
     def _scaled(self, values: Array, dtype: np.dtype[Any]) -> Array:
         if not np.any(self.center) and np.all(self.scale == 1):
-            return values
+            # What is changed later must not be the caller's own memory.
+            return values.copy() if self._squashed.any() else values
         if values.dtype.itemsize > 4 or dtype.itemsize > 4:
             return np.asarray((values - self.center) / self.scale)
         if self._near_zero:
             narrow = np.float32
             return np.asarray((values - self.center.astype(narrow)) / self.scale.astype(narrow))
         result = np.empty(values.shape, dtype=np.float32)
-        for start, rows in _row_chunks(values):
+        for start, rows in row_chunks(values):
             result[start : start + len(rows)] = (rows - self.center) / self.scale
         return result
+
+    def require_types(self, table: Table) -> None:
+        """Raise DataError where columns hold text, numbers or times, and held another in training.
+
+        Numbers in place of text are read as text: a file of codes may hold none but digits.
+        """
+        if table.formats is None:
+            text = next((c for c in self.columns if _is_text(c.format) and c.width), None)
+            if text is not None:
+                raise DataError(
+                    f"Column '{text.name}' held text in training, and an array holds numbers only. "
+                    f"Pass a data frame or a file with the training table's columns."
+                )
+            return
+        mistakes = []
+        for position, (column, found) in enumerate(zip(self.columns, table.formats, strict=True)):
+            if column.kind == "ignored":
+                continue
+            was = _words("number" if column.format is None else column.format.type)
+            now = _words(found.type)
+            if was == now or (was == "text" and now == "numbers"):
+                continue
+            values = table.values[:, position]
+            if np.isnan(values).all():
+                continue
+            row, cell = _odd_cell(values, found)
+            mistakes.append(
+                f"Column '{column.name}' held {was} in training and holds {now} here (row {row}: "
+                f"{cell})"
+            )
+        if mistakes:
+            raise DataError(
+                "; ".join(mistakes) + ". Correct these cells (empty ones are taken as missing), or "
+                "fit anew with these columns dropped."
+            )
 
     def _check_range(self, table: Table, matrix: Array, first_row: int) -> None:
         if matrix.size == 0:
             return
+        for position in self._counts:
+            self._check_count(table, position, first_row)
         if not self._bounded.all():
             self._check_still_finite(table, matrix, first_row)
-        if not self._bounded.any():
-            return
-        inside = matrix if self._bounded.all() else matrix[:, self._bounded]
+        if self._bounded.any():
+            self._check_unit_range(table, matrix, first_row)
+
+    def _check_unit_range(self, table: Table, matrix: Array, first_row: int) -> None:
+        at = [self.inputs[i].start for i in np.flatnonzero(self._bounded)]
+        inside = matrix if self._bounded.all() else matrix[:, at]
         with np.errstate(invalid="ignore"):
             if inside.min() >= -_RANGE_SLACK and inside.max() <= 1 + _RANGE_SLACK:
                 return
-        table.check_finite(first_row)
-        outside = ((matrix < -_RANGE_SLACK) | (matrix > 1 + _RANGE_SLACK)) & self._bounded
-        row, column = (int(i) for i in np.argwhere(outside)[0])
-        top = self.columns[column].scale
+            outside = (inside < -_RANGE_SLACK) | (inside > 1 + _RANGE_SLACK)
+        table.check_finite(first_row, missing=True)
+        if not outside.any():  # a NaN is missing, and has no range
+            return
+        row, place = (int(i) for i in np.argwhere(outside)[0])
+        column = int(np.flatnonzero(self._bounded)[place])
         raise DataError(
-            f"Column {table.name(column)} lay between 0 and {top:g} in training and holds "
-            f"{table.values[row, column]:g} in row {first_row + row}. Scale these rows like the "
-            f"training rows, or fit with likelihood='gaussian'."
+            f"Column {table.name(column)} lay between 0 and {self.columns[column].scale:g} in "
+            f"training and holds {table.values[row, column]:g} in row {first_row + row}. Scale "
+            f"these rows like the training rows, or fit with likelihood='gaussian'."
         )
+
+    def _check_count(self, table: Table, position: int, first_row: int) -> None:
+        values = table.values[:, position]
+        with np.errstate(invalid="ignore"):
+            wrong = (values < 0) | (values != np.round(values))
+        wrong &= ~np.isnan(values)
+        if wrong.any():
+            row = int(wrong.argmax())
+            raise DataError(
+                f"Column {table.name(position)} held counts in training and holds {values[row]:g} "
+                f"in row {first_row + row}. Correct this cell, or fit with "
+                f"kinds={{{self.columns[position].name!r}: 'real'}}."
+            )
 
     def _check_still_finite(self, table: Table, matrix: Array, first_row: int) -> None:
         with np.errstate(over="ignore", invalid="ignore"):
             if np.isfinite(matrix.sum()):
                 return
-        outside = ~np.isfinite(matrix)
+        outside = np.isinf(matrix)
         if outside.any():
-            row, column = (int(i) for i in np.argwhere(outside)[0])
+            row, place = (int(i) for i in np.argwhere(outside)[0])
+            column = next(i for i, at in enumerate(self.inputs) if at.start <= place < at.stop)
+            if np.isinf(table.values[row, column]):
+                table.check_finite(first_row, missing=True)
             raise DataError(
                 f"Column {table.name(column)} holds {table.values[row, column]:g} in row "
                 f"{first_row + row}, too far from its training values (around "
@@ -269,20 +270,55 @@ class Schema:
             )
 
     def from_matrix(self, matrix: Array) -> Array:
-        """Return the matrix in the columns' own units, `(n_rows, n_columns)`."""
-        if not np.any(self.center) and np.all(self.scale == 1):
-            return matrix
-        wide = matrix.dtype if self._near_zero else np.dtype(np.float64)
-        rows: Array = matrix * self.scale.astype(wide) + self.center.astype(wide)
-        return rows.astype(matrix.dtype, copy=False)
+        """Return the cells that a matrix stands for, `(n_rows, n_columns)`, in the columns' units.
+
+        A category comes back as its most probable level, a text as its position among the levels;
+        ignored columns as NaN.
+        """
+        if self._linear.all():
+            if self._squashed.any():
+                matrix = np.where(self._squashed, rules.unsquash(matrix), matrix)
+            if not np.any(self.center) and np.all(self.scale == 1):
+                return matrix
+            wide = matrix.dtype if self._near_zero else np.dtype(np.float64)
+            rows: Array = matrix * self.scale.astype(wide) + self.center.astype(wide)
+            return rows.astype(matrix.dtype, copy=False)
+        values = np.empty((len(matrix), len(self.columns)))
+        for position, (column, at) in enumerate(zip(self.columns, self.inputs, strict=True)):
+            values[:, position] = column.decode(matrix[:, at])
+        return values
+
+    def formats(self, like: Sequence[Format] | None = None) -> tuple[Format, ...] | None:
+        """Return the formats of what `from_matrix` gives, in the types of `like` where it is given.
+
+        None where the training table was no frame.
+        """
+        own = [column.format for column in self.columns]
+        if any(form is None for form in own):
+            return None
+        found = []
+        for column, form in zip(self.columns, like or own, strict=True):
+            assert form is not None
+            assert column.format is not None
+            if column.width and _words(form.type) != _words(column.format.type):
+                form = column.format
+            found.append(replace(form, levels=column.levels if form.type == "text" else ()))
+        return tuple(found)
 
     def constant_columns(self) -> list[str]:
         """Return the names of columns that held one value only in training."""
         return [column.name for column in self.columns if column.constant]
 
+    def ignored_columns(self) -> dict[str, str]:
+        """Return the columns that the network does not see, and why."""
+        return {column.name: column.note for column in self.columns if column.kind == "ignored"}
+
     def __str__(self) -> str:
         kinds = Counter((column.kind, column.likelihood) for column in self.columns)
-        parts = [f"{count:,} {kind} ({model})" for (kind, model), count in kinds.items()]
+        parts = [
+            f"{count:,} {kind}" + (f" ({model})" if model != "none" else "")
+            for (kind, model), count in kinds.items()
+        ]
         constant = len(self.constant_columns())
         tail = f"; {constant:,} constant" if constant else ""
         plural = "column" if len(self.columns) == 1 else "columns"
@@ -290,14 +326,11 @@ class Schema:
 
     def to_json(self) -> dict[str, Any]:
         """Return the schema as plain data for `model.json`."""
-        fields = ("name", "kind", "likelihood", "center", "scale", "constant")
         return {
             "row_shape": list(self.row_shape),
             "container": self.container,
             "named": self.named,
-            "columns": {
-                field: [getattr(column, field) for column in self.columns] for field in fields
-            },
+            "columns": [column.to_json() for column in self.columns],
         }
 
     @classmethod
@@ -306,17 +339,15 @@ class Schema:
 
         Raises KeyError, TypeError or ValueError where the document is none.
         """
-        columns = document["columns"]
-        fields = ("name", "kind", "likelihood", "center", "scale", "constant")
-        rows = zip(*(columns[field] for field in fields), strict=True)
         schema = cls(
-            columns=tuple(_column_from_json(*row) for row in rows),
+            columns=tuple(Column.from_json(column) for column in document["columns"]),
             row_shape=tuple(int(n) for n in document["row_shape"]),
             container=str(document["container"]),
             named=bool(document["named"]),
         )
-        if min(schema.row_shape, default=0) < 1 or math.prod(schema.row_shape) != schema.width:
-            raise ValueError(f"rows of shape {schema.row_shape} have not {schema.width} columns")
+        shape = schema.row_shape
+        if min(shape, default=0) < 1 or math.prod(shape) != len(schema.columns):
+            raise ValueError(f"rows of shape {shape} have not {len(schema.columns)} columns")
         return schema
 
     def with_container(self, container: str) -> Schema:
@@ -324,111 +355,41 @@ class Schema:
         return replace(self, container=container)
 
 
-_LIKELIHOOD_OF_KIND = {"real": "gaussian", "binary": "bernoulli", "pixel": "bernoulli"}
+def _cells(table: Table, position: int, column: Column) -> tuple[Array, tuple[rules.Level, ...]]:
+    """Return a column's cells, and for a category what its positions stand for."""
+    values = table.values[:, position].astype(np.float64, copy=False)
+    if column.kind != "category":
+        return values, ()
+    if table.formats is not None and table.formats[position].type == "text":
+        return values, table.formats[position].levels
+    distinct, positions = np.unique(values, return_inverse=True)
+    known = distinct[~np.isnan(distinct)]
+    return np.where(np.isnan(values), np.nan, positions), tuple(known.tolist())
 
 
-def _column_from_json(
-    name: str, kind: str, likelihood: str, center: float, scale: float, constant: bool
-) -> Column:
-    if kind not in _LIKELIHOOD_OF_KIND or likelihood not in _LIKELIHOOD_OF_KIND.values():
-        raise ValueError(f"column {name!r} has kind {kind!r} and likelihood {likelihood!r}")
-    if not (np.isfinite(center) and np.isfinite(scale) and scale > 0):
-        raise ValueError(f"column {name!r} has center {center!r} and scale {scale!r}")
-    return Column(str(name), kind, likelihood, float(center), float(scale), bool(constant))
+def _is_text(form: Format | None) -> bool:
+    return form is not None and form.type == "text"
 
 
-def _row_chunks(values: Array) -> Iterator[tuple[int, Array]]:
-    step = max(1, _CHUNK_CELLS // max(1, values.shape[1]))
-    for start in range(0, values.shape[0], step):
-        yield start, values[start : start + step]
+def _words(type_of_cells: str) -> str:
+    return {"text": "text", "time": "times"}.get(type_of_cells, "numbers")
 
 
-@dataclass(frozen=True)
-class _Statistics:
-    """Per-column figures of a table, taken chunk by chunk in float64."""
-
-    mean: NDArray[np.float64]
-    std: NDArray[np.float64]
-    low: NDArray[np.float64]
-    high: NDArray[np.float64]
-    only_01: NDArray[np.bool_]
-    whole: bool
-
-    @classmethod
-    def of(cls, values: Array) -> _Statistics:
-        n, width = values.shape
-        mean, low, high = np.zeros(width), np.full(width, np.inf), np.full(width, -np.inf)
-        only_01, whole = np.ones(width, dtype=bool), True
-        for _, rows in _row_chunks(values):
-            with np.errstate(over="ignore"):  # infer names the column
-                mean += rows.sum(axis=0, dtype=np.float64) / n
-            low = np.minimum(low, rows.min(axis=0))
-            high = np.maximum(high, rows.max(axis=0))
-            if only_01.any():
-                only_01 &= ((rows == 0) | (rows == 1)).all(axis=0)
-            whole = whole and bool((rows == np.round(rows)).all())
-        squares = np.zeros(width)
-        with np.errstate(over="ignore", invalid="ignore"):
-            # In units of the column's reach, whose squares neither overflow nor vanish.
-            reach = np.maximum(high - mean, mean - low)
-            reach[reach == 0] = 1.0
-            for _, rows in _row_chunks(values):
-                squares += (((rows - mean) / reach) ** 2).sum(axis=0)
-            std = reach * np.sqrt(squares / n)
-        return cls(mean, std, low, high, only_01, whole)
-
-    def is_binary(self, column: int) -> bool:
-        return bool(self.only_01[column] and self.low[column] < self.high[column])
+def _odd_cell(values: Array, form: Format) -> tuple[int, str]:
+    """Return the row and the cell that best shows of what type a column is."""
+    rows = np.flatnonzero(~np.isnan(values))
+    if form.type != "text":
+        return int(rows[0]), f"{values[rows[0]]:g}" if form.type != "time" else "a time"
+    # In a column of numbers, the cell that made it text is the one that is no number.
+    odd = [i for i, level in enumerate(form.levels) if not _is_number(level)]
+    if odd:
+        rows = np.flatnonzero(np.isin(values, odd))
+    return int(rows[0]), repr(form.levels[int(values[rows[0]])])
 
 
-def _pixel_levels(table: Table, stats: _Statistics) -> float:
-    """Return the grey value of white (1 or 255) where the table holds pixels, else 0."""
-    low, high = float(stats.low.min()), float(stats.high.max())
-    if low < -_RANGE_SLACK or low == high:
-        return 0.0
-    if high > 1 + _RANGE_SLACK:
-        grey = table.is_image and high <= 255 and stats.whole
-        bright = table.values.dtype == np.uint8 and high >= 128
-        return 255.0 if grey or bright else 0.0
-    if table.is_image:
-        return 1.0
-    # Small numbers, such as rates of one in a thousand, are no grey values.
-    if stats.only_01.all() or high <= 0.5:
-        return 0.0
-    varying = stats.low < stats.high
-    # Scaling rounds: the largest cell may come out a hair below or above 1.
-    at_0 = np.abs(stats.low[varying]) <= _RANGE_SLACK
-    at_1 = np.abs(stats.high[varying] - 1) <= _RANGE_SLACK
-    min_max_scaled = bool((at_0 & at_1).all()) and not _has_few_levels(table.values)
-    return 0.0 if min_max_scaled else 1.0
-
-
-def _has_few_levels(values: Array) -> bool:
-    """Whether all cells together take few values, at most 256, as the bytes of an image do."""
-    most = min(256, values.size // 4)
-    levels: set[float] = set()
-    for _, rows in _row_chunks(values):
-        levels.update(np.unique(rows).tolist())
-        if len(levels) > most:
-            return False
+def _is_number(level: rules.Level) -> bool:
+    try:
+        float(level)
+    except ValueError:
+        return False
     return True
-
-
-def _wanted_likelihoods(names: tuple[str, ...], likelihood: str | Mapping[str, str]) -> list[str]:
-    if isinstance(likelihood, str):
-        return [likelihood] * len(names)
-    unknown = [name for name in likelihood if name not in names]
-    if unknown:
-        raise DataError(
-            f"likelihood names {', '.join(map(repr, unknown))}, and the table has no such column. "
-            f"Its columns are {', '.join(map(repr, names[:10]))}{', ...' * (len(names) > 10)}."
-        )
-    return [likelihood.get(name, "auto") for name in names]
-
-
-def _require_unit_range(name: str, low: float, high: float) -> None:
-    if low < -_RANGE_SLACK or high > 1 + _RANGE_SLACK:
-        raise DataError(
-            f"likelihood='bernoulli' models values in [0, 1], and column '{name}' runs from "
-            f"{low:g} to {high:g}. Scale it to [0, 1], or use 'gaussian' for it."
-        )

@@ -10,21 +10,30 @@ from __future__ import annotations
 import copy
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from twofold.errors import DivergenceError
+from twofold.corruption import Corruption, Masking
+from twofold.errors import DivergenceError, InterruptedWarning
 from twofold.network import Network
-from twofold.objective import Objective
+from twofold.objective import Objective, observed
+from twofold.rows import Rows, pick, take
+from twofold.rule import Rule
 from twofold.threads import Threads
 
 _CHUNK_ROWS = 4096  # rows per forward pass where nothing is learned
 _LARGE_BATCH, _WIDE = 64, 256  # below, rounding copies cost more than bfloat16 products save
 _EVENT_SECONDS = 0.1  # least time between two "step" events
+# A threshold that 5 % of normal rows fall below takes 19 others, if not a quarter of all: with
+# fewer, the lowest score is already too high a threshold.
+_LEAST_HELD_OUT = 19
+_STEPS_PER_LOOK = 50  # on a GPU, whose losses are looked at together
 
 
 @dataclass(frozen=True)
@@ -72,7 +81,9 @@ class Plan:
         if values["batch_size"] == "auto":
             values["batch_size"] = automatic_batch_size(n_rows)
         if values["epochs"] == "auto":
-            values["epochs"] = automatic_epochs(n_rows, values["batch_size"])
+            noise = options.get("corruption")
+            fills = isinstance(noise, Masking) and noise.only_hidden
+            values["epochs"] = automatic_epochs(n_rows, values["batch_size"], fills)
         if values["learning_rate"] == "auto":
             values["learning_rate"] = automatic_learning_rate(values["optimizer"], width)
         for name in ("learning_rate", "momentum", "weight_decay"):
@@ -84,6 +95,11 @@ class Plan:
             and width >= _WIDE
         )
         return cls(**values, bfloat16=bfloat16)
+
+    def rule(self, matrices: Sequence[Tensor], biases: Sequence[Tensor]) -> Rule:
+        """Make the plan's update rule for these parameters."""
+        how = (self.optimizer, self.momentum, self.nesterov, self.weight_decay)
+        return Rule(*how, matrices, biases)
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """Return the learning rate of update `step` out of `steps`, counted from 0.
@@ -111,8 +127,15 @@ def automatic_batch_size(n_rows: int) -> int:
     return int(min(1024, max(32, 2 ** math.floor(math.log2(max(n_rows, 1) / 400)))))
 
 
-def automatic_epochs(n_rows: int, batch_size: int) -> int:
-    """Return enough epochs for about 4,000 updates, between 10 and 200."""
+def automatic_epochs(n_rows: int, batch_size: int, fills: bool = False) -> int:
+    """Return enough epochs for about 4,000 updates, between 10 and 200.
+
+    A network that `fills` hidden cells, and learns from those alone, learns less from an update and
+    goes on learning for longer: 150 epochs, and at least 1,000 and at most 12,000 updates.
+    """
+    if fills:
+        steps = math.ceil(n_rows / batch_size)
+        return max(1, math.ceil(min(12_000, max(1000, 150 * steps)) / steps))
     return int(min(200, max(10, math.ceil(4000 / math.ceil(n_rows / batch_size)))))
 
 
@@ -128,6 +151,16 @@ def automatic_learning_rate(optimizer: str, width: int) -> float:
     return min(0.02, max(0.001, 0.08 / math.sqrt(width)))
 
 
+def split(x: Rows, rng: np.random.RandomState, fraction: float) -> tuple[Tensor, Rows | None]:
+    """Hold out a share of the rows: the positions to train on, and the held-out rows, if any."""
+    order = torch.from_numpy(rng.permutation(len(x)))
+    if fraction == 0 or len(x) < 10:
+        return order, None
+    n = max(round(fraction * len(x)), min(_LEAST_HELD_OUT, len(x) // 4))
+    n = min(n, len(x) - 2)
+    return order[n:], pick(x, order[:n])
+
+
 class Step(Protocol):
     """What turns one batch into one update of the weights."""
 
@@ -135,15 +168,32 @@ class Step(Protocol):
         """Return where the caller puts the next batch, `(n_rows, width)`."""
 
     def update(self, x: Tensor, learning_rate: float) -> Tensor:
-        """Update the weights from the batch in `x`; return its loss before the update."""
+        """Update the weights from the batch in `x`; return its loss before the update.
+
+        The next update may write over that loss.
+        """
 
 
 class AutogradStep:
-    """The plain step: autograd finds the gradient, an optimizer of PyTorch applies it."""
+    """The plain step: autograd finds the gradient, the plan's rule applies it.
 
-    def __init__(self, network: Network, objective: Objective, plan: Plan) -> None:
+    Rows may have holes; `corruption`, with chance from `generator`, spoils what the network is
+    given, and not what it has to give back.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        objective: Objective,
+        plan: Plan,
+        corruption: Corruption | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
         self.network, self.objective, self.bfloat16 = network, objective, plan.bfloat16
-        self.optimizer = _make_optimizer(network, plan)
+        self.corruption, self.generator = corruption, generator or torch.Generator()
+        matrices = [p for p in network.parameters() if p.ndim > 1]
+        biases = [p for p in network.parameters() if p.ndim <= 1]
+        self._rule = plan.rule(matrices, biases)
         parameter = next(network.parameters())
         self._x = parameter.new_empty(plan.batch_size, network.width)
 
@@ -155,32 +205,29 @@ class AutogradStep:
 
     def update(self, x: Tensor, learning_rate: float) -> Tensor:
         """Update the weights from the batch in `x`; return its loss before the update."""
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate
+        given, wanted = spoil(self.corruption, x, self.objective, self.generator)
         with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bfloat16):
-            theta, penalties = self.network(x)
-        loss = self.objective.reconstruction(theta.to(x.dtype), x)
+            theta, penalties = self.network(observed(given)[0])
+        loss = self.objective.reconstruction(theta.to(x.dtype), wanted)
         for penalty in penalties.values():
             loss = loss + penalty
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
+        gradients = torch.autograd.grad(loss, self._rule.parameters)
+        self._rule.follow_parameters()
+        with torch.no_grad():
+            self._rule.apply(gradients, learning_rate)
         return loss.detach()
 
 
-def _make_optimizer(network: Network, plan: Plan) -> torch.optim.Optimizer:
-    matrices = [p for p in network.parameters() if p.ndim > 1]
-    biases = [p for p in network.parameters() if p.ndim <= 1]
-    groups: list[dict[str, Any]] = [
-        {"params": matrices, "weight_decay": plan.weight_decay},
-        {"params": biases, "weight_decay": 0.0},
-    ]
-    if plan.optimizer == "sgd":
-        return torch.optim.SGD(
-            groups, plan.learning_rate, momentum=plan.momentum, nesterov=plan.nesterov
-        )
-    kind = torch.optim.AdamW if plan.optimizer == "adamw" else torch.optim.Adam
-    return kind(groups, plan.learning_rate)
+def spoil(
+    corruption: Corruption | None, x: Tensor, objective: Objective, generator: torch.Generator
+) -> tuple[Tensor, Tensor]:
+    """Return what the network is given, and what it has to give back: (batch, width) each."""
+    if corruption is None:
+        return x, x
+    given = corruption(x, objective.column, generator)
+    if isinstance(corruption, Masking) and corruption.only_hidden:
+        return given, torch.where(torch.isnan(given), x, torch.nan)
+    return given, x
 
 
 @dataclass
@@ -195,15 +242,25 @@ class History:
     ended: str = "all epochs done"
     best_epoch: int = 0
 
+    def warn_if_interrupted(self, plan: Plan) -> None:
+        """Warn where training ended before its time."""
+        if self.ended == "interrupted":
+            warnings.warn(
+                f"Training was interrupted after {len(self.epochs)} of {plan.epochs} epochs; the "
+                f"model holds the best weights until then.",
+                InterruptedWarning,
+                stacklevel=3,
+            )
+
 
 def fit(
     step: Step,
     network: Network,
     objective: Objective,
     plan: Plan,
-    x: Tensor,
+    x: Rows,
     rows: Tensor,
-    validation: Tensor | None,
+    validation: Rows | None,
     generator: torch.Generator,
     on_event: OnEvent | None = None,
 ) -> History:
@@ -213,11 +270,11 @@ def fit(
     ----------
     step : Step
         Made for this network, objective and plan.
-    x : Tensor of shape (n, width)
-        The matrix that the schema made.
+    x : Tensor of shape (n, width) or EncodedRows
+        What the schema made of the table.
     rows : Tensor of int64
         Which rows of `x` to train on.
-    validation : Tensor of shape (m, width) or None
+    validation : as x, or None
         Held-out rows. With `plan.patience`, training stops after that many epochs without a better
         loss on them, and the best weights are kept.
     generator : torch.Generator
@@ -228,7 +285,8 @@ def fit(
     Raises
     ------
     DivergenceError
-        At the very step where the loss stops being a finite number.
+        Names the very step where the loss stopped being a finite number. On a GPU it comes a few
+        steps later.
     """
     history = History()
     watch = _Watch(plan, len(rows), on_event)
@@ -242,8 +300,10 @@ def fit(
                 loss, rate = _one_epoch(step, plan, x, rows, epoch, generator, watch, threads)
             losses = {"loss": loss}
             # The last update is in no batch's loss: the held-out rows, or a few others, tell.
+            if objective.adapts:
+                _adapt(network, objective, x[rows[:_CHUNK_ROWS].to(x.device)])
             probe = x[rows[: plan.batch_size].to(x.device)] if validation is None else validation
-            probe_loss = evaluate(network, objective, probe)
+            probe_loss = evaluate(network, objective, probe, getattr(step, "corruption", None))
             _require_finite(probe_loss, epoch, watch.steps, plan)
             if validation is not None:
                 losses["validation_loss"] = probe_loss
@@ -271,7 +331,7 @@ def fit(
 def _one_epoch(
     step: Step,
     plan: Plan,
-    x: Tensor,
+    x: Rows,
     rows: Tensor,
     epoch: int,
     generator: torch.Generator,
@@ -279,27 +339,63 @@ def _one_epoch(
     threads: Threads,
 ) -> tuple[float, float]:
     """Pass once over the rows in a new order; return the mean loss and the last learning rate."""
-    total, seen, rate = 0.0, 0, plan.learning_rate
-    for number, batch in enumerate(_batches(rows, plan.batch_size, generator), start=1):
+    order = rows[torch.randperm(len(rows), generator=generator)].to(x.device)
+    losses = _Losses(plan, epoch, every=1 if x.device.type == "cpu" else _STEPS_PER_LOOK)
+    rate = plan.learning_rate
+    for number, batch in enumerate(order.split(plan.batch_size), start=1):
         rate = plan.learning_rate_at((epoch - 1) * watch.steps + number - 1, watch.total_steps)
         buffer = step.buffer(len(batch))
-        torch.index_select(x, 0, batch.to(x.device), out=buffer)
-        loss = float(step.update(buffer, rate))
-        _require_finite(loss, epoch, number, plan)
-        total += loss * len(batch)
-        seen += len(batch)
-        watch.after_step(epoch, number, total / seen, rate)
+        take(x, batch, buffer)
+        losses.add(step.update(buffer, rate), len(batch))
+        if watch.is_due():
+            watch.tell("step", epoch, number, {"loss": losses.mean()}, rate)
         threads.after_step()
-    return total / seen, rate
+    return losses.mean(), rate
+
+
+class _Losses:
+    """Adds up the losses of an epoch's steps, and requires that they are finite.
+
+    To look at a number is to wait until it is there. A GPU that is waited for at every step idles
+    while the next one is prepared, so there the losses of `every` few steps are looked at together.
+    """
+
+    def __init__(self, plan: Plan, epoch: int, every: int) -> None:
+        self._plan, self._epoch, self._every = plan, epoch, every
+        self._unseen: list[tuple[Tensor, int]] = []
+        self._total, self._n_rows, self._step = 0.0, 0, 0
+
+    def add(self, loss: Tensor, n_rows: int) -> None:
+        """Take the next step's loss, the mean over `n_rows` rows."""
+        if self._every == 1:
+            self._count(float(loss), n_rows)
+            return
+        self._unseen.append((loss.clone(), n_rows))  # the next step may write over its loss
+        if len(self._unseen) == self._every:
+            self._look()
+
+    def mean(self) -> float:
+        """Return the mean loss over all rows so far."""
+        self._look()
+        return self._total / self._n_rows
+
+    def _look(self) -> None:
+        if self._unseen:
+            losses, counts = zip(*self._unseen, strict=True)
+            self._unseen.clear()
+            for loss, n_rows in zip(torch.stack(losses).tolist(), counts, strict=True):
+                self._count(loss, n_rows)
+
+    def _count(self, loss: float, n_rows: int) -> None:
+        self._step += 1
+        _require_finite(loss, self._epoch, self._step, self._plan)
+        self._total += loss * n_rows
+        self._n_rows += n_rows
 
 
 def _products(network: Network, batch_size: int) -> list[tuple[int, int, int]]:
     """List the matrix products of one step, as (rows, inner, columns)."""
     return [(batch_size, pair.n_in, pair.n_out) for pair in network.pairs]
-
-
-def _batches(rows: Tensor, batch_size: int, generator: torch.Generator) -> Iterator[Tensor]:
-    return iter(rows[torch.randperm(len(rows), generator=generator)].split(batch_size))
 
 
 def _require_finite(loss: float, epoch: int, step: int, plan: Plan) -> None:
@@ -325,9 +421,8 @@ class _Watch:
     def seconds(self) -> float:
         return time.perf_counter() - self._start
 
-    def after_step(self, epoch: int, step: int, loss: float, rate: float) -> None:
-        if self.on_event is not None and time.perf_counter() - self._last > _EVENT_SECONDS:
-            self.tell("step", epoch, step, {"loss": loss}, rate)
+    def is_due(self) -> bool:
+        return self.on_event is not None and time.perf_counter() - self._last > _EVENT_SECONDS
 
     def tell(
         self, kind: str, epoch: int, step: int, losses: Mapping[str, float], rate: float
@@ -344,11 +439,24 @@ class _Watch:
 
 
 @torch.no_grad()
-def evaluate(network: Network, objective: Objective, x: Tensor) -> float:
-    """Return the loss of the rows `x`, in nats per cell, without learning from them."""
-    total = 0.0
+def _adapt(network: Network, objective: Objective, x: Tensor) -> None:
+    """Let what the likelihoods learn beside the weights follow the training rows `x`."""
+    theta, _ = network(observed(x)[0])
+    objective.adapt(theta, x)
+
+
+@torch.no_grad()
+def evaluate(
+    network: Network, objective: Objective, x: Rows, corruption: Corruption | None = None
+) -> float:
+    """Return the loss of the rows `x`, in nats per cell, without learning from them.
+
+    They are spoilt as in training, by the same chance at every call, so that losses compare.
+    """
+    total, generator = 0.0, torch.Generator().manual_seed(0)
     for rows in x.split(_CHUNK_ROWS):
-        theta, penalties = network(rows)
-        loss = objective.reconstruction(theta, rows) + sum(penalties.values())
+        given, wanted = spoil(corruption, rows, objective, generator)
+        theta, penalties = network(observed(given)[0])
+        loss = objective.reconstruction(theta, wanted) + sum(penalties.values())
         total += float(loss) * len(rows)
     return total / len(x)

@@ -1,0 +1,164 @@
+"""How good twofold's scores, fillings and explanations are, against peers, in one run.
+
+    python bench/quality.py                     everything, to bench/results/quality.json
+    python bench/quality.py --quick             little of each, to a temporary file
+    python bench/quality.py --only odds,planted
+    python bench/quality.py --table
+
+bench/README.md says what each row means. What is finished is kept in a cache, so that an
+interrupted run goes on where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import datetime
+import json
+import os
+import re
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import machine
+import pool
+import quality_table
+from cache import Cache
+from rows import ROWS
+from sources import Missing
+from trials import Settings
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+RESULTS = HERE / "results" / "quality.json"
+PACKAGES = ("twofold", "torch", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow")
+
+
+def say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
+
+
+def run(crew: pool.Pool, names: list[str], settings: Settings) -> dict[str, Any]:
+    """Run what is not in the cache, and sum up every row asked for."""
+    planned: dict[str, list[pool.Task]] = {}
+    found: dict[str, Any] = {}
+    for name in names:
+        try:
+            planned[name] = crew.plan(ROWS[name].trials(settings))
+        except Missing as reason:
+            found[name] = {"skipped": str(reason)}
+            say(f"{name}: skipped ({reason})")
+        else:
+            fresh = sum(crew.cache.get(task.key) is None for task in planned[name])
+            say(f"{name}: {len(planned[name])} to have, {fresh} of them to run")
+    crew.run([task for tasks in planned.values() for task in tasks])
+    for name, tasks in planned.items():
+        found[name] = ROWS[name].summary([crew.entry(task) for task in tasks])
+    return {name: found[name] for name in names}
+
+
+def describe(cores: list[int], bases: dict[str, str]) -> dict[str, Any]:
+    """Return when, on what machine and with which versions this was measured."""
+    pins = (HERE / "constraints-pyod.txt").read_text(encoding="utf-8")
+    return {
+        "made": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "machine": machine.describe(cores),
+        "versions": {
+            **{name: metadata.version(name) for name in PACKAGES},
+            **dict(re.findall(r"^(pyod)==(\S+)", pins, flags=re.MULTILINE)),
+        },
+        "source": bases["twofold"],
+    }
+
+
+def rounded(value: Any) -> Any:
+    """Return the same with figures of six digits."""
+    if isinstance(value, dict):
+        return {name: rounded(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [rounded(part) for part in value]
+    return float(f"{value:.6g}") if isinstance(value, float) else value
+
+
+def as_text(result: dict[str, Any]) -> str:
+    """Return JSON with lists of figures on one line each."""
+    text = json.dumps(rounded(result), indent=1)
+    flat = re.sub(r"\[\s+([^][{}\"]*?)\s+\]", lambda m: f"[{' '.join(m[1].split())}]", text)
+    return flat + "\n"
+
+
+def write_atomically(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
+
+
+def _names(known: tuple[str, ...]) -> Callable[[str], list[str]]:
+    def parse(text: str) -> list[str]:
+        names = [name.strip() for name in text.split(",") if name.strip()]
+        if unknown := [name for name in names if name not in known]:
+            raise argparse.ArgumentTypeError(f"no {unknown[0]!r}; choose from {', '.join(known)}")
+        return [name for name in known if name in names]
+
+    return parse
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no whole number of at least 1")
+    return int(text)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    add = parser.add_argument
+    add("--only", type=_names(tuple(ROWS)), help=f"rows to measure, of {', '.join(ROWS)}")
+    add("--quick", action="store_true", help="small sets and one seed, to see that everything runs")
+    add("--seeds", type=_positive, help="seeds per row, in place of each row's own number")
+    add("--jobs", type=_positive, default=2, help="trials at a time, one thread each (default 2)")
+    add("--cache", type=Path, help="where finished results are kept (default .bench-cache)")
+    add("--venvs", type=Path, help="where peers' environments are kept (default .venv-bench)")
+    add("--output", type=Path, help="the JSON file; a part of the bench goes to a temporary one")
+    add("--table", action="store_true", help="measure nothing; print the tables of the results")
+    return parser.parse_args()
+
+
+def main() -> None:
+    arguments = parse_arguments()
+    if arguments.table:
+        result = json.loads((arguments.output or RESULTS).read_text(encoding="utf-8"))
+        print(quality_table.markdown(result))
+        return
+
+    complete = not (arguments.quick or arguments.only or arguments.seeds)
+    begun = time.monotonic()
+    cores = sorted(os.sched_getaffinity(0))
+    cache = Cache((arguments.cache or ROOT / ".bench-cache").absolute())
+    bases = pool.bases(ROOT)
+    venvs = (arguments.venvs or ROOT / ".venv-bench").absolute()
+    venvs.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="twofold-bench-") as folder:
+        crew = pool.Pool(cache, venvs, Path(folder), arguments.jobs, len(cores), bases, say)
+        settings = Settings(arguments.quick, arguments.seeds)
+        try:
+            rows = run(crew, arguments.only or list(ROWS), settings)
+        except KeyboardInterrupt:
+            crew.stop()
+            sys.exit(f"interrupted; what is finished is in {cache.path}, and the same call goes on")
+    result = {**describe(cores, bases), "quick": arguments.quick, "rows": rows}
+    output = arguments.output
+    if output is None:
+        scratch = Path(tempfile.gettempdir()) / "twofold-bench" / "quality.json"
+        output = RESULTS if complete else scratch
+    write_atomically(output, as_text(result))
+    say(f"wrote {output} after {(time.monotonic() - begun) / 60:.0f} min")
+    print(quality_table.markdown(result))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,303 @@
+"""The results of the quality bench as the Markdown tables that the documentation holds."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Callable
+from typing import Any
+
+Result = dict[str, Any]
+DETECTION = {
+    "adbench": "ADBench's protocol",
+    "adbench-clean": "without copies",
+    "odds": "ODDS, PyOD's protocol",
+}
+# Han et al., 2022, "ADBench", table D4: mean over the sets of this bench.
+PUBLISHED_IFOREST = 0.7937
+
+
+def markdown(result: Result) -> str:
+    """Return every table that the results allow, each under its title."""
+    parts = [f"### {title}\n\n{make(result)}" for title, (make, _) in TABLES.items()]
+    return "\n\n".join(parts) + "\n"
+
+
+def table(title: str) -> Callable[[Result], str]:
+    """Return what makes the table called `title`."""
+    return TABLES[title][0]
+
+
+def available(result: Result, title: str) -> bool:
+    """Whether any row that the table shows was measured."""
+    return any(_row(result, name) for name in TABLES[title][1])
+
+
+def measured_on(result: Result) -> str:
+    made, versions = result["machine"], result["versions"]
+    named = {
+        "twofold": "twofold",
+        "torch": "PyTorch",
+        "scikit-learn": "scikit-learn",
+        "pyod": "PyOD",
+    }
+    listed = ", ".join(f"{title} {versions[name]}" for name, title in named.items())
+    quick = "**A quick run: these figures only show that everything runs.** " * result["quick"]
+    return (
+        f"{quick}Measured with {listed} on {made['cores_used']} cores ({made['processor']}), "
+        f"{result['made'][:10]}; `make quality` measures all of it anew."
+    )
+
+
+def detection(result: Result) -> str:
+    """Means over sets, per method and protocol."""
+    rows = {name: row for name in DETECTION if (row := _row(result, name))}
+    if not rows:
+        return _absent(result, *DETECTION)
+    heads, lines = ["method"], []
+    for name in rows:
+        heads += [f"{DETECTION[name]}: AUROC", "average precision"]
+    names = list(dict.fromkeys(method for row in rows.values() for method in row["methods"]))
+    for method in names:
+        cells = [_bold(method)]
+        for row in rows.values():
+            found = row["methods"].get(method)
+            mark = "" if found is None or not found["failed"] else " [*]"
+            cells += [_spread(found, figure) + mark for figure in ("auroc", "ap")]
+        lines.append(cells)
+    said = [_detection_words(rows)]
+    for name, row in rows.items():
+        for method, found in row["methods"].items():
+            for failed, why in found["failed"].items():
+                said.append(
+                    f"[*] {method} failed on {failed} ({DETECTION[name]}: {why}), and its means "
+                    f"leave that set out."
+                )
+    return _table(heads, lines) + "\n\n" + "\n".join(said)
+
+
+def _detection_words(rows: Result) -> str:
+    parts = []
+    for name, row in rows.items():
+        seeds = max(found["seeds"] for found in row["methods"].values())
+        parts.append(f"{DETECTION[name]}: {len(row['sets'])} sets, {seeds} seeds")
+    words = f"Means over sets and seeds, ± the standard deviation over seeds ({'; '.join(parts)})."
+    if "adbench" in rows and len(rows["adbench"]["sets"]) == 24:
+        words += f" ADBench's own figure for IForest on these 24 sets is {PUBLISHED_IFOREST:.3f}."
+    return words
+
+
+def per_set(name: str) -> Callable[[Result], str]:
+    """AUROC of every method on every set of one protocol, the best in bold."""
+
+    def make(result: Result) -> str:
+        row = _row(result, name)
+        if not row:
+            return _absent(result, name)
+        methods = list(row["methods"])
+        lines = []
+        for key, found in row["sets"].items():
+            means = [_mean(found["methods"][method]["auroc"]) for method in methods]
+            best = max((round(m, 3) for m in means if m is not None), default=None)
+            cells = [
+                "failed" if m is None else f"**{m:.3f}**" if round(m, 3) == best else f"{m:.3f}"
+                for m in means
+            ]
+            facts = [f"{found['rows']:,}", str(found["columns"]), f"{found['anomalies']:.1%}"]
+            lines.append([key.partition("_")[2] or key, *facts, *cells])
+        return _table(["set", "rows", "columns", "anomalies", *methods], lines)
+
+    return make
+
+
+def ablation(result: Result) -> str:
+    row = _row(result, "ablation")
+    if not row:
+        return _absent(result, "ablation")
+    lines = [
+        [_bold(method), _spread(found, "auroc"), _spread(found, "ap")]
+        for method, found in row["methods"].items()
+    ]
+    words = f"ADBench's protocol, {len(row['sets'])} sets, {_seeds(row)} seeds."
+    return _table(["scored by", "AUROC", "average precision"], lines) + "\n\n" + words
+
+
+def false_alarms(result: Result) -> str:
+    row = _row(result, "false-alarms")
+    if not row:
+        return _absent(result, "false-alarms")
+    lines, said = [], []
+    for name, found in row["tables"].items():
+        title = name.partition("_")[2] or name
+        if found["failures"]:
+            tried = found["failures"] + found["repetitions"]
+            said.append(
+                f"{title}: {found['failures']} of {tried} repetitions failed ({found['failed']}) "
+                f"and are not in the shares."
+            )
+        if not found["repetitions"]:
+            lines.append([title, "failed"])
+            continue
+        facts = [str(found["columns"]), f"{found['train']:,}", f"{found['fresh']:,}"]
+        lines.append([title, *facts, *map(_interval, found["shares"].values())])
+    heads = ["table", "columns", "trained on", "fresh rows"]
+    heads += ["p ≤ 1 %", "p ≤ 5 %", "p ≤ 10 %", "`predict` says -1"]
+    n = max(found["repetitions"] for found in row["tables"].values())
+    words = (
+        f"Share of fresh normal rows below each p-value: mean over {n} repetitions and its 95 % "
+        f"interval."
+    )
+    return _table(heads, lines) + "\n\n" + " ".join([words, *said])
+
+
+def planted(result: Result) -> str:
+    row = _row(result, "planted")
+    if not row or "failed" in row:
+        return _absent(result, "planted")
+    lines = [
+        [name, f"{n:,}", f"{flagged / n:.0%}", f"{named / flagged:.0%}" if flagged else "–"]
+        for name, (n, flagged, named) in row["columns"].items()
+    ]
+    n = sum(counts[0] for counts in row["columns"].values())
+    whole = [f"{row['flagged']:.1%}", f"{row['named']:.1%}"]
+    lines.append(["**all columns**", f"{n:,}", *(f"**{share}**" for share in whole)])
+    words = (
+        f"{row['seeds']} seeds; before, {row['flagged_before']:.1%} of the held-out rows were "
+        f"flagged, and errors went into the others."
+    )
+    heads = ["wrong cell in", "rows", "flagged", "of these, `explain` names it first"]
+    return _table(heads, lines) + "\n\n" + words
+
+
+def imputation(result: Result) -> str:
+    row = _row(result, "imputation")
+    if not row:
+        return _absent(result, "imputation")
+    sets = row["sets"]
+    methods = list(dict.fromkeys(m for found in sets.values() for m in found["methods"]))
+    lines = []
+    for name, found in sets.items():
+        means = [found["methods"].get(method, {}).get("mean") for method in methods]
+        best = min((round(m, 4) for m in means if m is not None), default=None)
+        cells = []
+        for method, mean in zip(methods, means, strict=True):
+            if mean is None:
+                cells.append("failed")
+                continue
+            spread = found["methods"][method]["spread"]
+            said = f"{mean:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
+            cells.append(f"**{said}**" if round(mean, 4) == best else said)
+        size = f"{found['rows']:,} × {found['columns']}"
+        lines.append([name, size, f"{found['hidden']:.0%}", *cells])
+    seeds = max((len(m["rmse"]) for f in sets.values() for m in f["methods"].values()), default=0)
+    words = (
+        f"Root mean squared error on the hidden cells, columns scaled to [0, 1]; mean over {seeds} "
+        f"seeds ± standard deviation; the lowest in bold."
+    )
+    return _table(["table", "size", "hidden", *methods], lines) + "\n\n" + words
+
+
+def round_trip(result: Result) -> str:
+    row = _row(result, "imputation")
+    if not row or not row["round trip"]:
+        return _absent(result, "imputation")
+    lines = []
+    for name, found in row["round trip"].items():
+        if "failed" in found:
+            lines.append([name, f"failed ({found['failed']})"])
+            continue
+        yes = [
+            "yes" if found[key] else "**no**"
+            for key in ("observed_cells_same", "types_kept", "order_kept")
+        ]
+        lines.append([name, str(found["holes"]), str(found["holes_left"]), *yes])
+    heads = [
+        "table",
+        "holes",
+        "left",
+        "observed cells bit for bit",
+        "types",
+        "order of rows, columns",
+    ]
+    return _table(heads, lines)
+
+
+def large(result: Result) -> str:
+    row = _row(result, "large")
+    if not row:
+        return _absent(result, "large")
+    lines, words = [], ""
+    for name, found in row["tables"].items():
+        if "failed" in found:
+            lines.append([name, f"failed ({found['failed']})"])
+            continue
+        cells = [name]
+        for call in ("fit", "score_samples"):
+            seconds = found[call]["seconds"]
+            cells += [f"{seconds:.0f} s", f"{found[call]['extra_bytes'] / 1e9:.2f} GB"]
+        lines.append(cells)
+        words = (
+            f"{found['n_rows']:,} rows of {found['n_columns']} mixed columns "
+            f"({found['table_bytes'] / 1e9:.2f} GB as an Arrow table, {found['width']} inputs), "
+            f"{found['epochs']} epochs, {found['threads']} threads."
+        )
+    heads = ["held as", "`fit`", "memory beyond the table", "`score_samples`", "memory beyond it"]
+    return _table(heads, lines) + "\n\n" + words
+
+
+# Title -> what makes the table, and the rows it shows. Pages name tables by these titles.
+TABLES: dict[str, tuple[Callable[[Result], str], tuple[str, ...]]] = {
+    "detection": (detection, tuple(DETECTION)),
+    "adbench": (per_set("adbench"), ("adbench",)),
+    "odds": (per_set("odds"), ("odds",)),
+    "ablation": (ablation, ("ablation",)),
+    "false alarms": (false_alarms, ("false-alarms",)),
+    "planted errors": (planted, ("planted",)),
+    "large": (large, ("large",)),
+    "imputation": (imputation, ("imputation",)),
+    "round trip": (round_trip, ("imputation",)),
+    "measured on": (measured_on, (*DETECTION, "ablation", "imputation", "planted", "large")),
+}
+
+
+def _row(result: Result, name: str) -> Result:
+    """Return a row's figures; empty where it was not measured."""
+    row: Result = result["rows"].get(name, {})
+    return {} if "skipped" in row else row
+
+
+def _absent(result: Result, *names: str) -> str:
+    reasons = {result["rows"].get(name, {}).get("skipped", "") for name in names} - {""}
+    return f"Not measured yet{''.join(f' ({reason})' for reason in sorted(reasons))}."
+
+
+def _table(heads: list[str], lines: list[list[str]]) -> str:
+    rule = ["---", *["--:"] * (len(heads) - 1)]
+    filled = [[*line, *[""] * (len(heads) - len(line))] for line in lines]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rule, *filled))
+
+
+def _bold(method: str) -> str:
+    return f"**{method}**" if method == "twofold" else method
+
+
+def _spread(found: Result | None, figure: str) -> str:
+    if found is None or found[figure] is None:
+        return "–"
+    spread = found[f"{figure}_spread"]
+    return f"{found[figure]:.3f}" + ("" if spread is None else f" ± {spread:.3f}")
+
+
+def _interval(share: Result) -> str:
+    if share["half_width"] is None:
+        return f"{share['mean']:.2%}"
+    return f"{100 * share['mean']:.2f} ± {100 * share['half_width']:.2f} %"
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [v for v in values if v is not None and math.isfinite(v)]
+    return statistics.mean(known) if known else None
+
+
+def _seeds(row: Result) -> int:
+    return max(found["seeds"] for found in row["methods"].values())

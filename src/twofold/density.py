@@ -1,0 +1,224 @@
+r"""How likely a row is: the density that scores are made of, fitted after training.
+
+A code's coordinates have no unit of their own, but what the decoder makes of it has: x_hat, the
+expected row. So a row's density is that of its expected row and of its cells around it,
+
+    p(x) = sum over c of  w_c  p_c(x_hat)  p_c(x | x_hat)
+
+over clusters c: whole tables are seldom one cloud, and residuals are larger in some clusters than
+in others. Within a cluster, x_hat and the residuals x - x_hat of Gaussian columns are normal with
+diagonal covariances; cells of other likelihoods have their own, p(cell | x_hat).
+
+Training rows may hold anomalies, so the mixture is fitted by concentration (Rousseeuw and Van
+Driessen, 1999, "A Fast Algorithm for the Minimum Covariance Determinant Estimator", theorem 1;
+for mixtures Neykov, Filzmoser, Dimova and Neytchev, 2007): each step leaves out the least likely
+fifth of the rows. A cluster of fewer than one row in twenty loses its place, for it may be one of
+anomalies, and no variance falls below a floor: what the network explains nearly exactly would
+otherwise outshout all the rest.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+COMPONENTS, RESTARTS = 8, 4
+LEAST_WEIGHT = 0.05
+TRIMMED = 0.2
+FLOOR = 0.3  # least variance, in units of the input's variance
+_KNEE = 3.0  # spreads beyond which a number grows like a logarithm
+_STEPS, _BURN_IN = 30, 3
+_LOG_2PI = math.log(2 * math.pi)
+_LEAST_SHARE = 0.1  # of their likelihood's mean variance, that inputs which hardly vary are given
+
+
+class RowDensity(nn.Module):
+    """The density of rows as a network sees them: expected row and residuals, in clusters.
+
+    The score is the mean log-density over a few fits from different starts, since which clusters
+    are found is partly chance.
+
+    Parameters
+    ----------
+    width : int
+        Number of the network's inputs.
+    normal : sequence of int
+        The inputs whose residuals are modelled; other cells bring a likelihood of their own.
+    """
+
+    center: Tensor
+    unit: Tensor
+    log_weight: Tensor
+    mean: Tensor
+    variance: Tensor
+
+    def __init__(self, width: int, normal: Sequence[int]) -> None:
+        super().__init__()
+        self._normal = torch.tensor(list(normal), dtype=torch.long)
+        m = width + len(self._normal)
+        self.register_buffer("center", torch.zeros(width))
+        self.register_buffer("unit", torch.ones(width))
+        self.register_buffer("log_weight", torch.full((RESTARTS, COMPONENTS), -math.inf))
+        self.register_buffer("mean", torch.zeros(RESTARTS, COMPONENTS, m))
+        self.register_buffer("variance", torch.ones(RESTARTS, COMPONENTS, m))
+
+    def log_prob(self, x_hat: Tensor, x: Tensor, seen: Tensor | None) -> Tensor:
+        """Return each row's log-density in nats, without other cells: (batch, width) -> (batch,).
+
+        A missing input, which `seen` tells (None: there are none), counts what such an input counts
+        on average.
+        """
+        u, known = self._features(x_hat, x, seen)
+        fits = [
+            _component_log_prob(u, known, *fit).logsumexp(1)
+            for fit in zip(self.log_weight, self.mean, self.variance, strict=True)
+        ]
+        return torch.stack(fits).mean(0)
+
+    def typical(self, x_hat: Tensor, x: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
+        """Return what expected inputs are in each row's cluster, and how far off theirs are.
+
+        (batch, width) each -> the clusters' means and the surprise of `x_hat` beside them in nats,
+        0 where it is as far off as its like are on average: (batch, width) twice.
+        """
+        u, known = self._features(x_hat, x, seen)
+        width = x.shape[1]
+        middle, surprise = torch.zeros_like(x_hat), torch.zeros_like(x_hat)
+        for log_weight, mean, variance in zip(
+            self.log_weight, self.mean, self.variance, strict=True
+        ):
+            share = _component_log_prob(u, known, log_weight, mean, variance).softmax(1)
+            at, spread = share @ mean[:, :width], share @ variance[:, :width]
+            middle += at / len(self.mean)
+            surprise += 0.5 * ((u[:, :width] - at) ** 2 / spread - 1).clamp_min(0) / len(self.mean)
+        return self.center + self.unit * _unsquash(middle), surprise
+
+    def _features(
+        self, x_hat: Tensor, x: Tensor, seen: Tensor | None
+    ) -> tuple[Tensor, Tensor | None]:
+        """Return expected inputs and residuals in their units, and which are known (None: all)."""
+        at = self._normal.to(x.device)
+        residual = _squash((x[:, at] - x_hat[:, at]) / self.unit[at])
+        u = torch.cat([_squash((x_hat - self.center) / self.unit), residual], 1)
+        if seen is None:
+            return u, None
+        return u, torch.cat([torch.ones_like(seen), seen[:, at]], 1)
+
+    @torch.no_grad()
+    def fit(
+        self,
+        x_hat: Tensor,
+        x: Tensor,
+        seen: Tensor | None,
+        groups: Sequence[slice | Tensor],
+        generator: torch.Generator,
+    ) -> None:
+        """Fit the density to training rows, (n_rows, width) each.
+
+        `groups` are inputs of one likelihood each: among them, an input that hardly varies is given
+        a share of the others' variance.
+        """
+        count = torch.tensor(len(x)) if seen is None else seen.sum(0).clamp_min(1)
+        mean = x.sum(0, dtype=torch.float64) / count.to(x.device)
+        around = (x - mean) if seen is None else torch.where(seen, x - mean, 0.0)
+        variance = (around**2).sum(0) / count.to(x.device)
+        for at in groups:
+            variance[at] = variance[at].clamp_min(_LEAST_SHARE * variance[at].mean()) + 1e-12
+        self.center.copy_(mean)
+        self.unit.copy_(variance.sqrt())
+        u, known = self._features(x_hat, x, seen)
+        for i in range(RESTARTS):
+            weight, means, variances = _fit_mixture(u, known, generator)
+            k = len(weight)
+            self.log_weight[i] = -math.inf
+            self.log_weight[i, :k] = weight
+            self.mean[i, :k], self.variance[i, :k] = means, variances
+
+
+def _squash(u: Tensor) -> Tensor:
+    """Return the numbers, beyond the knee their logarithms: a few wild cells then decide little."""
+    beyond = (u.abs() - _KNEE).clamp_min(0)
+    return u.sign() * (u.abs() - beyond + beyond.log1p())
+
+
+def _unsquash(u: Tensor) -> Tensor:
+    beyond = (u.abs() - _KNEE).clamp_min(0)
+    return u.sign() * (u.abs() - beyond + beyond.expm1())
+
+
+def _component_log_prob(
+    u: Tensor, known: Tensor | None, log_weight: Tensor, mean: Tensor, variance: Tensor
+) -> Tensor:
+    """Return log w_c + log N(u; mean_c, variance_c): (n, m) -> (n, components).
+
+    What is not known counts what it counts on average within the cluster.
+    """
+    inverse = 1 / variance
+    logs = variance.log() + _LOG_2PI
+    if known is None:
+        square = u**2 @ inverse.T - 2 * u @ (mean * inverse).T + (mean**2 * inverse).sum(1)
+        return log_weight - 0.5 * (square + logs.sum(1))
+    there = known.to(u.dtype)
+    u = u * there
+    square = u**2 @ inverse.T - 2 * u @ (mean * inverse).T + there @ (mean**2 * inverse).T
+    missing = (1 - there).sum(1, keepdim=True)
+    return log_weight - 0.5 * (square + missing + logs.sum(1))
+
+
+def _fit_mixture(
+    u: Tensor, known: Tensor | None, generator: torch.Generator
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Fit one mixture by trimmed expectation-maximisation: log-weights, means, variances."""
+    squares = u**2
+    labels = _k_means(u, generator)
+    share = F.one_hot(labels, COMPONENTS).to(u.dtype)
+    keep = torch.ones(len(u), dtype=u.dtype, device=u.device)
+    for step in range(_STEPS):
+        kept = share * keep[:, None]
+        n = kept.sum(0)
+        large = n >= torch.clamp_min(LEAST_WEIGHT * n.sum(), 2.0)
+        if not large.any():
+            large = n == n.max()
+        kept, n = kept[:, large], n[large]
+        if known is None:
+            mean = kept.T @ u / n[:, None]
+            variance = kept.T @ squares / n[:, None] - mean**2
+        else:
+            there = known.to(u.dtype)
+            counts = (kept.T @ there).clamp_min(1e-6)
+            mean = kept.T @ (u * there) / counts
+            variance = kept.T @ (squares * there) / counts - mean**2
+        variance = variance.clamp_min(0) + FLOOR
+        log_weight = (n / n.sum()).log()
+        joint = _component_log_prob(u, known, log_weight, mean, variance)
+        total = joint.logsumexp(1)
+        share = (joint - total[:, None]).exp()
+        if step >= _BURN_IN:
+            least = total.kthvalue(int(TRIMMED * (len(u) - 1)) + 1).values
+            keep = (total >= least).to(u.dtype)
+    return log_weight, mean, variance
+
+
+def _k_means(u: Tensor, generator: torch.Generator, steps: int = 20) -> Tensor:
+    """Return the rows' clusters: k-means++ (Arthur and Vassilvitskii, 2007), Lloyd's steps."""
+    device = u.device
+    first = torch.randint(len(u), (1,), generator=generator).to(device)
+    centers = u[first]
+    nearest = ((u - centers) ** 2).sum(1)
+    for _ in range(COMPONENTS - 1):
+        chance = nearest.cpu() if float(nearest.sum()) > 0 else torch.ones(len(u))
+        new = u[torch.multinomial(chance, 1, generator=generator).to(device)]
+        centers = torch.cat([centers, new])
+        nearest = torch.minimum(nearest, ((u - new) ** 2).sum(1))
+    labels = torch.zeros(len(u), dtype=torch.long, device=device)
+    for _ in range(steps):
+        labels = ((centers**2).sum(1) - 2 * u @ centers.T).argmin(1)
+        members = F.one_hot(labels, COMPONENTS).to(u.dtype)
+        n = members.sum(0)
+        means = members.T @ u / n.clamp_min(1)[:, None]
+        centers = torch.where(n[:, None] > 0, means, centers)
+    return labels

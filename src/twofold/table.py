@@ -1,0 +1,130 @@
+"""Rows from any source in one numeric array, with enough memory of where they came from."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twofold.errors import DataError
+
+Array = NDArray[Any]
+_CHUNK_CELLS = 4_000_000  # keeps the temporary arrays of one pass near 32 MB
+
+
+@dataclass(frozen=True)
+class Format:
+    """How the cells of one column look in the caller's table.
+
+    `type` is "number", "boolean", "text" or "time"; `dtype` is the container's own name for it.
+    `levels` are a text column's distinct cells in the order that `Table.values` counts them, from
+    0; `ordered` says that this order means something.
+    """
+
+    type: str
+    dtype: str
+    levels: tuple[str | int | float | bool, ...] = ()
+    ordered: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows from any source: numbers `(n_rows, n_columns)`, and how to hand results back alike.
+
+    A missing cell is NaN; a text cell is its position among its column's levels; a time is seconds
+    since 1970, UTC. `names` is None where the source names no columns. `row_shape` is the shape of
+    one row, `(28, 28)` for images. `container` is "numpy", "pandas", "polars", "arrow" or "torch";
+    `index` is the row index of a pandas frame. `formats` has one entry per column of a frame, and
+    is None for arrays, which hold nothing but numbers.
+    """
+
+    values: Array
+    names: tuple[str, ...] | None = None
+    row_shape: tuple[int, ...] = ()
+    container: str = "numpy"
+    index: Any = None
+    formats: tuple[Format, ...] | None = None
+
+    @property
+    def n_rows(self) -> int:
+        """Number of rows."""
+        return int(self.values.shape[0])
+
+    @property
+    def n_columns(self) -> int:
+        """Number of columns; an image has one per pixel."""
+        return int(self.values.shape[1])
+
+    @property
+    def is_image(self) -> bool:
+        """Whether a row is an array of more than one axis."""
+        return len(self.row_shape) > 1
+
+    def name(self, column: int) -> str:
+        """Name a column in a message: its name where it has one, else its number."""
+        return f"'{self.names[column]}'" if self.names else str(column)
+
+    def slice(self, rows: slice) -> Table:
+        """Return some of the rows, over the same memory."""
+        return replace(self, values=self.values[rows], index=None)
+
+    def check_finite(self, first_row: int = 0, *, missing: bool = False) -> None:
+        """Raise DataError with the place of the first cell that is NaN or infinite.
+
+        `missing` allows NaN, which stands for a missing cell.
+        """
+        for start, rows in row_chunks(self.values):
+            # One sum is finite only where every cell is; it needs no array of flags.
+            with np.errstate(over="ignore", invalid="ignore"):
+                if np.isfinite(rows.sum()):
+                    continue
+            bad = np.isinf(rows) if missing else ~np.isfinite(rows)
+            if not bad.any():
+                continue
+            row, column = (int(i) for i in np.argwhere(bad)[0])
+            columns = np.flatnonzero(bad.any(axis=0))
+            what = "NaN" if np.isnan(rows[row, column]) else "infinity"
+            more = f" ({len(columns)} columns hold such cells)" if len(columns) > 1 else ""
+            cells = "infinity" if missing else "NaN or infinity"
+            remedy = (
+                "Replace it by a number, or by NaN where the cell is missing."
+                if missing
+                else "Fill or drop these rows first."
+            )
+            raise DataError(
+                f"Input contains {cells}: column {self.name(column)} holds {what} in row "
+                f"{first_row + start + row}{more}. {remedy}"
+            )
+
+
+def cells(values: Array, formats: tuple[Format, ...] | None) -> Array:
+    """Return cells as a reader knows them: numbers, or objects where there are texts or times.
+
+    In objects, a missing cell is None.
+    """
+    if formats is None or all(form.type in ("number", "boolean") for form in formats):
+        return values
+    result = np.empty(values.shape, dtype=object)
+    for position, form in enumerate(formats):
+        column = values[:, position].astype(np.float64)
+        missing = np.isnan(column)
+        known: list[Any] = column.tolist()
+        if form.type == "text":
+            places = np.where(missing, 0, column).astype(np.int64).tolist()
+            known = [form.levels[place] for place in places] if form.levels else known
+        elif form.type == "time":
+            moments = np.where(missing, 0, column) * 1e6
+            known = moments.round().astype("datetime64[us]").tolist()
+        result[:, position] = known
+        result[missing, position] = None
+    return result
+
+
+def row_chunks(values: Array) -> Iterator[tuple[int, Array]]:
+    """Cut rows into parts of a few million cells: the first row's number, and the part."""
+    step = max(1, _CHUNK_CELLS // max(1, values.shape[1]))
+    for start in range(0, values.shape[0], step):
+        yield start, values[start : start + step]

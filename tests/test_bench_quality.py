@@ -1,0 +1,198 @@
+"""The bench of quality: its protocols, holes, planted errors and cache do what they say."""
+
+# ruff: noqa: E402 - the bench is no package, and its folder has to be on the path first
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.insert(0, str(ROOT / "bench"))
+
+import cache
+import holes
+import quality
+import quality_table
+from methods import corruption
+from rows import detection, false_alarms, imputation
+from trials import Rows
+
+
+@pytest.fixture
+def labelled(tmp_path: Path) -> Path:
+    """A set of 200 rows, 20 of them odd."""
+    rng = np.random.RandomState(0)
+    path = tmp_path / "1_set.npz"
+    np.savez(path, X=rng.normal(size=(200, 4)), y=np.repeat([0, 1], [180, 20]))
+    return path
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    rng = np.random.RandomState(0)
+    return pd.DataFrame(
+        {
+            "whole": rng.poisson(20, 300),
+            "real": rng.normal(size=300),
+            "text": rng.choice(["a", "b", "c"], 300),
+        }
+    )
+
+
+@pytest.mark.parametrize("mechanism", holes.MECHANISMS)
+def test_holes_have_the_stated_share(mechanism: str) -> None:
+    rng = np.random.RandomState(0)
+    x = rng.gamma(1.0, size=(5000, 10))
+    hidden = holes.MECHANISMS[mechanism](x, 0.3, rng)
+    holed = hidden.mean(axis=0)[hidden.any(axis=0)]
+    assert np.allclose(holed, 0.3, atol=0.03)
+
+
+def test_missing_at_random_leaves_its_causes_complete() -> None:
+    rng = np.random.RandomState(0)
+    hidden = holes.mar(rng.normal(size=(500, 10)), 0.3, rng)
+    assert (~hidden.any(axis=0)).sum() == 3
+
+
+def test_missing_not_at_random_depends_on_what_it_hides() -> None:
+    rng = np.random.RandomState(0)
+    x = rng.normal(size=(5000, 4))
+    hidden = holes.mnar(x, 0.3, rng)
+    gaps = [x[hidden[:, j], j].mean() - x[~hidden[:, j], j].mean() for j in range(4)]
+    assert np.abs(gaps).min() > 0.5
+
+
+def test_small_sets_are_drawn_up_to_1000_rows(labelled: Path) -> None:
+    rows = detection.adbench_rows(labelled, 1)
+    assert (len(rows.given["train"]), len(rows.given["test"])) == (700, 300)
+
+
+def test_the_clean_protocol_holds_no_copies(labelled: Path) -> None:
+    rows = detection.adbench_rows(labelled, 1, with_copies=False)
+    every = np.concatenate([rows.given["train"], rows.given["test"]])
+    assert len(np.unique(every, axis=0)) == 200
+
+
+def test_methods_are_given_no_labels(labelled: Path) -> None:
+    for rows in (detection.adbench_rows(labelled, 1), detection.odds_rows(labelled, 1)):
+        assert set(rows.given) == {"train", "test"}
+
+
+def test_a_fingerprint_covers_rows_and_labels() -> None:
+    x, y = np.zeros((2, 2)), np.array([0, 1])
+    prints = {
+        Rows({"x": x}, {"y": y}).digest(),
+        Rows({"x": x + 1}, {"y": y}).digest(),
+        Rows({"x": x}, {"y": 1 - y}).digest(),
+        Rows({"x": x.astype("f4")}, {"y": y}).digest(),
+    }
+    assert len(prints) == 4
+
+
+def test_rmse_is_in_units_of_the_columns_range() -> None:
+    complete = np.array([[0.0, 0.0], [10.0, 2.0]])
+    filled = complete + np.array([[1.0, 0.0], [5.0, 0.0]])
+    hidden = np.array([[True, True], [False, False]])
+    assert imputation.rmse(filled, complete, hidden) == pytest.approx(np.sqrt(0.1**2 / 2))
+
+
+def test_one_cell_per_row_is_corrupted(frame: pd.DataFrame) -> None:
+    corrupted, columns, _ = corruption.corrupt(frame, frame, np.random.RandomState(1))
+    changed = (corrupted != frame).to_numpy()
+    assert (changed.sum(axis=1) == 1).all()
+    assert (changed.argmax(axis=1) == columns).all()
+    assert corrupted.dtypes.equals(frame.dtypes)
+
+
+def test_moved_cells_keep_to_their_distance(frame: pd.DataFrame) -> None:
+    known = frame["real"].to_numpy()
+    low, high = np.percentile(known, [25, 75])
+    rng = np.random.RandomState(0)
+    far = [abs(corruption.moved(0.5, known, rng) - 0.5) for _ in range(200)]
+    steps = np.array(far) / ((high - low) / 1.349)
+    assert steps.min() >= 5
+    assert steps.max() <= 10
+
+
+def test_moved_cells_do_not_turn_negative_where_none_are(frame: pd.DataFrame) -> None:
+    known = frame["whole"].to_numpy(dtype=np.float64)
+    rng = np.random.RandomState(0)
+    moved = np.array([corruption.moved(cell, known, rng) for cell in known])
+    assert moved.min() >= 0
+    assert (moved == np.round(moved)).all()
+
+
+def test_a_cut_off_line_costs_the_cache_that_line_alone(tmp_path: Path) -> None:
+    kept = cache.Cache(tmp_path)
+    kept.add("one", {"figure": 1})
+    with kept.path.open("a", encoding="utf-8") as file:
+        file.write('{"key": "two", "fig')
+    again = cache.Cache(tmp_path)
+    again.add("three", {"figure": 3})
+    read = cache.Cache(tmp_path)
+    assert [read.get(name) is not None for name in ("one", "two", "three")] == [True, False, True]
+
+
+def test_the_source_hash_sees_code_alone(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "top.py").write_text("from package import low\n")
+
+    def after(text: str) -> str:
+        (package / "low.py").write_text(text)
+        return cache.source_hash(package, "top")
+
+    first = after("def f():\n    return 1\n")
+    assert after('"""Words."""\n\n\ndef f():\n    """More."""\n    return (1)  # one\n') == first
+    assert after("def f():\n    return 2\n") != first
+
+
+def test_a_failed_set_is_left_out_of_a_methods_means() -> None:
+    entries = [
+        {"set": name, "seed": seed, "method": method, "facts": {}, "seconds": 1.0, **outcome}
+        for method in ("a", "b")
+        for name, figure in (("x", 0.5), ("y", 0.9))
+        for seed in (1, 2)
+        for outcome in [
+            {"failed": "no"}
+            if (method, name, seed) == ("b", "y", 2)
+            else {"result": {"auroc": figure, "ap": figure}}
+        ]
+    ]
+    methods = detection.summary(entries)["methods"]
+    assert methods["a"]["auroc"] == pytest.approx(0.7)
+    assert (methods["b"]["auroc"], methods["b"]["n_sets"]) == (0.5, 1)
+    assert methods["b"]["failed"] == {"y": "no"}
+
+
+def test_failed_repetitions_are_told() -> None:
+    entries = [
+        {"set": "t", "facts": {"columns": 3, "train": 9, "fresh": 9}, **outcome}
+        for outcome in (
+            {"failed": "why"},
+            {"result": {"p<=0.01": 0.01}, "seconds": 1.0},
+            {"result": {"p<=0.01": 0.03}, "seconds": 1.0},
+        )
+    ]
+    row = false_alarms.summary(entries)
+    assert row["tables"]["t"]["shares"]["p<=0.01"]["mean"] == pytest.approx(0.02)
+    said = quality_table.false_alarms({"rows": {"false-alarms": row}})
+    assert "1 of 3 repetitions failed (why)" in said
+
+
+def test_tables_of_nothing_say_so() -> None:
+    for title, (make, _) in quality_table.TABLES.items():
+        if title != "measured on":
+            assert make({"rows": {}}) == "Not measured yet."
+
+
+def test_results_are_json_with_short_lists_on_one_line() -> None:
+    result = {"figures": [0.123456789, None, [1, 2]], "words": ["a", "b"]}
+    text = quality.as_text(result)
+    assert json.loads(text) == {"figures": [0.123457, None, [1, 2]], "words": ["a", "b"]}
+    assert "[1, 2]" in text
