@@ -30,7 +30,7 @@ check: $(READY) ## formatting, lint, types and the floors that imports keep to
 bench: $(READY) ## time twofold against its peers, about 20 minutes (ARGS="--quick" for a trial)
 	@$(VENV)/bin/python bench/speed.py $(ARGS)
 
-quality: $(READY) ## measure how good scores and fillings are beside peers', hours (ARGS="--quick" for a trial)
+quality: $(READY) ## measure how good scores and fillings are beside peers, about 2 hours (ARGS="--quick")
 	@$(VENV)/bin/python bench/quality.py $(ARGS)
 
 clean: ## remove the environment and every cache

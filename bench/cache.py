@@ -60,6 +60,28 @@ class Cache:
             file.write(text)
 
 
+class Source:
+    """A package's code as it was when the run began, and whether it still is."""
+
+    def __init__(self, package: Path, start: str) -> None:
+        self._package, self._start = package, start
+        self._lock = threading.Lock()
+        self._stamps = self._read_stamps()
+        self.hash = source_hash(package, start)
+
+    def unchanged(self) -> bool:
+        with self._lock:
+            stamps = self._read_stamps()
+            if stamps != self._stamps:
+                if source_hash(self._package, self._start) != self.hash:
+                    return False
+                self._stamps = stamps
+            return True
+
+    def _read_stamps(self) -> dict[str, int]:
+        return {path.name: path.stat().st_mtime_ns for path in self._package.glob("*.py")}
+
+
 def source_hash(package: Path, start: str) -> str:
     """Return the hash of a module and of every module of its package that it needs.
 

@@ -21,12 +21,13 @@ from typing import Any
 import children
 import machine
 import numpy as np
-from cache import Cache, key, source_hash
+from cache import Cache, Source, key
 from children import OWN, Child, Failed
 from methods import METHODS
 from methods.method import Method, Peer
 from trials import Entry, Rows, Trial
 
+OVERTAKEN = "twofold's source changed during the run; run it again"
 LONGEST = 4 * 3600.0  # seconds that one method may take for one trial
 
 
@@ -52,6 +53,7 @@ class Pool:
     folder: Path
     jobs: int
     cores: int
+    source: Source
     bases: dict[str, str]
     say: Callable[[str], None]
     failures: dict[str, Entry] = field(default_factory=dict)
@@ -184,7 +186,13 @@ class Pool:
             return {"failed": str(error)}
         finally:
             answer.unlink(missing_ok=True)
+        if self._overtaken(method):
+            return {"failed": OVERTAKEN}
         return {"result": result, "facts": dict(rows.facts), "seconds": said["seconds"]}
+
+    def _overtaken(self, method: Method | Peer) -> bool:
+        """Whether the result may be of code other than what its key names."""
+        return method.uses == "twofold" and not self.source.unchanged()
 
     def _run_script(self, task: Task) -> Entry:
         """Run a measure that has the machine for itself, in a process of its own."""
@@ -201,6 +209,8 @@ class Pool:
             return {"failed": str(error)}
         finally:
             crew.end()
+        if self._overtaken(method):
+            return {"failed": OVERTAKEN}
         load = watch.stop()
         return {"result": {**said, "load": load}, "facts": {}, "seconds": said["seconds"]}
 
@@ -257,7 +267,7 @@ class Crew:
             self._children.popitem()[1].end()
 
 
-def bases(root: Path) -> dict[str, str]:
+def bases(root: Path, source: Source) -> dict[str, str]:
     """Return, per package that methods use, what their results depend on."""
     from importlib import metadata
 
@@ -265,7 +275,7 @@ def bases(root: Path) -> dict[str, str]:
     constraints = (root / "bench" / "constraints-pyod.txt").read_text(encoding="utf-8")
     pins = [line for line in constraints.splitlines() if not line.startswith("#")]
     return {
-        "twofold": key(source_hash(root / "src" / "twofold", "autoencoder"), torch, numpy),
+        "twofold": key(source.hash, torch, numpy),
         "scikit-learn": key(sklearn, numpy),
         "pyod": key(sorted(pins)),
     }

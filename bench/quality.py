@@ -27,7 +27,7 @@ from typing import Any
 import machine
 import pool
 import quality_table
-from cache import Cache
+from cache import Cache, Source
 from rows import ROWS
 from sources import Missing
 from trials import Settings
@@ -131,7 +131,10 @@ def parse_arguments() -> argparse.Namespace:
 def main() -> None:
     arguments = parse_arguments()
     if arguments.table:
-        result = json.loads((arguments.output or RESULTS).read_text(encoding="utf-8"))
+        source = arguments.output or RESULTS
+        if not source.exists():
+            sys.exit(f"{source} is not there yet: run make quality")
+        result = json.loads(source.read_text(encoding="utf-8"))
         print(quality_table.markdown(result))
         return
 
@@ -139,11 +142,12 @@ def main() -> None:
     begun = time.monotonic()
     cores = sorted(os.sched_getaffinity(0))
     cache = Cache((arguments.cache or ROOT / ".bench-cache").absolute())
-    bases = pool.bases(ROOT)
+    source = Source(ROOT / "src" / "twofold", "autoencoder")
+    bases = pool.bases(ROOT, source)
     venvs = (arguments.venvs or ROOT / ".venv-bench").absolute()
     venvs.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="twofold-bench-") as folder:
-        crew = pool.Pool(cache, venvs, Path(folder), arguments.jobs, len(cores), bases, say)
+        crew = pool.Pool(cache, venvs, Path(folder), arguments.jobs, len(cores), source, bases, say)
         settings = Settings(arguments.quick, arguments.seeds)
         try:
             rows = run(crew, arguments.only or list(ROWS), settings)
@@ -154,7 +158,8 @@ def main() -> None:
     output = arguments.output
     if output is None:
         scratch = Path(tempfile.gettempdir()) / "twofold-bench" / "quality.json"
-        output = RESULTS if complete else scratch
+        skipped = any("skipped" in row for row in rows.values())
+        output = RESULTS if complete and not skipped else scratch
     write_atomically(output, as_text(result))
     say(f"wrote {output} after {(time.monotonic() - begun) / 60:.0f} min")
     print(quality_table.markdown(result))

@@ -152,6 +152,18 @@ def test_the_source_hash_sees_code_alone(tmp_path: Path) -> None:
     assert after("def f():\n    return 2\n") != first
 
 
+def test_a_source_that_changes_during_a_run_is_noticed(tmp_path: Path) -> None:
+    package = tmp_path / "package"
+    package.mkdir()
+    module = package / "top.py"
+    module.write_text("a = 1\n")
+    source = cache.Source(package, "top")
+    module.write_text("a = 1  # one\n")
+    assert source.unchanged()
+    module.write_text("a = 10\n")
+    assert not source.unchanged()
+
+
 def test_a_failed_set_is_left_out_of_a_methods_means() -> None:
     entries = [
         {"set": name, "seed": seed, "method": method, "facts": {}, "seconds": 1.0, **outcome}

@@ -47,7 +47,10 @@ def same(a: Autoencoder, b: Autoencoder) -> bool:
     return (
         first.keys() == second.keys()
         and all(torch.equal(first[name], second[name]) for name in first)
-        and torch.equal(a._objective.scale, b._objective.scale)
+        and all(
+            torch.equal(tensor, b._objective.state_dict()[name])
+            for name, tensor in a._objective.state_dict().items()
+        )
         and (a.schema_, a.offset_, a.history_) == (b.schema_, b.offset_, b.history_)
     )
 
@@ -146,7 +149,7 @@ def test_the_folder_can_be_read_by_others(folder: Path) -> None:
 
 
 def test_a_tied_matrix_is_stored_once(folder: Path) -> None:
-    matrices = [name for name in load_file(folder / WEIGHTS) if name.endswith("weight")]
+    matrices = [name for name in load_file(folder / WEIGHTS) if name.endswith(".weight")]
     assert matrices == ["network.levels.0.weight", "network.levels.1.weight"]
 
 
@@ -154,7 +157,7 @@ def test_the_document_is_json_that_says_what_the_model_is(folder: Path) -> None:
     document = json.loads((folder / DOCUMENT).read_text())
     assert document["network"] == {"hidden_layers": [3], "n_components": 2}
     assert document["options"]["n_components"] == 2
-    assert document["schema"]["columns"]["kind"] == ["real"] * 6
+    assert [column["kind"] for column in document["schema"]["columns"]] == ["real"] * 6
 
 
 def test_loading_unpickles_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -412,10 +415,10 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     (folder / DOCUMENT).write_text(json.dumps(document))
 
 
-def put(*keys: str, value: Any) -> Callable[[dict[str, Any]], object]:
+def put(*keys: str | int, value: Any) -> Callable[[dict[str, Any]], object]:
     """Set what lies under the keys."""
 
-    def change(document: dict[str, Any]) -> None:
+    def change(document: Any) -> None:
         for key in keys[:-1]:
             document = document[key]
         document[keys[-1]] = value
@@ -441,11 +444,13 @@ HOSTILE = {
     "untied": put("options", "tied", value=False),
     "options of a list": put("options", value=[1]),
     "no schema": put("schema", value={}),
-    "column kind": put("schema", "columns", "kind", value=["os.system"] * 6),
-    "fewer columns": put("schema", "columns", value={k: [] for k in ("name", "kind")}),
+    "column kind": put("schema", "columns", 2, "kind", value="os.system"),
+    "fewer columns": lambda document: document["schema"]["columns"].pop(),
+    "no columns": put("schema", "columns", value=[]),
     "row shape": put("schema", "row_shape", value=[10**9, 10**9]),
-    "column scale": put("schema", "columns", "scale", value=[0] * 6),
-    "column names": put("schema", "columns", "name", value=None),
+    "column scale": put("schema", "columns", 5, "scale", value=0),
+    "columns of text": put("schema", "columns", value="x0"),
+    "column of none": put("schema", "columns", 0, value=None),
     "offset of text": put("calibration", "offset", value="low"),
     "offset beyond floats": put("calibration", "offset", value=10**400),
     "no calibration": put("calibration", value=None),
@@ -543,7 +548,7 @@ def test_weights_that_are_none_are_refused(blob: bytes, folder: Path) -> None:
     "change",
     [
         lambda t: t.pop("network.levels.0.weight"),
-        lambda t: t.pop("objective.scale"),
+        lambda t: t.pop("objective.spread"),
         lambda t: t.pop("pca.mean"),
         lambda t: t.update({"network.levels.9.weight": torch.zeros(2, 2)}),
         lambda t: t.update({"network.levels.0.weight": torch.zeros(6, 3)}),
@@ -555,7 +560,7 @@ def test_weights_that_are_none_are_refused(blob: bytes, folder: Path) -> None:
     ],
     ids=[
         "no matrix",
-        "no scale",
+        "no spread",
         "no pca",
         "another matrix",
         "transposed",

@@ -272,6 +272,7 @@ HOSTILE: dict[str, tuple[Column, dict[str, Any]]] = {
     "kept out of range": (TOWN, {"kept": [0, 4]}),
     "kept below 0": (TOWN, {"kept": [-1]}),
     "kept of halves": (TOWN, {"kept": [0.5]}),
+    "kept twice": (TOWN, {"kept": [1, 1]}),
     "kept of truths": (TOWN, {"kept": [True]}),
     "rest out of range": (TOWN, {"rest": 4}),
     "rest below none": (TOWN, {"rest": -2}),

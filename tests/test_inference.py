@@ -11,7 +11,8 @@ import torch
 from twofold import data, inference
 from twofold.network import Network
 from twofold.objective import Objective
-from twofold.schema import Schema, Table
+from twofold.schema import Schema
+from twofold.table import Format, Table
 
 
 @pytest.fixture
@@ -20,7 +21,7 @@ def parts() -> tuple[Table, Schema, Network, Objective]:
     table = Table(rows)
     schema = Schema.infer(table)
     network = Network(12, (8,), 4, generator=torch.Generator().manual_seed(0))
-    return table, schema, network, Objective(schema)
+    return table, schema, network, Objective(schema).float()
 
 
 @pytest.mark.parametrize("function", [inference.encode, inference.log_density])
@@ -60,9 +61,9 @@ def test_an_error_in_a_later_chunk_names_the_row_of_the_table(
     parts: tuple[Table, Schema, Network, Objective], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     table, schema, network, objective = parts
-    table.values[250, 3] = np.nan
+    table.values[250, 3] = np.inf
     monkeypatch.setattr(inference, "row_chunks", lambda *_: iter([slice(0, 200), slice(200, 300)]))
-    with pytest.raises(ValueError, match="column 3 holds NaN in row 250"):
+    with pytest.raises(ValueError, match="column 3 holds infinity in row 250"):
         inference.apply_to_table(inference.encode, network, objective, schema, table, 4)
 
 
@@ -94,7 +95,85 @@ def test_calibration_finds_the_spread_of_each_column(
     x = torch.from_numpy(schema.to_matrix(table, np.float32))
     inference.calibrate(network, objective, x, torch.arange(300))
     residual = x - inference.reconstruct(network, objective, x)
-    torch.testing.assert_close(objective.scale, (residual**2).mean(0).sqrt().detach())
+    torch.testing.assert_close(objective.spread, (residual**2).mean(0).sqrt().detach())
+
+
+def test_calibration_finds_what_missing_cells_count(
+    parts: tuple[Table, Schema, Network, Objective],
+) -> None:
+    table, schema, network, objective = parts
+    x = torch.from_numpy(schema.to_matrix(table, np.float32))
+    inference.calibrate(network, objective, x, torch.arange(300))
+    cells = objective.log_prob(network.decode(network.encode(x)[0]), x)
+    torch.testing.assert_close(objective.typical, cells.mean(0).detach())
+
+
+def holed(table: Table, share: float = 0.2) -> Table:
+    hidden = np.random.default_rng(9).uniform(size=table.values.shape) < share
+    return Table(np.where(hidden, np.float32(np.nan), table.values))
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_cells_that_are_there_are_not_touched_by_filling(
+    parts: tuple[Table, Schema, Network, Objective], rounds: int
+) -> None:
+    table, schema, network, objective = parts
+    x = torch.from_numpy(schema.to_matrix(holed(table), np.float32))
+    filled = inference.complete(network, objective, x, rounds)
+    seen = ~x.isnan()
+    assert torch.equal(filled[seen], x[seen])
+    assert not filled.isnan().any()
+
+
+def test_holes_are_filled_by_the_reconstruction_of_the_row_with_its_last_filling(
+    parts: tuple[Table, Schema, Network, Objective],
+) -> None:
+    table, schema, network, objective = parts
+    x = torch.from_numpy(schema.to_matrix(holed(table), np.float32))
+    last, filled = (inference.complete(network, objective, x, rounds) for rounds in (2, 3))
+    x_hat = inference.decode(network, objective, network.encode(last)[0])
+    torch.testing.assert_close(filled[x.isnan()], x_hat[x.isnan()])
+
+
+def test_rows_without_holes_are_handed_on(
+    parts: tuple[Table, Schema, Network, Objective],
+) -> None:
+    table, schema, network, objective = parts
+    x = torch.from_numpy(schema.to_matrix(table, np.float32))
+    assert inference.complete(network, objective, x) is x
+
+
+def test_holes_in_other_rows_do_not_change_a_row(
+    parts: tuple[Table, Schema, Network, Objective],
+) -> None:
+    table, schema, network, objective = parts
+    x = torch.from_numpy(schema.to_matrix(table, np.float64))
+    network, objective = network.double(), objective.double()
+    inference.calibrate(network, objective, x, torch.arange(300))
+    beside = x.clone()
+    beside[1::2, 3] = torch.nan
+    for function in (inference.encode, inference.log_density):
+        alone = function(network, objective, x)
+        found = function(network, objective, beside)
+        torch.testing.assert_close(found[::2], alone[::2], rtol=1e-12, atol=1e-12)
+        assert not torch.isclose(found[1::2], alone[1::2]).all()
+
+
+@pytest.mark.parametrize(
+    ("types", "dtype"),
+    [
+        (None, np.float64),
+        (["number", "number"], np.float64),
+        (["number", "boolean"], np.float64),
+        (["number", "text"], np.float32),
+        (["time", "number"], np.float32),
+    ],
+)
+def test_text_and_times_alone_do_not_ask_for_64_bits(types: list[str] | None, dtype: type) -> None:
+    formats = None if types is None else tuple(Format(name, "") for name in types)
+    assert inference.dtype_of(Table(np.zeros((3, 2)), formats=formats)) == dtype
+    narrow = Table(np.zeros((3, 2), dtype=np.float32), formats=formats)
+    assert inference.dtype_of(narrow) == np.float32
 
 
 def test_read_only_rows_are_taken() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -9,7 +11,15 @@ from sklearn.decomposition import PCA as SklearnPCA
 from sklearn.metrics import r2_score
 
 from twofold import metrics
-from twofold.metrics import PCA, compare, conformal_offset, fit_pca, squared_error
+from twofold.errors import LosesToPCAWarning
+from twofold.metrics import (
+    PCA,
+    compare,
+    conformal_offset,
+    conformal_pvalue,
+    fit_pca,
+    squared_error,
+)
 
 RNG = np.random.default_rng(17)
 # Columns of unlike spread, so that the components are well apart.
@@ -180,6 +190,101 @@ def test_false_alarms_on_fresh_rows_stay_at_the_stated_rate(n: int) -> None:
     assert np.mean(rates) > alpha - 1 / (n + 1) - noise
 
 
+def test_the_pvalue_counts_the_held_out_scores_that_are_not_higher() -> None:
+    held_out = RNG.permutation(np.repeat(np.arange(10.0), 2))
+    scores = np.array([4.0, 4.5, -1.0, 9.0, 100.0])
+    expected = [(1 + (held_out <= score).sum()) / 21 for score in scores]
+    np.testing.assert_allclose(conformal_pvalue(scores, held_out), expected, rtol=1e-15)
+
+
+@pytest.mark.parametrize("score", [np.nan, -np.inf, -1e300])
+def test_no_pvalue_is_below_one_share_and_what_is_no_number_has_it(score: float) -> None:
+    assert conformal_pvalue([score], np.arange(99.0)).tolist() == [0.01]
+
+
+@pytest.mark.parametrize("n", [10, 99, 230])
+@pytest.mark.parametrize("alpha", [0.01, 0.05, 0.3])
+def test_pvalues_of_fresh_rows_are_uniform_or_above(n: int, alpha: float) -> None:
+    rng, repetitions = np.random.default_rng(n), 400
+    flagged = [
+        (conformal_pvalue(rng.normal(size=50), rng.normal(size=n)) <= alpha).mean()
+        for _ in range(repetitions)
+    ]
+    noise = 4 * np.std(flagged) / np.sqrt(repetitions) + 1e-12
+    assert alpha - 1 / (n + 1) - noise < np.mean(flagged) < alpha + noise
+
+
+def test_a_row_below_the_offset_has_a_pvalue_of_at_most_alpha() -> None:
+    held_out = RNG.normal(size=137)
+    offset = conformal_offset(held_out, 0.05)
+    scores = np.linspace(-4, 4, 801)
+    below = scores < offset
+    pvalues = conformal_pvalue(scores, held_out)
+    assert pvalues[below].max() <= 0.05 < pvalues[~below].min()
+
+
+# --- missing cells
+
+
+HOLES = np.where(np.random.default_rng(2).uniform(size=ROWS.shape) < 0.1, np.nan, ROWS)
+
+
+def test_missing_cells_have_no_error() -> None:
+    x_hat = ROWS + 0.5
+    expected = 0.25 * (~np.isnan(HOLES)).sum() / len(ROWS)
+    assert squared_error(HOLES, x_hat) == pytest.approx(expected, rel=1e-12)
+
+
+def test_pca_of_rows_with_holes_is_that_of_rows_filled_by_the_mean() -> None:
+    mean = np.nanmean(HOLES, axis=0)
+    filled = np.where(np.isnan(HOLES), mean, HOLES)
+    expected = SklearnPCA(3).fit(filled)
+    own = fit_pca(HOLES, 3, seed())
+    np.testing.assert_allclose(own.mean, mean, rtol=1e-12)
+    assert np.abs(projector(own.components) - projector(expected.components_)).max() < 1e-9
+    again = expected.inverse_transform(expected.transform(filled))
+    np.testing.assert_allclose(own.reconstruct(HOLES), again, atol=1e-9)
+
+
+@pytest.mark.parametrize("exact", [True, False])
+def test_pca_of_a_column_without_cells_is_finite(
+    exact: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(metrics, "_EXACT_WIDTH", 100 if exact else 5)
+    rows = np.column_stack([ROWS, np.full(200, np.nan)])
+    assert np.isfinite(fit_pca(rows, 3, seed()).reconstruct(rows)).all()
+
+
+def test_compare_counts_the_cells_there_are() -> None:
+    pca = fit_pca(HOLES, 3, seed())
+    found = compare(HOLES, ROWS, pca)
+    seen = ~np.isnan(HOLES)
+    total = ((HOLES - np.nanmean(HOLES, axis=0))[seen] ** 2).sum()
+    lost = ((HOLES - pca.reconstruct(HOLES))[seen] ** 2).sum()
+    assert (found.squared_error, found.r2) == (0, 1)
+    assert found.squared_error_pca == pytest.approx(lost / 200, rel=1e-12)
+    assert found.r2_pca == pytest.approx(1 - lost / total, rel=1e-12)
+
+
+def test_comparing_leaves_the_rows_alone() -> None:
+    rows = HOLES.copy()
+    compare(rows, ROWS, fit_pca(rows, 3, seed()))
+    np.testing.assert_array_equal(rows, HOLES)
+
+
 def test_pca_is_plain_arrays() -> None:
     pca = PCA(np.zeros(2), np.eye(2))
     np.testing.assert_array_equal(pca.reconstruct(np.ones((3, 2))), np.ones((3, 2)))
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "error", "warns"), [(9, 5.0, False), (10, 5.0, True), (500, 1.01, False)]
+)
+def test_a_loss_to_pca_is_told_where_it_is_more_than_chance(
+    n_rows: int, error: float, warns: bool
+) -> None:
+    comparison = metrics.Comparison(2, n_rows, error, 1.0, 0.0, 0.8)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        comparison.warn_if_worse()
+    assert [w.category for w in caught] == [LosesToPCAWarning] * warns

@@ -53,9 +53,63 @@ def reconstruction_error_alone(train: Array, test: Array, seed: int) -> Array:
     return np.sum(residual**2, axis=1)
 
 
+def _with_density(**changes: Any) -> Callable[[Array, Array, int], Array]:
+    """Return twofold with constants of `twofold.density` changed."""
+
+    def scores(train: Array, test: Array, seed: int) -> Array:
+        from twofold import density
+
+        before = {name: getattr(density, name) for name in changes}
+        try:
+            for name, value in changes.items():
+                setattr(density, name, value)
+            return twofold(train, test, seed)
+        finally:
+            for name, value in before.items():
+                setattr(density, name, value)
+
+    return scores
+
+
+def cells_and_codes(train: Array, test: Array, seed: int) -> Array:
+    """log p(row given its code) + log p(code): no clusters of residuals, no floors, no trimming."""
+    import torch
+
+    from twofold import Autoencoder, inference
+
+    ae = Autoencoder(random_state=seed).fit(train)
+    x = torch.from_numpy(ae.schema_.to_matrix(ae._read(test), np.float32))
+    with torch.inference_mode():
+        code = inference.encode(ae.network_, ae._objective, x)
+        cells = ae._objective.log_prob(ae.network_.decode(code), x).sum(1)
+        return -(cells + ae.network_.bottleneck.log_prob(code)).double().numpy()
+
+
+def density_alone(train: Array, test: Array, seed: int) -> Array:
+    """The same density on the standardised columns themselves, without any network."""
+    import torch
+
+    from twofold.density import RowDensity
+
+    mean, std = train.mean(axis=0), train.std(axis=0)
+    a, b = (
+        torch.from_numpy(((x - mean) / np.where(std > 0, std, 1.0)).astype(np.float32))
+        for x in (train, test)
+    )
+    density = RowDensity(a.shape[1], [])
+    density.fit(a, a, None, [slice(None)], torch.Generator().manual_seed(seed))
+    return -density.log_prob(b, b, None).double().numpy()
+
+
 # twofold with one choice of its design switched off each; beside them stands twofold as it is.
 ABLATIONS: dict[str, Callable[[Array, Array, int], Array]] = {
     "reconstruction error alone": reconstruction_error_alone,
+    "cells and codes apart": cells_and_codes,
+    "one cluster": _with_density(COMPONENTS=1),
+    "nothing trimmed": _with_density(TRIMMED=0.0),
+    "no floor": _with_density(FLOORS=(0.001,) * 4),
+    "one fit, high floor": _with_density(FLOORS=(0.3,)),
+    "the density without a network": density_alone,
 }
 
 OWN = {

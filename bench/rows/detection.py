@@ -30,15 +30,15 @@ def adbench_trials(settings: Settings) -> list[Trial]:
 
 def adbench_clean_trials(settings: Settings) -> list[Trial]:
     make = partial(adbench_rows, with_copies=False)
-    return _trials("adbench-clean", METHODS, settings, 5, make)
+    return _trials("adbench-clean", METHODS, settings, 3, make)
 
 
 def ablation_trials(settings: Settings) -> list[Trial]:
-    return _trials("ablation", ABLATED, settings, 3, adbench_rows)
+    return _trials("ablation", ABLATED, settings, 2, adbench_rows)
 
 
 def odds_trials(settings: Settings) -> list[Trial]:
-    return _trials("odds", METHODS, settings, 10, odds_rows, ("odds", "*.mat"), first_seed=0)
+    return _trials("odds", METHODS, settings, 3, odds_rows, ("odds", "*.mat"), first_seed=0)
 
 
 def _trials(

@@ -12,7 +12,7 @@ def trials(settings: Settings) -> list[Trial]:
     n_rows = 5_000 if settings.quick else 1_000_000
     return [
         Trial("large", container, 0, "script", ("large",), _nothing, _as_it_is, options, alone=True)
-        for container in ("Arrow", "pandas")
+        for container in ("Arrow",)
         for options in [{"n_rows": n_rows, "container": container}]
     ]
 

@@ -23,7 +23,7 @@ def trials(settings: Settings) -> list[Trial]:
     make = partial(rows, settings.quick)
     return [
         Trial("planted", "california", seed, "study", ("planted errors",), make, judge, options)
-        for seed in range(settings.count(5))
+        for seed in range(settings.count(3))
     ]
 
 

@@ -9,14 +9,31 @@ if TYPE_CHECKING:
     from twofold import datasets
     from twofold.autoencoder import Autoencoder, load
     from twofold.bottleneck import Plain
+    from twofold.corruption import Gaussian, Masking, SaltAndPepper, Swap
     from twofold.errors import TwofoldError
     from twofold.imputer import Imputer
 
 __version__ = "0.1.0"
-__all__ = ["Autoencoder", "Imputer", "Plain", "TwofoldError", "__version__", "datasets", "load"]
+__all__ = [
+    "Autoencoder",
+    "Gaussian",
+    "Imputer",
+    "Masking",
+    "Plain",
+    "SaltAndPepper",
+    "Swap",
+    "TwofoldError",
+    "__version__",
+    "datasets",
+    "load",
+]
 
 _HOMES = {
     "Autoencoder": "autoencoder",
+    "Gaussian": "corruption",
+    "Masking": "corruption",
+    "SaltAndPepper": "corruption",
+    "Swap": "corruption",
     "Imputer": "imputer",
     "load": "autoencoder",
     "Plain": "bottleneck",

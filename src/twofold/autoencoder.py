@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
@@ -81,8 +81,8 @@ class Autoencoder(
     likelihood : "auto", name or mapping of column to name, default="auto"
         How cells are modelled: "gaussian" is squared error on standardised columns, "student_t" the
         same with heavy tails, "bernoulli" binary cross-entropy on values in [0, 1], "categorical"
-        cross-entropy over levels; "poisson" and "negative_binomial" are for counts. "auto" decides
-        per column from its kind.
+        cross-entropy over levels, "histogram" cross-entropy over up to 16 knots on a number's axis;
+        "poisson" and "negative_binomial" are for counts. "auto" decides per column from its kind.
     corruption : None, "masking", "swap", "gaussian", "salt-and-pepper" or object, default=None
         Noise on the inputs while training, whose clean cells the network has to give back; with its
         number as "masking:0.3", or an object such as `twofold.Masking(0.3)`.
@@ -254,7 +254,8 @@ class Autoencoder(
             self._calibrate(table, x, train, validation, rng)
         # Last, so that nothing is lost where warnings are turned into errors.
         history.warn_if_interrupted(plan)
-        if not self._objective.adapts:  # else squared error is not what training lowers
+        # Elsewhere, the squared error of clean rows is not what training lowers.
+        if not self._objective.adapts and self.corruption is None:
             self.comparison_.warn_if_worse()
         return self
 
@@ -311,7 +312,7 @@ class Autoencoder(
             codes.values.astype(inference.dtype_of(codes), copy=False),
             self.schema_.width,
         )
-        return self._rows(x_hat, index=codes.index)
+        return reading.give_back(self.schema_, x_hat, index=codes.index)
 
     def reconstruct(self, X: Any) -> Any:
         """Return what the network makes of the rows of X, in their own units, shape and container.
@@ -321,14 +322,17 @@ class Autoencoder(
         Columns that are ignored come back empty.
         """
         table = self._read(X)
-        return self._rows(self._apply(inference.reconstruct, table, self.schema_.width), table)
+        return reading.give_back(
+            self.schema_, self._apply(inference.reconstruct, table, self.schema_.width), table
+        )
 
     def score_samples(self, X: Any) -> Array:
         """Return the log-density of each row in nats, `(n_rows,)`: higher is more normal.
 
-        It is log p(row given its code) + log p(code), each cell under its column's likelihood with
-        the spread seen in training. A missing cell counts what its column's cells count on average,
-        so that rows with different holes compare.
+        It is the density of the expected row, which is what the decoder makes of the row's code,
+        and of the cells around it, each under its column's likelihood; `twofold.density` has the
+        formula. A missing cell counts what its column's cells count on average, so that rows with
+        different holes compare.
         """
         return self._apply(inference.log_density, self._read(X), 0)
 
@@ -369,7 +373,7 @@ class Autoencoder(
         >>> import numpy as np
         >>> from twofold import Autoencoder
         >>> x = np.random.default_rng(0).normal(size=(500, 1))
-        >>> X = np.hstack([x, x, x, x])
+        >>> X = np.hstack([x, x**2, np.sin(x), np.exp(x)])
         >>> ae = Autoencoder(random_state=0).fit(X)
         >>> X[7, 2] += 5
         >>> ae.explain(X[7:8]).top(0, 1)
@@ -405,10 +409,11 @@ class Autoencoder(
         source = data.load(X, columns=getattr(self, "feature_names_in_", None))
         table = self._read(source)
         generator = generate.torch_generator(generate.random_state(random_state))
-        tables = [
-            data.fill(source, table, *self._from_matrix(x, table))
-            for x in self._filled(table, n_draws, generator)
-        ]
+        tables = []
+        for _ in range(n_draws):
+            function = generate.imputer(None if n_draws == 1 else generator)
+            x = self._apply(function, table, self.schema_.width)
+            tables.append(data.fill(source, table, *self.schema_.cells(x, table)))
         return tables[0] if n_draws == 1 else tables
 
     def sample(self, n: int, random_state: int | np.random.RandomState | None = None) -> Any:
@@ -422,7 +427,9 @@ class Autoencoder(
         if n < 1:
             raise OptionError(f"n={n} rows cannot be drawn; ask for at least 1.")
         generator = generate.torch_generator(generate.random_state(random_state))
-        return self._rows(generate.sample(self.network_, self._objective, n, generator))
+        return reading.give_back(
+            self.schema_, generate.sample(self.network_, self._objective, n, generator)
+        )
 
     def interpolate(self, a: Any, b: Any, steps: int = 10) -> Any:
         """Return `steps` rows on the way from the row `a` to the row `b`, both ends included.
@@ -456,19 +463,11 @@ class Autoencoder(
         """Draw the first rows of X over their reconstructions, as images or as profiles."""
         from twofold import figures
 
-        table = self._read(X)
-        first = table.slice(slice(n_rows))
-        x = self.schema_.to_matrix(first, np.float64)
-        x_hat = self._apply(inference.reconstruct, first, self.schema_.width)
-        pair = {
-            "original": self.schema_.from_matrix(x),
-            "reconstruction": self.schema_.from_matrix(x_hat),
-        }
-        shape = self.schema_.row_shape
-        return figures.rows(
-            {title: np.reshape(rows, (len(rows), *shape)) for title, rows in pair.items()},
-            names=self.schema_.names,
-        )
+        first, schema = self._read(X).slice(slice(n_rows)), self.schema_
+        x_hat = self._apply(inference.reconstruct, first, schema.width)
+        pair = {"original": schema.to_matrix(first, np.float64), "reconstruction": x_hat}
+        drawn = {title: schema.drawn(matrix) for title, matrix in pair.items()}
+        return figures.rows(drawn, names=[schema.names[i] for i in schema.shown])
 
     def plot_history(self) -> Figure:
         """Draw the loss per epoch on training and held-out rows."""
@@ -519,14 +518,6 @@ class Autoencoder(
     def _n_features_out(self) -> int:
         return self.network_.n_components
 
-    @property
-    def _in_64_bit(self) -> bool:
-        return self.precision == "float64"
-
-    @property
-    def _device(self) -> torch.device:
-        return next(self.network_.parameters()).device
-
     def _read(self, X: Any, reset: bool = False) -> Table:
         """Read any source into a table, and check it against the training table."""
         if not reset:
@@ -553,7 +544,7 @@ class Autoencoder(
         self.schema_ = schema
         self.history_, self.best_epoch_, self._step = [], 0, None
         self._generator = generate.torch_generator(rng)
-        dtype = torch.float64 if self._in_64_bit else torch.float32
+        dtype = torch.float64 if self.precision == "float64" else torch.float32
         self.network_ = Network(
             schema.width,
             hidden,
@@ -636,30 +627,6 @@ class Autoencoder(
     def _compare(self, x: Array) -> metrics.Comparison:
         x_hat = self._apply(inference.reconstruct, x, x.shape[1])
         return metrics.compare(x, x_hat, self.pca_)
-
-    def _rows(self, x: Array, like: Table | None = None, index: Any = None) -> Any:
-        """Turn a matrix into rows of the container of `like`, else of the training table."""
-        values, formats = self._from_matrix(x, like)
-        schema = self.schema_
-        if like is None:
-            container, names, shape = schema.container, schema.names, schema.row_shape
-        else:
-            container, names, shape = like.container, like.names or schema.names, like.row_shape
-            index = like.index
-        return data.give_back(values, container, names, shape, index, formats)
-
-    def _from_matrix(self, x: Array, like: Table | None) -> tuple[Array, Any]:
-        formats = self.schema_.formats(None if like is None else like.formats)
-        return self.schema_.from_matrix(x), formats
-
-    def _filled(self, table: Table, n_draws: int, generator: torch.Generator) -> Iterator[Array]:
-        """Give the table's matrix with its holes filled, once or by so many draws."""
-        dtype = inference.dtype_of(table)
-        for _ in range(n_draws):
-            function = generate.imputer(None if n_draws == 1 else generator)
-            yield inference.apply_to_table(
-                function, self.network_, self._objective, self.schema_, table, self.schema_.width
-            ).astype(dtype, copy=False)
 
     def _apply(self, function: inference.Function, x: Array | Table, width: int) -> Array:
         """Run a matrix or a table through `function`; the result has `width` columns, or none."""

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 Penalties = dict[str, Tensor]
 _CANDIDATES = (2, 4, 8, 16)  # components that are tried beside one
 _ROWS_PER_NUMBER = 5  # rows that each number of a component's mean must have to go by
-_STEP_PRODUCTS = 2e9  # work of one step of the mixture's fit: a fraction of a second
+_STEP_PRODUCTS = 2e8  # work of one step of the mixture's fit: a hundredth of a second
 _HELD_OUT = 0.2
 
 

@@ -249,7 +249,7 @@ def _annotation(name: str) -> Any:
 
 def _metavar(entry: Option) -> str:
     words = {"int": "N", "float": "X", "widths": "N,N", "seed": "N", "none": "none"}
-    words["names"] = "NAME|COLUMN=NAME"
+    words |= {"names": "NAME|COLUMN=NAME", "corruption": "NAME:X"}
     parts = [] if _choices_in_help(entry) else list(entry.choices)
     return "|".join(parts + [words[kind] for kind in entry.kinds if kind in words]) or "NAME"
 

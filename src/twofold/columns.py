@@ -9,7 +9,8 @@ A column's kind decides how many inputs it has and what they hold:
     ignored                0      nothing: it comes back as a missing cell
 
 A real or count column whose likelihood is "histogram" has one input per knot, of which there are at
-most 16: the two knots on either side of a cell share a weight of 1, the nearer one having more.
+most 16: the two knots on either side of a cell share a weight of 1, the nearer one having more. An
+input is that weight minus its mean, divided by one number per column, so that all vary by about 1.
 
 A missing cell is NaN in every input of its column.
 """
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -83,6 +84,8 @@ class Column:
         The turns of a time: "day", "week", "year".
     knots : tuple of float
         Where a histogram's inputs lie, in the column's unit.
+    shares : tuple of float
+        Mean weight of each knot.
     between : bool
         Whether cells lie between the knots, too; else the knots are all values there were.
     format : Format or None
@@ -102,6 +105,7 @@ class Column:
     rest: int = -1
     cycles: tuple[str, ...] = ()
     knots: tuple[float, ...] = ()
+    shares: tuple[float, ...] = ()
     between: bool = False
     format: Format | None = None
     note: str = ""
@@ -128,7 +132,15 @@ class Column:
     @property
     def scaled_knots(self) -> Array:
         """The knots as the network's other numbers are: centred and scaled."""
-        return (np.array(self.knots) - self.center) / self.scale
+        return np.asarray((np.array(self.knots) - self.center) / self.scale)
+
+    @property
+    def share_scale(self) -> float:
+        """What a histogram's weights are divided by: the root of their summed variances, if hard.
+
+        Weights that are shared by two knots vary somewhat less.
+        """
+        return math.sqrt(max(sum(share * (1 - share) for share in self.shares), 1e-6))
 
     def encode(self, values: Array, levels: tuple[Level, ...]) -> Array:
         """Return the inputs `(n_rows, width)` of cells `(n_rows,)`; NaN for missing ones.
@@ -138,9 +150,11 @@ class Column:
         if self.kind == "category":
             return self._one_hot(values, levels)
         if self.knots:
-            return self._weights((values - self.center) / self.scale)
+            return np.asarray((self.weights(values) - np.array(self.shares)) / self.share_scale)
         if self.kind == "count":
-            return np.asarray((np.log1p(values) - self.center) / self.scale)[:, None]
+            # A number below 0, which is no count, is as far off as the one above.
+            logs = np.copysign(np.log1p(np.abs(values)), values)
+            return np.asarray((logs - self.center) / self.scale)[:, None]
         moment = (values - self.center) / self.scale
         if self.is_squashed:
             moment = squash(moment)
@@ -160,12 +174,13 @@ class Column:
         inputs[missing] = np.nan
         return inputs
 
-    def _weights(self, scaled: Array) -> Array:
+    def weights(self, values: Array) -> Array:
         """Return each knot's share of the cells, which by its knots is the cell again.
 
         A cell beyond the last knot is at that knot, with a weight that grows with the logarithm of
         the distance, so that its likelihood can tell.
         """
+        scaled = (values - self.center) / self.scale
         knots, numbers = self.scaled_knots, np.arange(len(self.knots))
         place = np.interp(scaled, knots, numbers)
         weights = np.maximum(1 - np.abs(place[:, None] - numbers), 0)
@@ -195,7 +210,7 @@ class Column:
                 cells = np.array(self.levels, dtype=np.float64)[standing[places]]
             return np.where(np.isnan(inputs[:, 0]), np.nan, cells)
         if self.knots:
-            weights = inputs.astype(np.float64)
+            weights = inputs.astype(np.float64) * self.share_scale + np.array(self.shares)
             scaled = weights @ self.scaled_knots / weights.sum(axis=1)
             cells = scaled * self.scale + self.center
             return np.asarray(cells.clip(self.knots[0], self.knots[-1]))
@@ -236,7 +251,7 @@ class Column:
     def from_json(cls, document: Mapping[str, Any]) -> Column:
         """Read back what `to_json` gave; raises TypeError or ValueError where it is none."""
         values = dict(document)
-        for name in ("levels", "kept", "cycles", "knots"):
+        for name in ("levels", "kept", "cycles", "knots", "shares"):
             values[name] = tuple(values.get(name, ()))
         shape = values.get("format")
         values["format"] = None if shape is None else Format(**{**_NO_DTYPE, **shape})
@@ -259,6 +274,8 @@ def _mistake_in(column: Column) -> str:
         return f"has center {column.center!r} and scale {column.scale!r}"
     if not all(_is_position(i, levels) for i in column.kept):
         return "keeps levels that it does not have"
+    if len(set(column.kept)) < len(column.kept):
+        return "keeps a level twice"
     if column.rest != -1 and not _is_position(column.rest, levels):
         return f"has no level {column.rest!r}"
     if kind == "category" and not column.kept and column.rest == -1:
@@ -281,7 +298,9 @@ def _is_position(place: Any, levels: tuple[Level, ...]) -> bool:
 
 
 def _are_knots(column: Column) -> bool:
-    knots, between = column.knots, column.between
+    knots, between, shares = column.knots, column.between, column.shares
+    if len(shares) != len(knots) or not all(type(s) is float and 0 <= s <= 1 for s in shares):
+        return False
     if not all(type(knot) in (int, float) and math.isfinite(knot) for knot in knots):
         return False
     ascending = len(knots) < 2 or bool((np.diff(column.scaled_knots) > 0).all())

@@ -14,7 +14,9 @@ Driessen, 1999, "A Fast Algorithm for the Minimum Covariance Determinant Estimat
 for mixtures Neykov, Filzmoser, Dimova and Neytchev, 2007): each step leaves out the least likely
 fifth of the rows. A cluster of fewer than one row in twenty loses its place, for it may be one of
 anomalies, and no variance falls below a floor: what the network explains nearly exactly would
-otherwise outshout all the rest.
+otherwise outshout all the rest. Half of the fits have a high floor, for columns that only seem
+exact because they take few values, and half a low one, so that a small error is seen in a column
+that the others settle.
 """
 
 from __future__ import annotations
@@ -26,10 +28,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-COMPONENTS, RESTARTS = 8, 4
+COMPONENTS = 8
+FLOORS = (0.3, 0.03, 0.3, 0.03)  # least variance of each fit, in units of the input's variance
 LEAST_WEIGHT = 0.05
 TRIMMED = 0.2
-FLOOR = 0.3  # least variance, in units of the input's variance
 _KNEE = 3.0  # spreads beyond which a number grows like a logarithm
 _STEPS, _BURN_IN = 30, 3
 _LOG_2PI = math.log(2 * math.pi)
@@ -62,9 +64,9 @@ class RowDensity(nn.Module):
         m = width + len(self._normal)
         self.register_buffer("center", torch.zeros(width))
         self.register_buffer("unit", torch.ones(width))
-        self.register_buffer("log_weight", torch.full((RESTARTS, COMPONENTS), -math.inf))
-        self.register_buffer("mean", torch.zeros(RESTARTS, COMPONENTS, m))
-        self.register_buffer("variance", torch.ones(RESTARTS, COMPONENTS, m))
+        self.register_buffer("log_weight", torch.full((len(FLOORS), COMPONENTS), -math.inf))
+        self.register_buffer("mean", torch.zeros(len(FLOORS), COMPONENTS, m))
+        self.register_buffer("variance", torch.ones(len(FLOORS), COMPONENTS, m))
 
     def log_prob(self, x_hat: Tensor, x: Tensor, seen: Tensor | None) -> Tensor:
         """Return each row's log-density in nats, without other cells: (batch, width) -> (batch,).
@@ -131,8 +133,8 @@ class RowDensity(nn.Module):
         self.center.copy_(mean)
         self.unit.copy_(variance.sqrt())
         u, known = self._features(x_hat, x, seen)
-        for i in range(RESTARTS):
-            weight, means, variances = _fit_mixture(u, known, generator)
+        for i, floor in enumerate(FLOORS):
+            weight, means, variances = _fit_mixture(u, known, floor, generator)
             k = len(weight)
             self.log_weight[i] = -math.inf
             self.log_weight[i, :k] = weight
@@ -151,29 +153,37 @@ def _unsquash(u: Tensor) -> Tensor:
 
 
 def _component_log_prob(
-    u: Tensor, known: Tensor | None, log_weight: Tensor, mean: Tensor, variance: Tensor
+    u: Tensor,
+    known: Tensor | None,
+    log_weight: Tensor,
+    mean: Tensor,
+    variance: Tensor,
+    squares: Tensor | None = None,
 ) -> Tensor:
     """Return log w_c + log N(u; mean_c, variance_c): (n, m) -> (n, components).
 
-    What is not known counts what it counts on average within the cluster.
+    What is not known counts what it counts on average within the cluster. `squares` are those of
+    `u`, 0 where it is not known, if the caller has them.
     """
     inverse = 1 / variance
     logs = variance.log() + _LOG_2PI
-    if known is None:
-        square = u**2 @ inverse.T - 2 * u @ (mean * inverse).T + (mean**2 * inverse).sum(1)
-        return log_weight - 0.5 * (square + logs.sum(1))
-    there = known.to(u.dtype)
-    u = u * there
-    square = u**2 @ inverse.T - 2 * u @ (mean * inverse).T + there @ (mean**2 * inverse).T
+    there = None if known is None else known.to(u.dtype)
+    u = u if there is None else u * there
+    square = (u**2 if squares is None else squares) @ inverse.T
+    square = square - u @ (2 * mean * inverse).T
+    if there is None:
+        return log_weight - 0.5 * (square + (mean**2 * inverse + logs).sum(1))
+    square = square + there @ (mean**2 * inverse).T
     missing = (1 - there).sum(1, keepdim=True)
     return log_weight - 0.5 * (square + missing + logs.sum(1))
 
 
 def _fit_mixture(
-    u: Tensor, known: Tensor | None, generator: torch.Generator
+    u: Tensor, known: Tensor | None, floor: float, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Fit one mixture by trimmed expectation-maximisation: log-weights, means, variances."""
-    squares = u**2
+    there = None if known is None else known.to(u.dtype)
+    squares = u**2 if there is None else u**2 * there
     labels = _k_means(u, generator)
     share = F.one_hot(labels, COMPONENTS).to(u.dtype)
     keep = torch.ones(len(u), dtype=u.dtype, device=u.device)
@@ -184,17 +194,12 @@ def _fit_mixture(
         if not large.any():
             large = n == n.max()
         kept, n = kept[:, large], n[large]
-        if known is None:
-            mean = kept.T @ u / n[:, None]
-            variance = kept.T @ squares / n[:, None] - mean**2
-        else:
-            there = known.to(u.dtype)
-            counts = (kept.T @ there).clamp_min(1e-6)
-            mean = kept.T @ (u * there) / counts
-            variance = kept.T @ (squares * there) / counts - mean**2
-        variance = variance.clamp_min(0) + FLOOR
+        counts = n[:, None] if there is None else (kept.T @ there).clamp_min(1e-6)
+        mean = kept.T @ (u if there is None else u * there) / counts
+        variance = kept.T @ squares / counts - mean**2
+        variance = variance.clamp_min(0) + floor
         log_weight = (n / n.sum()).log()
-        joint = _component_log_prob(u, known, log_weight, mean, variance)
+        joint = _component_log_prob(u, known, log_weight, mean, variance, squares)
         total = joint.logsumexp(1)
         share = (joint - total[:, None]).exp()
         if step >= _BURN_IN:

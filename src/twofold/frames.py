@@ -494,7 +494,13 @@ def fill(frame: Any, table: Table, filled: Array, formats: Sequence[Format] | No
     columns = zip(_columns(table.values), _columns(filled), own, formats or own, strict=True)
     for position, (seen, cells, form, told) in enumerate(columns):
         holes = np.isnan(seen) & ~np.isnan(cells)
-        if holes.any():
+        apart = told.type != form.type and {told.type, form.type} != {"number", "boolean"}
+        if apart and holes.all():
+            # Nothing in the column says what it holds, so it becomes what it is told to be.
+            name = (table.names or ())[position]
+            alone = give_back(cells[:, None], table.container, [name], table.index, [told])
+            parts[position] = _column(alone, 0, table.container)
+        elif holes.any():
             column = _column(frame, position, table.container)
             fitting, form = _in_levels_of(form, cells[holes], told)
             parts[position] = _FILLERS[table.container](column, holes, fitting, form)
@@ -513,9 +519,21 @@ def fill(frame: Any, table: Table, filled: Array, formats: Sequence[Format] | No
 
 
 def _in_levels_of(form: Format, cells: Array, told: Format) -> tuple[Array, Format]:
-    """Return text cells as positions in the levels of `form`, which those it lacks are added to."""
-    if form.type != "text" or told.levels == form.levels:
+    """Return text cells as positions in the levels of `form`, which those it lacks are added to.
+
+    Where `form` is one of numbers, they are the numbers that the texts are.
+    """
+    if told.type != "text" or told.levels == form.levels:
         return cells, form
+    if form.type != "text":
+        texts = [told.levels[code] for code in arrow.positions(cells, told)[0]]
+        try:
+            return np.array([float(text) for text in texts]), form
+        except ValueError as error:
+            raise DataError(
+                f"A column of numbers has missing cells that would become text: {error}. Pass the "
+                f"column as text."
+            ) from None
     place = {level: position for position, level in enumerate(form.levels)}
     codes, _ = arrow.positions(cells, told)
     for code in np.unique(codes):
@@ -548,7 +566,8 @@ def _fill_pandas(series: Any, holes: Array, cells: Array, form: Format) -> Any:
 
     dtype = series.dtype
     if isinstance(dtype, pd.CategoricalDtype) and len(dtype.categories) < len(form.levels):
-        added = _pandas_dtype(form).categories[len(dtype.categories) :]
+        known = len(dtype.categories)
+        added = _pandas_dtype(form).categories[known:] if known else list(form.levels)
         series = series.cat.add_categories(added)
     new = _pandas_array(cells, form, series.dtype)
     if isinstance(dtype, pd.SparseDtype):  # which lets no cell be set

@@ -28,7 +28,7 @@ _ROUND_ROWS, _ROUND_HOLES = 2_000, 0.2  # rows, and their share of cells, that r
 _CALIBRATION_ROWS = 100_000  # enough to fit residual spreads and the density of the codes
 _CALIBRATION_CELLS = 20_000_000  # as many inputs as may be held twice for that: 160 MB
 _LEAST_ROWS = 2_000
-_DENSITY_ROWS, _DENSITY_CELLS = 20_000, 8_000_000  # enough for clusters of a twentieth
+_DENSITY_ROWS, _DENSITY_CELLS = 10_000, 4_000_000  # enough for clusters of a twentieth
 
 
 def encode(network: Network, objective: Objective, x: Tensor) -> Tensor:
@@ -186,8 +186,8 @@ def dtype_of(table: Table) -> np.dtype[Any]:
 
     Tables with text or times are 64-bit arrays for the sake of those columns alone.
     """
-    numbers = table.formats is None or {form.type for form in table.formats} == {"number"}
-    wide = table.values.dtype == np.float64 and numbers
+    types = set() if table.formats is None else {form.type for form in table.formats}
+    wide = table.values.dtype == np.float64 and types <= {"number", "boolean"}
     return np.dtype(np.float64 if wide else np.float32)
 
 

@@ -18,6 +18,7 @@ _FENCE = 10.0  # interquartile ranges beyond the quartiles: what lies further do
 _MOST_LEVELS = 64  # inputs that one category may take
 _RARE = 5e-4  # share of the rows below which a level has no input of its own
 _FEW_LEVELS = 50  # so few different texts are categories, however few rows there are
+_FURTHEST = 100.0  # times that far cells widen a histogram's unit: a code for "missing" wants more
 _FOR_COUNTS = set(LIKELIHOODS_OF_KIND["count"]) - set(LIKELIHOODS_OF_KIND["real"])
 _MOST_COUNT = 5.0  # mean of a count; around larger ones a normal density does as well
 
@@ -137,12 +138,14 @@ def _column(
         )
     if chosen == "histogram":
         cells = table.values[:, i].astype(np.float64)
+        if (
+            not constant
+        ):  # far cells cannot pull at a mean between knots as long as they set its unit
+            scale = min(float(np.nanstd(cells)), _FURTHEST * (scale or 1.0)) or 1.0
         knots, between = knots_of(cells, center, scale)
-        return replace(
-            Column(name, kind, chosen, center, scale, constant, format=shape),
-            knots=knots,
-            between=between and len(knots) > 1,
-        )
+        column = Column(name, kind, chosen, center, scale, constant, knots=knots, format=shape)
+        shares = np.nanmean(column.weights(cells), axis=0).clip(0, 1)
+        return replace(column, shares=tuple(shares.tolist()), between=between and len(knots) > 1)
     cycles = cycles_of(table.values[:, i]) if kind == "time" else ()
     return Column(name, kind, chosen, center, scale or 1.0, constant, cycles=cycles, format=shape)
 

@@ -20,6 +20,8 @@ from twofold.network import Network
 from twofold.objective import Objective
 from twofold.schema import Schema
 
+_MOST_ROUNDS = 1000  # of filling holes; more would keep the caller waiting
+
 
 @dataclass(frozen=True)
 class Parts:
@@ -107,6 +109,10 @@ def _assemble(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Par
     network = _network(tensors, document["network"], options, schema)
     objective = Objective(schema).to(next(network.parameters()).dtype)
     objective.load_state_dict(bundle.part(tensors, "objective."))
+    if not (1 <= int(objective.rounds) <= _MOST_ROUNDS and objective.noise > 0):
+        raise ValueError("what it has learned of missing cells and of noise cannot be")
+    if not (torch.isfinite(objective.spread) & (objective.spread >= 0)).all():
+        raise ValueError("the spreads in it are none")
     pca = metrics.PCA(tensors["pca.mean"].numpy(), tensors["pca.components"].numpy())
     if pca.mean.shape + pca.components.shape[1:] != (schema.width,) * 2:
         raise ValueError("the PCA in it belongs to another table")

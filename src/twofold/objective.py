@@ -25,10 +25,11 @@ _LEAST_SCALE = 1e-3
 # Degrees of freedom of the heavy-tailed density. Four is the least whole number with a finite
 # fourth moment, and near what is found in real tables (Lange, Little and Taylor, 1989, section 5).
 _FREEDOM = 4.0
+_LEAST_SHARE = 1e-5  # of a knot that hardly any cell is at
 _LARGEST_LOG_RATE = 20.0  # keeps exp from overflowing while training looks for its way
 _DISPERSIONS = 1e-2, 1e4  # at the upper end the negative binomial is Poisson's distribution
 
-Unit = tuple[Tensor, Tensor]
+Unit = tuple[Tensor, Tensor, Tensor]
 
 
 @dataclass(frozen=True)
@@ -37,8 +38,8 @@ class Likelihood:
 
     `x` and `theta` are `(batch, inputs)`, for categories `(batch, columns, levels)` and for
     histograms `(batch, columns, knots)`. `spread` is what is learned per input, `unit` the centre
-    and the scale of the column's inputs; of a histogram, `unit` holds the knots in standard
-    deviations, and `spread` how many of those each knot stands for.
+    and the scale of the column's inputs and, of a histogram, its knots in standard deviations,
+    `spread` then being how many of those each knot stands for.
 
     Attributes
     ----------
@@ -124,7 +125,7 @@ def _bernoulli_loss(theta: Tensor, x: Tensor, spread: Tensor, unit: Unit) -> Ten
 
 
 def _bernoulli_log_prob(theta: Tensor, x: Tensor, spread: Tensor, unit: Unit) -> Tensor:
-    # A number that a flag cannot have is less likely than either of those it can.
+    # A whole number that no flag can be is less likely than either of those it can be.
     inside = x.clamp(0, 1)
     beyond = (x - inside).abs() * (1 + theta.abs())
     return -_bernoulli_loss(theta, inside, spread, unit) - beyond
@@ -146,11 +147,25 @@ def _categorical_draw(theta: Tensor, spread: Tensor, unit: Unit, source: torch.G
     return F.one_hot(best, theta.shape[-1]).to(theta.dtype)
 
 
+def _logits(theta: Tensor, unit: Unit) -> Tensor:
+    # The decoder says how a row differs from all rows.
+    return theta + unit[0].clamp_min(_LEAST_SHARE).log()
+
+
+def _as_weights(x: Tensor, unit: Unit) -> Tensor:
+    return x * unit[1] + unit[0]
+
+
+def _from_weights(weights: Tensor, unit: Unit) -> Tensor:
+    return (weights - unit[0]) / unit[1]
+
+
 def _histogram_loss(theta: Tensor, x: Tensor, spread: Tensor, unit: Unit) -> Tensor:
     # Cross-entropy takes all wrong knots for equally wrong. The squared error of the mean, in
     # standard deviations, tells near from far; the same probabilities are best for both.
-    off = ((theta.softmax(-1) - x) * unit[0]).sum(-1, keepdim=True)
-    return x * (off**2 - F.log_softmax(theta, -1))
+    log_p, weights = F.log_softmax(_logits(theta, unit), -1), _as_weights(x, unit)
+    off = ((log_p.exp() - weights) * unit[2]).sum(-1, keepdim=True)
+    return weights * (off**2 - log_p)
 
 
 def _histogram_log_prob(theta: Tensor, x: Tensor, spread: Tensor, unit: Unit) -> Tensor:
@@ -158,22 +173,24 @@ def _histogram_log_prob(theta: Tensor, x: Tensor, spread: Tensor, unit: Unit) ->
     # cell are the hats' heights at it. So this is the log of a piecewise linear density that
     # integrates to 1, or of a probability where all values are knots (spread 0). Weights that add
     # up to more than 1 tell how far beyond the knots a cell lies: one nat per standard deviation.
-    total = x.sum(-1, keepdim=True).clamp_min(1)
-    share = x / total
-    height = theta.softmax(-1) / torch.where(spread > 0, spread, 1.0)
+    weights = _as_weights(x, unit)
+    total = weights.sum(-1, keepdim=True).clamp_min(1)
+    share = weights / total
+    height = _logits(theta, unit).softmax(-1) / torch.where(spread > 0, spread, 1.0)
     beyond = torch.expm1((total - 1).clamp_max(80.0))
     return share * ((share * height).sum(-1, keepdim=True).clamp_min(1e-30).log() - beyond)
 
 
 def _histogram_draw(theta: Tensor, spread: Tensor, unit: Unit, source: torch.Generator) -> Tensor:
     # A knot, then a place under its hat: how far on the way to a neighbour, and to which one.
-    knot = _categorical_draw(theta, spread, unit, source)
+    knot = _categorical_draw(_logits(theta, unit), spread, unit, source)
     chance = torch.rand((2, *theta.shape[:-1], 1), generator=source, dtype=theta.dtype)
     away = torch.where(spread > 0, knot, 0.0) * (1 - chance[0].sqrt())
-    gaps = F.pad(unit[0].diff(dim=-1), (1, 1))
+    gaps = F.pad(unit[2].diff(dim=-1), (1, 1))
     left = gaps[..., :-1] > chance[1] * (gaps[..., :-1] + gaps[..., 1:])
     down, up = torch.where(left, away, 0.0), torch.where(left, 0.0, away)
-    return knot - away + F.pad(down[..., 1:], (0, 1)) + F.pad(up[..., :-1], (1, 0))
+    weights = knot - away + F.pad(down[..., 1:], (0, 1)) + F.pad(up[..., :-1], (1, 0))
+    return _from_weights(weights, unit)
 
 
 def _rate(theta: Tensor, unit: Unit) -> Tensor:
@@ -184,13 +201,18 @@ def _count(x: Tensor, unit: Unit) -> Tensor:
     return torch.expm1(x * unit[1] + unit[0]).clamp_min(0)
 
 
+def _below(x: Tensor, unit: Unit) -> Tensor:
+    """Return how far a number is below 0, which no count can be: a nat for each."""
+    return torch.expm1(-(x * unit[1] + unit[0]).clamp_max(0))
+
+
 def _as_input(count: Tensor, unit: Unit) -> Tensor:
     return (torch.log1p(count) - unit[0]) / unit[1]
 
 
 def _poisson_log_prob(theta: Tensor, x: Tensor, spread: Tensor, unit: Unit) -> Tensor:
     count, log_rate = _count(x, unit), (theta * unit[1] + unit[0]).clamp_max(_LARGEST_LOG_RATE)
-    return count * log_rate - log_rate.exp() - torch.lgamma(count + 1)
+    return count * log_rate - log_rate.exp() - torch.lgamma(count + 1) - _below(x, unit)
 
 
 def _poisson_draw(theta: Tensor, spread: Tensor, unit: Unit, source: torch.Generator) -> Tensor:
@@ -202,7 +224,8 @@ def _negative_binomial_log_prob(theta: Tensor, x: Tensor, spread: Tensor, unit: 
     # r = 1 / alpha.
     count, rate, r = _count(x, unit), _rate(theta, unit), spread
     ways = torch.lgamma(count + r) - torch.lgamma(r) - torch.lgamma(count + 1)
-    return ways - r * torch.log1p(rate / r) + count * (rate / (r + rate)).clamp_min(1e-30).log()
+    chance = count * (rate / (r + rate)).clamp_min(1e-30).log()
+    return ways - r * torch.log1p(rate / r) + chance - _below(x, unit)
 
 
 def _negative_binomial_draw(
@@ -262,7 +285,7 @@ LIKELIHOODS: dict[str, Likelihood] = {
     ),
     "histogram": Likelihood(
         _histogram_loss,
-        lambda theta, unit: theta.softmax(-1),
+        lambda theta, unit: _from_weights(_logits(theta, unit).softmax(-1), unit),
         _histogram_log_prob,
         _histogram_draw,
         None,
@@ -306,6 +329,7 @@ class Objective(nn.Module):
     log_unit: Tensor
     center: Tensor
     unit: Tensor
+    knots: Tensor
     column: Tensor
     _others: Tensor
 
@@ -333,15 +357,19 @@ class Objective(nn.Module):
             for c in columns
         ]
         logs = [math.log(c.scale) if u else 0.0 for c, u in zip(columns, has_unit, strict=True)]
-        self.register_buffer("log_unit", torch.tensor(logs), persistent=False)
+        log_unit = torch.tensor(logs, dtype=torch.float64)
+        self.register_buffer("log_unit", log_unit, persistent=False)
         far = [c.is_squashed and u for c, u in zip(columns, has_unit, strict=True)]
         self._squashed = torch.tensor(far).repeat_interleave(widths) if any(far) else None
-        self.register_buffer("center", per_input([c.center for c in columns]).float(), False)
-        self.register_buffer("unit", per_input([c.scale for c in columns]).float(), False)
+        self.register_buffer("center", per_input([c.center for c in columns]), False)
+        self.register_buffer("unit", per_input([c.scale for c in columns]), False)
+        self.register_buffer("knots", per_input([0.0] * self.n_columns), persistent=False)
         for column, at in zip(columns, schema.inputs, strict=True):
             if column.knots:
                 knots = torch.from_numpy(column.scaled_knots)
-                self.center[at] = knots.float()
+                self.center[at] = torch.tensor(column.shares, dtype=torch.float64)
+                self.unit[at] = column.share_scale
+                self.knots[at] = knots
                 # The area under each hat of height 1: half the way to both neighbours.
                 gaps = F.pad(knots.diff(), (1, 1))
                 self.spread[at] = (gaps[:-1] + gaps[1:]).float() / 2 if column.between else 0.0
@@ -420,10 +448,18 @@ class Objective(nn.Module):
 
     def draw(self, theta: Tensor, generator: torch.Generator) -> Tensor:
         """Return random inputs under the likelihoods, `(batch, width)`; grey values are means."""
-        x = torch.empty_like(theta)
+        # On the processor, where the generator is: a seed means the same wherever the network is.
+        said = theta.cpu()
+        x = torch.empty_like(said)
         for name, at in self.groups:
-            x[:, at] = LIKELIHOODS[name].draw(theta[:, at], *self._about(at), generator)
-        return x if self._grey is None else torch.where(self._grey, self.mean(theta), x)
+            spread, unit = self._about(at)
+            center, scale, knots = (part.cpu() for part in unit)
+            about = spread.cpu(), (center, scale, knots)
+            x[:, at] = LIKELIHOODS[name].draw(said[:, at], *about, generator)
+        x = x.to(theta.device)
+        if self._grey is None:
+            return x
+        return torch.where(self._grey.to(theta.device), self.mean(theta), x)
 
     def per_column(self, inputs: Tensor) -> Tensor:
         """Sum what belongs to one column: (batch, width) -> (batch, n_columns)."""
@@ -485,7 +521,7 @@ class Objective(nn.Module):
         self.typical.copy_(sums / there.sum(0).clamp_min(1))
 
     def _about(self, at: slice | Tensor) -> tuple[Tensor, Unit]:
-        return self.spread[at], (self.center[at], self.unit[at])
+        return self.spread[at], (self.center[at], self.unit[at], self.knots[at])
 
     def _n_cells(self, x: Tensor, seen: Tensor | None) -> int | Tensor:
         if seen is None:
@@ -501,6 +537,8 @@ class Objective(nn.Module):
 
 def observed(x: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the inputs with zero for missing ones, and which are there (None: all of them)."""
+    if not torch.isnan(x.sum()):  # one number tells it, and takes no memory
+        return x, None
     missing = torch.isnan(x)
     if not missing.any():
         return x, None

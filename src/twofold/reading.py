@@ -1,4 +1,4 @@
-"""How rows of any source reach the estimator: read, and checked as scikit-learn checks them."""
+"""How rows of any source reach the estimator, checked as scikit-learn does, and go back alike."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from sklearn.utils.validation import validate_data
 
 from twofold import data
 from twofold.errors import DataError
+from twofold.schema import Schema
 from twofold.table import Table
 
 Array = NDArray[Any]
@@ -44,6 +45,17 @@ def table(estimator: BaseEstimator, X: Any, reset: bool) -> Table:
         data.require_numbers(_array(source))
     checked = _validated(estimator, source, reset, ensure_all_finite=False)
     return data.read(checked)
+
+
+def give_back(schema: Schema, x: Array, like: Table | None = None, index: Any = None) -> Any:
+    """Turn a matrix into rows of the container of `like`, else of the training table."""
+    values, formats = schema.cells(x, like)
+    if like is None:
+        container, names, shape = schema.container, schema.names, schema.row_shape
+    else:
+        container, names, shape = like.container, like.names or schema.names, like.row_shape
+        index = like.index
+    return data.give_back(values, container, names, shape, index, formats)
 
 
 def _validated(estimator: BaseEstimator, X: Any, reset: bool, **checks: bool) -> Any:

@@ -120,10 +120,6 @@ class Schema:
     def _bounded(self) -> NDArray[np.bool_]:
         return np.array([c.likelihood == "bernoulli" and c.kind != "binary" for c in self.columns])
 
-    @cached_property
-    def _counts(self) -> tuple[int, ...]:
-        return tuple(i for i, column in enumerate(self.columns) if column.kind == "count")
-
     def likelihoods(self) -> dict[str, list[int]]:
         """Return, for each likelihood in use, the positions of its columns."""
         groups: dict[str, list[int]] = {}
@@ -215,8 +211,6 @@ class Schema:
     def _check_range(self, table: Table, matrix: Array, first_row: int) -> None:
         if matrix.size == 0:
             return
-        for position in self._counts:
-            self._check_count(table, position, first_row)
         if not self._bounded.all():
             self._check_still_finite(table, matrix, first_row)
         if self._bounded.any():
@@ -239,19 +233,6 @@ class Schema:
             f"training and holds {table.values[row, column]:g} in row {first_row + row}. Scale "
             f"these rows like the training rows, or fit with likelihood='gaussian'."
         )
-
-    def _check_count(self, table: Table, position: int, first_row: int) -> None:
-        values = table.values[:, position]
-        with np.errstate(invalid="ignore"):
-            wrong = (values < 0) | (values != np.round(values))
-        wrong &= ~np.isnan(values)
-        if wrong.any():
-            row = int(wrong.argmax())
-            raise DataError(
-                f"Column {table.name(position)} held counts in training and holds {values[row]:g} "
-                f"in row {first_row + row}. Correct this cell, or fit with "
-                f"kinds={{{self.columns[position].name!r}: 'real'}}."
-            )
 
     def _check_still_finite(self, table: Table, matrix: Array, first_row: int) -> None:
         with np.errstate(over="ignore", invalid="ignore"):
@@ -304,6 +285,22 @@ class Schema:
                 form = column.format
             found.append(replace(form, levels=column.levels if form.type == "text" else ()))
         return tuple(found)
+
+    def cells(
+        self, matrix: Array, like: Table | None = None
+    ) -> tuple[Array, tuple[Format, ...] | None]:
+        """Return `from_matrix` and its `formats`, in the types of the table `like` where given."""
+        return self.from_matrix(matrix), self.formats(None if like is None else like.formats)
+
+    @property
+    def shown(self) -> list[int]:
+        """Positions of the columns that figures show: all of an image, else what is not ignored."""
+        return [i for i, column in enumerate(self.columns) if column.width or self.is_image]
+
+    def drawn(self, matrix: Array) -> Array:
+        """Return the cells of a matrix as figures show them: profiles, or images of their shape."""
+        shape = self.row_shape if self.is_image else (len(self.shown),)
+        return self.from_matrix(matrix)[:, self.shown].reshape(len(matrix), *shape)
 
     def constant_columns(self) -> list[str]:
         """Return the names of columns that held one value only in training."""

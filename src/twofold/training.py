@@ -194,6 +194,10 @@ class AutogradStep:
         matrices = [p for p in network.parameters() if p.ndim > 1]
         biases = [p for p in network.parameters() if p.ndim <= 1]
         self._rule = plan.rule(matrices, biases)
+        # A cell far from its histogram's mean would undo what many others have taught (Pascanu,
+        # Mikolov and Bengio, 2013, "On the Difficulty of Training Recurrent Neural Networks",
+        # algorithm 1).
+        self._clips = any(name == "histogram" for name, _ in objective.groups)
         parameter = next(network.parameters())
         self._x = parameter.new_empty(plan.batch_size, network.width)
 
@@ -212,6 +216,9 @@ class AutogradStep:
         for penalty in penalties.values():
             loss = loss + penalty
         gradients = torch.autograd.grad(loss, self._rule.parameters)
+        if self._clips:
+            norm = torch.stack(torch._foreach_norm(gradients)).norm()
+            gradients = torch._foreach_mul(gradients, (1 / norm).clamp_max(1.0))
         self._rule.follow_parameters()
         with torch.no_grad():
             self._rule.apply(gradients, learning_rate)

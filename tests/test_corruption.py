@@ -1,0 +1,226 @@
+"""Each corruption spoils what it says it does, and no more."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from twofold import Autoencoder, load
+from twofold.corruption import (
+    Corruption,
+    Gaussian,
+    Masking,
+    SaltAndPepper,
+    Swap,
+    from_json,
+    resolve,
+    to_json,
+)
+from twofold.errors import OptionError
+from twofold.network import stack_shape
+from twofold.objective import Objective
+from twofold.schema import Schema
+from twofold.table import Table
+from twofold.training import evaluate, spoil
+
+# Columns of three, one and two inputs.
+COLUMN = torch.tensor([0, 0, 0, 1, 2, 2])
+X = torch.randn(4000, 6, generator=torch.Generator().manual_seed(3))
+ALL: list[Corruption] = [
+    Masking(0.3),
+    Masking(0.5, up_to=True, only_hidden=True),
+    Swap(0.2),
+    Gaussian(0.4),
+    SaltAndPepper(0.2),
+]
+SHARES = [(Masking(0.3), 0.3), (Masking(0.6, up_to=True), 0.3), (Swap(0.2), 0.2)]
+
+
+def source(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def changed(corruption: Corruption, x: torch.Tensor = X) -> torch.Tensor:
+    return corruption(x, COLUMN, source()) != x  # NaN differs from all
+
+
+@pytest.mark.parametrize(("corruption", "share"), [*SHARES, (SaltAndPepper(0.2), 0.2)])
+def test_spoils_its_share_of_the_cells(corruption: Corruption, share: float) -> None:
+    cells = changed(corruption)[:, [0, 3, 4]]
+    assert cells.float().mean(0).tolist() == pytest.approx([share] * 3, abs=0.03)
+
+
+@pytest.mark.parametrize("corruption", [s for s, _ in SHARES], ids=repr)
+def test_inputs_of_one_cell_share_its_fate(corruption: Corruption) -> None:
+    spoilt = changed(corruption)
+    assert torch.equal(spoilt[:, 0], spoilt[:, 1])
+    assert torch.equal(spoilt[:, 0], spoilt[:, 2])
+    assert torch.equal(spoilt[:, 4], spoilt[:, 5])
+    assert not torch.equal(spoilt[:, 0], spoilt[:, 3])
+
+
+def test_masking_up_to_hides_another_share_in_each_row() -> None:
+    wide = torch.ones(500, 400)
+    given = Masking(0.6, up_to=True)(wide, torch.arange(400), source())
+    shares = torch.isnan(given).float().mean(1)
+    assert shares.min() < 0.05
+    assert 0.55 < shares.max() < 0.7
+
+
+def test_swap_takes_cells_of_the_same_column() -> None:
+    x = torch.arange(6) * 1000.0 + torch.arange(900.0)[:, None]
+    given = Swap(0.5)(x, COLUMN, source())
+    assert torch.equal(given // 1000, x // 1000)
+    # All inputs of a swapped cell come from one row.
+    assert torch.equal(given[:, 0] % 1000, given[:, 2] % 1000)
+
+
+def test_gaussian_adds_noise_of_its_scale() -> None:
+    noise = Gaussian(0.4)(X, COLUMN, source()) - X
+    assert noise.std(0).tolist() == pytest.approx([0.4] * 6, rel=0.05)
+    assert abs(float(noise.mean())) < 0.01
+
+
+def test_salt_and_pepper_sets_extremes() -> None:
+    given = SaltAndPepper(0.2)(X, COLUMN, source())
+    spoilt = given != X
+    low, high = X.amin(0).expand_as(X)[spoilt], X.amax(0).expand_as(X)[spoilt]
+    salt, pepper = given[spoilt] == high, given[spoilt] == low
+    assert (salt | pepper).all()
+    assert 0.45 < float(salt.float().mean()) < 0.55
+
+
+@pytest.mark.parametrize("corruption", ALL, ids=repr)
+def test_the_generator_decides(corruption: Corruption) -> None:
+    def spoilt(seed: int) -> torch.Tensor:
+        return corruption(X, COLUMN, source(seed)).nan_to_num(7)
+
+    assert torch.equal(spoilt(1), spoilt(1))
+    assert not torch.equal(spoilt(1), spoilt(2))
+
+
+@pytest.mark.parametrize("corruption", ALL, ids=repr)
+def test_the_rows_stay_as_they_are(corruption: Corruption) -> None:
+    before = X.clone()
+    corruption(X, COLUMN, source())
+    assert torch.equal(X, before)
+
+
+@pytest.mark.parametrize("corruption", ALL, ids=repr)
+def test_json_gives_it_back(corruption: Corruption) -> None:
+    assert from_json(json.loads(json.dumps(to_json(corruption)))) == corruption
+
+
+@pytest.mark.parametrize(
+    ("text", "corruption"),
+    [
+        ("masking:0.3", Masking(0.3)),
+        ("swap", Swap()),
+        ("gaussian:2", Gaussian(2.0)),
+        ("salt-and-pepper:0.05", SaltAndPepper(0.05)),
+    ],
+)
+def test_a_word_stands_for_it(text: str, corruption: Corruption) -> None:
+    assert resolve(text) == corruption
+
+
+def test_an_object_and_none_stand_for_themselves() -> None:
+    assert resolve(None) is None
+    assert resolve(ALL[0]) is ALL[0]
+
+
+@pytest.mark.parametrize("kind", [Masking, Swap, SaltAndPepper])
+@pytest.mark.parametrize("share", [0, 1, -0.1, float("nan"), "half"])
+def test_a_share_that_means_nothing_is_refused(kind: Any, share: Any) -> None:
+    with pytest.raises(OptionError, match="share must lie between 0 and 1"):
+        kind(share)
+
+
+@pytest.mark.parametrize("scale", [0, -1, float("inf"), float("nan")])
+def test_a_scale_that_means_nothing_is_refused(scale: float) -> None:
+    with pytest.raises(OptionError, match="scale must be above 0"):
+        Gaussian(scale)
+
+
+@pytest.mark.parametrize("text", ["dropout", "masking:", "masking:x", "masking:nan", "masking:1.5"])
+def test_a_word_that_means_nothing_is_refused(text: str) -> None:
+    if text == "masking:":  # no number is the default one
+        assert resolve(text) == Masking()
+        return
+    with pytest.raises(OptionError):
+        Autoencoder(corruption=text).fit(np.zeros((4, 2)))
+
+
+def objective() -> Objective:
+    return Objective(Schema.infer(Table(X.numpy())))
+
+
+def test_the_clean_row_is_wanted_back() -> None:
+    given, wanted = spoil(Masking(0.3), X, objective(), source())
+    assert torch.isnan(given).any()
+    assert torch.equal(wanted, X)
+
+
+def test_only_hidden_cells_are_wanted_back() -> None:
+    x = X.clone()
+    x[:, 2] = torch.nan
+    given, wanted = spoil(Masking(0.3, only_hidden=True), x, objective(), source())
+    assert torch.equal(torch.isnan(wanted), ~torch.isnan(given) | torch.isnan(x))
+    there = ~torch.isnan(wanted)
+    assert torch.equal(wanted[there], x[there])
+
+
+def test_without_corruption_the_row_is_given_and_wanted() -> None:
+    given, wanted = spoil(None, X, objective(), source())
+    assert given is X
+    assert wanted is X
+
+
+def test_a_code_may_be_wider_than_the_input_only_with_noise_to_remove() -> None:
+    assert stack_shape(4, (9,), 9, denoising=True) == ((9,), 9)
+    with pytest.raises(OptionError, match="or set corruption"):
+        stack_shape(4, (9,), 9)
+
+
+def test_a_model_keeps_its_corruption(tmp_path: Any) -> None:
+    noise = Masking(0.4, up_to=True, only_hidden=True)
+    ae = Autoencoder(n_components=8, hidden_layers=(), corruption=noise, epochs=2, random_state=0)
+    ae.fit(X[:200].numpy()).save(tmp_path / "model")
+    again = load(tmp_path / "model")
+    assert again.corruption == noise
+    np.testing.assert_array_equal(again.transform(X[:9].numpy()), ae.transform(X[:9].numpy()))
+
+
+def test_masking_teaches_to_fill_holes() -> None:
+    rows = np.random.default_rng(0).normal(size=(500, 1)) @ np.ones((1, 5))
+    ae = Autoencoder(
+        n_components=8,
+        hidden_layers=(16,),
+        activation="gelu",
+        corruption=Masking(0.5, up_to=True, only_hidden=True),
+        epochs=30,
+        random_state=0,
+    ).fit(rows)
+    holed = rows.copy()
+    holed[:, 2] = np.nan
+    error = np.abs(ae.impute(holed)[:, 2] - rows[:, 2]).mean()
+    assert error < 0.5 * np.abs(rows).mean()
+
+
+def test_a_reconstruction_holds_what_is_imputed() -> None:
+    ae = Autoencoder(corruption="masking", epochs=2, random_state=0).fit(X[:300].numpy())
+    holed = X[:9].numpy().copy()
+    holed[:, 2] = np.nan
+    np.testing.assert_allclose(ae.reconstruct(holed)[:, 2], ae.impute(holed)[:, 2], rtol=1e-5)
+
+
+def test_held_out_rows_are_spoilt_alike_at_every_call() -> None:
+    ae = Autoencoder(corruption="swap", epochs=1, random_state=0).fit(X[:100].numpy())
+    noise = Masking(0.5, only_hidden=True)
+    first, second = (evaluate(ae.network_, ae._objective, X[:50], noise) for _ in range(2))
+    assert first == second
+    assert first != evaluate(ae.network_, ae._objective, X[:50])
