@@ -84,6 +84,7 @@ class Child:
         self._buffer = b""
         self._read, write = os.pipe()
         message = json.dumps({**settings, "answers": write})
+        paths = [str(HERE), *filter(None, [os.environ.get("PYTHONPATH")])]
         with log.open("wb") as file:
             self.process = subprocess.Popen(
                 [python, str(HERE / script), message],
@@ -91,7 +92,7 @@ class Child:
                 stdout=file,
                 stderr=file,
                 pass_fds=(write,),
-                env={**os.environ, "PYTHONPATH": str(HERE), **environment},
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(paths), **environment},
                 start_new_session=True,
             )
         os.close(write)

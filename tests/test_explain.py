@@ -224,11 +224,12 @@ def test_the_column_that_was_moved_has_the_largest_share() -> None:
     assert (found.contribution.argmax(axis=1) == column).mean() >= 0.95
 
 
-def test_what_was_expected_is_near_what_it_was_before() -> None:
+def test_the_wrong_cell_hardly_pulls_at_what_is_expected_in_its_place() -> None:
     ae, odd, column = planted(1)
-    expected = ae.explain(odd).expected[np.arange(200), column]
-    observed = odd[np.arange(200), column]
-    assert np.median(np.abs(observed - expected)) > 1.9  # it was moved by 2.5
+    at = np.arange(200), column
+    away = np.abs(odd - ae.explain(odd).expected)[at]
+    # It was moved by 2.5; its own reconstruction follows it by a quarter of that.
+    assert np.median(away) > 2.1 > np.median(np.abs(odd - ae.reconstruct(odd))[at]) + 0.1
 
 
 def test_the_moved_column_is_found_among_holes_too() -> None:

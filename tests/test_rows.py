@@ -1,0 +1,107 @@
+"""Rows that are encoded when they are asked for are those of the whole matrix."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from twofold import Autoencoder, data, rows
+from twofold.rows import EncodedRows
+from twofold.schema import Schema
+from twofold.table import Table
+
+RNG = np.random.default_rng(6)
+N = 300
+FRAME = pd.DataFrame(
+    {
+        "height": RNG.normal(170, 10, N),
+        "town": RNG.choice([f"t{i}" for i in range(12)], N),
+        "visits": RNG.poisson(2, N),
+        "member": RNG.random(N) < 0.3,
+        "since": pd.Timestamp("2020-01-01") + pd.to_timedelta(RNG.integers(0, 900, N), unit="D"),
+    }
+)
+FRAME.loc[::7, "height"] = np.nan
+FRAME.loc[::11, "town"] = None
+
+
+def parts() -> tuple[Schema, Table]:
+    table = data.read(FRAME)
+    return Schema.infer(table), table
+
+
+def lazily(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "_LARGE", 0)
+    monkeypatch.setattr(rows, "_MUCH_LARGER", 0)
+
+
+def both(monkeypatch: pytest.MonkeyPatch) -> tuple[torch.Tensor, EncodedRows]:
+    schema, table = parts()
+    cpu = torch.device("cpu")
+    whole = rows.encode(schema, table, torch.float32, cpu)
+    lazily(monkeypatch)
+    lazy = rows.encode(schema, table, torch.float32, cpu)
+    assert isinstance(whole, torch.Tensor)
+    assert isinstance(lazy, EncodedRows)
+    return whole, lazy
+
+
+def same(a: torch.Tensor, b: torch.Tensor) -> bool:
+    return torch.equal(a.nan_to_num(nan=-99.0), b.nan_to_num(nan=-99.0))
+
+
+def test_rows_by_number_by_slice_and_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, lazy = both(monkeypatch)
+    some = torch.tensor([5, 299, 0, 5])
+    assert lazy.shape == tuple(whole.shape)
+    assert len(lazy) == len(whole)
+    assert same(lazy[some], whole[some])
+    assert same(lazy[10:20], whole[10:20])
+    assert same(torch.cat(list(lazy.split(64))), whole)
+
+
+def test_picked_and_taken_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, lazy = both(monkeypatch)
+    some = torch.tensor([7, 3, 250])
+    a, b = rows.pick(lazy, some), rows.pick(whole, some)
+    assert isinstance(a, EncodedRows)
+    assert same(a[:], b[:])
+    out = torch.empty(3, whole.shape[1])
+    rows.take(lazy, some, out)
+    assert same(out, whole[some])
+
+
+def test_holes_are_found_where_the_network_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    whole, lazy = both(monkeypatch)
+    assert rows.has_holes(whole)
+    assert rows.has_holes(lazy)
+    table = data.read(FRAME.dropna())
+    filled = EncodedRows(Schema.infer(table), table, torch.float32, torch.device("cpu"))
+    assert not rows.has_holes(filled)
+
+
+def test_small_matrices_are_made_at_once() -> None:
+    schema, table = parts()
+    made = rows.encode(schema, table, torch.float64, torch.device("cpu"))
+    assert isinstance(made, torch.Tensor)
+    assert made.dtype == torch.float64
+
+
+@pytest.mark.parametrize("contamination", ["auto", 0.1])
+def test_a_model_is_the_same_either_way(
+    monkeypatch: pytest.MonkeyPatch, contamination: float | str
+) -> None:
+    def fit() -> Autoencoder:
+        ae = Autoencoder(epochs=2, random_state=0, contamination=contamination)
+        return ae.fit(FRAME)
+
+    whole = fit()
+    lazily(monkeypatch)
+    lazy = fit()
+    a, b = whole.network_.state_dict(), lazy.network_.state_dict()
+    assert all(torch.equal(a[name], b[name]) for name in a)
+    assert whole.history_[-1]["validation_loss"] == lazy.history_[-1]["validation_loss"]
+    assert whole.offset_ == pytest.approx(lazy.offset_, rel=1e-6)
+    np.testing.assert_array_equal(whole.calibration_scores_, lazy.calibration_scores_)
