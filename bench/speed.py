@@ -319,7 +319,7 @@ def transform_row(bench: Bench) -> dict[str, Any]:
 
 def busy_row(bench: Bench) -> dict[str, Any]:
     """Train while another process keeps one of the cores busy, and while none does."""
-    result: dict[str, Any] = {"rows": bench.n_rows // 2}
+    result: dict[str, Any] = {"rows": bench.n_rows // 6}
     for name in ("twofold", "torch"):
         rounds: dict[str, list[dict[str, Any]]] = {"undisturbed": [], "disturbed": []}
         try:

@@ -98,6 +98,15 @@ def test_a_real_cell_is_centred_and_scaled() -> None:
     assert REAL.encode(np.array([40.0, 55.0]), ()).tolist() == [[0.0], [1.5]]
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("kind", ["real", "binary"])
+def test_whatever_the_network_says_is_a_number_in_the_columns_unit(kind: str, dtype: type) -> None:
+    wide = Column("mass", kind, "gaussian", 1e6, 1e20 if dtype == np.float32 else 1e200)
+    found = wide.decode(np.array([[3.3e38], [-3.3e38], [80.0]], dtype))
+    assert np.isfinite(found).all()
+    assert found[1] < 0 < found[2] < found[0]
+
+
 def test_a_real_cell_far_out_is_drawn_in_and_comes_back() -> None:
     inputs = REAL.encode(np.array([1e9]), ())
     assert 25 < inputs.item() < 35

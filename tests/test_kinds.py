@@ -287,7 +287,7 @@ def test_a_category_keeps_what_is_common_the_commonest_first() -> None:
     found = column(cells)
     assert [found.levels[i] for i in found.kept] == ["common", "usual", "rare"]
     assert found.levels[found.rest] == "single"
-    assert found.note == "1 rare levels share one input"
+    assert found.note == "1 rare level shares one input with unseen ones"
 
 
 def test_a_category_has_at_most_65_inputs() -> None:

@@ -487,6 +487,15 @@ def test_far_pixels_and_flags_come_back_from_a_linear_matrix() -> None:
     np.testing.assert_allclose(schema.from_matrix(matrix), values, atol=1e-12)
 
 
+@pytest.mark.parametrize(("dtype", "unit"), [(np.float32, 1e20), (np.float64, 1e200)])
+def test_whatever_the_network_says_comes_back_finite(dtype: type, unit: float) -> None:
+    schema = Schema.infer(table((REAL * unit).astype(dtype)))
+    found = schema.from_matrix(np.array([[3e38, -3e38, 90, 0.0]], dtype))
+    assert np.isfinite(found).all()
+    assert found.dtype == dtype
+    assert found[0, 1] < 0 < found[0, 3] < found[0, 2] <= found[0, 0]
+
+
 def test_the_matrix_of_a_column_does_not_depend_on_the_columns_beside_it() -> None:
     values = np.column_stack([REAL[:, :1].repeat(5, 0), np.arange(200) == 7]).astype(float)
     alone = pd.DataFrame(values, columns=["a", "b"])
@@ -496,6 +505,21 @@ def test_the_matrix_of_a_column_does_not_depend_on_the_columns_beside_it() -> No
     expected = Schema.infer(first, say).to_matrix(first, np.float64)
     found = Schema.infer(second, say).to_matrix(second, np.float64)
     np.testing.assert_allclose(found[:, :2], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("values", [REAL, np.rint(REAL), RNG.standard_t(2, (300, 2)) * 1e6])
+@pytest.mark.parametrize("holes", [False, True])
+def test_histograms_come_back_and_so_does_their_schema(values: NDArray[Any], holes: bool) -> None:
+    values = values.copy()
+    if holes:
+        values[::7, 0] = np.nan
+    rows = table(values)
+    schema = Schema.infer(rows, "histogram")
+    assert {column.likelihood for column in schema.columns} == {"histogram"}
+    assert all(1 < column.width <= 16 for column in schema.columns)
+    back = schema.from_matrix(schema.to_matrix(rows, np.float64))
+    np.testing.assert_allclose(back, values, rtol=1e-9, atol=1e-9)
+    assert Schema.from_json(json.loads(json.dumps(schema.to_json()))) == schema
 
 
 # --- documents

@@ -219,7 +219,7 @@ class Column:
             return _nearly_whole(np.expm1(np.minimum(scaled * self.scale + self.center, 700.0)))
         if self.is_squashed:
             scaled = unsquash(scaled)
-        return np.asarray(scaled * self.scale + self.center)
+        return in_unit(scaled, self.scale, self.center)
 
     def describe(self) -> str:
         """Say in a few words what the network sees of the column."""
@@ -343,6 +343,14 @@ def unsquash(inputs: Array) -> Array:
         most = 80.0 if inputs.dtype.itemsize < 8 else 700.0
         beyond = FAR + np.expm1(np.minimum(np.maximum(size - FAR, 0), most))
         return np.where(size > FAR, np.copysign(beyond, inputs), inputs).astype(inputs.dtype)
+
+
+def in_unit(scaled: Array, scale: Array | float, center: Array | float) -> Array:
+    """Return scaled numbers in the columns' units, or the largest number there is of their kind."""
+    most = np.finfo(scaled.dtype).max
+    with np.errstate(over="ignore"):
+        cells = scaled * scale + center
+    return np.asarray(cells.clip(-most, most).astype(scaled.dtype, copy=False))
 
 
 def _nearly_whole(counts: Array) -> Array:

@@ -213,7 +213,8 @@ def _category(table: Table, i: int, name: str, shape: Format | None) -> Column:
     least = max(2, _RARE * len(values))
     common = [int(p) for p in order if counts[p] >= least][:_MOST_LEVELS]
     rest = [int(p) for p in order if counts[p] > 0 and p not in set(common)]
-    note = f"{len(rest):,} rare levels share one input" if rest else ""
+    levels_share = "level shares" if len(rest) == 1 else "levels share"
+    note = f"{len(rest):,} rare {levels_share} one input with unseen ones" if rest else ""
     if not common:
         common, rest = [int(order[0])], rest[1:]
     return Column(

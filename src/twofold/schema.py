@@ -262,8 +262,7 @@ class Schema:
             if not np.any(self.center) and np.all(self.scale == 1):
                 return matrix
             wide = matrix.dtype if self._near_zero else np.dtype(np.float64)
-            rows: Array = matrix * self.scale.astype(wide) + self.center.astype(wide)
-            return rows.astype(matrix.dtype, copy=False)
+            return rules.in_unit(matrix, self.scale.astype(wide), self.center.astype(wide))
         values = np.empty((len(matrix), len(self.columns)))
         for position, (column, at) in enumerate(zip(self.columns, self.inputs, strict=True)):
             values[:, position] = column.decode(matrix[:, at])
