@@ -105,3 +105,17 @@ def test_a_model_is_the_same_either_way(
     assert whole.history_[-1]["validation_loss"] == lazy.history_[-1]["validation_loss"]
     assert whole.offset_ == pytest.approx(lazy.offset_, rel=1e-6)
     np.testing.assert_array_equal(whole.calibration_scores_, lazy.calibration_scores_)
+
+
+def test_training_takes_a_flag_beyond_0_and_1_for_the_nearer_one() -> None:
+    x = np.column_stack([RNG.normal(size=60), np.arange(60) % 2]).astype(np.float32)
+    ae = Autoencoder(n_components=1, epochs=2, random_state=0, precision="float32").fit(x)
+    wild = x.copy()
+    wild[:, 1] *= 5
+    before = wild.copy()
+    ae.partial_fit(wild)
+    np.testing.assert_array_equal(wild, before)
+    assert ae.history_[-1]["loss"] > -2
+    clipped = rows.encode(ae.schema_, data.read(wild), torch.float32, torch.device("cpu"))
+    assert isinstance(clipped, torch.Tensor)
+    assert set(clipped[:, 1].tolist()) == {0.0, 1.0}

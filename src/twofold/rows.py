@@ -38,7 +38,8 @@ class EncodedRows:
     def _encode(self, rows: slice | np.ndarray) -> Tensor:
         table = replace(self.table, values=self.table.values[rows], index=None)
         dtype = np.float64 if self.dtype == torch.float64 else np.float32
-        return torch.from_numpy(self.schema.to_matrix(table, dtype)).to(self.device)
+        matrix = self.schema.within_range(self.schema.to_matrix(table, dtype))
+        return torch.from_numpy(matrix).to(self.device)
 
     def split(self, n_rows: int) -> Iterator[Tensor]:
         """Give the rows in parts of `n_rows`."""
@@ -55,6 +56,7 @@ def encode(schema: Schema, table: Table, dtype: torch.dtype, device: torch.devic
     if size > max(_LARGE, _MUCH_LARGER * table.values.nbytes):
         return EncodedRows(schema, table, dtype, device)
     matrix = schema.to_matrix(table, np.float64 if dtype == torch.float64 else np.float32)
+    matrix = schema.within_range(matrix)
     # A read-only array (a memory map, a view of Arrow's buffers) cannot become a tensor as it is.
     return torch.from_numpy(matrix if matrix.flags.writeable else matrix.copy()).to(device)
 

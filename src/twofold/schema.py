@@ -120,6 +120,25 @@ class Schema:
     def _bounded(self) -> NDArray[np.bool_]:
         return np.array([c.likelihood == "bernoulli" and c.kind != "binary" for c in self.columns])
 
+    @cached_property
+    def _flags(self) -> list[int]:
+        """The inputs that are 0 or 1 in training, and may be anything where they are scored."""
+        kinds = zip(self.columns, self.inputs, strict=True)
+        return [at.start for c, at in kinds if (c.kind, c.likelihood) == ("binary", "bernoulli")]
+
+    def within_range(self, matrix: Array) -> Array:
+        """Return a matrix to train on: a flag beyond 0 and 1 is the nearer of them.
+
+        Cross-entropy would go down without end in the direction of such a cell.
+        """
+        flags = matrix[:, self._flags]
+        with np.errstate(invalid="ignore"):
+            if not ((flags < 0) | (flags > 1)).any():
+                return matrix
+        matrix = matrix.copy()
+        matrix[:, self._flags] = flags.clip(0, 1)
+        return matrix
+
     def likelihoods(self) -> dict[str, list[int]]:
         """Return, for each likelihood in use, the positions of its columns."""
         groups: dict[str, list[int]] = {}
