@@ -182,7 +182,7 @@ def imputation(result: Result) -> str:
         cells = []
         for method, mean in zip(methods, means, strict=True):
             if mean is None:
-                cells.append("failed")
+                cells.append("failed" if method in found["methods"] else "–")
                 continue
             spread = found["methods"][method]["spread"]
             said = f"{mean:.4f}" + ("" if spread is None else f" ± {spread:.4f}")
@@ -191,8 +191,8 @@ def imputation(result: Result) -> str:
         lines.append([name, size, f"{found['hidden']:.0%}", *cells])
     seeds = max((len(m["rmse"]) for f in sets.values() for m in f["methods"].values()), default=0)
     words = (
-        f"Root mean squared error on the hidden cells, columns scaled to [0, 1]; mean over {seeds} "
-        f"seeds ± standard deviation; the lowest in bold."
+        f"Root mean squared error on the hidden cells, columns scaled to [0, 1]; mean over up to "
+        f"{seeds} seeds ± standard deviation; the lowest in bold; – was not run."
     )
     return _table(["table", "size", "hidden", *methods], lines) + "\n\n" + words
 
