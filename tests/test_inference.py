@@ -11,6 +11,7 @@ import torch
 from twofold import data, inference
 from twofold.network import Network
 from twofold.objective import Objective
+from twofold.rows import tensor
 from twofold.schema import Schema
 from twofold.table import Format, Table
 
@@ -179,4 +180,4 @@ def test_text_and_times_alone_do_not_ask_for_64_bits(types: list[str] | None, dt
 def test_read_only_rows_are_taken() -> None:
     rows = np.ones((2, 3), dtype=np.float32)
     rows.flags.writeable = False
-    assert torch.equal(inference.tensor(rows), torch.ones(2, 3))
+    assert torch.equal(tensor(rows), torch.ones(2, 3))

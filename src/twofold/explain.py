@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from twofold.data import row_chunks
-from twofold.inference import complete, in_dtype, tensor
+from twofold.inference import complete, in_dtype
 from twofold.network import Network
 from twofold.objective import Objective, observed
+from twofold.rows import tensor
 from twofold.schema import Schema
 from twofold.table import Table, cells
 

@@ -17,7 +17,7 @@ from twofold.data import row_chunks
 from twofold.errors import OptionError
 from twofold.network import Network
 from twofold.objective import Objective, observed
-from twofold.rows import Rows
+from twofold.rows import Rows, tensor
 from twofold.schema import Schema
 from twofold.table import Table
 
@@ -189,12 +189,6 @@ def dtype_of(table: Table) -> np.dtype[Any]:
     types = set() if table.formats is None else {form.type for form in table.formats}
     wide = table.values.dtype == np.float64 and types <= {"number", "boolean"}
     return np.dtype(np.float64 if wide else np.float32)
-
-
-def tensor(array: Array) -> Tensor:
-    """Return a tensor over the same memory where that may be written to, else over a copy."""
-    # A read-only array (a memory map, a view of Arrow's buffers) cannot become a tensor as it is.
-    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def find_device(name: str) -> torch.device:

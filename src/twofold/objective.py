@@ -376,6 +376,7 @@ class Objective(nn.Module):
         owner = torch.arange(self.n_columns).repeat_interleave(widths)
         self.register_buffer("column", owner, persistent=False)
         self._one_to_one = bool((widths == 1).all())
+        self._n_modelled = int((widths > 0).sum())
         # Grey values are modelled by a law over black and white: what is shown is its mean.
         kinds = torch.tensor([c.kind == "pixel" for c in columns]).repeat_interleave(widths)
         self._grey = kinds if kinds.any() else None
@@ -529,10 +530,6 @@ class Objective(nn.Module):
         if self._one_to_one:
             return seen.sum().clamp_min(1)
         return self.cells_seen(seen).sum().clamp_min(1)
-
-    @property
-    def _n_modelled(self) -> int:
-        return int(self.column.unique().numel())
 
 
 def observed(x: Tensor) -> tuple[Tensor, Tensor | None]:

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from twofold.schema import Schema
 from twofold.table import Table
 
+Array = NDArray[Any]
 _LARGE = 2**28  # bytes: a smaller matrix is always made
 _MUCH_LARGER = 1.5  # times the table
 
@@ -57,8 +60,13 @@ def encode(schema: Schema, table: Table, dtype: torch.dtype, device: torch.devic
         return EncodedRows(schema, table, dtype, device)
     matrix = schema.to_matrix(table, np.float64 if dtype == torch.float64 else np.float32)
     matrix = schema.within_range(matrix)
+    return tensor(matrix).to(device)
+
+
+def tensor(array: Array) -> Tensor:
+    """Return a tensor over the same memory where that may be written to, else over a copy."""
     # A read-only array (a memory map, a view of Arrow's buffers) cannot become a tensor as it is.
-    return torch.from_numpy(matrix if matrix.flags.writeable else matrix.copy()).to(device)
+    return torch.from_numpy(array if array.flags.writeable else array.copy())
 
 
 def pick(x: Rows, rows: Tensor) -> Rows:

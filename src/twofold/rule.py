@@ -50,6 +50,10 @@ class Rule:
 
     def follow_parameters(self) -> None:
         """Be where the parameters are, and as precise."""
+        first = self.parameters[0]
+        if all(m[0].dtype == first.dtype and m[0].device == first.device for m in self.moments):
+            self._n_updates = self._n_updates.to(first.device)
+            return
         for moments in self.moments:
             moments[:] = [m.to(p) for m, p in zip(moments, self.parameters, strict=True)]
         self._n_updates = self._n_updates.to(self.parameters[0].device)
