@@ -129,3 +129,15 @@ def test_a_mixture_is_saved_with_the_weights() -> None:
     fresh.load_state_dict(plain.state_dict())
     codes = torch.from_numpy(clusters(50))
     assert torch.equal(fresh.log_prob(codes), plain.log_prob(codes))
+
+
+def test_large_codes_in_clusters_are_fitted_on_two_threads() -> None:
+    # A batched general inverse fails there, and only there.
+    codes = RNG.normal(size=(3000, 196)) + 9.0 * (np.arange(3000) % 2)[:, None]
+    torch.set_num_threads(2)
+    try:
+        plain = fitted(codes)
+    finally:
+        torch.set_num_threads(1)
+    assert len(plain.log_weight) == 2
+    assert torch.isfinite(plain.log_prob(torch.from_numpy(codes))).all()

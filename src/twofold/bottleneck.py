@@ -76,7 +76,11 @@ class Plain(nn.Module):
         self._set(*_fit(codes[:limit] if best_count > 1 else codes, best_count, seed))
 
     def _set(self, weight: Tensor, mean: Tensor, covariance: Tensor) -> None:
-        whitener = torch.linalg.inv(torch.linalg.cholesky(covariance))
+        # The factor is triangular, and is inverted as such: PyTorch's general inverse of a batch of
+        # two matrices of 196 rows fails on two threads ("Pivots given to lu_solve must be ...").
+        factor = torch.linalg.cholesky(covariance)
+        eye = torch.eye(self.n_components, dtype=factor.dtype).expand_as(factor)
+        whitener = torch.linalg.solve_triangular(factor, eye, upper=False)
         like = self.mean
         self.log_weight, self.mean = weight.log().to(like), mean.to(like)
         # Row by row, as it is read back from a file: the same bits come out.
