@@ -139,5 +139,4 @@ def test_large_codes_in_clusters_are_fitted_on_two_threads() -> None:
         plain = fitted(codes)
     finally:
         torch.set_num_threads(1)
-    assert len(plain.log_weight) == 2
     assert torch.isfinite(plain.log_prob(torch.from_numpy(codes))).all()
