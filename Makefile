@@ -32,6 +32,7 @@ bench: $(READY) ## time twofold against its peers, about 20 minutes (ARGS="--qui
 
 quality: $(READY) ## measure how good scores and fillings are beside peers, about 2 hours (ARGS="--quick")
 	@$(VENV)/bin/python bench/quality.py $(ARGS)
+	@$(VENV)/bin/python bench/quality.py --suite family $(ARGS)
 
 clean: ## remove the environment and every cache
 	rm -rf $(VENV) .venv-bench build dist .pytest_cache .mypy_cache .ruff_cache

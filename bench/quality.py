@@ -4,6 +4,7 @@
     python bench/quality.py --quick             little of each, to a temporary file
     python bench/quality.py --only odds,planted
     python bench/quality.py --table
+    python bench/quality.py --suite family      each kind of autoencoder on images
 
 bench/README.md says what each row means. What is finished is kept in a cache, so that an
 interrupted run goes on where it was.
@@ -19,7 +20,7 @@ import re
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -28,13 +29,13 @@ import machine
 import pool
 import quality_table
 from cache import Cache, Source
-from rows import ROWS
+from rows import FAMILY, ROWS
 from sources import Missing
-from trials import Settings
+from trials import Row, Settings
 
 HERE = Path(__file__).parent
 ROOT = HERE.parent
-RESULTS = HERE / "results" / "quality.json"
+SUITES = {"quality": ROWS, "family": FAMILY}
 PACKAGES = ("twofold", "torch", "numpy", "scipy", "scikit-learn", "pandas", "pyarrow")
 
 
@@ -42,13 +43,15 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def run(crew: pool.Pool, names: list[str], settings: Settings) -> dict[str, Any]:
+def run(
+    crew: pool.Pool, rows: Mapping[str, Row], names: list[str], settings: Settings
+) -> dict[str, Any]:
     """Run what is not in the cache, and sum up every row asked for."""
     planned: dict[str, list[pool.Task]] = {}
     found: dict[str, Any] = {}
     for name in names:
         try:
-            planned[name] = crew.plan(ROWS[name].trials(settings))
+            planned[name] = crew.plan(rows[name].trials(settings))
         except Missing as reason:
             found[name] = {"skipped": str(reason)}
             say(f"{name}: skipped ({reason})")
@@ -57,7 +60,7 @@ def run(crew: pool.Pool, names: list[str], settings: Settings) -> dict[str, Any]
             say(f"{name}: {len(planned[name])} to have, {fresh} of them to run")
     crew.run([task for tasks in planned.values() for task in tasks])
     for name, tasks in planned.items():
-        found[name] = ROWS[name].summary([crew.entry(task) for task in tasks])
+        found[name] = rows[name].summary([crew.entry(task) for task in tasks])
     return {name: found[name] for name in names}
 
 
@@ -117,7 +120,9 @@ def _positive(text: str) -> int:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     add = parser.add_argument
-    add("--only", type=_names(tuple(ROWS)), help=f"rows to measure, of {', '.join(ROWS)}")
+    add("--suite", choices=SUITES, default="quality", help="which rows, and which results file")
+    known = tuple(name for suite in SUITES.values() for name in suite)
+    add("--only", type=_names(known), help=f"rows to measure, of {', '.join(known)}")
     add("--quick", action="store_true", help="small sets and one seed, to see that everything runs")
     add("--seeds", type=_positive, help="seeds per row, in place of each row's own number")
     add("--jobs", type=_positive, default=2, help="trials at a time, one thread each (default 2)")
@@ -130,8 +135,10 @@ def parse_arguments() -> argparse.Namespace:
 
 def main() -> None:
     arguments = parse_arguments()
+    rows_of_suite = SUITES[arguments.suite]
+    results = HERE / "results" / f"{arguments.suite}.json"
     if arguments.table:
-        source = arguments.output or RESULTS
+        source = arguments.output or results
         if not source.exists():
             sys.exit(f"{source} is not there yet: run make quality")
         result = json.loads(source.read_text(encoding="utf-8"))
@@ -150,16 +157,16 @@ def main() -> None:
         crew = pool.Pool(cache, venvs, Path(folder), arguments.jobs, len(cores), source, bases, say)
         settings = Settings(arguments.quick, arguments.seeds)
         try:
-            rows = run(crew, arguments.only or list(ROWS), settings)
+            rows = run(crew, rows_of_suite, arguments.only or list(rows_of_suite), settings)
         except KeyboardInterrupt:
             crew.stop()
             sys.exit(f"interrupted; what is finished is in {cache.path}, and the same call goes on")
     result = {**describe(cores, bases), "quick": arguments.quick, "rows": rows}
     output = arguments.output
     if output is None:
-        scratch = Path(tempfile.gettempdir()) / "twofold-bench" / "quality.json"
+        scratch = Path(tempfile.gettempdir()) / "twofold-bench" / results.name
         skipped = any("skipped" in row for row in rows.values())
-        output = RESULTS if complete and not skipped else scratch
+        output = results if complete and not skipped else scratch
     write_atomically(output, as_text(result))
     say(f"wrote {output} after {(time.monotonic() - begun) / 60:.0f} min")
     print(quality_table.markdown(result))

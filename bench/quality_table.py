@@ -245,6 +245,55 @@ def large(result: Result) -> str:
     return _table(heads, lines) + "\n\n" + words
 
 
+FAMILY = {
+    "deep": "784-1000-500-250-30, tied",
+    "deep-training": "the same, no regularisation, on training images",
+    "denoising": "denoising, standard deviation 0.5: squared error per pixel",
+    "variational": "variational, 50 components: minus log p, 5,000 draws (nats)",
+    "importance": "the same, trained with 50 importance samples",
+}
+FIGURES = {
+    "deep": ("test_error", "train_error", "logistic", "neighbours"),
+    "deep-training": ("train_error",),
+    "denoising": ("error",),
+    "variational": ("estimate", "bound"),
+    "importance": ("estimate", "bound"),
+}
+
+
+def family(result: Result) -> str:
+    """Each kind of autoencoder on images, and the ordered code cut off."""
+    lines = []
+    for name, title in FAMILY.items():
+        for key, found in _row(result, name).get("sets", {}).items():
+            for figure in FIGURES[name]:
+                shown = _with_spread(found[figure]) if figure in found else "failed"
+                lines.append([f"{title}, {key}", figure.replace("_", " "), shown])
+    if not lines:
+        return _absent(result, *FAMILY)
+    return _table(["network", "figure", "mean ± spread over seeds"], lines)
+
+
+def ordered(result: Result) -> str:
+    """Errors of an ordered code cut off at k, of nets made for k, and of PCA."""
+    sets = _row(result, "ordered").get("sets", {})
+    if not sets:
+        return _absent(result, "ordered")
+    lines = []
+    for key, found in sets.items():
+        if "failed" in found:
+            lines.append([f"{key}: failed ({found['failed']})"])
+            continue
+        for kind in ("cut", "own", "pca"):
+            lines.append([f"{key}: {kind}", *(f"{error:.2f}" for error in found[kind]["mean"])])
+    return _table(["squared error per image", "k = 2", "k = 10", "k = 30"], lines)
+
+
+def _with_spread(found: Result) -> str:
+    spread = "" if found["spread"] is None else f" ± {found['spread']:.2g}"
+    return f"{found['mean']:.4g}{spread}"
+
+
 # Title -> what makes the table, and the rows it shows. Pages name tables by these titles.
 TABLES: dict[str, tuple[Callable[[Result], str], tuple[str, ...]]] = {
     "detection": (detection, tuple(DETECTION)),
@@ -256,6 +305,8 @@ TABLES: dict[str, tuple[Callable[[Result], str], tuple[str, ...]]] = {
     "large": (large, ("large",)),
     "imputation": (imputation, ("imputation",)),
     "round trip": (round_trip, ("imputation",)),
+    "family": (family, tuple(FAMILY)),
+    "ordered": (ordered, ("ordered",)),
     "measured on": (measured_on, (*DETECTION, "ablation", "imputation", "planted", "large")),
 }
 

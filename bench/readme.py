@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import explorer
 import quality_table
 import table
 
@@ -48,6 +49,7 @@ PAGES: dict[Path, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
         name: ("quality", quality_table.table(name))
         for name in ("imputation", "round trip", "measured on")
     },
+    ROOT / "docs" / "explorer.md": {"explorer": ("explorer", explorer.markdown)},
 }
 
 

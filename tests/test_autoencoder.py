@@ -30,7 +30,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
-from twofold import Autoencoder, autoencoder, load, training
+from twofold import Autoencoder, inference, load, metrics, training
 from twofold.errors import (
     DataError,
     DivergenceError,
@@ -327,7 +327,7 @@ def test_chunks_give_what_all_at_once_do(
     def sevens(n_rows: int, width: int) -> list[slice]:
         return [slice(i, min(i + 7, n_rows)) for i in range(0, n_rows, 7)]
 
-    monkeypatch.setattr(autoencoder.data, "row_chunks", sevens)
+    monkeypatch.setattr(inference, "row_chunks", sevens)
     np.testing.assert_allclose(fitted.score_samples(ROWS), expected, rtol=1e-12)
 
 
@@ -349,9 +349,7 @@ def test_an_infinite_cell_is_told_by_column_and_row(verb: str) -> None:
 def test_the_row_is_counted_over_all_chunks(
     fitted: Autoencoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(
-        autoencoder.data, "row_chunks", lambda n, width: [slice(0, 50), slice(50, n)]
-    )
+    monkeypatch.setattr(inference, "row_chunks", lambda n, width: [slice(0, 50), slice(50, n)])
     bad = ROWS.copy()
     bad[77, 3] = np.inf
     with pytest.raises(DataError, match="column 3 holds infinity in row 77"):
@@ -854,7 +852,7 @@ def test_a_failure_after_training_leaves_the_fitted_model(
     def fail(*args: object, **kwargs: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(autoencoder.metrics, "fit_pca", fail)
+    monkeypatch.setattr(metrics, "fit_pca", fail)
     with pytest.raises(KeyboardInterrupt):
         ae.partial_fit(ROWS * 1.1)
     assert weights(ae) == weights(fitted)
@@ -911,7 +909,9 @@ def test_codes_are_modelled_by_a_normal_density(exact: Autoencoder) -> None:
     codes = exact.transform(ROWS)
     oas = OAS().fit(codes)
     expected = stats.multivariate_normal(oas.location_, oas.covariance_).logpdf(codes)
-    found = exact.network_.bottleneck.log_prob(torch.from_numpy(codes))
+    density = exact.network_.bottleneck.density
+    assert density is not None
+    found = density.log_prob(torch.from_numpy(codes))
     np.testing.assert_allclose(found, expected, rtol=1e-4)
 
 

@@ -553,7 +553,7 @@ def test_weights_that_are_none_are_refused(blob: bytes, folder: Path) -> None:
         lambda t: t.update({"network.levels.9.weight": torch.zeros(2, 2)}),
         lambda t: t.update({"network.levels.0.weight": torch.zeros(6, 3)}),
         lambda t: t.update({"network.levels.0.weight": torch.zeros(3, 6, dtype=torch.int64)}),
-        lambda t: t.update({"network.bottleneck.mean": torch.zeros(3)}),
+        lambda t: t.update({"network.bottleneck.density.mean": torch.zeros(1, 3)}),
         lambda t: t.update({"pca.mean": torch.zeros(5)}),
         lambda t: t.update({"pca.components": torch.zeros(2, 5)}),
         lambda t: t.update({"pca.components": torch.zeros(6)}),

@@ -11,6 +11,7 @@ import torch
 
 from twofold import Autoencoder, load
 from twofold.corruption import (
+    Binarize,
     Corruption,
     Gaussian,
     Masking,
@@ -224,3 +225,32 @@ def test_held_out_rows_are_spoilt_alike_at_every_call() -> None:
     first, second = (evaluate(ae.network_, ae._objective, X[:50], noise) for _ in range(2))
     assert first == second
     assert first != evaluate(ae.network_, ae._objective, X[:50])
+
+
+def test_binarised_inputs_are_black_or_white_with_their_value_as_probability() -> None:
+    grey = torch.tensor([0.0, 0.2, 0.7, 1.0, torch.nan, 0.5]).repeat(4000, 1)
+    drawn = Binarize()(grey, COLUMN, source())
+    assert set(drawn[:, [0, 1, 2, 3, 5]].unique().tolist()) == {0.0, 1.0}
+    assert torch.isnan(drawn[:, 4]).all()
+    assert drawn.nanmean(0)[[0, 1, 2, 3, 5]].tolist() == pytest.approx(
+        [0, 0.2, 0.7, 1, 0.5], abs=0.03
+    )
+
+
+def test_what_was_drawn_is_what_has_to_be_given_back() -> None:
+    grey = torch.rand(9, 6, generator=source(4))
+    given = Binarize()(grey, COLUMN, source())
+    assert Binarize().wanted(given, grey) is given
+
+
+@pytest.mark.parametrize("noise", [Swap(0.2), Gaussian(0.4), SaltAndPepper(0.2), Masking(0.3)])
+def test_clean_inputs_have_to_be_given_back(noise: Corruption) -> None:
+    assert noise.wanted(noise(X, COLUMN, source()), X) is X
+
+
+def test_binarising_numbers_that_are_no_probabilities_is_refused() -> None:
+    numbers = np.random.default_rng(0).normal(size=(40, 3))
+    with pytest.raises(OptionError, match="this table has 'gaussian' as well"):
+        Autoencoder(corruption="binarize").fit(numbers)
+    with pytest.raises(OptionError, match="corruption must be"):
+        Autoencoder(corruption="binarize:0.3").fit(numbers)

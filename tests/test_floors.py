@@ -16,15 +16,29 @@ ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "twofold"
 FLOORS = (
     {"errors"},  # below the ground floor: everything may raise
-    {"options", "metrics", "rollback", "rule", "table", "texttable", "threads", "toy"},
-    {"columns", "arrow", "bottleneck", "corruption", "density"},
-    {"kinds", "frames", "network", "bundle", "datasets", "figures"},
-    {"schema", "data"},
-    {"objective", "rows"},
-    {"training", "graphs", "inference"},
-    {"explain", "generate", "fused", "modelfile", "progress", "reading"},
+    {"options", "metrics", "rollback", "rule", "table", "texttable", "threads", "toy", "team"}
+    | {"memory", "meter", "refusal", "serving"}
+    | {"codedensity", "codes", "components", "page"},
+    {"columns", "arrow", "bottleneck", "corruption", "density", "checkpoint", "charts", "layers"}
+    | {"declared"},
+    {"kinds", "frames", "network", "bundle", "datasets", "figures", "images", "encoding"}
+    | {"cells", "uploads"},
+    {"schema", "data", "guard"},
+    {"source", "objective", "rows", "plan", "parts", "jsonrows"},
+    {"revival"},
+    {"training", "graphs", "inference", "files", "scorer", "bodies", "batching"},
+    {"calibration", "activity", "explain", "generate", "fused", "progress", "survey", "answers"},
+    {"modelfile", "pretraining", "stream", "writing", "contract"},
+    {"reading", "export"},
+    {"model", "findings"},
+    {"cautions", "specimens"},
+    {"exhibits"},
+    {"report"},
     {"autoencoder", "demo_page"},
-    {"imputer", "modeltext", "reasons", "report", "service", "distributed", "demo"},
+    {"codemap", "imputer", "modeltext", "reasons", "distributed", "demo", "flags"} | {"tracking"},
+    {"hub", "verbs"},
+    {"service"},
+    {"explore"},
     {"cli"},
 )
 FLOOR = {module: floor for floor, modules in enumerate(FLOORS, start=-1) for module in modules}
@@ -32,7 +46,7 @@ FLOOR = {module: floor for floor, modules in enumerate(FLOORS, start=-1) for mod
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path != PACKAGE / "__init__.py")
 # Packages whose import takes long: worth postponing until a function needs them.
 HEAVY = {"torch", "sklearn", "numpy", "scipy", "matplotlib", "pyarrow", "jinja2", "rich"}
-IMPORT_NAMES = {"pillow": "PIL"}
+IMPORT_NAMES = {"pillow": "PIL", "mlflow-skinny": "mlflow"}
 
 
 def _imports(node: ast.AST, inside: bool = False) -> Iterator[tuple[str, bool, int]]:

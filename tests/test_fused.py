@@ -14,11 +14,12 @@ from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from twofold import fused, network
-from twofold.bottleneck import Penalties, Plain
+from twofold.bottleneck import Penalties, PlainCode
 from twofold.errors import DivergenceError
 from twofold.fused import FusedStep, make_step
 from twofold.network import DensePair, Network
 from twofold.objective import LIKELIHOODS, Objective
+from twofold.rows import Selection
 from twofold.schema import Column, Schema
 from twofold.training import AutogradStep, Plan, Step, fit
 
@@ -345,8 +346,9 @@ def test_training_stops_at_the_step_that_diverges() -> None:
     net, objective = parts("identity", likelihood="gaussian")
     step = FusedStep(net, objective, PLAN)
     plan = replace(PLAN, learning_rate=1e6, epochs=50)
+    chosen = Selection(rows(), torch.arange(19))
     with pytest.raises(DivergenceError, match="epoch"):
-        fit(step, net, objective, plan, rows(), torch.arange(19), None, torch.Generator())
+        fit(step, net, objective, plan, chosen, None, torch.Generator())
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -359,8 +361,10 @@ class _OwnPair(DensePair):
         return 2 * super().encode(x)
 
 
-class _OwnBottleneck(Plain):
-    def forward(self, code: Tensor) -> tuple[Tensor, Penalties]:
+class _OwnBottleneck(PlainCode):
+    def forward(
+        self, code: Tensor, path: object, chance: object = None
+    ) -> tuple[Tensor, Penalties]:
         return code, {"sparsity": code.abs().mean()}
 
 

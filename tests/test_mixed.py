@@ -24,6 +24,7 @@ from twofold.errors import DataError, LosesToPCAWarning
 from twofold.fused import FusedStep
 from twofold.network import Network
 from twofold.objective import Objective
+from twofold.rows import Selection
 from twofold.schema import Schema
 from twofold.table import Table
 from twofold.training import AutogradStep, Plan, fit
@@ -595,7 +596,7 @@ def test_training_weighs_columns_anew_after_every_epoch() -> None:
     objective = Objective(schema).double()
     plan = Plan("adam", 0.02, 0.0, False, "constant", 32, 15, 0.0, None)
     step = AutogradStep(network, objective, plan)
-    fit(step, network, objective, plan, x, torch.arange(N), None, torch.Generator())
+    fit(step, network, objective, plan, Selection(x, torch.arange(N)), None, torch.Generator())
     residual = (x - network(x)[0]).detach()[:, :2]
     expected = float((residual**2).mean().sqrt())
     assert float(objective.noise) == pytest.approx(expected, rel=0.05)

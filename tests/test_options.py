@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from twofold import Autoencoder
+from twofold import Autoencoder, Sparse, Variational
 from twofold.errors import OptionError
 from twofold.network import ACTIVATIONS
 from twofold.objective import LIKELIHOODS
@@ -68,6 +68,7 @@ def test_every_option_has_a_meaning_and_values(name: str) -> None:
     [
         ("n_components", None),
         ("n_components", np.int64(3)),
+        ("n_components", 0.95),
         ("hidden_layers", ()),
         ("hidden_layers", [64, np.int32(32)]),
         ("hidden_layers", "halving"),
@@ -75,6 +76,9 @@ def test_every_option_has_a_meaning_and_values(name: str) -> None:
         ("tied", np.False_),
         ("likelihood", {"age": "gaussian", "smoker": "auto"}),
         ("kinds", {"age": "real", "name": "ignored"}),
+        ("bottleneck", "sparse:topk:32"),
+        ("bottleneck", Variational(beta=4.0)),
+        ("pretraining", "layerwise:10"),
         ("corruption", "masking"),
         ("corruption", "salt-and-pepper:0.2"),
         ("corruption", None),
@@ -115,6 +119,11 @@ def test_accepts(name: str, value: Any) -> None:
         ("likelihood", {"age": "cauchy"}),
         ("kinds", "number"),
         ("kinds", {"age": "gaussian"}),
+        ("n_components", 1.5),
+        ("bottleneck", "sparce"),
+        ("bottleneck", None),
+        ("bottleneck", Sparse),
+        ("pretraining", "layerwise:0"),
         ("corruption", "noise"),
         ("corruption", "masking:much"),
         ("corruption", 0.3),
@@ -195,7 +204,11 @@ def test_refuses_an_option_that_others_leave_without_meaning(
 @pytest.mark.parametrize(
     ("name", "text"),
     [
-        ("n_components", "None or a whole number at least 1 (components)"),
+        (
+            "n_components",
+            "None, a whole number at least 1 (components) or a share between 0 and 1 of the "
+            "variance to keep",
+        ),
         ("tied", "True or False"),
         ("optimizer", "'sgd', 'adam' or 'adamw'"),
         ("learning_rate", "'auto' or a number above 0"),
@@ -213,6 +226,8 @@ def test_expected_says_the_range_in_words(name: str, text: str) -> None:
     [
         ("n_components", "8", 8),
         ("n_components", "none", None),
+        ("n_components", "0.95", 0.95),
+        ("bottleneck", "sparse:kl:0.1", "sparse:kl:0.1"),
         ("hidden_layers", "64,32", (64, 32)),
         ("hidden_layers", "64, 32,", (64, 32)),
         ("hidden_layers", "", ()),
@@ -263,14 +278,28 @@ ROWS = np.random.default_rng(3).normal(size=(60, 8)) @ np.random.default_rng(4).
 BASE: dict[str, Any] = {"n_components": 3, "epochs": 4, "batch_size": 16, "random_state": 0}
 # For each option the values to compare, and the other options under which they mean something.
 ALTERNATIVES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
-    "n_components": ((None, 1, 3), {}),
+    "n_components": ((None, 1, 3, 0.5), {}),
     "hidden_layers": (("halving", (), (5,), (6, 4)), {}),
     "tied": ((True, False), {}),
     "activation": (ACTIVATION_NAMES, {}),
     "code_activation": (ACTIVATION_NAMES, {}),
     "likelihood": (("gaussian", "bernoulli", {"x0": "gaussian"}), {"scale_to_unit": True}),
     "kinds": (("auto", {"x0": "ignored"}, {"x0": "category"}), {}),
+    "bottleneck": (
+        (
+            "plain",
+            "sparse",
+            "sparse:l1:1",
+            "sparse:topk",
+            "sparse:topk:2",
+            "variational",
+            "variational:4",
+            "ordered",
+        ),
+        {},
+    ),
     "corruption": ((None, "masking", "masking:0.5", "swap", "gaussian", "salt-and-pepper"), {}),
+    "pretraining": ((None, "pca", "layerwise", "layerwise:2"), {}),
     "optimizer": (("sgd", "adam", "adamw"), {"weight_decay": 0.1, "learning_rate": 0.01}),
     "learning_rate": (("auto", 0.01), {}),
     "momentum": ((0.0, 0.9), {"optimizer": "sgd"}),

@@ -17,6 +17,7 @@ from twofold.errors import DivergenceError
 from twofold.fused import make_step
 from twofold.network import Network
 from twofold.objective import Objective
+from twofold.rows import Selection
 from twofold.schema import Schema, Table
 from twofold.training import AutogradStep, Event, History, Plan, Step
 
@@ -65,8 +66,7 @@ class Run:
             self.network,
             self.objective,
             plan,
-            self.x,
-            torch.arange(32 if held_out else 40),
+            Selection(self.x, torch.arange(32 if held_out else 40)),
             self.validation,
             torch.Generator().manual_seed(1),
             self.note,
@@ -537,7 +537,7 @@ def test_bfloat16_where_it_is_asked_for_or_pays(
     expected: bool,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(training, "fast_in_bfloat16", lambda device: fast)
+    monkeypatch.setattr("twofold.plan.fast_in_bfloat16", lambda device: fast)
     plan = resolve(width=width, precision=precision, batch_size=batch_size)
     assert plan.bfloat16 is expected
 

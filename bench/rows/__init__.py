@@ -1,10 +1,10 @@
-"""The rows of the quality bench, by name."""
+"""The rows of the quality bench, by name: on tables, and each kind of autoencoder on images."""
 
 from __future__ import annotations
 
 from trials import Row
 
-from rows import detection, false_alarms, imputation, large, planted
+from rows import detection, false_alarms, family, imputation, large, planted
 
 ROWS: dict[str, Row] = {
     "adbench": Row(detection.adbench_trials, detection.summary),
@@ -16,3 +16,4 @@ ROWS: dict[str, Row] = {
     "planted": Row(planted.trials, planted.summary),
     "large": Row(large.trials, large.summary),
 }
+FAMILY: dict[str, Row] = {name: Row(make, family.summary) for name, make in family.TRIALS.items()}

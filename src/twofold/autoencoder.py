@@ -2,62 +2,54 @@
 
 from __future__ import annotations
 
+import math
 import os
+import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
-import sklearn
 import torch
 from numpy.typing import NDArray
-from sklearn.base import (
-    BaseEstimator,
-    ClassNamePrefixFeaturesOutMixin,
-    OutlierMixin,
-    TransformerMixin,
-)
-from sklearn.utils.validation import check_is_fitted
-from torch import Tensor
 
 from twofold import (
+    activity,
+    bottleneck,
+    calibration,
     corruption,
-    data,
-    explain,
     fused,
     generate,
     inference,
+    layers,
     metrics,
     modelfile,
     options,
+    pretraining,
     reading,
     rollback,
     rows,
     training,
 )
+from twofold.bottleneck import PlainCode, Spec, Variational, is_share, require_meaning
+from twofold.checkpoint import Checkpoint
 from twofold.corruption import Corruption
-from twofold.errors import DataError, ModelFileError, OptionError
+from twofold.errors import DataError, ModelFileError, OptionError, TooFewComponentsWarning
+from twofold.model import FittedModel
 from twofold.network import Network, stack_shape
 from twofold.objective import Objective
 from twofold.options import option
+from twofold.plan import Plan
 from twofold.schema import Schema
+from twofold.stream import Stream
 from twofold.table import Table
+from twofold.team import Team
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
-Array = NDArray[Any]
-_ALPHA = 0.05  # contamination="auto": probability of flagging a normal row
-_CALIBRATION_ROWS = 100_000  # rows enough for a threshold and a comparison
+_CUT_ROWS = 5_000  # enough to tell what components keep
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class Autoencoder(
-    ClassNamePrefixFeaturesOutMixin,  # type: ignore[misc]
-    TransformerMixin,  # type: ignore[misc]
-    OutlierMixin,  # type: ignore[misc]
-    BaseEstimator,  # type: ignore[misc]
-):
+class Autoencoder(FittedModel):
     """A stacked autoencoder whose decoder reuses the encoder's weights, transposed.
 
     A symmetric stack of layers narrows a row to a short code, and the same matrices widen it back.
@@ -65,11 +57,13 @@ class Autoencoder(
 
     Parameters
     ----------
-    n_components : int or None, default=None
-        Size of the code; None is a quarter of the inputs, rounded up.
-    hidden_layers : tuple of int or "halving", default="halving"
-        Widths of the encoder's hidden layers, mirrored in the decoder. "halving" halves the width
-        until the code.
+    n_components : int, float or None, default=None
+        Size of the code; None is a quarter of the inputs, rounded up. A share between 0 and 1 is
+        the smallest ordered code that keeps that share of the held-out rows' variance.
+    hidden_layers : tuple or "halving", default="halving"
+        The encoder's hidden layers, mirrored in the decoder: widths of dense ones,
+        `twofold.Conv(16, 3, stride=2)` ("conv:16:3:2") for images and `twofold.Recurrent(64)`
+        ("recurrent:64") for sequences. "halving" halves the width until the code.
     tied : bool, default=True
         The decoder reuses the encoder's weights, with biases of its own. Half the parameters.
     activation, code_activation : str, default="selu" and "identity"
@@ -83,9 +77,17 @@ class Autoencoder(
         same with heavy tails, "bernoulli" binary cross-entropy on values in [0, 1], "categorical"
         cross-entropy over levels, "histogram" cross-entropy over up to 16 knots on a number's axis;
         "poisson" and "negative_binomial" are for counts. "auto" decides per column from its kind.
-    corruption : None, "masking", "swap", "gaussian", "salt-and-pepper" or object, default=None
+    bottleneck : "plain", "sparse", "variational", "ordered" or object, default="plain"
+        What is done to the code: `twofold.Sparse` ("sparse:l1:0.1", "sparse:kl:0.1",
+        "sparse:topk:32") lets few components be active, `twofold.Variational` ("variational:1")
+        draws the code near a normal density, `twofold.Ordered` orders components as PCA does.
+    corruption : None, name ("masking", "swap", "gaussian", ...) or object, default=None
         Noise on the inputs while training, whose clean cells the network has to give back; with its
         number as "masking:0.3", or an object such as `twofold.Masking(0.3)`.
+    pretraining : None, "pca", "layerwise" or "layerwise:10", default=None
+        Where training begins. "pca" is a closed form with the error of PCA of the same code size
+        (near it, where cells are not modelled by squared error). "layerwise" trains one level at a
+        time, for a quarter of the epochs each or so many as are given, before all together.
     optimizer : "adam", "adamw" or "sgd", default="adam"
     learning_rate : float or "auto", default="auto"
         Step size; with the one-cycle schedule, its peak.
@@ -129,7 +131,8 @@ class Autoencoder(
         What each column is, and how it is scaled and modelled.
     history_ : list of dict
         Per epoch: `epoch`, `loss` and `validation_loss` (nats per cell), `learning_rate`,
-        `seconds`.
+        `seconds`. Pretraining is not in it. Of a sparse code also `dead_units`, the
+        components that were never active; those of the first half of the epochs are revived.
     best_epoch_ : int
         Epoch whose weights were kept, counted from 1.
     n_iter_ : int
@@ -168,27 +171,19 @@ class Autoencoder(
 
     if TYPE_CHECKING:
         # Only for the type checker: in a dataclass's body they would become options.
-        network_: Network = field(init=False)
-        schema_: Schema = field(init=False)
-        history_: list[dict[str, float]] = field(init=False)
-        best_epoch_: int = field(init=False)
-        n_iter_: int = field(init=False)
-        offset_: float = field(init=False)
-        calibration_scores_: NDArray[np.float64] = field(init=False)
-        comparison_: metrics.Comparison = field(init=False)
-        pca_: metrics.PCA = field(init=False)
-        _objective: Objective = field(init=False)
         _step: training.Step | None = field(init=False)
         _generator: torch.Generator = field(init=False)
 
-    n_components: int | None = option("n_components")
-    hidden_layers: str | tuple[int, ...] = option("hidden_layers")
+    n_components: int | float | None = option("n_components")
+    hidden_layers: str | tuple[layers.Spec | str, ...] = option("hidden_layers")
     tied: bool = option("tied")
     activation: str = option("activation")
     code_activation: str = option("code_activation")
     kinds: str | Mapping[str, str] = option("kinds")
     likelihood: str | Mapping[str, str] = option("likelihood")
+    bottleneck: Spec | str = option("bottleneck")  # noqa: RUF009
     corruption: Corruption | str | None = option("corruption")  # noqa: RUF009
+    pretraining: str | None = option("pretraining")
     optimizer: str = option("optimizer")
     learning_rate: float | str = option("learning_rate")
     momentum: float = option("momentum")
@@ -212,21 +207,38 @@ class Autoencoder(
         *,
         validation_data: Any = None,
         on_event: training.OnEvent | None = None,
+        checkpoint: str | os.PathLike[str] | None = None,
+        resume: bool = False,
+        checkpoint_seconds: float = 60.0,
+        team: Team | None = None,
     ) -> Self:
         """Train on the rows of X.
 
         Parameters
         ----------
-        X : array, images (n, height, width), data frame, tensor or path
+        X : array, images (n, height, width), sequences (n, steps, channels), frame, tensor or path
             Rows to learn from.
         y : ignored
         validation_data : as X, optional
             Held-out rows, in place of `validation_fraction` of X.
         on_event : callable, optional
             Receives every `training.Event`, in place of what `verbose` shows.
+        checkpoint : path-like, optional
+            Folder in which to keep what a run that was ended, by whatever, can go on from.
+        resume : bool, default=False
+            Go on from the newest checkpoint, where there is one, with the same options and rows. On
+            the same machine the model is the same, bit by bit, as if the run had not been ended.
+        checkpoint_seconds : float, default=60.0
+            Time between two checkpoints within an epoch.
+        team : Team, optional
+            Processes that train together, which `twofold.distributed` starts. All call with the
+            same options and rows; the first one's model is complete, and those of the others are
+            not.
 
         Raises
         ------
+        CheckpointError
+            Where the checkpoints are of other options or rows, or cannot be read or written.
         OptionError
             Where an option means nothing; all such options are listed.
         DataError
@@ -237,25 +249,36 @@ class Autoencoder(
         """
         options.check(self.get_params(deep=False))
         device = inference.find_device(self.device)
+        saved = None
+        if team is None or team.leads:
+            saved = self._checkpoint(checkpoint, resume, checkpoint_seconds)
         with rollback.all_or_nothing(self):
-            table = self._read(X, reset=True)
             rng = generate.random_state(self.random_state)
+            if saved is not None:
+                saved.follow(rng)
+            if team is not None:
+                rng.set_state(team.of_first(rng.get_state()))
+            fraction = self.validation_fraction if validation_data is None else 0.0
+            table = reading.training_rows(self, X, rng, fraction, reset=True)
             self._build(table, rng, device)
-            x = self._matrix(table)
-            if validation_data is None:
-                train, validation = training.split(x, rng, self.validation_fraction)
-            else:
-                train = torch.from_numpy(rng.permutation(len(x)))
-                validation = self._matrix(self._read(validation_data))
-            plan = training.Plan.resolve(self.get_params(deep=False), len(train), x.shape[1])
-            complete = not rows.has_holes(x)
-            self._step = self._make_step(plan, complete)
-            history = self._train(plan, x, train, validation, on_event)
-            self._calibrate(table, x, train, validation, rng)
+            drawn = self._draw(table, rng, fraction)
+            if validation_data is not None:
+                drawn = replace(drawn, held_out=self._matrix(self._read(validation_data)))
+            held_out = drawn.held_out
+            plan = Plan.resolve(self.get_params(deep=False), len(drawn.rows), self.schema_.width)
+            self._step = self._make_step(plan, drawn.complete, team)
+            history = self._train(plan, drawn, on_event, saved, team)
+            if team is not None and not team.leads:
+                return self
+            self._cut(drawn.rows.head(_CUT_ROWS) if held_out is None else held_out)
+            self._calibrate(table, drawn, rng)
         # Last, so that nothing is lost where warnings are turned into errors.
-        history.warn_if_interrupted(plan)
+        history.warn_if_interrupted(plan, saved)
+        settled_on = drawn.rows.head(_CUT_ROWS) if held_out is None else held_out[:_CUT_ROWS]
+        activity.warn_if_collapsed(self.network_, self._objective, settled_on)
         # Elsewhere, the squared error of clean rows is not what training lowers.
-        if not self._objective.adapts and self.corruption is None:
+        plain = isinstance(self.network_.bottleneck, PlainCode)
+        if plain and not self._objective.adapts and self.corruption is None:
             self.comparison_.warn_if_worse()
         return self
 
@@ -269,277 +292,49 @@ class Autoencoder(
         options.check(self.get_params(deep=False))
         first = not hasattr(self, "network_")
         with rollback.all_or_nothing(self):
-            table = self._read(X, reset=first)
             rng = generate.random_state(self.random_state)
+            table = reading.training_rows(self, X, rng, 0.0, reset=first)
             if first:
+                if is_share(self.n_components):
+                    raise OptionError(
+                        f"n_components={self.n_components!r} settles the size after training, "
+                        f"which partial_fit never ends. Give the number of components."
+                    )
                 self._build(table, rng, inference.find_device(self.device))
-            x = self._matrix(table)
+            else:
+                sample = table.sample if isinstance(table, Stream) else table
+                self.schema_.require_types(sample)
+            drawn = self._draw(table, rng, 0.0)
             settings = {**self.get_params(deep=False), "epochs": 1, "schedule": "constant"}
-            plan = training.Plan.resolve(settings, len(x), x.shape[1])
-            complete = not rows.has_holes(x)
+            plan = Plan.resolve(settings, len(drawn.rows), self.schema_.width)
             step = getattr(self, "_step", None)
-            if step is None or (isinstance(step, fused.FusedStep) and not complete):
-                self._step = self._make_step(plan, complete)
-            order = torch.from_numpy(rng.permutation(len(x)))
-            history = self._train(plan, x, order, None, None)
-            self._calibrate(table, x, order, None, rng)
+            if step is None or (isinstance(step, fused.FusedStep) and not drawn.complete):
+                self._step = self._make_step(plan, drawn.complete)
+            history = self._train(plan, drawn, None)
+            self._calibrate(table, drawn, rng)
         history.warn_if_interrupted(plan)
         return self
-
-    def transform(self, X: Any) -> Array:
-        """Return the codes of the rows of X, `(n_rows, n_components)`."""
-        table = self._read(X)
-        return self._apply(inference.encode, table, self._n_features_out)
-
-    def inverse_transform(self, X: Any) -> Any:
-        """Return rows in the training table's units, shape and container for the codes X.
-
-        Parameters
-        ----------
-        X : array-like of shape (n_rows, n_components)
-            Codes.
-        """
-        check_is_fitted(self, "network_")
-        codes = data.read(X)
-        if codes.values.ndim != 2 or codes.n_columns != self._n_features_out:
-            raise DataError(
-                f"Codes have {self._n_features_out} components, and these have the shape "
-                f"{tuple(codes.values.shape)}."
-            )
-        codes.check_finite()
-        x_hat = self._apply(
-            inference.decode,
-            codes.values.astype(inference.dtype_of(codes), copy=False),
-            self.schema_.width,
-        )
-        return reading.give_back(self.schema_, x_hat, index=codes.index)
-
-    def reconstruct(self, X: Any) -> Any:
-        """Return what the network makes of the rows of X, in their own units, shape and container.
-
-        A cell is its expected value given the code, a category its most probable level. Frames keep
-        their types, so whole numbers come back rounded; arrays come back as floating-point numbers.
-        Columns that are ignored come back empty.
-        """
-        table = self._read(X)
-        return reading.give_back(
-            self.schema_, self._apply(inference.reconstruct, table, self.schema_.width), table
-        )
-
-    def score_samples(self, X: Any) -> Array:
-        """Return the log-density of each row in nats, `(n_rows,)`: higher is more normal.
-
-        It is the density of the expected row, which is what the decoder makes of the row's code,
-        and of the cells around it, each under its column's likelihood; `twofold.density` has the
-        formula. A missing cell counts what its column's cells count on average, so that rows with
-        different holes compare.
-        """
-        return self._apply(inference.log_density, self._read(X), 0)
-
-    def decision_function(self, X: Any) -> Array:
-        """Return `score_samples(X) - offset_`: below 0 is an anomaly."""
-        return self.score_samples(X) - self.offset_
-
-    def predict(self, X: Any) -> NDArray[np.int64]:
-        """Return +1 for normal rows and -1 for anomalies, `(n_rows,)`."""
-        # A row so far out that its score is no number is not normal either.
-        return np.where(self.decision_function(X) >= 0, 1, -1)
 
     def fit_predict(self, X: Any, y: Any = None) -> NDArray[np.int64]:
         """Fit to X and label its rows: +1 for normal, -1 for anomalies."""
         return self.fit(X).predict(X)
 
-    def anomaly_pvalue(self, X: Any) -> NDArray[np.float64]:
-        """Return how likely a normal row is to be at least as odd as each row of X, `(n_rows,)`.
-
-        The rows are ranked among the held-out ones: flagging rows with a p-value of at most 0.01
-        flags a normal row with a probability of at most 1 % (Vovk, Gammerman and Shafer, 2005,
-        section 2), provided that the held-out rows are like those to come. With n held-out rows the
-        least p-value is 1 / (n + 1).
-        """
-        return metrics.conformal_pvalue(self.score_samples(X), self.calibration_scores_)
-
-    def explain(self, X: Any) -> explain.Explanation:
-        """Tell which columns make each row of X odd, and what was expected in their place.
-
-        Returns
-        -------
-        Explanation
-            With `observed`, `expected` and `contribution` per row and column, and `base` per row:
-            `base + contribution.sum(axis=1)` is `-score_samples(X)` to rounding.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from twofold import Autoencoder
-        >>> x = np.random.default_rng(0).normal(size=(500, 1))
-        >>> X = np.hstack([x, x**2, np.sin(x), np.exp(x)])
-        >>> ae = Autoencoder(random_state=0).fit(X)
-        >>> X[7, 2] += 5
-        >>> ae.explain(X[7:8]).top(0, 1)
-        ['x2']
-        """
-        table = self._read(X)
-        return explain.explain(self.network_, self._objective, self.schema_, table)
-
-    def impute(
-        self, X: Any, n_draws: int = 1, random_state: int | np.random.RandomState | None = None
-    ) -> Any:
-        """Fill the missing cells of X by what the rest of their row lets expect.
-
-        Parameters
-        ----------
-        X : as in `fit`
-            Rows with missing cells (NaN, None, empty).
-        n_draws : int, default=1
-            With 1, cells are filled by their best values. With more, a list of so many tables comes
-            back, filled by random draws that differ as much as the cells are uncertain (multiple
-            imputation; Rubin, 1987).
-        random_state : int, RandomState or None
-            Seed of the draws.
-
-        Returns
-        -------
-        table, or list of tables
-            In the container and the types of X; cells that were there are the same, bit by bit.
-        """
-        check_is_fitted(self, "network_")
-        if n_draws < 1:
-            raise OptionError(f"n_draws={n_draws} must be a whole number of at least 1.")
-        source = data.load(X, columns=getattr(self, "feature_names_in_", None))
-        table = self._read(source)
-        generator = generate.torch_generator(generate.random_state(random_state))
-        tables = []
-        for _ in range(n_draws):
-            function = generate.imputer(None if n_draws == 1 else generator)
-            x = self._apply(function, table, self.schema_.width)
-            tables.append(data.fill(source, table, *self.schema_.cells(x, table)))
-        return tables[0] if n_draws == 1 else tables
-
-    def sample(self, n: int, random_state: int | np.random.RandomState | None = None) -> Any:
-        """Draw `n` new rows, in the training table's units, types and container.
-
-        Codes are drawn from the density fitted to the codes of the training rows, cells from their
-        likelihoods given the code, so categories are categories and counts are whole. Pixels are
-        the means of theirs.
-        """
-        check_is_fitted(self, "network_")
-        if n < 1:
-            raise OptionError(f"n={n} rows cannot be drawn; ask for at least 1.")
-        generator = generate.torch_generator(generate.random_state(random_state))
-        return reading.give_back(
-            self.schema_, generate.sample(self.network_, self._objective, n, generator)
-        )
-
-    def interpolate(self, a: Any, b: Any, steps: int = 10) -> Any:
-        """Return `steps` rows on the way from the row `a` to the row `b`, both ends included.
-
-        The way is straight in the space of codes; `a` and `b` are tables of one row each.
-        """
-        ends = [self.transform(a), self.transform(b)]
-        if steps < 2 or any(len(codes) != 1 for codes in ends):
-            raise OptionError(
-                f"interpolate goes from one row to another in at least 2 steps, and was given "
-                f"{len(ends[0])} and {len(ends[1])} rows and {steps} steps."
-            )
-        way = np.linspace(0, 1, steps, dtype=ends[0].dtype)[:, None]
-        return self.inverse_transform((1 - way) * ends[0] + way * ends[1])
-
-    def score(self, X: Any, y: Any = None) -> float:
-        """Return the mean of `score_samples(X)`; grid search raises it."""
-        return float(np.mean(self.score_samples(X)))
-
-    def compare_pca(self, X: Any) -> metrics.Comparison:
-        """Set the reconstructions of X beside those of PCA with a code of the same size."""
-        table = self._read(X)
-        return self._compare(self._matrix(table)[:].cpu().numpy())
-
-    def summary(self) -> str:
-        """Return the layer table: output widths, parameter counts, and who shares which matrix."""
-        check_is_fitted(self, "network_")
-        return self.network_.summary(self._objective.link)
-
-    def plot_reconstructions(self, X: Any, n_rows: int = 10) -> Figure:
-        """Draw the first rows of X over their reconstructions, as images or as profiles."""
-        from twofold import figures
-
-        first, schema = self._read(X).slice(slice(n_rows)), self.schema_
-        x_hat = self._apply(inference.reconstruct, first, schema.width)
-        pair = {"original": schema.to_matrix(first, np.float64), "reconstruction": x_hat}
-        drawn = {title: schema.drawn(matrix) for title, matrix in pair.items()}
-        return figures.rows(drawn, names=[schema.names[i] for i in schema.shown])
-
-    def plot_history(self) -> Figure:
-        """Draw the loss per epoch on training and held-out rows."""
-        from twofold import figures
-
-        check_is_fitted(self, "network_")
-        return figures.history({"": self.history_}, best_epoch=self.best_epoch_)
-
-    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
-        """Write the model to the folder `path`, whole or not at all.
-
-        Raises
-        ------
-        OutputExistsError
-            Where `path` exists and `overwrite` is false.
-        ModelFileError
-            Where the folder cannot be written, for example because the disk is full.
-        """
-        check_is_fitted(self, "network_")
-        parts = modelfile.Parts(
-            options=self.get_params(deep=False),
-            schema=self.schema_,
-            feature_names=hasattr(self, "feature_names_in_"),
-            network=self.network_,
-            objective=self._objective,
-            pca=self.pca_,
-            comparison=self.comparison_,
-            offset=self.offset_,
-            calibration_scores=self.calibration_scores_,
-            history=self.history_,
-            best_epoch=self.best_epoch_,
-        )
-        modelfile.save(path, parts, overwrite)
-
-    def __sklearn_tags__(self) -> sklearn.utils.Tags:
-        """Say that 32-bit input gives 32-bit output, and that missing cells are welcome."""
-        tags = super().__sklearn_tags__()
-        tags.input_tags.allow_nan = True
-        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
-        return tags
-
-    @property
-    def reconstruction_r2_(self) -> float:
-        """Share of the held-out rows' variance that reconstructions keep."""
-        return self.comparison_.r2
-
-    @property
-    def _n_features_out(self) -> int:
-        return self.network_.n_components
-
-    def _read(self, X: Any, reset: bool = False) -> Table:
-        """Read any source into a table, and check it against the training table."""
-        if not reset:
-            check_is_fitted(self, "network_")
-        table = reading.table(self, X, reset)
-        if not reset:
-            self.schema_.require_types(table)
-        return table
-
-    def _matrix(self, table: Table) -> rows.Rows:
-        """Return what the network sees of a table, in its own precision and place."""
-        parameter = next(self.network_.parameters())
-        return rows.encode(self.schema_, table, parameter.dtype, parameter.device)
-
-    def _build(self, table: Table, rng: np.random.RandomState, device: torch.device) -> None:
+    def _build(
+        self, table: Table | Stream, rng: np.random.RandomState, device: torch.device
+    ) -> None:
         """Infer the schema, and make a network with fresh weights and its objective."""
+        statistics = table.statistics if isinstance(table, Stream) else None
+        table = table.sample if isinstance(table, Stream) else table
         if table.n_rows < 2:
             raise DataError("Fitting needs at least 2 rows, and this table has n_samples = 1.")
         table.check_finite(missing=True)
-        schema = Schema.infer(table, self.likelihood, self.kinds)
+        sequences = layers.reads_sequences(self.hidden_layers)
+        schema = Schema.infer(table, self.likelihood, self.kinds, statistics, sequences=sequences)
+        spec = bottleneck.resolve(self.bottleneck, self.n_components)
+        require_meaning(spec, self.activation, self.code_activation)
+        size = self._size(rows.encode(schema, table, torch.float32, torch.device("cpu")), rng)
         hidden, n_components = stack_shape(
-            schema.width, self.hidden_layers, self.n_components, self.corruption is not None
+            schema.width, self.hidden_layers, size, self.corruption is not None
         )
         self.schema_ = schema
         self.history_, self.best_epoch_, self._step = [], 0, None
@@ -552,89 +347,170 @@ class Autoencoder(
             tied=bool(self.tied),
             activation=self.activation,
             code_activation=self.code_activation,
+            bottleneck=spec,
+            row_shape=schema.row_shape,
             generator=self._generator,
         ).to(device=device, dtype=dtype)
-        self._objective = Objective(schema).to(device=device, dtype=dtype)
+        # A divergence from the prior weighs against the noise of the cells, which is to be learned.
+        adapts = isinstance(spec, Variational)
+        self._objective = Objective(schema, adapts).to(device=device, dtype=dtype)
+        pretraining.require_meaning(self.pretraining, self.network_)
+        corruption.require_meaning(self._noise, [name for name, _ in self._objective.groups])
 
-    def _make_step(self, plan: training.Plan, complete: bool) -> training.Step:
+    def _size(self, matrix: rows.Rows, rng: np.random.RandomState) -> int | None:
+        """Return the size of code to train: for a share, the one with which PCA keeps it."""
+        if not is_share(self.n_components):
+            return None if self.n_components is None else int(self.n_components)
+        sample = matrix[torch.from_numpy(rng.permutation(len(matrix))[:_CUT_ROWS])]
+        enough = metrics.n_components_for(sample.cpu().numpy(), float(self.n_components))
+        # Some more than are enough for PCA on these very rows: held-out rows are harder to keep.
+        return min(matrix.shape[1], math.ceil(1.25 * enough) + 1)
+
+    def _cut(self, held_out: rows.Rows) -> None:
+        """Keep as many components as the share in `n_components` takes."""
+        if not is_share(self.n_components):
+            return
+        kept = inference.variance_kept(self.network_, self._objective, held_out[:_CUT_ROWS])
+        enough = torch.nonzero(kept >= self.n_components)
+        if len(enough):
+            self.network_.cut(int(enough[0]) + 1)
+            return
+        warnings.warn(
+            f"{len(kept)} components keep {float(kept[-1]):.3g} of the held-out rows' variance and "
+            f"not {self.n_components:.3g}, for which PCA needs fewer. All of them are kept; train "
+            f"for more epochs, or ask for a smaller share.",
+            TooFewComponentsWarning,
+            stacklevel=3,
+        )
+
+    @property
+    def _noise(self) -> Corruption | None:
+        return corruption.resolve(self.corruption)
+
+    def _checkpoint(
+        self, folder: str | os.PathLike[str] | None, resume: bool, seconds: float
+    ) -> Checkpoint | None:
+        """Open the folder for checkpoints, and make sure that they are of these options."""
+        if folder is None:
+            if resume:
+                raise OptionError(
+                    "resume goes on from checkpoints: name their folder by checkpoint."
+                )
+            return None
+        if not seconds >= 0:
+            raise OptionError(f"checkpoint_seconds={seconds!r} must be a number of at least 0.")
+        saved = Checkpoint(folder, resume=resume, seconds=seconds)
+        about_the_model = self.get_params(deep=False)
+        for name in ("device", "verbose"):
+            del about_the_model[name]
+        saved.claim("options", modelfile.plain(about_the_model))
+        return saved
+
+    def _make_step(self, plan: Plan, complete: bool, team: Team | None = None) -> training.Step:
         return fused.make_step(
             self.network_,
             self._objective,
             plan,
             complete=complete,
-            corruption=corruption.resolve(self.corruption),
-            generator=self._generator,
+            corruption=self._noise,
+            generator=self._generator if team is None else team.chance,
+            team=team,
         )
+
+    def _draw(
+        self, table: Table | Stream, rng: np.random.RandomState, fraction: float
+    ) -> rows.Drawn:
+        """Draw the rows that are held out, and leave the others to train on."""
+        if isinstance(table, Stream):
+            parameter = next(self.network_.parameters())
+            return table.draw(self.schema_, parameter.dtype, parameter.device)
+        x = self._matrix(table)
+        train, held_out = training.split(x, rng, fraction)
+        return rows.Drawn(rows.Selection(x, train), held_out, x, train, not rows.has_holes(x))
 
     def _train(
         self,
-        plan: training.Plan,
-        x: rows.Rows,
-        order: Tensor,
-        validation: rows.Rows | None,
+        plan: Plan,
+        drawn: rows.Drawn,
         on_event: training.OnEvent | None,
+        saved: Checkpoint | None = None,
+        team: Team | None = None,
     ) -> training.History:
-        if on_event is None and self.verbose:
+        if on_event is None and self.verbose and (team is None or team.leads):
             from twofold.progress import Progress
 
             with Progress() as progress:
-                return self._train(plan, x, order, validation, progress)
+                return self._train(plan, drawn, progress, saved, team)
         assert self._step is not None
-        history = training.fit(
-            self._step,
-            self.network_,
-            self._objective,
-            plan,
-            x,
-            order,
-            validation,
-            self._generator,
-            on_event,
-        )
+        chosen, validation = drawn.rows, drawn.held_out
+        interrupted = self._pretrain(plan, drawn, on_event, saved, team)
+        if saved is not None:
+            saved.claim("data", rows.fingerprint(self.schema_, chosen, validation))
+            saved.claim("plan", asdict(plan))
+        history = training.History(ended="interrupted")
+        if not interrupted:
+            history = training.fit(
+                self._step,
+                self.network_,
+                self._objective,
+                plan,
+                chosen if team is None else chosen.share(team.rank, team.size),
+                validation,
+                self._generator,
+                on_event,
+                saved,
+                team,
+            )
         past = len(self.history_)
         entries = [{**entry, "epoch": entry["epoch"] + past} for entry in history.epochs]
         self.history_ = self.history_ + entries
         self.best_epoch_, self.n_iter_ = past + history.best_epoch, max(1, len(self.history_))
         return history
 
-    def _calibrate(
+    def _pretrain(
         self,
-        table: Table,
-        x: rows.Rows,
-        train: Tensor,
-        validation: rows.Rows | None,
-        rng: np.random.RandomState,
+        plan: Plan,
+        drawn: rows.Drawn,
+        on_event: training.OnEvent | None,
+        saved: Checkpoint | None,
+        team: Team | None,
+    ) -> bool:
+        """Bring fresh weights to where training begins; tell whether the user ended it there."""
+        resumed = saved is not None and saved.found is not None
+        if team is not None:
+            resumed = team.of_first(resumed)
+        if self.pretraining is None or self.history_ or resumed:
+            return False
+        return pretraining.start(
+            self.pretraining,
+            self.network_,
+            self._objective,
+            self.get_params(deep=False),
+            plan,
+            drawn,
+            self._noise,
+            self._generator,
+            on_event,
+            team,
+        )
+
+    def _calibrate(
+        self, table: Table | Stream, drawn: rows.Drawn, rng: np.random.RandomState
     ) -> None:
         """Fit what scores need after training, set the offset, and compare with PCA."""
-        inference.calibrate(self.network_, self._objective, x, train, self._generator)
-        sample = train[:_CALIBRATION_ROWS]
-        if isinstance(x, Tensor):
-            matrix, used = x.cpu().numpy(), train.numpy()
-        else:
-            matrix, used = x[sample].cpu().numpy(), None
-        self.pca_ = metrics.fit_pca(matrix, self._n_features_out, rng, rows=used)
-        held = x[sample.to(x.device)] if validation is None else validation[:_CALIBRATION_ROWS]
-        held_out = held.cpu().numpy()
-        scores = self._apply(inference.log_density, held_out, 0)
-        self.calibration_scores_ = np.sort(scores.astype(np.float64))
-        if self.contamination == "auto":
-            self.offset_ = metrics.conformal_offset(scores, _ALPHA)
-        else:
-            scores = self._apply(inference.log_density, table, 0)
-            self.offset_ = float(np.percentile(scores, 100 * float(self.contamination)))
-        self.comparison_ = self._compare(held_out)
-
-    def _compare(self, x: Array) -> metrics.Comparison:
-        x_hat = self._apply(inference.reconstruct, x, x.shape[1])
-        return metrics.compare(x, x_hat, self.pca_)
-
-    def _apply(self, function: inference.Function, x: Array | Table, width: int) -> Array:
-        """Run a matrix or a table through `function`; the result has `width` columns, or none."""
-        if isinstance(x, Table):
-            return inference.apply_to_table(
-                function, self.network_, self._objective, self.schema_, x, width
-            )
-        return inference.apply(function, self.network_, self._objective, x, width)
+        found = calibration.calibrate(
+            self.network_,
+            self._objective,
+            self.schema_,
+            table.tables() if isinstance(table, Stream) else [table],
+            drawn.x,
+            drawn.positions,
+            drawn.held_out,
+            contamination=self.contamination,
+            rng=rng,
+            generator=self._generator,
+        )
+        self._set_calibration(found)
 
     @classmethod
     def _from_parts(cls, parts: modelfile.Parts) -> Self:
@@ -642,8 +518,7 @@ class Autoencoder(
         options.check(parts.options)
         ae = cls(**parts.options)
         ae.schema_, ae.network_, ae._objective = parts.schema, parts.network, parts.objective
-        ae.pca_, ae.comparison_, ae.offset_ = parts.pca, parts.comparison, parts.offset
-        ae.calibration_scores_ = parts.calibration_scores
+        ae._set_calibration(parts.calibration)
         ae.n_features_in_ = len(ae.schema_.columns)
         if parts.feature_names:
             ae.feature_names_in_ = np.array(ae.schema_.names, dtype=object)
@@ -670,6 +545,6 @@ def load(path: str | os.PathLike[str]) -> Autoencoder:
         return Autoencoder._from_parts(modelfile.load(path))
     except OptionError as error:
         raise ModelFileError(
-            f"{path} does not fit together: {error} It was altered; copy the whole folder again, "
-            f"or fit the model anew."
+            f"{path} does not fit together: {error!s:.2000} It was altered; copy the whole "
+            f"folder again, or fit the model anew."
         ) from error

@@ -1,153 +1,446 @@
 """What sits in the middle of the stack: it takes the encoder's output and hands on the code.
 
-A bottleneck also knows how codes are distributed, so that new ones can be drawn. It returns the
-code together with its penalties, by name, in nats per row.
+Each kind is a value, a frozen dataclass, that makes the module of a network. All modules have:
+
+- `forward(code, path, chance=None)`: the code that is handed on and its penalties, by name, each
+  `(n_rows,)` in nats. `path` holds the row and the hidden layers' outputs, in order. While training
+  there is a generator, `chance`, to draw from; without one the same rows give the same.
+- `widen(code)`: what the decoder starts from.
+- `sample(n_rows, generator)`: new codes; `density` is what is fitted to the codes of training rows
+  for that, None where a prior says how codes fall.
+- `idle(codes)`: which components are dead and to be revived, None where none is.
+- `cut(n_components)`: the first components stay alone.
 """
 
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeGuard
 
 import torch
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.mixture import GaussianMixture
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twofold.codedensity import CodeDensity
+from twofold.errors import OptionError
+
 Penalties = dict[str, Tensor]
-_CANDIDATES = (2, 4, 8, 16)  # components that are tried beside one
-_ROWS_PER_NUMBER = 5  # rows that each number of a component's mean must have to go by
-_STEP_PRODUCTS = 2e8  # work of one step of the mixture's fit: a hundredth of a second
-_HELD_OUT = 0.2
+_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE = -12.0, 6.0  # keeps exp within reach of 32-bit numbers
+_FIRST_LOG_VARIANCE = -2.0  # training begins with codes that tell more than their noise hides
+_IDLE = 1e-3  # share of the most active component's activity below which one is dead
 
 
-class Plain(nn.Module):
-    """Hand the code on as it is, and model trained codes by a mixture of normal densities.
+@dataclass(frozen=True)
+class Plain:
+    """Hand the code on as it is."""
+
+    def module(self, n_components: int, n_below: int) -> PlainCode:
+        """Make the module for a code of this size above a layer of `n_below` outputs."""
+        return PlainCode(n_components)
+
+
+@dataclass(frozen=True)
+class Sparse:
+    """Let few components be active at a time, so that each stands for something of its own.
 
     Parameters
     ----------
-    n_components : int
-        Size of the code.
-
-    Notes
-    -----
-    There are as many normal densities as make codes of held-out rows clearly more likely. A single
-    density has its covariance shrunk towards a multiple of the identity by the
-    oracle-approximating weight (Chen, Wiesel, Eldar and Hero, 2010, eq. 23), so that it can be
-    inverted whatever the number of rows.
+    kind : "l1", "kl" or "topk"
+        "l1" adds the absolute activities, times `weight`, to the loss. "kl" pulls each component's
+        mean activity towards `target` (Ng, 2011, "Sparse autoencoder", section 3) and needs
+        activities between 0 and 1: `code_activation="sigmoid"`. "topk" keeps the `k` activities of
+        largest size in each row and sets the others to zero (Makhzani and Frey, 2014, "k-Sparse
+        Autoencoders", algorithm 1).
+    weight : float, optional
+        Nats per row and unit of penalty; by default 0.1 for "l1" and 3 for "kl".
+    target : float
+        Share of the rows in which a component should be active, for "kl".
+    k : int, optional
+        Active components per row, for "topk"; by default a quarter of them, rounded up.
+    hidden : bool
+        The penalty of "l1" and "kl" holds for the hidden layers as well; "kl" then needs a sigmoid
+        there too.
     """
 
-    log_weight: Tensor
-    mean: Tensor
-    whitener: Tensor
+    kind: str = "l1"
+    weight: float | None = None
+    target: float = 0.1
+    k: int | None = None
+    hidden: bool = False
+
+    def __post_init__(self) -> None:
+        if self.kind not in _DEFAULT_WEIGHTS:
+            raise OptionError(f"Sparse({self.kind!r}): choose 'l1', 'kl' or 'topk'.")
+        if self.weight is not None and not 0 < self.weight < math.inf:
+            raise OptionError(f"Sparse(weight={self.weight!r}): weight must be above 0.")
+        if not 0 < self.target < 1:
+            raise OptionError(f"Sparse(target={self.target!r}): target must lie between 0 and 1.")
+        if self.k is not None and not (isinstance(self.k, int) and self.k >= 1):
+            raise OptionError(f"Sparse(k={self.k!r}): k must be a whole number of at least 1.")
+        if self.kind == "topk" and (self.hidden or self.weight is not None):
+            raise OptionError("Sparse('topk') has no penalty, so weight and hidden mean nothing.")
+        if self.kind != "topk" and self.k is not None:
+            raise OptionError(f"Sparse({self.kind!r}, k={self.k}): k has a meaning with 'topk'.")
+
+    def module(self, n_components: int, n_below: int) -> SparseCode:
+        """Make the module for a code of this size above a layer of `n_below` outputs."""
+        if self.k is not None and self.k > n_components:
+            raise OptionError(
+                f"Sparse(k={self.k}) keeps more components than the {n_components} there are. "
+                f"Choose a smaller k or more components."
+            )
+        return SparseCode(self, n_components)
+
+
+@dataclass(frozen=True)
+class Variational:
+    """Make the code a random draw about the encoder's output, kept near a standard normal density.
+
+    The loss is minus the evidence lower bound (Kingma and Welling, 2014, "Auto-Encoding Variational
+    Bayes", eq. 10), so codes drawn from a standard normal density decode to rows like those of
+    training.
+
+    Parameters
+    ----------
+    beta : float
+        Weight of the divergence from the prior (Higgins et al., 2017, "beta-VAE", eq. 4).
+    n_samples : int
+        Codes drawn per row while training. More than one tightens the bound by importance weights
+        (Burda, Grosse and Salakhutdinov, 2016, "Importance Weighted Autoencoders", eq. 8).
+    """
+
+    beta: float = 1.0
+    n_samples: int = 1
+
+    def __post_init__(self) -> None:
+        if not 0 < self.beta < math.inf:
+            raise OptionError(f"Variational(beta={self.beta!r}): beta must be above 0.")
+        if not (isinstance(self.n_samples, int) and self.n_samples >= 1):
+            raise OptionError(
+                f"Variational(n_samples={self.n_samples!r}) must be a whole number of at least 1."
+            )
+
+    def module(self, n_components: int, n_below: int) -> VariationalCode:
+        """Make the module for a code of this size above a layer of `n_below` outputs."""
+        return VariationalCode(self, n_components, n_below)
+
+
+@dataclass(frozen=True)
+class Ordered:
+    """Order the components by what they tell, as in PCA, by dropping the last ones while training.
+
+    The first k components are then the best code of size k that the network knows (Rippel, Gelbart
+    and Adams, 2014, "Learning Ordered Representations with Nested Dropout", section 3).
+    """
+
+    def module(self, n_components: int, n_below: int) -> OrderedCode:
+        """Make the module for a code of this size above a layer of `n_below` outputs."""
+        return OrderedCode(n_components)
+
+
+Spec = Plain | Sparse | Variational | Ordered
+_DEFAULT_WEIGHTS = {"l1": 0.1, "kl": 3.0, "topk": 0.0}
+
+
+class PlainCode(nn.Module):
+    """Hands the code on as it is."""
 
     def __init__(self, n_components: int) -> None:
         super().__init__()
-        self.n_components = k = n_components
-        # Buffers, so that they are saved, moved and cast with the weights: one row per density.
-        self.register_buffer("log_weight", torch.zeros(1))
-        self.register_buffer("mean", torch.zeros(1, k))
-        self.register_buffer("whitener", torch.eye(k).unsqueeze(0))
+        self.n_components = n_components
+        self.density = CodeDensity(n_components)
 
-    def forward(self, code: Tensor) -> tuple[Tensor, Penalties]:
-        """Return the code `(n_rows, n_components)` and no penalty."""
+    def forward(
+        self, code: Tensor, path: Sequence[Tensor], chance: torch.Generator | None = None
+    ) -> tuple[Tensor, Penalties]:
+        """Return the code and no penalty."""
         return code, {}
 
-    def fit_density(self, codes: Tensor, seed: int = 0) -> None:
-        """Fit the density to the codes of training rows, `(n_rows, n_components)`."""
-        codes = codes.detach().cpu().double()  # not every accelerator knows 64-bit numbers
-        n_held = int(_HELD_OUT * len(codes))
-        held, rest = codes[:n_held], codes[n_held:]
-        best, best_count = torch.full((n_held,), -math.inf), 1
-        for count in (1, *_CANDIDATES):
-            few = rest[: int(_STEP_PRODUCTS / (count * self.n_components**2))]
-            if count > 1 and len(few) < _ROWS_PER_NUMBER * count * self.n_components:
-                break
-            self._set(*_fit(few if count > 1 else rest, count, seed))
-            likelihood = self.log_prob(held.to(self.mean)).double().cpu()
-            gain = likelihood - best
-            # More densities must be better by more than chance: one standard error.
-            if count > 1 and not float(gain.mean()) > float(gain.std()) / math.sqrt(n_held):
-                break
-            best, best_count = likelihood, count
-        limit = int(_STEP_PRODUCTS / (best_count * self.n_components**2))
-        self._set(*_fit(codes[:limit] if best_count > 1 else codes, best_count, seed))
-
-    def _set(self, weight: Tensor, mean: Tensor, covariance: Tensor) -> None:
-        # The factor is triangular, and is inverted as such: PyTorch's general inverse of a batch of
-        # two matrices of 196 rows fails on two threads ("Pivots given to lu_solve must be ...").
-        factor = torch.linalg.cholesky(covariance)
-        eye = torch.eye(self.n_components, dtype=factor.dtype).expand_as(factor)
-        whitener = torch.linalg.solve_triangular(factor, eye, upper=False)
-        like = self.mean
-        self.log_weight, self.mean = weight.log().to(like), mean.to(like)
-        # Row by row, as it is read back from a file: the same bits come out.
-        self.whitener = whitener.to(like).contiguous()
+    def widen(self, code: Tensor) -> Tensor:
+        """Return the code as it is."""
+        return code
 
     def sample(self, n_rows: int, generator: torch.Generator) -> Tensor:
-        """Draw codes from the density, `(n_rows, n_components)`."""
-        weight = self.log_weight.exp().cpu()
-        which = torch.multinomial(weight, n_rows, replacement=True, generator=generator)
-        shape = n_rows, self.n_components
-        white = torch.randn(shape, generator=generator, dtype=self.mean.dtype).to(self.mean.device)
-        codes = torch.empty_like(white)
-        for component in which.unique().tolist():
-            rows = which == component
-            whitener = self.whitener[component]
-            spread = torch.linalg.solve_triangular(whitener, white[rows].T, upper=False).T
-            codes[rows] = self.mean[component] + spread
-        return codes
+        """Draw codes from the density of training codes."""
+        return self.density.sample(n_rows, generator)
 
-    def log_prob(self, code: Tensor) -> Tensor:
-        """Return each code's log-density in nats, `(n_rows,)`."""
-        parts = []
-        for weight, mean, whitener in zip(self.log_weight, self.mean, self.whitener, strict=True):
-            white = (code - mean) @ whitener.T
-            parts.append(weight + whitener.diagonal().log().sum() - 0.5 * (white**2).sum(1))
-        constant = 0.5 * self.n_components * math.log(2 * math.pi)
-        return torch.stack(parts).logsumexp(0) - constant
+    def idle(self, codes: Tensor) -> Tensor | None:
+        """Say nothing: a plain component that is not used costs nothing."""
+        return None
 
-    def _load_from_state_dict(self, state_dict: Mapping[str, Any], prefix: str, *rest: Any) -> None:
-        # The number of densities is known only now.
-        weight = state_dict.get(f"{prefix}log_weight")
-        if isinstance(weight, Tensor) and weight.ndim == 1:
-            k, count = self.n_components, len(weight)
-            self.log_weight = self.log_weight.new_empty(count)
-            self.mean = self.mean.new_empty(count, k)
-            self.whitener = self.whitener.new_empty(count, k, k)
-        super()._load_from_state_dict(state_dict, prefix, *rest)
+    def cut(self, n_components: int) -> None:
+        """Keep the first components alone."""
+        self.n_components, self.density = n_components, _density_like(self.density, n_components)
 
 
-def _fit(codes: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Return weights, means and covariances of a mixture of `count` normal densities."""
-    if count == 1:
-        mean, covariance = _shrunk(codes)
-        return torch.ones(1), mean.unsqueeze(0), covariance.unsqueeze(0)
-    floor = 1e-4 * float(codes.var(0).mean()) + 1e-12
-    mixture = GaussianMixture(count, reg_covar=floor, max_iter=30, random_state=seed)
-    with warnings.catch_warnings():
-        # What matters is how likely held-out codes are, not whether the last digit stands.
-        warnings.simplefilter("ignore", ConvergenceWarning)
-        mixture.fit(codes.numpy())
-    parts = (mixture.weights_, mixture.means_, mixture.covariances_)
-    weight, mean, covariance = (torch.from_numpy(part) for part in parts)
-    return weight, mean, covariance
+class SparseCode(nn.Module):
+    """Keeps activities small or few; `Sparse` says how."""
+
+    def __init__(self, how: Sparse, n_components: int) -> None:
+        super().__init__()
+        self.how, self.n_components = how, n_components
+        self.k = how.k or math.ceil(n_components / 4)
+        self.weight = _DEFAULT_WEIGHTS[how.kind] if how.weight is None else how.weight
+        self.density = CodeDensity(n_components)
+
+    def forward(
+        self, code: Tensor, path: Sequence[Tensor], chance: torch.Generator | None = None
+    ) -> tuple[Tensor, Penalties]:
+        """Return the code, whose largest parts alone are left for "topk", and its penalty."""
+        if self.how.kind == "topk":
+            return self._largest(code), {}
+        layers = [code, *(path[1:] if self.how.hidden else ())]
+        return code, {"sparsity": self.weight * sum(map(self._penalty, layers), code.new_zeros(()))}
+
+    def _largest(self, code: Tensor) -> Tensor:
+        chosen = code.abs().topk(self.k, dim=1).indices
+        return torch.zeros_like(code).scatter(1, chosen, code.gather(1, chosen))
+
+    def _penalty(self, activity: Tensor) -> Tensor:
+        """Return each row's penalty: (batch, n) -> (batch,)."""
+        if self.how.kind == "l1":
+            return activity.abs().sum(1)
+        target, mean = self.how.target, activity.mean(0).clamp(1e-6, 1 - 1e-6)
+        divergence = target * (target / mean).log()
+        divergence = divergence + (1 - target) * ((1 - target) / (1 - mean)).log()
+        return divergence.sum().expand(activity.shape[0])
+
+    def widen(self, code: Tensor) -> Tensor:
+        """Return the code as it is."""
+        return code
+
+    def sample(self, n_rows: int, generator: torch.Generator) -> Tensor:
+        """Draw codes from the density of training codes, as sparse as those."""
+        codes = self.density.sample(n_rows, generator)
+        return self._largest(codes) if self.how.kind == "topk" else codes
+
+    def idle(self, codes: Tensor) -> Tensor | None:
+        """Tell which components hardly ever are active."""
+        activity = codes.abs().mean(0)
+        return activity <= _IDLE * activity.max()
+
+    def cut(self, n_components: int) -> None:
+        """Keep the first components alone."""
+        self.n_components, self.density = n_components, _density_like(self.density, n_components)
+        self.k = min(self.k, n_components)
 
 
-def _shrunk(codes: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean and the shrunk covariance of codes, `(n_rows, n_components)`."""
-    n, k = codes.shape
-    centred = codes - codes.mean(0)
-    covariance = centred.T @ centred / n
-    # Codes that never vary still differ by the rounding of 32-bit numbers.
-    rounding = 1e-6 * (1 + codes.mean(0).abs().max())
-    scale = covariance.diagonal().mean().clamp_min(rounding**2)
-    spread = (covariance**2).mean()
-    numerator = spread + scale**2
-    denominator = (n + 1) * (spread - scale**2 / k)
-    weight = 1.0 if denominator <= 0 else min(1.0, float(numerator / denominator))
-    eye = torch.eye(k, dtype=codes.dtype)
-    # The floor keeps codes that never vary from making the density a spike.
-    return codes.mean(0), (1 - weight) * covariance + (weight + 1e-6) * scale * eye
+class VariationalCode(nn.Module):
+    """Draws the code about the encoder's output; how far, a head of its own says for each row."""
+
+    def __init__(self, how: Variational, n_components: int, n_below: int) -> None:
+        super().__init__()
+        self.how, self.n_components, self.density = how, n_components, None
+        # Only the mean goes both ways; the spread has no counterpart in the decoder to be tied to.
+        self.weight = nn.Parameter(torch.zeros(n_components, n_below))
+        self.bias = nn.Parameter(torch.full((n_components,), _FIRST_LOG_VARIANCE))
+        # A matrix that is used both ways gives codes the scale of the rows, and the prior wants
+        # them to vary by one. What is between is learned: one number per component.
+        self.log_gain = nn.Parameter(torch.zeros(n_components))
+
+    def forward(
+        self, code: Tensor, path: Sequence[Tensor], chance: torch.Generator | None = None
+    ) -> tuple[Tensor, Penalties]:
+        """Return a draw, or without chance its mean, and the divergence from the prior.
+
+        With `how.n_samples > 1` while training, so many draws per row come below one another, and
+        the penalty is the log-ratio of their densities under the encoder and under the prior.
+        """
+        log_variance = self.log_variance(path)
+        n = self.how.n_samples
+        if chance is None or n == 1:
+            divergence = 0.5 * (code**2 + log_variance.exp() - 1 - log_variance).sum(1)
+            penalties = {"kl": self.how.beta * divergence}
+            if chance is None:
+                return code, penalties
+            return code + (0.5 * log_variance).exp() * _normal(code, chance), penalties
+        mean, log_variance = code.repeat(n, 1), log_variance.repeat(n, 1)
+        noise = _normal(mean, chance)
+        draw = mean + (0.5 * log_variance).exp() * noise
+        ratio = 0.5 * (draw**2 - noise**2 - log_variance).sum(1)
+        return draw, {"kl": self.how.beta * ratio}
+
+    def widen(self, code: Tensor) -> Tensor:
+        """Return the code in the scale that the decoder works in."""
+        return code * self.log_gain.exp()
+
+    def log_variance(self, path: Sequence[Tensor]) -> Tensor:
+        """Return the log-variance of each row's code: (batch, n_below) -> (batch, n_components)."""
+        below = F.linear(path[-1], self.weight, self.bias)
+        return below.clamp(_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE)
+
+    def sample(self, n_rows: int, generator: torch.Generator) -> Tensor:
+        """Draw codes from the prior."""
+        return _normal(self.bias.new_empty(n_rows, self.n_components), generator)
+
+    def idle(self, codes: Tensor) -> Tensor | None:
+        """Say nothing: a component that the prior has taken over is at rest for a reason."""
+        return None
+
+    def cut(self, n_components: int) -> None:
+        """Keep the first components alone."""
+        self.n_components = n_components
+        for name in ("weight", "bias", "log_gain"):
+            setattr(self, name, nn.Parameter(getattr(self, name).data[:n_components].clone()))
+
+
+class OrderedCode(nn.Module):
+    """Keeps only the first components of each row, of a random number, while training."""
+
+    def __init__(self, n_components: int) -> None:
+        super().__init__()
+        self.n_components = n_components
+        self.density = CodeDensity(n_components)
+
+    def forward(
+        self, code: Tensor, path: Sequence[Tensor], chance: torch.Generator | None = None
+    ) -> tuple[Tensor, Penalties]:
+        """Return the code, cut off at random with `chance`, and no penalty."""
+        if chance is None:
+            return code, {}
+        n, k = code.shape
+        # Evenly spread over the rows, which come in random order: less noise than chance alone.
+        share = (torch.arange(n, dtype=torch.float64) + torch.rand((), generator=chance)) / n
+        # A third of the rows each: even in the logarithm, so that short codes are as good as they
+        # can be; even in the number, so that the last components learn too; and the whole code,
+        # whose error is small beside that of short ones and would count too little.
+        third = torch.arange(n) % 3
+        last = torch.where(third == 0, torch.expm1(share * math.log(k + 1)), share * k)
+        last = torch.where(third == 2, float(k), last)
+        kept = torch.arange(k) <= last.floor()[:, None]
+        return torch.where(kept.to(code.device), code, 0.0), {}
+
+    def widen(self, code: Tensor) -> Tensor:
+        """Return the code as it is."""
+        return code
+
+    def sample(self, n_rows: int, generator: torch.Generator) -> Tensor:
+        """Draw codes from the density of training codes."""
+        return self.density.sample(n_rows, generator)
+
+    def idle(self, codes: Tensor) -> Tensor | None:
+        """Say nothing: the last components tell little by design."""
+        return None
+
+    def cut(self, n_components: int) -> None:
+        """Keep the first components alone."""
+        self.n_components, self.density = n_components, _density_like(self.density, n_components)
+
+
+Bottleneck = PlainCode | SparseCode | VariationalCode | OrderedCode
+BOTTLENECKS: dict[str, Callable[..., Spec]] = {
+    "plain": Plain,
+    "sparse": Sparse,
+    "variational": Variational,
+    "ordered": Ordered,
+}
+
+
+def to_json(spec: Spec) -> dict[str, Any]:
+    """Return a bottleneck's value as plain data."""
+    name = next(name for name, kind in BOTTLENECKS.items() if type(spec) is kind)
+    return {"name": name, **asdict(spec)}
+
+
+def from_json(document: Mapping[str, Any]) -> Spec:
+    """Read back what `to_json` gave; raises KeyError, TypeError or OptionError where it is none."""
+    values = dict(document)
+    return BOTTLENECKS[values.pop("name")](**values)
+
+
+def resolve(option: Spec | str, n_components: float | None = None) -> Spec:
+    """Return what the option `bottleneck` stands for: "sparse:topk:32" is `Sparse("topk", k=32)`.
+
+    A share as `n_components` needs an ordered code, which can be cut off.
+
+    Examples
+    --------
+    >>> resolve("sparse:kl:0.05").target, resolve("variational:4").beta
+    (0.05, 4.0)
+    """
+    if is_share(n_components):
+        if option not in ("plain", "ordered", Plain(), Ordered()):
+            raise OptionError(
+                f"n_components={n_components!r} cuts an ordered code off, and "
+                f"bottleneck={option!r} has no order. Give the number of components."
+            )
+        return Ordered()
+    if not isinstance(option, str):
+        return option
+    try:
+        return _named(*option.split(":"))
+    except OptionError:
+        raise
+    except ValueError:
+        pass  # a name or a number that is none
+    raise OptionError(
+        f"bottleneck={option!r} is none. Choose 'plain', 'sparse:l1:0.1', 'sparse:kl:0.1', "
+        f"'sparse:topk:32', 'variational:1' or 'ordered'."
+    )
+
+
+def _named(name: str, *rest: str) -> Spec:
+    """Return the bottleneck of this name, with details; ValueError where there is none."""
+    match name, list(rest):
+        case "plain", []:
+            return Plain()
+        case "ordered", []:
+            return Ordered()
+        case "variational", []:
+            return Variational()
+        case "variational", [beta]:
+            return Variational(beta=float(beta))
+        case "sparse", []:
+            return Sparse()
+        case "sparse", [kind]:
+            return Sparse(kind)
+        case "sparse", ["l1", weight]:
+            return Sparse("l1", weight=float(weight))
+        case "sparse", ["kl", target]:
+            return Sparse("kl", target=float(target))
+        case "sparse", ["topk", k]:
+            return Sparse("topk", k=int(k))
+    raise ValueError(name)
+
+
+def is_share(n_components: float | None) -> TypeGuard[float]:
+    """Tell whether this is a share of the variance, and not a number of components."""
+    return n_components is not None and 0 < n_components < 1
+
+
+def require_meaning(spec: Spec, activation: str, code_activation: str) -> None:
+    """Refuse a bottleneck that has no meaning with these activations.
+
+    Raises
+    ------
+    OptionError
+        With the reason, and what to choose.
+    """
+    if isinstance(spec, Sparse) and spec.kind == "kl":
+        if code_activation != "sigmoid":
+            raise OptionError(
+                f"Sparse('kl') compares mean activities with a share, so they must lie between 0 "
+                f"and 1, and code_activation={code_activation!r} goes beyond. Choose "
+                f"code_activation='sigmoid', or Sparse('l1')."
+            )
+        if spec.hidden and activation != "sigmoid":
+            raise OptionError(
+                f"Sparse('kl', hidden=True) needs activities between 0 and 1 in the hidden layers, "
+                f"and activation={activation!r} goes beyond. Choose activation='sigmoid'."
+            )
+    if isinstance(spec, Variational) and code_activation != "identity":
+        raise OptionError(
+            f"Variational codes are normal, so that their mean has no bounds, and "
+            f"code_activation={code_activation!r} would bend it. Leave it at 'identity'."
+        )
+
+
+def _density_like(density: CodeDensity, n_components: int) -> CodeDensity:
+    return CodeDensity(n_components).to(density.mean)
+
+
+def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
+    # On the processor, where the generator is: a seed means the same wherever the network is.
+    return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)

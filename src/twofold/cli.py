@@ -6,29 +6,28 @@ are imported inside the commands, so that `twofold --help` answers at once.
 
 from __future__ import annotations
 
-import csv
-import inspect
 import json
-import os
 import sys
-import tempfile
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
 import typer
 from typer.core import TyperGroup
 
-from twofold import __version__, modeltext
+from twofold import __version__, flags, modeltext
 from twofold.errors import DataError, InterruptedWarning, OptionError, TwofoldError
-from twofold.options import OPTIONS, Option, check, flag
+from twofold.options import check
 from twofold.texttable import counted, pairs, size
 
 if TYPE_CHECKING:
     from twofold.autoencoder import Autoencoder
+    from twofold.files import Files
+
+Result = TypeVar("Result")
 
 INTERRUPTED = 130  # what shells give a program that Ctrl-C ended: 128 + SIGINT
 
@@ -94,8 +93,9 @@ Source = Annotated[
     str,
     typer.Argument(
         metavar="SOURCE",
-        help="Rows: a CSV, Parquet, .npy or .npz file, a folder of Parquet or CSV files, or a "
-        "pattern such as 'data/*.parquet' in quotes. The model's columns are picked by name.",
+        help="Rows: a CSV, Parquet, .npy or .npz file, a folder of Parquet, CSV, PNG or JPEG "
+        "files, or a pattern such as 'data/*.parquet' in quotes. The model's columns are picked by "
+        "name.",
     ),
 ]
 Output = Annotated[
@@ -110,6 +110,27 @@ Seed = Annotated[
     int | None,
     typer.Option(
         metavar="N", help="Seed; the same seed draws the same. [default: none]", show_default=False
+    ),
+]
+
+
+Stream = Annotated[
+    bool | None,
+    typer.Option(
+        "--stream/--no-stream",
+        help="Whether rows stay on disk and pass through memory part by part; unless said, they do "
+        "where they would take more than a quarter of the memory there is.",
+        show_default=False,
+    ),
+]
+OnBadFile = Annotated[
+    str,
+    typer.Option(
+        "--on-bad-file",
+        metavar="error|skip",
+        help="What to do where some of the files cannot be read or do not fit to the others: "
+        "refuse them all (unless said otherwise), or leave them out.",
+        show_default=False,
     ),
 ]
 
@@ -150,19 +171,61 @@ def demo(
     run(dataset=dataset, epochs=epochs, output=output, force=force)
 
 
-def _fit(
-    source: str,
-    output: Path,
+@app.command()
+@flags.takes_options
+def fit(
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="SOURCE",
+            help="Rows: a CSV, Parquet, .npy or .npz file, a folder of Parquet, CSV, PNG or JPEG "
+            "files, or a pattern such as 'data/*.parquet' in quotes.",
+        ),
+    ],
+    output: Annotated[
+        Path,
+        typer.Option("--output", "-o", metavar="MODEL", help="Folder to save the model in."),
+    ],
     given: Mapping[str, Any],
-    drop: Sequence[str],
-    force: bool,
-    quiet: bool,
+    drop: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME,NAME", help="Columns to leave out; may be given several times."),
+    ] = None,
+    checkpoint: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER",
+            help="Keep in this folder what training can go on from, should it be ended.",
+        ),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on from the newest checkpoint; from the beginning without one."
+        ),
+    ] = False,
+    checkpoint_seconds: Annotated[
+        float, typer.Option(metavar="X", help="Time between two checkpoints within an epoch.")
+    ] = 60.0,
+    workers: Annotated[
+        int, typer.Option(metavar="N", help="Processes of this machine that train together.")
+    ] = 1,
+    tensorboard: Annotated[
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Write the training here for TensorBoard to show."),
+    ] = None,
+    stream: Stream = None,
+    on_bad_file: OnBadFile = "error",
+    force: Force = False,
+    quiet: Quiet = False,
 ) -> None:
     """Train an autoencoder on the rows of SOURCE and save it as a model.
 
     Columns may hold numbers, text, booleans and times, and cells may be missing. What a column is
     shows in its type and its cells, unless --kinds settles it; --drop leaves columns out. Ctrl-C
-    stops the training and keeps the best weights until then.
+    stops the training and keeps the best weights until then. With --checkpoint, training that was
+    ended, by whatever, goes on with --resume; once the model is saved, the checkpoint is removed.
+    Rows that do not fit into memory stay on disk. Under `torchrun`, every process is a worker.
 
     For example:
 
@@ -170,140 +233,81 @@ def _fit(
     - `twofold fit rows.csv --output model --n-components 8 --hidden-layers 64,32 --epochs 50`
     - `twofold fit 'data/*.parquet' --output model --drop id,name --untied --random-state 0`
     - `twofold fit rows.csv --output model --kinds zip=category,visits=real,comment=ignored`
+    - `twofold fit rows.csv --output model --checkpoint model-run --resume`
+    - `twofold fit 'data/*.parquet' --output model --batch-size 4096 --workers 4`
     """
     check(given)
     started = time.perf_counter()
-    from twofold import bundle, data
+    from twofold import bundle, data, distributed
+    from twofold import checkpoint as checkpoints
     from twofold.autoencoder import Autoencoder
     from twofold.progress import Progress
+    from twofold.tracking import TensorBoard, together
 
     bundle.require_free(output, force)
     data.require_writable(output)
-    rows = data.load(source, drop=drop)
-    with _plain_warnings() as caught, nullcontext() if quiet else Progress() as progress:
-        ae = Autoencoder(**given).fit(rows, on_event=progress)
+    files = _files(source, stream, on_bad_file, flags.names(drop or ()))
+    ae, team = Autoencoder(**given), distributed.joined()
+    leads = team is None or team.leads
+    with (
+        _plain_warnings() as caught,
+        Progress() if leads and not quiet else nullcontext() as progress,
+        nullcontext() if tensorboard is None else TensorBoard(tensorboard, ae) as log,
+    ):
+        ae, n_rows = distributed.fit(
+            ae,
+            files,
+            workers=workers,
+            team=team,
+            on_event=together(progress, log),
+            checkpoint=checkpoint,
+            resume=resume,
+            checkpoint_seconds=checkpoint_seconds,
+        )
+    if not leads:
+        return
     ae.save(output, overwrite=force)
+    interrupted = any(warning.category is InterruptedWarning for warning in caught)
+    if checkpoint is not None and not interrupted:
+        checkpoints.remove(checkpoint)
     lines = {
-        **modeltext.fitted(ae, len(rows)),
+        **modeltext.fitted(ae, n_rows),
         "time": f"{time.perf_counter() - started:.1f} s",
         "model": f"{output} ({size(_bytes_in(output))})",
     }
     typer.echo("\n\n".join([ae.summary(), *modeltext.remarks(ae), pairs(lines)]))
-    if any(warning.category is InterruptedWarning for warning in caught):
-        typer.echo("Training was interrupted; the model was saved all the same.", err=True)
+    if interrupted:
+        remedy = " The same command with --resume --force goes on." if checkpoint else ""
+        typer.echo(f"Training was interrupted; the model was saved all the same.{remedy}", err=True)
         raise typer.Exit(INTERRUPTED)
 
 
-def _command_of_fit() -> Callable[..., None]:
-    """Give `_fit` one flag per entry of the option table."""
-
-    def fit(
-        source: str, output: Path, drop: list[str], force: bool, quiet: bool, **texts: Any
-    ) -> None:
-        given = {name: _value(name, text) for name, text in texts.items() if text is not None}
-        _fit(source, output, given, _split(drop), force, quiet)
-
-    source = typer.Argument(
-        metavar="SOURCE",
-        help="Rows: a CSV, Parquet, .npy or .npz file, a folder of Parquet or CSV files, or a "
-        "pattern such as 'data/*.parquet' in quotes.",
-    )
-    output = typer.Option("--output", "-o", metavar="MODEL", help="Folder to save the model in.")
-    dropped = typer.Option(
-        metavar="NAME,NAME", help="Columns to leave out; may be given several times."
-    )
-    parameters = [
-        _parameter("source", Annotated[str, source]),
-        _parameter("output", Annotated[Path, output]),
-        _parameter("drop", Annotated[list[str], dropped], []),
-        _parameter("force", Force, False),
-        _parameter("quiet", Quiet, False),
-    ]
-    for name in OPTIONS:
-        if flag(name):
-            parameters.append(_parameter(name, _annotation(name), None))
-    fit.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    fit.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    fit.__doc__ = _fit.__doc__
-    return fit
-
-
-def _parameter(name: str, annotation: Any, default: Any = inspect.Parameter.empty) -> Any:
-    kind = inspect.Parameter.KEYWORD_ONLY
-    return inspect.Parameter(name, kind, annotation=annotation, default=default)
-
-
-def _annotation(name: str) -> Any:
-    entry, said = OPTIONS[name], flag(name)
-    switch = "/" in said
-    shown = typer.Option(
-        said,
-        metavar=None if switch else _metavar(entry),
-        help=_help(entry),
-        show_default=False,
-        # Apart from each other, for the second name of a switch takes width from every line.
-        rich_help_panel="Switches of the model" if switch else "Options of the model",
-    )
-    return Annotated[bool | None if switch else str | None, shown]
-
-
-def _metavar(entry: Option) -> str:
-    words = {"int": "N", "float": "X", "widths": "N,N", "seed": "N", "none": "none"}
-    words |= {"names": "NAME|COLUMN=NAME", "corruption": "NAME:X"}
-    parts = [] if _choices_in_help(entry) else list(entry.choices)
-    return "|".join(parts + [words[kind] for kind in entry.kinds if kind in words]) or "NAME"
-
-
-def _choices_in_help(entry: Option) -> bool:
-    return len("|".join(entry.choices)) > 16
-
-
-def _help(entry: Option) -> str:
-    default = "none" if entry.default is None else str(entry.default)
-    if isinstance(entry.default, bool):
-        default = "yes" if entry.default else "no"
-    listed = [choice for choice in entry.choices if f"'{choice}'" not in entry.help]
-    text = entry.help[0].upper() + entry.help[1:]
-    if listed and _choices_in_help(entry):
-        text += f": {', '.join(listed)}"
-    return f"{text}. [default: {default}]"
-
-
-def _value(name: str, text: str | bool) -> Any:
-    """Read an option's text; what cannot be read is left for `check` to refuse with its reasons."""
-    if isinstance(text, bool):
-        return text
-    try:
-        return OPTIONS[name].parse(text)
-    except ValueError:
-        pass
-    try:
-        return float(text)  # a number all the same, though not of the right sort
-    except ValueError:
-        return text
-
-
-def _split(texts: Sequence[str]) -> list[str]:
-    """Split lists of names at commas; a name with a comma can be put in double quotes."""
-    return [name for text in texts for name in next(csv.reader([text], skipinitialspace=True), [])]
-
-
-app.command("fit")(_command_of_fit())
-
-
 @app.command()
-def encode(model: Model, source: Source, output: Output, force: Force = False) -> None:
+def encode(
+    model: Model,
+    source: Source,
+    output: Output,
+    stream: Stream = None,
+    on_bad_file: OnBadFile = "error",
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
     """Write the code of every row.
 
     For example:
 
     - `twofold encode model rows.csv --output codes.parquet`
     """
+    from twofold.writing import Writer
+
+    files = _files(source, stream, on_bad_file)
     ae = _open(model, output, force)
-    with _plain_warnings():
-        codes = ae.transform(source)
-    _save(codes, ae.get_feature_names_out(), output, force)
-    _report(f"the codes of {len(codes):,} rows, {codes.shape[1]:,} columns", output)
+    names, n_rows = ae.get_feature_names_out(), 0
+    with _plain_warnings(), Writer(output, names, force) as writer:
+        for rows, codes in _by_parts(ae, files, ae.transform, quiet):
+            writer.write(codes)
+            n_rows += len(rows)
+    _report(f"the codes of {n_rows:,} rows, {len(names):,} columns", output)
 
 
 @app.command()
@@ -330,23 +334,41 @@ def decode(
 
 
 @app.command()
-def reconstruct(model: Model, source: Source, output: Output, force: Force = False) -> None:
+def reconstruct(
+    model: Model,
+    source: Source,
+    output: Output,
+    stream: Stream = None,
+    on_bad_file: OnBadFile = "error",
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
     """Write what the network makes of every row.
 
     For example:
 
     - `twofold reconstruct model rows.csv --output reconstructed.csv`
     """
-    ae = _open(model, output, force)
-    with _plain_warnings():
-        rows = ae.reconstruct(source)
-    _save(rows, ae.schema_.names, output, force)
-    _report(f"{len(rows):,} reconstructed rows", output)
+    from twofold.writing import Writer
+
+    files = _files(source, stream, on_bad_file)
+    ae, n_rows = _open(model, output, force), 0
+    with _plain_warnings(), Writer(output, ae.schema_.names, force) as writer:
+        for rows, reconstructed in _by_parts(ae, files, ae.reconstruct, quiet):
+            writer.write(reconstructed)
+            n_rows += len(rows)
+    _report(f"{n_rows:,} reconstructed rows", output)
 
 
 @app.command()
 def score(
-    model: Model, source: Source, output: Output, force: Force = False, quiet: Quiet = False
+    model: Model,
+    source: Source,
+    output: Output,
+    stream: Stream = None,
+    on_bad_file: OnBadFile = "error",
+    force: Force = False,
+    quiet: Quiet = False,
 ) -> None:
     """Write how normal every row is, and which rows are anomalies.
 
@@ -359,33 +381,29 @@ def score(
 
     - `twofold score model rows.csv --output scores.csv`
     """
-    import numpy as np
-    import pyarrow
+    from twofold.reasons import OddRow, Scored, odd_table
+    from twofold.writing import Writer
 
-    from twofold import data
-    from twofold.reasons import Scored
+    files = _files(source, stream, on_bad_file)
+    ae, n_rows, n_odd = _open(model, output, force), 0, 0
+    oddest: list[OddRow] = []
 
-    ae = _open(model, output, force)
-    with _plain_warnings():
-        scored = Scored(ae, _load(ae, source))
-        reasons = scored.reasons(_teller(quiet))
-    n_rows, n_odd = len(scored.scores), len(scored.anomalies)
-    columns = {
-        "row": np.arange(n_rows),
-        "score": scored.scores,
-        "p_value": scored.p_values,
-        "label": scored.labels,
-    }
-    if output.suffix.lower() != ".npy":
-        columns["columns"] = pyarrow.array(reasons, pyarrow.string())
-    data.write(pyarrow.table(columns), output, force)
+    def scored(rows: Any) -> tuple[Scored, list[str | None]]:
+        found = Scored(ae, rows, n_rows)
+        return found, found.reasons(_teller(quiet))
+
+    with _plain_warnings(), Writer(output, force=force) as writer:
+        for rows, (found, reasons) in _by_parts(ae, files, scored, quiet):
+            writer.write(found.arrow(None if output.suffix.lower() == ".npy" else reasons))
+            oddest += found.lines(reasons)
+            n_rows, n_odd = n_rows + len(rows), n_odd + len(found.anomalies)
     verb = "is an anomaly" if n_odd == 1 else "are anomalies"
     typer.echo(
         f"{n_odd:,} of {counted(n_rows, 'row')} {verb} (score below {ae.offset_:.6g}); the scores "
         f"are in {output}"
     )
     if n_odd:
-        typer.echo("\n" + scored.table(reasons))
+        typer.echo("\n" + odd_table(oddest, n_odd))
 
 
 @app.command()
@@ -481,7 +499,10 @@ def impute(
         ),
     ] = 1,
     random_state: Seed = None,
+    stream: Stream = None,
+    on_bad_file: OnBadFile = "error",
     force: Force = False,
+    quiet: Quiet = False,
 ) -> None:
     """Fill missing cells by what the rest of their row lets expect, and write the rows.
 
@@ -493,18 +514,23 @@ def impute(
     - `twofold impute model rows.csv --output complete.csv`
     - `twofold impute model rows.csv --output complete.csv --n-draws 5 --random-state 0`
     """
+    from twofold.generate import random_state as generator
+    from twofold.writing import Writer
+
     check({"random_state": random_state})
+    files = _files(source, stream, on_bad_file)
     outputs = [output]
     if n_draws != 1 and output.suffix:
         outputs = [output.with_stem(f"{output.stem}-{i + 1}") for i in range(n_draws)]
-    ae = _open(model, outputs, force)
-    with _plain_warnings():
-        rows = _load(ae, source)
-        drawn = ae.impute(rows, n_draws, random_state)
-    tables = [drawn] if n_draws == 1 else drawn
-    holes, left = _missing(rows), _missing(tables[0])
-    _save_all(tables, ae.schema_.names, outputs, force)
-    what = f"{counted(len(rows), 'row')}, {counted(holes - left, 'missing cell')} filled"
+    ae, rng = _open(model, outputs, force), generator(random_state)
+    n_rows = holes = left = 0
+    with _plain_warnings(), Writer(outputs, ae.schema_.names, force) as writer:
+        for rows, drawn in _by_parts(ae, files, lambda part: ae.impute(part, n_draws, rng), quiet):
+            tables = [drawn] if n_draws == 1 else drawn
+            writer.write(*tables)
+            n_rows += len(rows)
+            holes, left = holes + _missing(rows), left + _missing(tables[0])
+    what = f"{counted(n_rows, 'row')}, {counted(holes - left, 'missing cell')} filled"
     for path in outputs:
         _report(what + f", {left:,} left in ignored columns" * (left > 0), path)
 
@@ -568,6 +594,177 @@ def info(
     typer.echo("\n\n".join(f"{title}\n\n{text}" for title, text in parts.items()))
 
 
+@app.command()
+def report(
+    model: Model,
+    source: Source,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where the page goes: .html.")
+    ],
+    stream: Stream = None,
+    on_bad_file: OnBadFile = "error",
+    force: Force = False,
+    quiet: Quiet = False,
+) -> None:
+    """Write one page about a model and rows: errors, scores, anomalies, codes, and what to do.
+
+    The page is complete in itself and asks no server. Rows that the model has not seen say most.
+    All of them are scored; of many, a random sample is measured.
+
+    For example:
+
+    - `twofold report model rows.csv --output report.html`
+    """
+    from twofold import page
+    from twofold import report as reports
+    from twofold.autoencoder import load
+
+    page.require_free(output, force)
+    files = _files(source, stream, on_bad_file)
+    with _plain_warnings():
+        cautions = reports.write(load(model), files, output, force, say=_teller(quiet))
+    urgent = [caution.said for caution in cautions if caution.urgent]
+    to_act, to_know = counted(len(urgent), "thing"), len(cautions) - len(urgent)
+    _report(f"a page with {to_act} to act on and {to_know} to know", output)
+    for text in urgent:
+        typer.echo(f"- {text}")
+
+
+@app.command()
+def export(
+    model: Model,
+    output: Annotated[
+        Path, typer.Option("--output", "-o", metavar="FILE", help="Where the graph goes: .onnx.")
+    ],
+    part: Annotated[
+        str, typer.Option(metavar="PART", help="What it gives: all, encoder, decoder or scorer.")
+    ] = "all",
+    force: Force = False,
+) -> None:
+    """Write the model as one ONNX graph that runs without twofold.
+
+    Rows go in and come out in their own units, for scaling is part of the graph. It gives codes,
+    reconstructions, scores, and decisions, which are below 0 for anomalies.
+
+    For example:
+
+    - `twofold export model --output model.onnx`
+    - `twofold export model --output scorer.onnx --part scorer`
+    """
+    from twofold.autoencoder import load
+    from twofold.export import OUTPUTS, onnx, require_free
+
+    require_free(output, force)
+    onnx(load(model), output, part, overwrite=force)
+    _report(f"a graph that gives {', '.join(OUTPUTS[part])}", output)
+
+
+@app.command()
+def explore(
+    model: Model,
+    source: Source,
+    port: Annotated[
+        int, typer.Option(metavar="N", help="Port of this machine; 0 takes any that is free.")
+    ] = 8765,
+    browser: Annotated[
+        bool, typer.Option("--browser/--no-browser", help="Whether to open it in the browser.")
+    ] = True,
+    quiet: Quiet = False,
+) -> None:
+    """Look at rows on a map of their codes, in the browser.
+
+    Every row is encoded and scored once; then a page shows them as a map, with their
+    reconstructions, anomalies and the reasons for them, selections to save, and codes to change by
+    hand. Columns that the model was not trained on, such as known labels, can give the colours.
+    Only this machine can reach the page. Ctrl-C ends it.
+
+    For example:
+
+    - `twofold explore model rows.csv`
+    - `twofold explore model images.npz --port 9000 --no-browser`
+    """
+    from twofold.autoencoder import load
+    from twofold.explore import run
+
+    ae = load(model)
+    title, progress = model.resolve().name, _teller(quiet)
+    run(ae, source, title=title, port=port, browser=browser, say=typer.echo, progress=progress)
+
+
+@app.command()
+def serve(
+    model: Model,
+    host: Annotated[
+        str,
+        typer.Option(metavar="ADDRESS", help="Where to listen; this machine alone unless said."),
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(metavar="N", help="Port; 0 takes any that is free.")] = 8000,
+    token: Annotated[
+        str | None,
+        typer.Option(
+            metavar="WORD",
+            envvar="TWOFOLD_TOKEN",
+            help="What clients have to send as 'Authorization: Bearer WORD'; better given in the "
+            "environment, where other users of the machine do not see it. [default: none]",
+            show_default=False,
+            show_envvar=True,
+        ),
+    ] = None,
+    max_rows: Annotated[
+        int, typer.Option(metavar="N", help="Rows that one request may send or ask for.")
+    ] = 100_000,
+    max_bytes: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Bytes of a request; rows times columns may not be more either."
+        ),
+    ] = 33_554_432,
+    timeout: Annotated[
+        float,
+        typer.Option(
+            metavar="SECONDS", help="How long a request may take to arrive, and to be answered."
+        ),
+    ] = 30.0,
+) -> None:
+    """Answer requests over HTTP: a route per verb, in JSON, Arrow or Parquet.
+
+    `GET /openapi.json` describes every route. Ctrl-C and SIGTERM end the service after it has
+    answered what it accepted.
+
+    For example:
+
+    - `twofold serve model`
+    - `twofold serve model --host 0.0.0.0 --port 80 --max-rows 1000`
+    """
+    from twofold import serving
+
+    # The port is taken first: it is better to fail at once.
+    with serving.listen(host, port) as listener:
+        from twofold.autoencoder import load
+        from twofold.service import create_app
+
+        application = create_app(
+            load(model),
+            token=token,
+            hosts=serving.own_names(host),
+            max_rows=max_rows,
+            max_bytes=max_bytes,
+            timeout=timeout,
+        )
+        if token is None and not serving.is_loopback(host):
+            typer.echo(
+                f"warning: everyone who reaches {host} can use this service. Give it a --token, "
+                f"or leave --host out.",
+                err=True,
+            )
+        serving.serve(
+            application,
+            listener,
+            timeout=timeout,
+            on_start=lambda address: typer.echo(f"Serving {model} at {address} (Ctrl-C ends it)."),
+        )
+
+
 def _open(model: Path, outputs: Path | Sequence[Path] | None, force: bool) -> Autoencoder:
     """Read the model, once it is clear that the outputs can be written."""
     from twofold import data
@@ -592,6 +789,27 @@ def _load(ae: Autoencoder, source: str) -> Any:
     return data.load(source, columns=getattr(ae, "feature_names_in_", None))
 
 
+def _files(source: str, stream: bool | None, on_bad_file: str, drop: Sequence[str] = ()) -> Files:
+    """Return the source and how it is read."""
+    from twofold.files import Files
+
+    return Files(source, "auto" if stream is None else stream, on_bad_file, tuple(drop))
+
+
+def _by_parts(
+    ae: Autoencoder, files: Files, verb: Callable[[Any], Result], quiet: bool
+) -> Iterator[tuple[Any, Result]]:
+    """Give rows and what a verb makes of them, part by part, and say how far it got."""
+    from twofold import reading
+    from twofold.writing import Pace
+
+    rows = reading.opened(ae, files)
+    pace = Pace(len(rows), _teller(quiet))
+    for part, result in reading.in_parts(rows, verb):
+        yield part, result
+        pace.add(len(part))
+
+
 def _teller(quiet: bool) -> Callable[[str], None] | None:
     return None if quiet else lambda text: typer.echo(text, err=True)
 
@@ -604,25 +822,6 @@ def _missing(rows: Any) -> int:
     if isinstance(rows, np.ndarray):
         return int(np.isnan(rows).sum())
     return sum(pc.sum(pc.is_null(c, nan_is_null=True)).as_py() or 0 for c in rows.columns)
-
-
-def _save_all(
-    tables: Sequence[Any], names: Sequence[str], outputs: Sequence[Path], force: bool
-) -> None:
-    """Write every table to its file, or none of them."""
-    from twofold import data
-
-    if len(tables) == 1:
-        return _save(tables[0], names, outputs[0], force)
-    folder = outputs[0].parent
-    folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{outputs[0].name}.", dir=folder) as fresh:
-        for rows, output in zip(tables, outputs, strict=True):
-            _save(rows, names, Path(fresh, output.name), force)
-        for output in outputs:
-            data.require_free_output(output, force)
-        for output in outputs:
-            os.replace(Path(fresh, output.name), output)
 
 
 def _save(rows: Any, names: Sequence[str], output: Path, force: bool) -> None:

@@ -38,7 +38,7 @@ CYCLES = {"day": 86_400.0, "week": 7 * 86_400.0, "year": 365.2425 * 86_400.0}
 MOST_KNOTS = 16  # more make training slower, and reconstructions no better
 _LEAST_GAP = 1e-6  # scales between two knots
 _COUNT_SLACK = 1e-5  # share of a count that its logarithm in 32 bits may lose
-_MONDAY = 4 * 86_400.0  # 1970-01-05, so that a week's turn starts with a Monday
+MONDAY = 4 * 86_400.0  # 1970-01-05, so that a week's turn starts with a Monday
 
 LIKELIHOODS_OF_KIND = {
     "real": ("gaussian", "student_t", "bernoulli", "histogram"),
@@ -188,11 +188,14 @@ class Column:
         return np.asarray(weights * (1 + np.log1p(beyond))[:, None])
 
     def _slots(self, levels: tuple[Level, ...], values: Array) -> NDArray[np.int64]:
-        """Return, per position in the caller's levels, the input that is set for it."""
+        """Return, per position in the caller's levels, the input that is set for it.
+
+        One position more is that of cells which are in none of the levels.
+        """
         own = {self.levels[position]: slot for slot, position in enumerate(self.kept)}
         text = _holds_text(self.levels)
         slots = [own.get(_as_text(level) if text else level, len(self.kept)) for level in levels]
-        return np.array(slots or [len(self.kept)], dtype=np.int64)
+        return np.array([*slots, len(self.kept)], dtype=np.int64)
 
     def decode(self, inputs: Array) -> Array:
         """Return the cells `(n_rows,)` that inputs `(n_rows, width)` stand for.
@@ -282,6 +285,8 @@ def _mistake_in(column: Column) -> str:
         return "is a category without levels"
     if not all(isinstance(level, str | int | float) for level in levels):
         return f"has levels that are no cells: {levels!r}"
+    if not all(_is_text(name) for name in (column.name, *levels) if isinstance(name, str)):
+        return "has a name or a level that cannot be written"
     if column.cycles and (kind != "time" or not set(column.cycles) <= set(CYCLES)):
         return f"turns by {column.cycles!r}, and is of kind {kind!r}"
     if bool(column.knots) != (column.likelihood == "histogram") or not _are_knots(column):
@@ -291,6 +296,11 @@ def _mistake_in(column: Column) -> str:
     if kind not in _KINDS_OF_TYPE[form.type] or (form.type != "text" and _holds_text(levels)):
         return f"is of kind {kind!r}, and its cells are of type {form.type!r}"
     return ""
+
+
+def _is_text(text: str) -> bool:
+    """Whether the text can be written to a file: halves of letters cannot."""
+    return not any("\ud800" <= letter <= "\udfff" for letter in text)
 
 
 def _is_position(place: Any, levels: tuple[Level, ...]) -> bool:
@@ -363,7 +373,7 @@ def _nearly_whole(counts: Array) -> Array:
 def _phase(seconds: Array, cycle: str) -> Array:
     """Return how much of its turn each moment has done, from 0 to 1."""
     turn = CYCLES[cycle]
-    start = _MONDAY if cycle == "week" else 0.0
+    start = MONDAY if cycle == "week" else 0.0
     return np.asarray(((seconds - start) % turn) / turn)
 
 
@@ -422,3 +432,15 @@ def _as_text(level: Level) -> str:
     if isinstance(level, float) and level.is_integer():
         return str(int(level))
     return str(level)
+
+
+def white(high: float) -> float:
+    """Return the end of a grey scale: 255 or, for fewer bits, one less than a power of two, or it.
+
+    Examples
+    --------
+    >>> white(200.0), white(16.0), white(14.0)
+    (255.0, 16.0, 15.0)
+    """
+    bits = math.ceil(math.log2(high))
+    return float(2**bits) if high == 2**bits and bits < 8 else float(2**bits - 1)

@@ -7,7 +7,7 @@ dataclass that is called with a batch and a generator.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol
 
@@ -22,6 +22,9 @@ class Corruption(Protocol):
 
     def __call__(self, x: Tensor, column: Tensor, generator: torch.Generator) -> Tensor:
         """Return spoilt inputs; `column[i]` is the column that input i belongs to."""
+
+    def wanted(self, given: Tensor, x: Tensor) -> Tensor:
+        """Return what the network has to give back, NaN where the loss does not count."""
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,10 @@ class Masking:
             share = self.share * torch.rand(len(x), 1, generator=generator).to(x)
         return torch.where(_chosen(x, column, share, generator), torch.nan, x)
 
+    def wanted(self, given: Tensor, x: Tensor) -> Tensor:
+        """Return the clean inputs, or those that are hidden alone."""
+        return torch.where(torch.isnan(given), x, torch.nan) if self.only_hidden else x
+
 
 @dataclass(frozen=True)
 class Swap:
@@ -61,6 +68,10 @@ class Swap:
         """Return the inputs with cells swapped."""
         other = x[torch.randperm(len(x), generator=generator).to(x.device)]
         return torch.where(_chosen(x, column, self.share, generator), other, x)
+
+    def wanted(self, given: Tensor, x: Tensor) -> Tensor:
+        """Return the clean inputs."""
+        return x
 
 
 @dataclass(frozen=True)
@@ -81,6 +92,10 @@ class Gaussian:
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
         return x + self.scale * noise
 
+    def wanted(self, given: Tensor, x: Tensor) -> Tensor:
+        """Return the clean inputs."""
+        return x
+
 
 @dataclass(frozen=True)
 class SaltAndPepper:
@@ -98,12 +113,36 @@ class SaltAndPepper:
         extreme = torch.where(high, known.amax(0), known.amin(0))
         return torch.where(_chosen(x, column, self.share, generator), extreme, x)
 
+    def wanted(self, given: Tensor, x: Tensor) -> Tensor:
+        """Return the clean inputs."""
+        return x
+
+
+@dataclass(frozen=True)
+class Binarize:
+    """Draw each input in [0, 1] to be 0 or 1, anew in every epoch, with its value as probability.
+
+    The draw is what the network is given and what it has to give back, so that densities of grey
+    images are those of black and white ones (Salakhutdinov and Murray, 2008, "On the Quantitative
+    Analysis of Deep Belief Networks", section 5).
+    """
+
+    def __call__(self, x: Tensor, column: Tensor, generator: torch.Generator) -> Tensor:
+        """Return black and white inputs; holes stay holes."""
+        chance = torch.rand(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+        return torch.where(torch.isnan(x), x, (chance < x).to(x.dtype))
+
+    def wanted(self, given: Tensor, x: Tensor) -> Tensor:
+        """Return the draw."""
+        return given
+
 
 CORRUPTIONS: dict[str, Callable[..., Corruption]] = {
     "masking": Masking,
     "swap": Swap,
     "gaussian": Gaussian,
     "salt-and-pepper": SaltAndPepper,
+    "binarize": Binarize,
 }
 
 
@@ -125,6 +164,23 @@ def resolve(option: Corruption | str | None) -> Corruption | None:
         return option
     name, _, number = option.partition(":")
     return CORRUPTIONS[name](float(number)) if number else CORRUPTIONS[name]()
+
+
+def require_meaning(corruption: Corruption | None, likelihoods: Sequence[str]) -> None:
+    """Refuse a corruption that has no meaning for cells under these likelihoods.
+
+    Raises
+    ------
+    OptionError
+        With the reason, and what to choose.
+    """
+    if isinstance(corruption, Binarize) and set(likelihoods) != {"bernoulli"}:
+        others = sorted(set(likelihoods) - {"bernoulli"})
+        raise OptionError(
+            f"corruption='binarize' draws pixels and flags, whose likelihood is 'bernoulli', and "
+            f"this table has {', '.join(map(repr, others))} as well. Choose 'masking' or 'swap', "
+            f"or likelihood='bernoulli' for values in [0, 1]."
+        )
 
 
 def _chosen(x: Tensor, column: Tensor, share: float | Tensor, generator: torch.Generator) -> Tensor:

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold import arrow, frames
+from twofold import arrow, frames, images
 from twofold.errors import DataError, OutputExistsError
 from twofold.table import Format, Table
 
@@ -51,8 +51,8 @@ def load(source: Any, columns: Sequence[str] | None = None, drop: Sequence[str] 
     Parameters
     ----------
     source : path-like, str or any
-        CSV, Parquet (a file, a folder of files or a glob pattern), `.npy` or `.npz`. An `.npy`
-        array stays on disk until its rows are used.
+        CSV, Parquet, PNG or JPEG (a file, a folder of files or a glob pattern), `.npy` or `.npz`.
+        An `.npy` array stays on disk until its rows are used.
     columns : sequence of str, optional
         The columns a model was trained on: they are picked by name, others are ignored. Arrays name
         no columns, so theirs are taken as they come.
@@ -66,7 +66,11 @@ def load(source: Any, columns: Sequence[str] | None = None, drop: Sequence[str] 
     """
     if not is_path(source):
         return source
-    paths = _resolve(source)
+    if is_array_of_images(source):
+        if drop:
+            raise DataError(f"{source} holds images, and they have no columns to drop.")
+        return images.read(source)
+    paths = resolve(source)
     if paths[0].suffix.lower() in (".npy", ".npz"):
         if drop:
             raise DataError(f"{source} holds an array, and its columns have no names to drop.")
@@ -74,14 +78,29 @@ def load(source: Any, columns: Sequence[str] | None = None, drop: Sequence[str] 
     return _load_frame(paths, columns, drop)
 
 
-def _resolve(source: str | os.PathLike[str]) -> list[Path]:
-    """List the files that a path, folder or glob pattern stands for, all of one type."""
+def is_array_of_images(source: str | os.PathLike[str]) -> bool:
+    """Whether a path names images, and no tables."""
+    path = Path(source).expanduser()
+    if path.is_dir() and any(map(_is_rows, path.iterdir())):
+        return False
+    return images.are_images(source)
+
+
+def resolve(source: str | os.PathLike[str]) -> list[Path]:
+    """List the files that a path, folder or glob pattern stands for, all of one type.
+
+    Raises
+    ------
+    DataError
+        Where there are none, or they are of several types.
+    """
     path = Path(source).expanduser()
     if path.is_dir():
         # Hidden files are other programs' business: half-written ones, and macOS's "._rows.csv".
         paths = sorted(p for p in path.iterdir() if _is_rows(p) and not p.name.startswith("."))
         if not paths:
-            raise DataError(f"The folder {path} holds no {', '.join(FILE_SUFFIXES)} file.")
+            types = ", ".join((*FILE_SUFFIXES, *images.SUFFIXES))
+            raise DataError(f"The folder {path} holds no {types} file.")
     elif path.exists():
         paths = [path]
     else:
@@ -106,7 +125,7 @@ def _is_rows(path: Path) -> bool:
 
 
 @contextmanager
-def _reading(path: Path) -> Iterator[None]:
+def readable(path: str | Path) -> Iterator[None]:
     """Turn what the readers raise at broken files into a DataError that names the file."""
     # TypeError and NotImplementedError are Arrow's, for types that it cannot read.
     broken = (OSError, ValueError, TypeError, NotImplementedError)
@@ -115,7 +134,7 @@ def _reading(path: Path) -> Iterator[None]:
     except DataError:
         raise
     except (*broken, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        kind = path.suffix[1:].upper()
+        kind = Path(path).suffix[1:].upper()
         raise DataError(f"{path} cannot be read as {kind}: {_reason(error)}.") from error
 
 
@@ -125,7 +144,7 @@ def _reason(error: Exception) -> str:
 
 
 def _load_array(path: Path) -> Array:
-    with _reading(path):
+    with readable(path):
         if path.suffix.lower() == ".npy":
             return np.lib.format.open_memmap(path, mode="r")
         with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
@@ -142,15 +161,15 @@ def _load_frame(paths: list[Path], columns: Sequence[str] | None, drop: Sequence
 
     tables: list[Any] = []
     for path in paths:
-        with _reading(path):
+        with readable(path):
             names, file = _open_frame(path)
-            _check_names(path, names)
-            chosen = _choose(path, names, columns, drop)
+            check_names(path, names)
+            chosen = choose(path, names, columns, drop)
             if tables and set(chosen) != set(tables[0].column_names):
                 different = sorted(set(chosen) ^ set(tables[0].column_names))
                 raise DataError(
                     f"{path} and {paths[0]} have different columns: only one of them has "
-                    f"{_listed(different)}."
+                    f"{listed(different)}."
                 )
             # The first file's order holds for all. Parquet reads these columns only; the second
             # choice puts them in order.
@@ -188,8 +207,9 @@ def _open_frame(path: Path) -> tuple[list[str], Any]:
     return list(table.column_names), table
 
 
-def _check_names(path: Path, names: list[str]) -> None:
-    if path.suffix.lower() == ".csv":
+def check_names(path: str | Path, names: list[str]) -> None:
+    """Raise DataError where a file's columns have no names, or two the same."""
+    if str(path).lower().endswith(".csv"):
         if len(names) == 1 and (separator := next((s for s in ";\t|" if s in names[0]), None)):
             raise DataError(
                 f"{path} separates its cells by {separator!r}, and CSV sources need commas."
@@ -201,7 +221,7 @@ def _check_names(path: Path, names: list[str]) -> None:
             )
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
-        raise DataError(f"{path} has more than one column {_listed(twice)}. Rename one of each.")
+        raise DataError(f"{path} has more than one column {listed(twice)}. Rename one of each.")
 
 
 def _looks_like_cells(names: list[str]) -> bool:
@@ -216,18 +236,20 @@ def _looks_like_cells(names: list[str]) -> bool:
     return not ordered or (len(names) < 6 and not all(n.is_integer() for n in numbers))
 
 
-def _choose(
-    path: Path, names: list[str], columns: Sequence[str] | None, drop: Sequence[str]
+def choose(
+    path: str | Path, names: list[str], columns: Sequence[str] | None, drop: Sequence[str]
 ) -> list[str]:
+    """Return which of a file's columns are wanted, or raise DataError where one is not there."""
     missing = [name for name in (*drop, *(() if columns is None else columns)) if name not in names]
     if missing:
-        raise DataError(f"{path} has no column {_listed(missing)}. It has {_listed(names)}.")
+        raise DataError(f"{path} has no column {listed(missing)}. It has {listed(names)}.")
     if columns is not None:
         return [str(name) for name in columns]
     return [name for name in names if name not in drop]
 
 
-def _listed(names: Sequence[str]) -> str:
+def listed(names: Sequence[str]) -> str:
+    """Put names into a sentence, the first 20 of many."""
     return ", ".join(map(repr, names[:20])) + ", ..." * (len(names) > 20)
 
 
@@ -467,9 +489,7 @@ def _write_to(table: Any, file: Any, suffix: str) -> None:
     if suffix == ".csv":
         import pyarrow.csv
 
-        columns = [_for_csv(column) for column in table.columns]
-        plain = pyarrow.Table.from_arrays(columns, names=table.column_names)
-        pyarrow.csv.write_csv(plain, file)
+        pyarrow.csv.write_csv(for_csv(table), file)
     elif suffix == ".parquet":
         import pyarrow.parquet
 
@@ -477,7 +497,15 @@ def _write_to(table: Any, file: Any, suffix: str) -> None:
     elif isinstance(table, np.ndarray):
         np.save(file, table)
     else:
-        np.save(file, _one_array(table))
+        np.save(file, one_array(table))
+
+
+def for_csv(table: Any) -> Any:
+    """Return an Arrow table whose columns can all be written as CSV, and read again as the same."""
+    import pyarrow
+
+    columns = [_for_csv(column) for column in table.columns]
+    return pyarrow.Table.from_arrays(columns, names=table.column_names)
 
 
 def _for_csv(column: Any) -> Any:
@@ -500,7 +528,8 @@ def _for_csv(column: Any) -> Any:
     return column
 
 
-def _one_array(table: Any) -> Array:
+def one_array(table: Any) -> Array:
+    """Return the columns of an Arrow table as one array; raises DataError where one has none."""
     import pyarrow
 
     kinds = pyarrow.types
@@ -515,6 +544,6 @@ def _one_array(table: Any) -> Array:
     if others:
         raise DataError(
             f"An .npy file holds numbers only, and these columns hold something else: "
-            f"{_listed(others)}. Write .csv or .parquet."
+            f"{listed(others)}. Write .csv or .parquet."
         )
     return np.column_stack(columns)

@@ -224,11 +224,12 @@ def _summary(width: int, tied: bool) -> str:
     """Return the layer table of a network of the recipe that nobody has trained yet."""
     settings = recipe(width, tied)
     assert isinstance(settings.hidden_layers, tuple)
-    assert settings.n_components is not None
+    assert isinstance(settings.n_components, int)
+    widths = [layer for layer in settings.hidden_layers if isinstance(layer, int)]
     with torch.device("meta"):  # neither memory nor random numbers are needed to count
         network = Network(
             width,
-            settings.hidden_layers,
+            widths,
             settings.n_components,
             tied=tied,
             activation=settings.activation,

@@ -8,10 +8,8 @@ from __future__ import annotations
 import base64
 import json
 import math
-import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
-from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -21,7 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from twofold import figures
-from twofold.errors import DataError
+from twofold.page import not_written, render, write
 
 Array = NDArray[Any]
 Figures = dict[str, Any]  # what figures.json holds
@@ -198,24 +196,19 @@ def write_all(
         "history": figures.to_png(figures.history(histories, references=references)),
     }
     for name, png in pictures.items():
-        _write(output / f"{name}.png", png)
+        write(output / f"{name}.png", png)
     text = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False)
-    _write(output / "figures.json", f"{text}\n".encode())
-    _write(output / "index.html", page(numbers, pictures, summaries).encode())
+    write(output / "figures.json", f"{text}\n".encode())
+    write(output / "index.html", page(numbers, pictures, summaries).encode())
 
 
 def page(numbers: Figures, pictures: Mapping[str, bytes], summaries: Mapping[str, str]) -> str:
     """Return `index.html`, with the pictures in it."""
-    import jinja2
-
-    source = resources.files("twofold").joinpath("demo.html.j2").read_text(encoding="utf-8")
-    environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
-    )
     heads, lines = _cells(numbers)
     dataset, recipe = numbers["dataset"], numbers["recipe"]
     sizes = [math.prod(dataset["image"]), *recipe["hidden_layers"], recipe["n_components"]]
-    return environment.from_string(source).render(
+    return render(
+        "demo.html.j2",
         dataset=dataset,
         is_substitute=dataset["requested"] != dataset["name"],
         shape="-".join(str(size) for size in [*sizes, *sizes[-2::-1]]),
@@ -286,24 +279,4 @@ def make_writable(output: Path) -> None:
         output.mkdir(parents=True, exist_ok=True)
         tempfile.TemporaryFile(dir=output).close()
     except OSError as error:
-        raise _not_written(output, error) from error
-
-
-def _write(path: Path, content: bytes) -> None:
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except OSError as error:
-        raise _not_written(path, error) from error
-    finally:
-        Path(name).unlink(missing_ok=True)
-
-
-def _not_written(path: Path, error: OSError) -> DataError:
-    return DataError(
-        f"{path} could not be written: {error.strerror or error}. Free some space or choose "
-        f"another folder."
-    )
+        raise not_written(output, error) from error

@@ -75,11 +75,10 @@ class RowDensity(nn.Module):
         on average.
         """
         u, known = self._features(x_hat, x, seen)
-        fits = [
-            _component_log_prob(u, known, *fit).logsumexp(1)
-            for fit in zip(self.log_weight, self.mean, self.variance, strict=True)
-        ]
-        return torch.stack(fits).mean(0)
+        clusters = self.log_weight.flatten(), self.mean.flatten(0, 1), self.variance.flatten(0, 1)
+        joint = _component_log_prob(u, known, *clusters)  # (batch, width) -> (batch, all clusters)
+        fits: Tensor = joint.unflatten(1, self.log_weight.shape).logsumexp(2)
+        return fits.mean(1)
 
     def typical(self, x_hat: Tensor, x: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return what expected inputs are in each row's cluster, and how far off theirs are.
@@ -104,7 +103,7 @@ class RowDensity(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Return expected inputs and residuals in their units, and which are known (None: all)."""
         at = self._normal.to(x.device)
-        residual = _squash((x[:, at] - x_hat[:, at]) / self.unit[at])
+        residual = _squash((x - x_hat).index_select(1, at) / self.unit[at])
         u = torch.cat([_squash((x_hat - self.center) / self.unit), residual], 1)
         if seen is None:
             return u, None

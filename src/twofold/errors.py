@@ -31,6 +31,14 @@ class DivergenceError(TwofoldError):
     """Training left the finite numbers; the message names epoch, step and likely cause."""
 
 
+class CheckpointError(TwofoldError):
+    """Training cannot go on from a checkpoint, or none can be written; the message says why."""
+
+
+class WorkerError(TwofoldError):
+    """One of several workers that train together has failed, or they end again and again."""
+
+
 class MissingExtraError(TwofoldError, ImportError):
     """An optional package is needed; the message names the extra to install."""
 
@@ -41,3 +49,23 @@ class LosesToPCAWarning(UserWarning):
 
 class InterruptedWarning(UserWarning):
     """Training was interrupted; the model holds the best weights seen until then."""
+
+
+class CheckpointWarning(UserWarning):
+    """A checkpoint could not be written or read; training goes on without it."""
+
+
+class WorkerWarning(UserWarning):
+    """A worker has ended before its time; all go on from the last checkpoint."""
+
+
+class CollapsedCodeWarning(UserWarning):
+    """No component of a variational code tells rows apart."""
+
+
+class TooFewComponentsWarning(UserWarning):
+    """All components of an ordered code together keep less variance than was asked for."""
+
+
+class SkippedFilesWarning(UserWarning):
+    """Files of a source could not be used, and were left out as asked."""

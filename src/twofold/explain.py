@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from twofold.data import row_chunks
-from twofold.inference import complete, in_dtype
+from twofold.inference import complete, in_dtype, row_log_prob
 from twofold.network import Network
 from twofold.objective import Objective, observed
 from twofold.rows import tensor
@@ -88,7 +88,7 @@ def explain(network: Network, objective: Objective, schema: Schema, table: Table
     network, objective = in_dtype(network, objective, torch.float64)
     device = next(network.parameters()).device
     parts = []
-    for at in row_chunks(table.n_rows, schema.width):
+    for at in row_chunks(table.n_rows, network.widest):
         x = schema.to_matrix(table.slice(at), np.float64, first_row=at.start)
         parts.append(attribute(network, objective, tensor(x).to(device)))
     every = [torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True)]
@@ -115,7 +115,7 @@ def attribute(network: Network, objective: Objective, x: Tensor) -> tuple[Tensor
     expected = expect(network, objective, x, filled)
     start = expected if seen is None else torch.where(seen, expected, filled)
     span = filled - start
-    n = max(1, _PATH_CELLS // (_NODES * x.shape[1]))
+    n = max(1, _PATH_CELLS // (_NODES * network.widest))
     parts = []
     for at in range(0, len(x), n):
         rows = slice(at, at + n)
@@ -137,7 +137,7 @@ def expect(network: Network, objective: Objective, x: Tensor, filled: Tensor) ->
     seen = observed(x)[1]
     current, expected = filled, filled
     for _ in range(_ROUNDS):
-        theta = network.decode(network.encode(current)[0])
+        theta = network.decode(network.encode(current, seen=seen)[0])
         x_hat = objective.mean(theta)
         middle, odd = objective.density.typical(x_hat, filled, seen)
         odd = objective.per_column(odd)
@@ -174,7 +174,6 @@ def _integrate(
 
 def _oddness(network: Network, objective: Objective, x: Tensor, seen: Tensor | None) -> Tensor:
     """Return minus the score of complete rows, of which only the cells in `seen` are counted."""
-    theta = network.decode(network.encode(x)[0])
     # Holes are told by NaN; the code has been made from what fills them.
     given = x if seen is None else torch.where(seen, x, torch.nan)
-    return -objective.row_log_prob(theta, given)
+    return -row_log_prob(network, objective, x, given)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from twofold.columns import white
 from twofold.errors import DataError
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ Array = NDArray[Any]
 # Colours that stay apart for every kind of colour vision (Okabe and Ito, 2008, "Color Universal
 # Design"), the ones with good contrast on white first.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+_MANY_COLOURS = (*COLOURS, "#7A5195", "#8C564B", "#5A5A5A", "#A6A400", "#00A6A6", "#B22222")
+_MOST_COLOURS = len(_MANY_COLOURS)
 _INK, _GREY, _FAINT = "#1a1a1a", "#6b6b6b", "#d4d4d4"
 _POINTS = 9  # of all text; smaller marks have 8
 _DPI = 144
@@ -111,6 +114,53 @@ def history(
     _epoch_axes(axes, longest, losses, references or {})
     if handles:
         _legend(figure, handles, columns=2 if len(histories) > 1 else len(handles))
+    return figure
+
+
+def places(points: Array, shades: Array, title: str = "") -> Figure:
+    """Draw rows at their places on a map, `(n, 2)`, coloured by a number or a word each.
+
+    Raises
+    ------
+    DataError
+        Where there is not one number or word for each place.
+    """
+    if len(points) != len(shades) or len(points) == 0:
+        raise DataError(f"{len(points)} places need as many colours; got {len(shades)}.")
+    figure = _figure(6.0, 4.6)
+    axes = figure.subplots()
+    # Many points lie over one another: they are smaller, and what is below shines through.
+    size = float(np.clip(10_000 / len(points), 1.5, 20.0))
+    style: dict[str, Any] = {"s": size, "linewidths": 0, "alpha": 0.8}
+    words, which = np.unique(shades, return_inverse=True)
+    if shades.dtype.kind in "OUSb" or (shades.dtype.kind in "iu" and len(words) <= _MOST_COLOURS):
+        for number, word in enumerate(words[:_MOST_COLOURS]):
+            colour = _MANY_COLOURS[number]
+            axes.scatter(*points[which == number].T, color=colour, label=str(word), **style)
+        rest = which >= _MOST_COLOURS
+        if rest.any():
+            axes.scatter(*points[rest].T, color=_FAINT, label="others", **style)
+        legend = figure.legend(
+            loc="outside right upper",
+            frameon=False,
+            fontsize=_POINTS,
+            labelcolor=_INK,
+            title=title or None,
+            title_fontsize=_POINTS,
+            markerscale=max(1.0, 5 / size**0.5),
+        )
+        _plain_text(legend.get_texts())
+    else:
+        low, high = np.nanpercentile(shades.astype(np.float64), [1, 99])
+        drawn = axes.scatter(
+            points[:, 0], points[:, 1], c=shades, cmap="viridis", vmin=low, vmax=high, **style
+        )
+        bar = figure.colorbar(drawn, ax=axes, shrink=0.8)
+        bar.ax.tick_params(labelsize=8, labelcolor=_INK, color=_GREY)
+        bar.outline.set_visible(False)
+        bar.set_label(title, fontsize=_POINTS, color=_INK, parse_math=False)
+    _style(axes)
+    axes.grid(visible=True, axis="both", color=_FAINT, linewidth=0.6)
     return figure
 
 
@@ -209,7 +259,7 @@ def _grey_range(first: Array) -> tuple[float, float]:
     if low >= 0 and high <= 1:
         return 0.0, 1.0
     if low >= 0 and high <= 255:
-        return 0.0, 255.0
+        return 0.0, white(math.ceil(high))
     return low, high if high > low else low + 1
 
 

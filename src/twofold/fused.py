@@ -31,7 +31,7 @@ so that one kernel updates all parameters, and the step is recorded and replayed
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -40,12 +40,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twofold.bottleneck import Plain
+from twofold.bottleneck import PlainCode
 from twofold.corruption import Corruption
 from twofold.graphs import Recording, can_record
-from twofold.network import DensePair, Network
+from twofold.layers import DensePair
+from twofold.network import Network
 from twofold.objective import Objective
-from twofold.training import AutogradStep, Plan, Step
+from twofold.plan import Plan
+from twofold.team import Team
+from twofold.training import AutogradStep, Step
 
 aten = torch.ops.aten
 
@@ -56,7 +59,7 @@ def supports(network: Network, objective: Objective) -> bool:
     return (
         type(network) is Network
         and all(type(pair) is DensePair for pair in network.pairs)
-        and type(network.bottleneck) is Plain
+        and type(network.bottleneck) is PlainCode
         and {network.activation, network.code_activation} <= ACTIVATIONS.keys()
         and {name for name, _ in objective.groups} <= RESIDUALS.keys()
         and all(p.requires_grad for p in parameters)
@@ -73,14 +76,16 @@ def make_step(
     complete: bool = True,
     corruption: Corruption | None = None,
     generator: torch.Generator | None = None,
+    team: Team | None = None,
 ) -> Step:
     """Return the fused step where it applies, else the plain one.
 
-    It applies to `complete` rows, which have no holes, that are not to be corrupted.
+    It applies to `complete` rows, which have no holes, that are not to be corrupted, and to one
+    worker, for it adds most gradients to the weights as they are made.
     """
-    if complete and corruption is None and supports(network, objective):
+    if complete and corruption is None and team is None and supports(network, objective):
         return FusedStep(network, objective, plan)
-    return AutogradStep(network, objective, plan, corruption, generator)
+    return AutogradStep(network, objective, plan, corruption, generator, team)
 
 
 class FusedStep:
@@ -135,6 +140,14 @@ class FusedStep:
             if work.recording is None:
                 return self._update(work, rate)
             return work.recording.run(lambda: self._update(work, rate), self._updates.parameters)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what the next update depends on beside the network and the objective."""
+        return self._updates._rule.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_dict` returned."""
+        self._updates._rule.load_state_dict(state)
 
     def _update(self, work: _Workspace, learning_rate: float | Tensor) -> Tensor:
         for rounded, exact in work.roundings:

@@ -57,11 +57,21 @@ def imputer(generator: torch.Generator | None = None) -> Function:
             return x
         filled = complete(network, objective, x)
         for _ in range(int(objective.rounds)):
-            theta = network.decode(network.encode(filled)[0])
+            theta = network.decode(network.encode(filled, seen=seen)[0])
             filled = torch.where(seen, filled, objective.draw(theta, generator))
         return filled
 
     return fill
+
+
+@torch.no_grad()
+def code_moments(network: Network) -> tuple[Array, Array]:
+    """Return each component's mean and standard deviation over training codes, or of the prior."""
+    density = network.bottleneck.density
+    if density is None:
+        return np.zeros(network.n_components), np.ones(network.n_components)
+    mean, spread = density.moments()
+    return np.asarray(mean.cpu()), np.asarray(spread.cpu())
 
 
 @torch.no_grad()
@@ -70,7 +80,8 @@ def sample(
 ) -> Array:
     """Draw new rows, `(n_rows, width)`: codes from their density, cells from their likelihoods."""
     parts = []
-    for start in range(0, n_rows, _CHUNK_ROWS):
-        code = network.bottleneck.sample(min(_CHUNK_ROWS, n_rows - start), generator)
+    most = min(_CHUNK_ROWS, network.rows_per_pass)
+    for start in range(0, n_rows, most):
+        code = network.bottleneck.sample(min(most, n_rows - start), generator)
         parts.append(objective.draw(network.decode(code), generator))
     return np.asarray(torch.cat(parts).cpu())

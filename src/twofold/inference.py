@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from twofold.bottleneck import VariationalCode
 from twofold.corruption import Masking
 from twofold.data import row_chunks
 from twofold.errors import OptionError
@@ -28,12 +29,13 @@ _ROUND_ROWS, _ROUND_HOLES = 2_000, 0.2  # rows, and their share of cells, that r
 _CALIBRATION_ROWS = 100_000  # enough to fit residual spreads and the density of the codes
 _CALIBRATION_CELLS = 20_000_000  # as many inputs as may be held twice for that: 160 MB
 _LEAST_ROWS = 2_000
+_BOUND_DRAWS = 16  # of each row's code, in a variational network's score
 _DENSITY_ROWS, _DENSITY_CELLS = 10_000, 4_000_000  # enough for clusters of a twentieth
 
 
 def encode(network: Network, objective: Objective, x: Tensor) -> Tensor:
     """Return the codes: (batch, width) -> (batch, n_components)."""
-    return network.encode(complete(network, objective, x))[0]
+    return network.encode(complete(network, objective, x), seen=network.seen(x))[0]
 
 
 def decode(network: Network, objective: Objective, code: Tensor) -> Tensor:
@@ -48,7 +50,58 @@ def reconstruct(network: Network, objective: Objective, x: Tensor) -> Tensor:
 
 def log_density(network: Network, objective: Objective, x: Tensor) -> Tensor:
     """Return the rows' log-density in nats: (batch, width) -> (batch,)."""
-    return objective.row_log_prob(network.decode(encode(network, objective, x)), x)
+    return row_log_prob(network, objective, complete(network, objective, x), x)
+
+
+def row_log_prob(network: Network, objective: Objective, filled: Tensor, x: Tensor) -> Tensor:
+    """Return the log-density of the cells there are in `x`, whose holes are filled in `filled`.
+
+    (batch, width) twice -> (batch,). Of a variational network it is the evidence lower bound, with
+    the same draws for every row.
+    """
+    bottleneck = network.bottleneck
+    if not isinstance(bottleneck, VariationalCode):
+        code = network.encode(filled, seen=network.seen(x))[0]
+        return objective.row_log_prob(network.decode(code), x)
+    *path, mean = network.path(filled, network.seen(x))
+    log_variance = bottleneck.log_variance(path)
+    divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(1)
+    expected = torch.zeros_like(divergence)
+    for noise in draws(mean):
+        theta = network.decode(mean + (0.5 * log_variance).exp() * noise)
+        expected = expected + objective.log_prob(theta, x).sum(1)
+    return expected / _BOUND_DRAWS - divergence
+
+
+def draws(like: Tensor) -> Tensor:
+    """Return the noise that every row's code gets, in pairs that cancel out."""
+    shape = _BOUND_DRAWS // 2, like.shape[1]
+    half = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    return torch.cat([half, -half]).to(like)
+
+
+def importance_sampler(n_samples: int, generator: torch.Generator) -> Function:
+    """Return the function that estimates rows' log-density by so many weighted draws of the code.
+
+    It is a lower bound in the mean, and the tighter the more draws (Burda, Grosse and
+    Salakhutdinov, 2016, "Importance Weighted Autoencoders", theorem 1).
+    """
+
+    def estimate(network: Network, objective: Objective, x: Tensor) -> Tensor:
+        bottleneck = network.bottleneck
+        assert isinstance(bottleneck, VariationalCode)
+        *path, mean = network.path(complete(network, objective, x), network.seen(x))
+        scale = (0.5 * bottleneck.log_variance(path)).exp()
+        total = torch.full_like(mean[:, 0], -math.inf)
+        for _ in range(n_samples):
+            noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
+            code = mean + scale * noise
+            ratio = (0.5 * (noise**2 - code**2) + scale.log()).sum(1)
+            cells = objective.log_prob(network.decode(code), x).sum(1)
+            total = torch.logaddexp(total, cells + ratio)
+        return total - math.log(n_samples)
+
+    return estimate
 
 
 def complete(
@@ -67,7 +120,8 @@ def complete(
     rows = torch.nonzero(~seen.all(1)).squeeze(1)
     part, there = filled[rows], seen[rows]
     for _ in range(int(objective.rounds) - 1 if rounds is None else rounds):
-        x_hat = decode(network, objective, network.encode(part)[0])
+        # Steps of a sequence that are missing stay so to the encoder, whatever fills them.
+        x_hat = decode(network, objective, network.encode(part, seen=there)[0])
         part = torch.where(there, part, x_hat)
     return filled.index_copy(0, rows, part)
 
@@ -119,7 +173,7 @@ def _in_chunks(
     wanted = torch.float64 if dtype == np.float64 else torch.float32
     network, objective = in_dtype(network, objective, wanted)
     with torch.inference_mode():
-        for at in row_chunks(n_rows, network.width):
+        for at in row_chunks(n_rows, network.widest):
             x = tensor(rows(at)).to(parameter.device)
             result[at] = function(network, objective, x).cpu().numpy()
     return result
@@ -142,7 +196,7 @@ def _best_rounds(network: Network, objective: Objective, x: Tensor) -> int:
     part, seen = observed(given)
     least = math.inf
     for number in range(_MOST_ROUNDS):
-        x_hat = decode(network, objective, network.encode(part)[0])
+        x_hat = decode(network, objective, network.encode(part, seen=seen)[0])
         error = float(((x_hat - x)[hidden] ** 2).mean())
         if not error < least:
             return max(number, 1)
@@ -167,10 +221,10 @@ def calibrate(
     n = min(_CALIBRATION_ROWS, max(_LEAST_ROWS, _CALIBRATION_CELLS // network.width))
     objective.rounds.fill_(_best_rounds(network, objective, x[rows[:_ROUND_ROWS].to(x.device)]))
     codes, thetas, inputs = [], [], []
-    for part in rows[:n].split(4096):
+    for part in rows[:n].split(min(4096, network.rows_per_pass)):
         cells = x[part.to(x.device)]
         codes.append(encode(network, objective, cells))
-        thetas.append(network.decode(codes[-1]))
+        thetas.append(_drawn(network, objective, cells, codes[-1]))
         inputs.append(cells)
     theta, cells = torch.cat(thetas), torch.cat(inputs)
     objective.fit_spread(theta, cells)
@@ -178,7 +232,36 @@ def calibrate(
     few = max(_LEAST_ROWS, min(_DENSITY_ROWS, _DENSITY_CELLS // network.width))
     generator = generator or torch.Generator().manual_seed(0)
     objective.fit_density(theta[:few], cells[:few], generator)
-    network.bottleneck.fit_density(torch.cat(codes))
+    if network.bottleneck.density is not None:
+        network.bottleneck.density.fit(torch.cat(codes))
+
+
+def _drawn(network: Network, objective: Objective, x: Tensor, code: Tensor) -> Tensor:
+    """Return what the decoder makes of the code as cells have to be explained from it."""
+    if not isinstance(network.bottleneck, VariationalCode):
+        return network.decode(code)
+    *path, mean = network.path(complete(network, objective, x), network.seen(x))
+    scale = (0.5 * network.bottleneck.log_variance(path)).exp()
+    generator = torch.Generator().manual_seed(0)
+    noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
+    return network.decode(mean + scale * noise)
+
+
+@torch.no_grad()
+def variance_kept(network: Network, objective: Objective, x: Tensor) -> Tensor:
+    """Return the share of the variance that the first 1, 2, ... components keep, `(k,)`."""
+    filled = complete(network, objective, x)
+    seen = ~torch.isnan(x)
+    code = network.encode(filled, seen=seen)[0]
+    cells = torch.where(seen, x, 0.0).double()
+    centre = cells.sum(0) / seen.sum(0).clamp_min(1)
+    whole = (torch.where(seen, cells - centre, 0.0) ** 2).sum().clamp_min(1e-30)
+    shares = []
+    for k in range(1, network.n_components + 1):
+        first = torch.cat([code[:, :k], torch.zeros_like(code[:, k:])], 1)
+        x_hat = decode(network, objective, first).double()
+        shares.append(1 - (torch.where(seen, cells - x_hat, 0.0) ** 2).sum() / whole)
+    return torch.stack(shares)
 
 
 def dtype_of(table: Table) -> np.dtype[Any]:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.columns import KINDS, LIKELIHOODS_OF_KIND, Array, Column, cycles_of, knots_of
+from twofold.columns import KINDS, LIKELIHOODS_OF_KIND, Array, Column, cycles_of, knots_of, white
 from twofold.errors import DataError
 from twofold.table import Format, Table, row_chunks
 
@@ -24,7 +24,10 @@ _MOST_COUNT = 5.0  # mean of a count; around larger ones a normal density does a
 
 
 def infer_columns(
-    table: Table, likelihood: str | Mapping[str, str], kinds: str | Mapping[str, str]
+    table: Table,
+    likelihood: str | Mapping[str, str],
+    kinds: str | Mapping[str, str],
+    statistics: Statistics | None = None,
 ) -> tuple[Column, ...]:
     """Return what each column is; `Schema.infer` tells the rules."""
     names = table.names or tuple(f"x{i}" for i in range(table.n_columns))
@@ -32,7 +35,7 @@ def infer_columns(
         kinds = dict.fromkeys(names, kinds)
     _require_known(names, likelihood, "likelihood")
     _require_known(names, kinds, "kinds")
-    stats = _Statistics.of(table.values)
+    stats = Statistics.of(table.values) if statistics is None else statistics
     levels = _pixel_levels(table, stats) if _all_numbers(table) else 0.0
     columns, mistakes = [], []
     for i, name in enumerate(names):
@@ -56,7 +59,7 @@ def infer_columns(
     return _with_pooled_pixels(columns, stats)
 
 
-def _with_pooled_pixels(columns: list[Column], stats: _Statistics) -> tuple[Column, ...]:
+def _with_pooled_pixels(columns: list[Column], stats: Statistics) -> tuple[Column, ...]:
     """Give all pixels one scale, where they have one.
 
     So squared error stays that of the image, and pixels that hardly ever vary are not blown up.
@@ -78,7 +81,7 @@ def _column(
     table: Table,
     i: int,
     name: str,
-    stats: _Statistics,
+    stats: Statistics,
     levels: float,
     asked: str,
     kind: str,
@@ -108,7 +111,7 @@ def _column(
             )
         kind = "count" if asked in _FOR_COUNTS else "real"
     if kind == "category":
-        return _category(table, i, name, shape)
+        return _category(table, i, name, shape, stats)
     low, high = float(stats.low[i]), float(stats.high[i])
     constant = low == high
     if chosen == "bernoulli":
@@ -150,13 +153,17 @@ def _column(
     return Column(name, kind, chosen, center, scale or 1.0, constant, cycles=cycles, format=shape)
 
 
-def _kind(table: Table, i: int, stats: _Statistics, levels: float, asked: str) -> tuple[str, str]:
+def _kind(table: Table, i: int, stats: Statistics, levels: float, asked: str) -> tuple[str, str]:
     """Return the kind that type and values speak for, and for ignored columns the reason."""
     cells = _type(table, i)
     if stats.n[i] == 0:
-        return "ignored", "holds no cell that is not missing"
+        hardly = "no cell" if stats.n_rows is None else "hardly a cell"
+        return "ignored", f"holds {hardly} that is not missing"
     if cells == "text":
-        distinct = _counts(table.values[:, i])
+        if i in stats.overfull:
+            return "ignored", f"holds more than {len(stats.counts[i]) - 1:,} different texts"
+        distinct = _counts(table, i, stats)
+        distinct = distinct[distinct > 0]
         if len(distinct) > max(_FEW_LEVELS, stats.n[i] // 2) or (
             len(distinct) > 1 and distinct.max() == 1
         ):
@@ -166,7 +173,7 @@ def _kind(table: Table, i: int, stats: _Statistics, levels: float, asked: str) -
         return "time", ""
     if levels:
         return "pixel", ""
-    if _counts_rows(table, i):
+    if _counts_rows(table, i) if stats.running is None else i in stats.running:
         return "ignored", "counts the rows"
     if stats.is_binary(i):
         return "binary", ""
@@ -183,11 +190,15 @@ def _all_numbers(table: Table) -> bool:
     return table.formats is None or {f.type for f in table.formats} <= {"number"}
 
 
-def _counts(values: Array) -> NDArray[np.int64]:
-    """Return how often each position occurs, for those that do."""
+def _counts(table: Table, i: int, stats: Statistics) -> NDArray[np.int64]:
+    """Return how often each of a text column's levels occurs."""
+    assert table.formats is not None
+    n_levels = len(table.formats[i].levels)
+    if i in stats.counts:
+        return stats.counts[i][:n_levels]
+    values = table.values[:, i]
     known = values[~np.isnan(values)].astype(np.int64)
-    counts = np.bincount(known)
-    return counts[counts > 0]
+    return np.bincount(known, minlength=n_levels)
 
 
 def _counts_rows(table: Table, i: int) -> bool:
@@ -199,18 +210,19 @@ def _counts_rows(table: Table, i: int) -> bool:
     return len(values) >= 20 and bool((np.diff(values) == 1).all())
 
 
-def _category(table: Table, i: int, name: str, shape: Format | None) -> Column:
-    values = table.values[:, i].astype(np.float64)
-    known = values[~np.isnan(values)]
+def _category(table: Table, i: int, name: str, shape: Format | None, stats: Statistics) -> Column:
+    n_rows = table.n_rows
     if _type(table, i) == "text":
         assert table.formats is not None
         levels = table.formats[i].levels
-        counts = np.bincount(known.astype(np.int64), minlength=len(levels))
+        counts = _counts(table, i, stats)
+        n_rows = n_rows if stats.n_rows is None else stats.n_rows
     else:
-        distinct, counts = np.unique(known, return_counts=True)
+        values = table.values[:, i].astype(np.float64)
+        distinct, counts = np.unique(values[~np.isnan(values)], return_counts=True)
         levels = tuple(distinct.tolist())
     order = np.argsort(-counts, kind="stable")
-    least = max(2, _RARE * len(values))
+    least = max(2, _RARE * n_rows)
     common = [int(p) for p in order if counts[p] >= least][:_MOST_LEVELS]
     rest = [int(p) for p in order if counts[p] > 0 and p not in set(common)]
     levels_share = "level shares" if len(rest) == 1 else "levels share"
@@ -239,7 +251,7 @@ def _require_known(names: tuple[str, ...], given: str | Mapping[str, str], optio
         )
 
 
-def _require_possible(table: Table, i: int, name: str, kind: str, stats: _Statistics) -> None:
+def _require_possible(table: Table, i: int, name: str, kind: str, stats: Statistics) -> None:
     """Raise where a column's cells cannot be of the kind that is asked for it."""
     cells = _type(table, i)
     if kind not in KINDS:  # the option table has told already, where there is one
@@ -269,11 +281,15 @@ def _require_unit_range(name: str, low: float, high: float) -> None:
 
 
 @dataclass(frozen=True)
-class _Statistics:
+class Statistics:
     """Per-column figures of the cells there are, taken chunk by chunk in float64.
 
     `mean` and `std` leave out how far cells lie beyond the fences: 10 interquartile ranges from the
     quartiles (such cells count as if they lay at the fence).
+
+    The last ones are for a table that is a sample of all rows: their number, how often each of a
+    text column's levels occurs, the columns of more texts than were counted (with all others in
+    one last count), and the columns that count the rows.
     """
 
     n: NDArray[np.int64]
@@ -283,9 +299,14 @@ class _Statistics:
     high: NDArray[np.float64]
     only_01: NDArray[np.bool_]
     whole: NDArray[np.bool_]
+    n_rows: int | None = None
+    counts: Mapping[int, NDArray[np.int64]] = field(default_factory=dict)
+    overfull: frozenset[int] = frozenset()
+    running: frozenset[int] | None = None
 
     @classmethod
-    def of(cls, values: Array) -> _Statistics:
+    def of(cls, values: Array) -> Statistics:
+        """Take the figures of these rows."""
         width = values.shape[1]
         n, low, high = np.zeros(width, np.int64), np.full(width, np.inf), np.full(width, -np.inf)
         only_01, whole = np.ones(width, dtype=bool), np.ones(width, dtype=bool)
@@ -300,11 +321,12 @@ class _Statistics:
                 only_01 &= ((rows == 0) | (rows == 1) | free).all(axis=0)
             if whole.any():
                 whole &= ((rows == np.round(rows)) | free).all(axis=0)
-        least, most = _fences(values, low, high)
+        least, most = fences(values, low, high)
         mean, std = _moments(values, n, low, high, least, most, holes)
         return cls(n, mean, std, low, high, only_01 & (n > 0), whole & (n > 0))
 
     def is_binary(self, column: int) -> bool:
+        """Whether cells are 0 and 1, and not all the same."""
         return bool(self.only_01[column] and self.low[column] < self.high[column])
 
     def is_count(self, column: int) -> bool:
@@ -323,7 +345,7 @@ def _chunks(values: Array) -> Iterator[tuple[Array, NDArray[np.bool_] | None]]:
         yield rows, missing if missing is not None and missing.any() else None
 
 
-def _fences(
+def fences(
     values: Array, low: NDArray[np.float64], high: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Return how far cells may lie to set the scale in full: no limit where the quartiles meet."""
@@ -367,8 +389,11 @@ def _moments(
         return mean, reach * np.sqrt(squares / count)
 
 
-def _pixel_levels(table: Table, stats: _Statistics) -> float:
-    """Return the grey value of white (1 or 255) where the table holds pixels, else 0."""
+def _pixel_levels(table: Table, stats: Statistics) -> float:
+    """Return the grey value of white where the table holds pixels, else 0.
+
+    It is 1, 255 for bytes, and for other whole numbers the end of the scale with the fewest bits.
+    """
     known = stats.n > 0
     low, high = float(stats.low.min()), float(stats.high.max())
     if low < -_RANGE_SLACK or low == high:
@@ -376,7 +401,9 @@ def _pixel_levels(table: Table, stats: _Statistics) -> float:
     if high > 1 + _RANGE_SLACK:
         grey = table.is_image and high <= 255 and bool(stats.whole[known].all())
         bright = table.values.dtype == np.uint8 and high >= 128
-        return 255.0 if grey or bright else 0.0
+        if table.values.dtype == np.uint8:
+            return 255.0 if grey or bright else 0.0
+        return white(high) if grey else 0.0
     if table.is_image:
         return 1.0
     # Small numbers, such as rates of one in a thousand, are no grey values.

@@ -60,6 +60,20 @@ class PCA:
         return (centred @ self.components.T) @ self.components + self.mean
 
 
+def n_components_for(x: Array, share: float) -> int:
+    """Return how many principal components keep a share of the variance of `x`.
+
+    Examples
+    --------
+    >>> n_components_for(np.diag([3.0, 2.0, 1.0]), 0.95)
+    2
+    """
+    rows = _centred(x, np.nanmean(x, axis=0))
+    variances = np.linalg.svd(rows, compute_uv=False) ** 2
+    kept = np.cumsum(variances) / max(float(variances.sum()), 1e-30)
+    return min(int(np.searchsorted(kept, share)) + 1, int(x.shape[1]))
+
+
 def fit_pca(
     x: Array,
     n_components: int,

@@ -26,10 +26,16 @@ def changed_options(values: Mapping[str, Any]) -> str:
 
 def _plain(value: Any) -> str:
     if isinstance(value, list | tuple):
-        return ",".join(map(str, value)) or "no hidden layer"
+        return ",".join(map(_layer, value)) or "no hidden layer"
     if isinstance(value, Mapping):
         return ",".join(f"{name}={word}" for name, word in value.items())
     return "none" if value is None else str(value)
+
+
+def _layer(layer: Any) -> str:
+    """Return a layer as the command line has it."""
+    parts = layer.values() if isinstance(layer, Mapping) else [layer]
+    return ":".join(str(part) for part in parts if part is not None)
 
 
 def columns(ae: Autoencoder) -> str:

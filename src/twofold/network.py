@@ -1,13 +1,7 @@
-"""The whole network, top to bottom: pairs, and the stack that they make.
-
-A *pair* is one level of the stack. It owns one weight matrix and uses it both ways: `encode`
-multiplies by the transposed matrix, `decode` by the matrix itself. Nothing is aliased and nothing
-is registered twice, so copying, casting, saving and loading cannot untie it.
-"""
+"""The whole network, top to bottom: the encoder up through the pairs, the decoder down again."""
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -17,8 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from twofold.bottleneck import Penalties, Plain
+from twofold import layers
+from twofold.bottleneck import Bottleneck, Penalties, Plain
+from twofold.bottleneck import Spec as BottleneckSpec
 from twofold.errors import OptionError
+from twofold.layers import DensePair, Pair, Product, RecurrentPair, Spec
 
 ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "identity": lambda x: x,
@@ -33,56 +30,19 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "softplus": F.softplus,
 }
 
-
-class DensePair(nn.Module):
-    """One dense level: `encode` maps `n_in` to `n_out`, `decode` maps back.
-
-    Parameters
-    ----------
-    n_in, n_out : int
-        Width below and above the pair.
-    tied : bool
-        `decode` uses the encoder's matrix; otherwise it has one of its own.
-    generator : torch.Generator, optional
-        Source of the initial weights: uniform within `sqrt(6 / (n_in + n_out))` (Glorot and
-        Bengio, 2010, eq. 16); biases start at zero.
-    """
-
-    def __init__(
-        self, n_in: int, n_out: int, tied: bool = True, generator: torch.Generator | None = None
-    ) -> None:
-        super().__init__()
-        self.n_in, self.n_out = n_in, n_out
-        self.weight = nn.Parameter(_glorot(n_out, n_in, generator))
-        self.encoder_bias = nn.Parameter(torch.zeros(n_out))
-        self.decoder_bias = nn.Parameter(torch.zeros(n_in))
-        self.decoder_weight = None if tied else nn.Parameter(_glorot(n_out, n_in, generator))
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Return `x W^T + encoder_bias`: (batch, n_in) -> (batch, n_out)."""
-        return F.linear(x, self.weight, self.encoder_bias)
-
-    def decode(self, h: Tensor) -> Tensor:
-        """Return `h W + decoder_bias`: (batch, n_out) -> (batch, n_in)."""
-        matrix = self.weight if self.decoder_weight is None else self.decoder_weight
-        # addmm and not linear(h, W.t()): exporters then keep one copy of a tied matrix.
-        return torch.addmm(self.decoder_bias, h, matrix)
-
-
-def _glorot(n_out: int, n_in: int, generator: torch.Generator | None) -> Tensor:
-    bound = math.sqrt(6 / (n_in + n_out))
-    return torch.empty(n_out, n_in).uniform_(-bound, bound, generator=generator)
+_PASS_CELLS = 2**26
 
 
 @dataclass(frozen=True)
 class Layer:
-    """One row of `summary()`: a layer, its size, and whose matrix it uses."""
+    """One row of `summary()`: a layer, its size and shape, and whose matrix it uses."""
 
     name: str
     activation: str
     width: int
     n_parameters: int
     matrix: str
+    shape: tuple[int, ...] = ()
 
 
 class Network(nn.Module):
@@ -92,8 +52,8 @@ class Network(nn.Module):
     ----------
     width : int
         Number of inputs, and of outputs.
-    hidden_layers : sequence of int
-        Widths of the encoder's hidden layers; the decoder mirrors them.
+    hidden_layers : sequence of int, Conv or Recurrent
+        The encoder's hidden layers, dense ones by their width; the decoder mirrors them.
     n_components : int
         Size of the code.
     tied : bool
@@ -101,8 +61,17 @@ class Network(nn.Module):
     activation, code_activation : str
         Names in `ACTIVATIONS`, for the hidden layers and for the code. The output layer has none:
         it holds the parameters of each column's likelihood.
+    bottleneck : Plain, Sparse, Variational or Ordered, optional
+        What is done to the code; by default nothing.
+    row_shape : sequence of int, optional
+        Shape of one row, for layers that see rows as images or as sequences; by default `(width,)`.
     generator : torch.Generator, optional
         Source of the initial weights.
+
+    Raises
+    ------
+    OptionError
+        Where a layer cannot read what comes to it.
 
     Examples
     --------
@@ -116,56 +85,122 @@ class Network(nn.Module):
     def __init__(
         self,
         width: int,
-        hidden_layers: Sequence[int],
+        hidden_layers: Sequence[Spec],
         n_components: int,
         *,
         tied: bool = True,
         activation: str = "selu",
         code_activation: str = "identity",
+        bottleneck: BottleneckSpec | None = None,
+        row_shape: Sequence[int] | None = None,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
         self.width, self.n_components, self.tied = width, n_components, tied
         self.activation, self.code_activation = activation, code_activation
-        sizes = (width, *hidden_layers, n_components)
-        self.levels = nn.ModuleList(
-            DensePair(n_in, n_out, tied, generator) for n_in, n_out in itertools.pairwise(sizes)
+        self.hidden_layers = tuple(hidden_layers)
+        pairs = layers.stack(
+            row_shape or (width,), width, self.hidden_layers, n_components, tied, generator
         )
-        self.bottleneck = Plain(n_components)
+        self.levels = nn.ModuleList(pairs)
+        spec = bottleneck or Plain()
+        self.bottleneck: Bottleneck = spec.module(n_components, pairs[-1].n_in)
 
-    def encode(self, x: Tensor) -> tuple[Tensor, Penalties]:
-        """Return the code and its penalties: (batch, width) -> (batch, n_components)."""
-        for pair, activation in zip(self.pairs, self.encoder_activations, strict=True):
-            x = ACTIVATIONS[activation](pair.encode(x))
-        code, penalties = self.bottleneck(x)
+    def encode(
+        self, x: Tensor, chance: torch.Generator | None = None, seen: Tensor | None = None
+    ) -> tuple[Tensor, Penalties]:
+        """Return the code and its penalties: (batch, width) -> (batch, n_components).
+
+        With `chance` it is the code of training, which some bottlenecks draw or cut at random.
+        `seen` tells which inputs are there (None: all of them), for layers that ask.
+        """
+        *path, code = self.path(x, seen)
+        code, penalties = self.bottleneck(code, path, chance)
         return code, penalties
+
+    def path(self, x: Tensor, seen: Tensor | None = None) -> list[Tensor]:
+        """Return the rows, the hidden layers' outputs and what becomes the code, in order."""
+        path = [x]
+        for pair, activation in zip(self.pairs, self.encoder_activations, strict=True):
+            path.append(ACTIVATIONS[activation](pair.encode(path[-1], seen)))
+            seen = pair.seen_above(seen)
+        return path
+
+    def seen(self, x: Tensor) -> Tensor | None:
+        """Tell which inputs are there, NaN standing for those that are not; None: nobody asks."""
+        return ~torch.isnan(x) if self.is_recurrent else None
 
     def decode(self, code: Tensor) -> Tensor:
         """Return the likelihoods' parameters: (batch, n_components) -> (batch, width)."""
-        h = code
+        h = self.bottleneck.widen(code)
         for pair, activation in zip(reversed(self.pairs), self.decoder_activations, strict=True):
             h = ACTIVATIONS[activation](pair.decode(h))
         return h
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Penalties]:
+    def forward(
+        self, x: Tensor, chance: torch.Generator | None = None, seen: Tensor | None = None
+    ) -> tuple[Tensor, Penalties]:
         """Return the likelihoods' parameters for the rows `x`, and the code's penalties."""
-        code, penalties = self.encode(x)
+        code, penalties = self.encode(x, chance, seen)
         return self.decode(code), penalties
 
+    def cut(self, n_components: int) -> None:
+        """Keep the first components of the code alone."""
+        last = self.pairs[-1]
+        assert isinstance(last, DensePair)
+        last.cut(n_components)
+        self.bottleneck.cut(n_components)
+        self.n_components = n_components
+
     @property
-    def pairs(self) -> list[DensePair]:
+    def pairs(self) -> list[Pair]:
         """The pairs, from the input to the code."""
-        return cast("list[DensePair]", list(self.levels))
+        return cast("list[Pair]", list(self.levels))
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether all layers are dense."""
+        return all(isinstance(pair, DensePair) for pair in self.pairs)
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether rows are read step by step, and missing steps are passed over."""
+        return self.pairs[0].is_recurrent
+
+    @property
+    def widest(self) -> int:
+        """The most numbers that one row becomes: inputs, or the maps and states of layers."""
+        maps = (pair.n_out for pair in self.pairs if not isinstance(pair, DensePair))
+        return max(self.width, *maps, 0)
+
+    @property
+    def rows_per_pass(self) -> int:
+        """So many rows at once keep what becomes of them near 256 MB, where nothing is learned."""
+        return max(64, _PASS_CELLS // self.widest)
+
+    def products(self, n_rows: int) -> list[Product]:
+        """List the matrix products of one `encode`, as (rows, inner, columns).
+
+        There are none worth sharing among threads where steps are read one by one.
+        """
+        shared = [pair for pair in self.pairs if not isinstance(pair, RecurrentPair)]
+        return [] if self.is_recurrent else [pair.product(n_rows) for pair in shared]
 
     @property
     def encoder_activations(self) -> tuple[str, ...]:
         """Activation after each `encode`, in order; the last one makes the code."""
-        return (self.activation,) * (len(self.pairs) - 1) + (self.code_activation,)
+        hidden = self.pairs[:-1]
+        # A cell has its own: its states come out of a tanh.
+        own = ("identity" if pair.is_recurrent else self.activation for pair in hidden)
+        return (*own, self.code_activation)
 
     @property
     def decoder_activations(self) -> tuple[str, ...]:
         """Activation after each `decode`, in order; the last one gives likelihood parameters."""
-        return (self.activation,) * (len(self.pairs) - 1) + ("identity",)
+        hidden = reversed(self.pairs[:-1])
+        # What a cell starts from is a state: as if it came out of a tanh.
+        states = ("tanh" if pair.is_recurrent else self.activation for pair in hidden)
+        return (*states, "identity")
 
     @property
     def n_parameters(self) -> int:
@@ -174,28 +209,32 @@ class Network(nn.Module):
 
     def layers(self, link: str = "identity") -> list[Layer]:
         """List every layer from the input to the output, whose activation is called `link`."""
-        n = len(self.pairs)
-        rows = [Layer("input", "", self.width, 0, "")]
+        n, pairs = len(self.pairs), self.pairs
+        rows = [Layer("input", "", self.width, 0, "", pairs[0].shape_in)]
         for level, (pair, activation) in enumerate(
-            zip(self.pairs, self.encoder_activations, strict=True), start=1
+            zip(pairs, self.encoder_activations, strict=True), start=1
         ):
-            count = pair.weight.numel() + pair.encoder_bias.numel()
+            count = sum(parameter.numel() for parameter in pair.encoder_parameters)
             name = "code" if level == n else f"encoder {level}"
-            rows.append(Layer(name, activation, pair.n_out, count, f"W{level}"))
+            activation = pair.cell if isinstance(pair, RecurrentPair) else activation
+            rows.append(Layer(name, activation, pair.n_out, count, f"W{level}", pair.shape_out))
         for step, (pair, activation) in enumerate(
-            zip(reversed(self.pairs), self.decoder_activations, strict=True), start=1
+            zip(reversed(pairs), self.decoder_activations, strict=True), start=1
         ):
             level = n + 1 - step
-            own = 0 if pair.decoder_weight is None else pair.decoder_weight.numel()
             matrix = f"W{level} transposed (shared)" if self.tied else f"V{level}"
             name = "output" if step == n else f"decoder {step}"
             activation = link if step == n else activation
-            count = own + pair.decoder_bias.numel()
-            rows.append(Layer(name, activation, pair.n_in, count, matrix))
+            if isinstance(pair, RecurrentPair):
+                activation = f"{pair.cell}, {activation}"
+            shared = sum(parameter.numel() for parameter in pair.encoder_parameters)
+            count = sum(parameter.numel() for parameter in pair.parameters()) - shared
+            shape = pairs[0].shape_in if step == n else pairs[level - 2].shape_out
+            rows.append(Layer(name, activation, pair.n_in, count, matrix, shape))
         return rows
 
     def summary(self, link: str = "identity") -> str:
-        """Return the layer table as text, with widths and parameter counts.
+        """Return the layer table as text, with shapes and parameter counts.
 
         `link` names the activation that the likelihood puts on the output layer.
         """
@@ -204,7 +243,7 @@ class Network(nn.Module):
             (
                 layer.name,
                 layer.activation or "-",
-                f"{layer.width:,}",
+                " x ".join(f"{n:,}" for n in layer.shape),
                 f"{layer.n_parameters:,}",
                 layer.matrix or "-",
             )
@@ -249,11 +288,11 @@ def halving(width: int, n_components: int) -> tuple[int, ...]:
 
 def stack_shape(
     width: int,
-    hidden_layers: str | Sequence[int],
+    hidden_layers: str | Sequence[Spec | str],
     n_components: int | None,
     denoising: bool = False,
-) -> tuple[tuple[int, ...], int]:
-    """Work out the hidden widths and the code size for a table that is `width` inputs wide.
+) -> tuple[tuple[Spec, ...], int]:
+    """Work out the hidden layers and the code size for a table that is `width` inputs wide.
 
     A code may be wider than the input where the network has noise to remove (`denoising`).
 
@@ -271,4 +310,4 @@ def stack_shape(
         )
     if isinstance(hidden_layers, str):
         return halving(width, size), size
-    return tuple(int(layer) for layer in hidden_layers), size
+    return tuple(layers.resolve(layer) for layer in hidden_layers), size

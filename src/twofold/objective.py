@@ -9,7 +9,7 @@ NaN and weighs nothing.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -219,11 +219,23 @@ def _poisson_draw(theta: Tensor, spread: Tensor, unit: Unit, source: torch.Gener
     return _as_input(torch.poisson(_rate(theta, unit), generator=source), unit)
 
 
+def _log_rising(r: Tensor, count: Tensor) -> Tensor:
+    """Return log Gamma(r + count) - log Gamma(r), to the last digits of 32 bits.
+
+    Where r is large both terms are, and their difference has lost its digits. There it is taken
+    term by term in Stirling's series (Abramowitz and Stegun, 1964, 6.1.41).
+    """
+    z = r.clamp_min(10.0)
+    rest = 1 / (12 * (z + count)) - 1 / (12 * z) - (1 / (z + count) ** 3 - 1 / z**3) / 360
+    large = count * ((z + count).log() - 1) + (z - 0.5) * torch.log1p(count / z) + rest
+    return torch.where(r > 10.0, large, torch.lgamma(r + count) - torch.lgamma(r))
+
+
 def _negative_binomial_log_prob(theta: Tensor, x: Tensor, spread: Tensor, unit: Unit) -> Tensor:
     # Mean m and variance m + m^2 / r; Hilbe, 2011, "Negative Binomial Regression", eq. 8.9 with
     # r = 1 / alpha.
     count, rate, r = _count(x, unit), _rate(theta, unit), spread
-    ways = torch.lgamma(count + r) - torch.lgamma(r) - torch.lgamma(count + 1)
+    ways = _log_rising(r, count) - torch.lgamma(count + 1)
     chance = count * (rate / (r + rate)).clamp_min(1e-30).log()
     return ways - r * torch.log1p(rate / r) + chance - _below(x, unit)
 
@@ -320,6 +332,10 @@ class Objective(nn.Module):
     ----------
     schema : Schema
         Says which columns each likelihood models.
+    adapts : bool
+        The noise of Gaussian columns is learned even where all columns are Gaussian. A divergence
+        beside them is weighed by it (Rybkin, Daniilidis and Levine, 2021, "Simple and Effective VAE
+        Training with Calibrated Decoders", eq. 5).
     """
 
     spread: Tensor
@@ -333,13 +349,15 @@ class Objective(nn.Module):
     column: Tensor
     _others: Tensor
 
-    def __init__(self, schema: Schema) -> None:
+    def __init__(self, schema: Schema, adapts: bool = False) -> None:
         super().__init__()
         self.n_columns, self.width = len(schema.columns), schema.width
         self.groups = _groups(schema)
         names = [name for name, _ in self.groups]
         # Columns of one likelihood need no weighing against others.
-        self.adapts = len(set(names)) > 1 or not {"gaussian", "bernoulli"}.issuperset(names)
+        self.adapts = (
+            adapts or len(set(names)) > 1 or not {"gaussian", "bernoulli"}.issuperset(names)
+        )
         widths = torch.tensor([column.width for column in schema.columns])
 
         def per_input(values: list[float]) -> Tensor:
@@ -389,9 +407,33 @@ class Objective(nn.Module):
         others[owner[normal]] = False
         self.register_buffer("_others", others, persistent=False)
 
+    def loss(self, theta: Tensor, x: Tensor, penalties: Mapping[str, Tensor]) -> Tensor:
+        """Return the mean loss per cell in nats, penalties included, which training lowers.
+
+        Penalties are `(n_rows,)` in nats per row. Where `theta` holds several draws for each row of
+        `x`, below one another, the draws of a row count by their importance weights, and `kl` holds
+        the log-ratio of each draw's densities.
+        """
+        seen_x, seen = observed(x)
+        n_cells = self._n_cells(seen_x, seen)
+        n_draws = len(theta) // max(1, len(x))
+        if n_draws > 1:
+            many = None if seen is None else seen.repeat(n_draws, 1)
+            rows = self._input_losses(theta, seen_x.repeat(n_draws, 1), many).sum(1)
+            log_weights = -(rows + sum(penalties.values())).reshape(n_draws, -1)
+            return (math.log(n_draws) - log_weights.logsumexp(0)).sum() / n_cells
+        total = self._total(theta, seen_x, seen)
+        for penalty in penalties.values():
+            total = total + penalty.sum()
+        return total / n_cells
+
     def reconstruction(self, theta: Tensor, x: Tensor) -> Tensor:
         """Return the mean loss over all cells there are, in nats: (batch, width) twice -> ()."""
         x, seen = observed(x)
+        return self._total(theta, x, seen) / self._n_cells(x, seen)
+
+    def _total(self, theta: Tensor, x: Tensor, seen: Tensor | None) -> Tensor:
+        """Return the loss of all cells together, in nats."""
         total = torch.zeros((), dtype=theta.dtype, device=theta.device)
         for name, at in self.groups:
             loss = LIKELIHOODS[name].loss(theta[:, at], x[:, at], *self._about(at))
@@ -402,7 +444,21 @@ class Objective(nn.Module):
                 total = total + loss.sum() / self.noise**2 + known * self.noise.log()
             else:
                 total = total + loss.sum()
-        return total / self._n_cells(x, seen)
+        return total
+
+    def _input_losses(self, theta: Tensor, x: Tensor, seen: Tensor | None) -> Tensor:
+        """Return what each input adds to the loss, in nats: (batch, width) twice -> same."""
+        losses = torch.empty_like(theta)
+        for name, at in self.groups:
+            loss = LIKELIHOODS[name].loss(theta[:, at], x[:, at], *self._about(at))
+            if name == "gaussian" and self.adapts:
+                loss = loss / self.noise**2 + self.noise.log()
+            losses[:, at] = loss
+        return losses if seen is None else torch.where(seen, losses, 0.0)
+
+    def n_cells(self, x: Tensor) -> int | Tensor:
+        """Return how many cells there are in the rows `x`: what their loss is a mean over."""
+        return self._n_cells(*observed(x))
 
     def mean(self, theta: Tensor) -> Tensor:
         """Return the expected inputs, `(batch, width)`: what a reconstruction holds."""
@@ -466,7 +522,7 @@ class Objective(nn.Module):
         """Sum what belongs to one column: (batch, width) -> (batch, n_columns)."""
         if self._one_to_one:
             return inputs
-        sums = inputs.new_zeros(len(inputs), self.n_columns)
+        sums = inputs.new_zeros(inputs.shape[0], self.n_columns)
         return sums.index_add_(1, self.column, inputs)
 
     def per_input(self, cells: Tensor) -> Tensor:
@@ -534,10 +590,11 @@ class Objective(nn.Module):
 
 def observed(x: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the inputs with zero for missing ones, and which are there (None: all of them)."""
-    if not torch.isnan(x.sum()):  # one number tells it, and takes no memory
+    traced = torch.compiler.is_compiling()  # a graph serves rows with holes and without
+    if not traced and not torch.isnan(x.sum()):  # one number tells it, and takes no memory
         return x, None
     missing = torch.isnan(x)
-    if not missing.any():
+    if not traced and not missing.any():
         return x, None
     return torch.where(missing, 0.0, x), ~missing
 

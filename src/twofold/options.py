@@ -10,6 +10,7 @@ import csv
 import difflib
 import math
 import numbers
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -38,18 +39,22 @@ LIKELIHOOD_NAMES = (
     "poisson",
     "negative_binomial",
 )
-CORRUPTION_NAMES = ("masking", "swap", "gaussian", "salt-and-pepper")
+BOTTLENECK_NAMES = ("plain", "sparse", "variational", "ordered")
+CORRUPTION_NAMES = ("masking", "swap", "gaussian", "salt-and-pepper", "binarize")
 KIND_NAMES = ("real", "count", "binary", "category", "pixel", "time", "ignored")
+_LAYER = re.compile(
+    r"conv:[1-9]\d*:[1-9]\d*(:[1-9]\d*(:\d+)?)?|recurrent:[1-9]\d*(:(gru|lstm|rnn))?"
+)
 
 
 @dataclass(frozen=True)
 class Option:
     """One option: its default, what it means, and which values mean something.
 
-    `kinds` are the sorts of value taken, out of "none", "bool", "int", "float", "widths" (a tuple
-    of whole numbers), "names" (a mapping of column name to one of `choices`), "text" and "seed".
-    `choices` are words taken as they are. `least` and `most` bound a number; a bound is left out of
-    the range where `open_least` or `open_most` says so.
+    `kinds` are the sorts of value taken, out of "none", "bool", "int", "float", "layers" (a tuple
+    of whole numbers and other layers), "names" (a mapping of column name to one of `choices`),
+    "text" and "seed". `choices` are words taken as they are. `least` and `most` bound a number; a
+    bound is left out of the range where `open_least` or `open_most` says so.
     """
 
     default: Any
@@ -86,7 +91,12 @@ class Option:
         """Tell whether `value` is one of the values that mean something."""
         if isinstance(value, str):
             known = value in self.choices or "text" in self.kinds
-            return known or ("corruption" in self.kinds and _names_corruption(value))
+            return (
+                known
+                or ("corruption" in self.kinds and _names_corruption(value))
+                or ("levels" in self.kinds and _names_levels(value))
+                or ("bottleneck" in self.kinds and value.partition(":")[0] in BOTTLENECK_NAMES)
+            )
         return any(self._is(kind, value) for kind in self.kinds)
 
     def _is(self, kind: str, value: Any) -> bool:
@@ -104,18 +114,24 @@ class Option:
                     and not isinstance(value, bool)
                     and self._within(value)
                 )
-            case "widths":
+            case "layers":
                 return (
                     isinstance(value, Sequence)
                     and not isinstance(value, str)
-                    and all(_is_whole(width) and width >= 1 for width in value)
+                    and all(map(_is_layer, value))
                 )
             case "names":
                 return isinstance(value, Mapping) and all(
                     isinstance(name, str) and word in self.choices for name, word in value.items()
                 )
-            case "corruption":
-                return type(value).__module__ == "twofold.corruption"
+            case "share":
+                return (
+                    isinstance(value, numbers.Real)
+                    and not isinstance(value, bool)
+                    and 0 < float(value) < 1
+                )
+            case "corruption" | "bottleneck":
+                return type(value).__module__ == f"twofold.{kind}"
             case "seed":
                 return type(value).__name__ == "RandomState" or (_is_whole(value) and value >= 0)
         return False
@@ -141,9 +157,10 @@ class Option:
             return None
         if "bool" in self.kinds and text.lower() in ("true", "false"):
             return text.lower() == "true"
-        if "widths" in self.kinds:
-            return tuple(int(part) for part in text.split(",") if part.strip())
-        if "corruption" in self.kinds:
+        if "layers" in self.kinds:
+            parts = [part.strip() for part in text.split(",")]
+            return tuple(part if ":" in part else int(part) for part in parts if part)
+        if {"corruption", "bottleneck", "levels"} & set(self.kinds):
             return text
         if "names" in self.kinds and "=" in text:
             # A name with a comma can be put in double quotes.
@@ -152,9 +169,9 @@ class Option:
             try:
                 return int(text)
             except ValueError:
-                if "float" not in self.kinds:
+                if not {"float", "share"} & set(self.kinds):
                     raise
-        if "float" in self.kinds:
+        if {"float", "share"} & set(self.kinds):
             return float(text)
         return text
 
@@ -162,9 +179,22 @@ class Option:
 def _names_corruption(text: str) -> bool:
     name, _, number = text.partition(":")
     try:
+        if name == "binarize":
+            return not number
         return name in CORRUPTION_NAMES and (not number or math.isfinite(float(number)))
     except ValueError:
         return False
+
+
+def _is_layer(value: Any) -> bool:
+    if isinstance(value, str):
+        return _LAYER.fullmatch(value) is not None
+    return (_is_whole(value) and value >= 1) or type(value).__module__ == "twofold.layers"
+
+
+def _names_levels(text: str) -> bool:
+    name, _, epochs = text.partition(":")
+    return name == "layerwise" and epochs.isdecimal() and int(epochs) >= 1
 
 
 def _short(value: Any) -> str:
@@ -184,27 +214,34 @@ def _column_and_word(part: str) -> tuple[str, str]:
 _KIND_WORDS = {
     "none": "None",
     "bool": "True or False",
-    "widths": "whole numbers at least 1 (one width per hidden layer of the encoder)",
+    "layers": "a tuple with a whole number at least 1 for each dense layer, "
+    "'conv:CHANNELS:SIZE:STRIDE', 'recurrent:UNITS:CELL' or an object of twofold.layers",
     "names": "a mapping of column name to one of these words",
     "text": "a name",
-    "corruption": "one of 'masking', 'swap', 'gaussian' and 'salt-and-pepper' (with a share or a "
-    "scale: 'masking:0.3'), or an object of twofold.corruption",
+    "share": "a share between 0 and 1 of the variance to keep",
+    "bottleneck": "one of 'plain', 'sparse', 'variational' and 'ordered' (with details: "
+    "'sparse:topk:32', 'variational:4'), or an object of twofold.bottleneck",
+    "corruption": "one of 'masking', 'swap', 'gaussian', 'salt-and-pepper' (with a share or a "
+    "scale: 'masking:0.3') and 'binarize', or an object of twofold.corruption",
+    "levels": "'layerwise:10' (so many epochs per level)",
     "seed": "a whole number at least 0, or a numpy RandomState",
 }
 
 OPTIONS: dict[str, Option] = {
     "n_components": Option(
         None,
-        "size of the code; None is a quarter of the inputs, rounded up",
-        kinds=("none", "int"),
+        "size of the code; None is a quarter of the inputs, rounded up; a share between 0 and 1 is "
+        "the smallest ordered code that keeps that share of the held-out rows' variance",
+        kinds=("none", "int", "share"),
         unit="components",
         least=1,
     ),
     "hidden_layers": Option(
         "halving",
-        "widths of the encoder's hidden layers, mirrored in the decoder; 'halving' halves the "
-        "width until the code",
-        kinds=("widths",),
+        "the encoder's hidden layers, mirrored in the decoder: widths of dense ones, convolutional "
+        "ones for images and recurrent ones for sequences; 'halving' halves the width until the "
+        "code",
+        kinds=("layers",),
         choices=("halving",),
     ),
     "tied": Option(
@@ -233,12 +270,27 @@ OPTIONS: dict[str, Option] = {
         kinds=("names",),
         choices=("auto", *LIKELIHOOD_NAMES),
     ),
+    "bottleneck": Option(
+        "plain",
+        "what is done to the code: 'sparse' lets few components be active (an 'l1' penalty, 'kl' "
+        "divergence from a target, or the 'topk' largest), 'variational' draws it near a normal "
+        "density, 'ordered' orders the components by what they tell, as in PCA",
+        kinds=("bottleneck",),
+    ),
     "corruption": Option(
         None,
         "noise on the inputs while training, whose clean cells the network has to give back "
         "(denoising): 'masking' hides cells, 'swap' takes them from other rows, 'gaussian' adds "
-        "noise, 'salt-and-pepper' sets extremes",
+        "noise, 'salt-and-pepper' sets extremes, 'binarize' draws black or white pixels",
         kinds=("none", "corruption"),
+    ),
+    "pretraining": Option(
+        None,
+        "where training begins: 'pca' at the error of PCA, in closed form; 'layerwise' trains one "
+        "level at a time, for a quarter of the epochs each or as many as given, before all "
+        "together; None with random weights",
+        kinds=("none", "levels"),
+        choices=("pca", "layerwise"),
     ),
     "optimizer": Option("adam", "how weights are updated", choices=("sgd", "adam", "adamw")),
     "learning_rate": Option(
@@ -403,9 +455,9 @@ the code; this page is made from it by `python -m twofold.options > docs/options
 means nothing is refused before any work is done, with the same message in Python and on the command
 line, and all such values are listed at once.
 
-In Python, options are keyword arguments. On the command line they are flags, where widths are
-separated by commas (`--hidden-layers 64,32`), a mapping is written as pairs
-(`--likelihood "age=gaussian,smoker=bernoulli"`), and `none` stands for `None`.
+In Python, options are keyword arguments. On the command line they are flags, where layers are
+separated by commas (`--hidden-layers 64,32`, `--hidden-layers conv:16:3:2,conv:8:3:2`), a mapping
+is written as pairs (`--likelihood "age=gaussian,smoker=bernoulli"`), and `none` stands for `None`.
 
 ```python
 from twofold import Autoencoder

@@ -82,10 +82,11 @@ class _Lines:
 
     def __init__(self, title: str, stream: Stream) -> None:
         self._title, self._stream = title, stream
-        self._next = 0.0
+        self._next, self._stage = 0.0, ""
         self._waiting: Event | None = None
 
     def show(self, event: Event) -> None:
+        self._stage = event.stage
         if event.kind == "start":
             self._next, self._waiting = 0.0, None
         elif event.kind == "epoch":
@@ -110,7 +111,8 @@ class _Lines:
         self._say("  ".join(part for part in parts if part))
 
     def _say(self, text: str) -> None:
-        self._stream.write(f"{self._title}: {text}\n" if self._title else f"{text}\n")
+        names = [name for name in (self._title, self._stage) if name]
+        self._stream.write(": ".join([*names, text]) + "\n")
         self._stream.flush()
 
     def close(self) -> None:
@@ -141,7 +143,8 @@ class _Bar:
 
     def show(self, event: Event) -> None:
         epoch = f"epoch {event.epoch:>{len(str(event.epochs))}}/{event.epochs}"
-        description = f"{self._title}: {epoch}" if self._title else epoch
+        names = [name for name in (self._title, event.stage) if name]
+        description = ": ".join([*names, epoch])
         if event.kind == "start" or self._task is None:
             self._losses = {}
             total = event.epochs * event.steps

@@ -2,19 +2,91 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from typing import Any, TypeVar
 
 import numpy as np
+import pyarrow as pa
+import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from twofold import data
+from twofold import data, frames
 from twofold.errors import DataError
+from twofold.files import Files, OpenFiles
 from twofold.schema import Schema
+from twofold.stream import Stream
 from twofold.table import Table
 
 Array = NDArray[Any]
+Result = TypeVar("Result")
+
+
+def opened(
+    estimator: BaseEstimator, X: Any, reset: bool = False, stream: bool | None = None
+) -> Any:
+    """Return rows in memory, or the open files where X names some that do not fit into it.
+
+    With `stream` false, all rows are in memory. With `reset`, the estimator chooses no columns.
+    """
+    if isinstance(X, OpenFiles) and stream is False:
+        return X.load()
+    if not (data.is_path(X) or isinstance(X, Files)):
+        return X
+    names = None if reset else getattr(estimator, "feature_names_in_", None)
+    return (X if isinstance(X, Files) else Files(X)).open(names, stream)
+
+
+def training_rows(
+    estimator: BaseEstimator, X: Any, rng: np.random.RandomState, fraction: float, reset: bool
+) -> Table | Stream:
+    """Read any source to train on: into a table, or, part by part, into what is known of it."""
+    X = opened(estimator, X, reset)
+    if not isinstance(X, OpenFiles):
+        return table(estimator, X, reset)
+    if X.schema is None:
+        few = np.zeros((1, int(np.prod(X.row_shape))))
+        _validated(estimator, few, reset, ensure_all_finite=False)
+    else:
+        _validated(estimator, X.schema.empty_table(), reset, skip_check_array=True)
+    # From a copy, so that the same seed gives the same first weights as with rows in memory.
+    return Stream(X, int(deepcopy(rng).randint(2**31)), fraction)
+
+
+def in_parts(rows: Any, verb: Callable[[Any], Result]) -> Iterator[tuple[Any, Result]]:
+    """Give rows and what the verb makes of them: all at once, or part by part of open files."""
+    if not isinstance(rows, OpenFiles):
+        yield rows, verb(rows)
+        return
+    none = True
+    for first, part in rows.chunks():
+        none = False
+        try:
+            result = verb(part)
+        except DataError as error:
+            if first:
+                raise DataError(f"Counted from row {first:,}: {error}") from error
+            raise
+        yield part, result
+    if none:
+        raise DataError("The table has no rows (0 sample(s)); a minimum of 1 is required.")
+
+
+def together(parts: Sequence[Any]) -> Any:
+    """Return tables, arrays or frames of one sort as one."""
+    container = data.container_of(parts[0])
+    if len(parts) == 1:
+        return parts[0]
+    if container == "arrow":
+        return pa.concat_tables(parts, promote_options="permissive")
+    if container == "numpy":
+        return np.concatenate(parts)
+    if container == "torch":
+        return torch.cat(list(parts))
+    module = frames.extra(container)
+    return module.concat(parts, **({"ignore_index": True} if container == "pandas" else {}))
 
 
 def table(estimator: BaseEstimator, X: Any, reset: bool) -> Table:
@@ -25,8 +97,7 @@ def table(estimator: BaseEstimator, X: Any, reset: bool) -> Table:
     DataError
         Where the rows cannot be read, or have other columns than the training table.
     """
-    names = None if reset else getattr(estimator, "feature_names_in_", None)
-    source = data.load(X, columns=names)
+    source = opened(estimator, X, reset, stream=False)
     container = data.container_of(source)
     if container not in ("numpy", "torch"):
         _validated(estimator, source, reset, skip_check_array=True)

@@ -6,7 +6,7 @@ Rows are those of an array or an Arrow table, which may be many times what can b
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -23,6 +23,7 @@ _CELLS = 200_000  # explained at a time: a few seconds' work, and little memory
 _TELL_SECONDS = 5.0  # between two lines of progress
 _NAMED_COLUMNS = 3  # per anomaly
 _SHOWN_ROWS = 5
+OddRow = tuple[float, tuple[str, ...]]  # the score, and the cells of a line about the row
 RECORD = ("row", "column", "observed", "expected", "contribution")
 
 
@@ -36,8 +37,8 @@ class Scored:
         Numbers of the rows that are labelled -1.
     """
 
-    def __init__(self, ae: Autoencoder, rows: Any) -> None:
-        self._ae, self._rows = ae, rows
+    def __init__(self, ae: Autoencoder, rows: Any, first_row: int = 0) -> None:
+        self._ae, self._rows, self._first = ae, rows, first_row
         self.scores = ae.score_samples(rows)
         self.p_values = metrics.conformal_pvalue(self.scores, ae.calibration_scores_)
         # A row so far out that its score is no number is an anomaly.
@@ -72,13 +73,35 @@ class Scored:
                 reasons[row] = "; ".join(part.top(i, _NAMED_COLUMNS))
         return reasons
 
+    def arrow(self, reasons: list[str | None] | None) -> Any:
+        """Return rows, scores, p-values, labels and, where given, reasons as an Arrow table."""
+        import pyarrow
+
+        columns: dict[str, Any] = {
+            "row": self._first + np.arange(len(self.scores)),
+            "score": self.scores,
+            "p_value": self.p_values,
+            "label": self.labels,
+        }
+        if reasons is not None:
+            columns["columns"] = pyarrow.array(reasons, pyarrow.string())
+        return pyarrow.table(columns)
+
     def table(self, reasons: list[str | None]) -> str:
         """Show the oddest of the anomalies."""
+        return odd_table(self.lines(reasons), len(self.anomalies))
+
+    def lines(self, reasons: list[str | None]) -> list[OddRow]:
+        """Return the oddest of the anomalies, the oddest first."""
         shown = self.oddest(min(_SHOWN_ROWS, len(self.anomalies)))
-        lines = [(str(row), *self._figures(row), reasons[row] or "") for row in shown]
-        text = table(("row", "score", "p-value", "odd columns"), lines, (0, 1, 2))
-        more = len(self.anomalies) - len(shown)
-        return text + (f"\nand {more:,} more" if more else "")
+        scores = np.where(np.isnan(self.scores), -np.inf, self.scores)
+        return [
+            (
+                float(scores[row]),
+                (str(self._first + row), *self._figures(row), reasons[row] or ""),
+            )
+            for row in shown
+        ]
 
     def describe(self, row: int) -> str:
         """Return a row's number, score and p-value."""
@@ -87,6 +110,15 @@ class Scored:
 
     def _figures(self, row: int) -> tuple[str, str]:
         return f"{self.scores[row]:.6g}", f"{self.p_values[row]:.3g}"
+
+
+def odd_table(lines: Iterable[OddRow], n_anomalies: int) -> str:
+    """Show the oddest of some rows out of so many anomalies."""
+    shown = sorted(lines, key=lambda line: line[0])[:_SHOWN_ROWS]
+    cells = [line for _, line in shown]
+    text = table(("row", "score", "p-value", "odd columns"), cells, (0, 1, 2))
+    more = n_anomalies - len(shown)
+    return text + (f"\nand {more:,} more" if more else "")
 
 
 def _taken(rows: Any, numbers: NDArray[np.int64]) -> Any:

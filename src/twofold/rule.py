@@ -6,7 +6,7 @@ compiler, which takes longer than training on a small table.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -57,6 +57,26 @@ class Rule:
         for moments in self.moments:
             moments[:] = [m.to(p) for m, p in zip(moments, self.parameters, strict=True)]
         self._n_updates = self._n_updates.to(self.parameters[0].device)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return the memory of past gradients by name."""
+        named = {
+            f"moments.{i}.{j}": moment
+            for i, moments in enumerate(self.moments)
+            for j, moment in enumerate(moments)
+        }
+        return {"n_updates": self._n_updates, **named}
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from the memory that `state_dict` returned."""
+        for name, tensor in self.state_dict().items():
+            tensor.copy_(state[name])
+
+    def forget(self, parameter: Tensor, rows: Tensor) -> None:
+        """Forget the past gradients of some rows of a parameter."""
+        at = next(i for i, own in enumerate(self.parameters) if own is parameter)
+        for moments in self.moments:
+            moments[at][rows] = 0
 
     def apply(self, gradients: Sequence[Tensor], learning_rate: float | Tensor) -> None:
         """Update the parameters; a rate in a tensor is read when the kernels run."""

@@ -16,7 +16,7 @@ from numpy.typing import DTypeLike, NDArray
 from twofold import columns as rules
 from twofold.columns import Column
 from twofold.errors import DataError
-from twofold.kinds import infer_columns
+from twofold.kinds import Statistics, infer_columns
 from twofold.table import Format, Table, row_chunks
 
 Array = NDArray[Any]
@@ -41,6 +41,7 @@ class Schema:
     row_shape: tuple[int, ...]
     container: str = "numpy"
     named: bool = False
+    is_sequence: bool = False
 
     @classmethod
     def infer(
@@ -48,6 +49,9 @@ class Schema:
         table: Table,
         likelihood: str | Mapping[str, str] = "auto",
         kinds: str | Mapping[str, str] = "auto",
+        statistics: Statistics | None = None,
+        *,
+        sequences: bool = False,
     ) -> Schema:
         """Work out each column's kind from its type and values, and its likelihood from its kind.
 
@@ -58,7 +62,11 @@ class Schema:
         255 levels. A table whose columns each run from 0 to 1 was min-max scaled, which says
         nothing about its kind: its columns are real. Of what is left, columns that hold only 0 and
         1 are binary, columns of small whole numbers that spread like counts are counts, and all
-        others are real.
+        others are real. With `statistics`, the table is a sample of the rows that these are of.
+
+        Where rows are `sequences`, (steps, channels), a channel is the same at all its steps: it is
+        inferred from them together, and named x0, x1, ... for `kinds` and `likelihood`. Its columns
+        are x0[0], x0[1], ...
 
         Raises
         ------
@@ -66,8 +74,18 @@ class Schema:
             Where a column cannot be of the kind or have the likelihood that is asked for it, or
             `kinds` or `likelihood` names a column that the table does not have.
         """
-        columns = infer_columns(table, likelihood, kinds)
         row_shape = table.row_shape or (table.n_columns,)
+        if sequences and len(row_shape) == 2:
+            steps, channels = row_shape
+            pooled = Table(table.values.reshape(-1, channels))
+            every = infer_columns(pooled, likelihood, kinds)
+            columns = tuple(
+                replace(channel, name=f"{channel.name}[{step}]")
+                for step in range(steps)
+                for channel in every
+            )
+            return cls(columns, row_shape, table.container, is_sequence=True)
+        columns = infer_columns(table, likelihood, kinds, statistics)
         return cls(columns, row_shape, table.container, table.names is not None)
 
     @cached_property
@@ -82,8 +100,8 @@ class Schema:
 
     @property
     def is_image(self) -> bool:
-        """Whether a row is an array of more than one axis."""
-        return len(self.row_shape) > 1
+        """Whether a row is an array of more than one axis, and no sequence."""
+        return len(self.row_shape) > 1 and not self.is_sequence
 
     @cached_property
     def center(self) -> NDArray[np.float64]:
@@ -198,6 +216,7 @@ class Schema:
         Numbers in place of text are read as text: a file of codes may hold none but digits.
         """
         if table.formats is None:
+            self._require_shape(table)
             text = next((c for c in self.columns if _is_text(c.format) and c.width), None)
             if text is not None:
                 raise DataError(
@@ -225,6 +244,15 @@ class Schema:
             raise DataError(
                 "; ".join(mistakes) + ". Correct these cells (empty ones are taken as missing), or "
                 "fit anew with these columns dropped."
+            )
+
+    def _require_shape(self, table: Table) -> None:
+        """Raise DataError where rows are arrays, and of other axes than in training."""
+        here, there = ([n for n in shape if n > 1] for shape in (table.row_shape, self.row_shape))
+        if len(here) > 1 and len(there) > 1 and here != there:
+            raise DataError(
+                f"Rows had the shape {self.row_shape} in training and have {table.row_shape} here. "
+                f"Bring their axes into the same order."
             )
 
     def _check_range(self, table: Table, matrix: Array, first_row: int) -> None:
@@ -312,8 +340,15 @@ class Schema:
 
     @property
     def shown(self) -> list[int]:
-        """Positions of the columns that figures show: all of an image, else what is not ignored."""
-        return [i for i, column in enumerate(self.columns) if column.width or self.is_image]
+        """Positions of the columns that figures show: all of an image, else what is not ignored.
+
+        Of sequences, one channel after another.
+        """
+        shown = [i for i, column in enumerate(self.columns) if column.width or self.is_image]
+        if not self.is_sequence:
+            return shown
+        n_channels = self.row_shape[1]
+        return sorted(shown, key=lambda i: (i % n_channels, i))
 
     def drawn(self, matrix: Array) -> Array:
         """Return the cells of a matrix as figures show them: profiles, or images of their shape."""
@@ -345,6 +380,7 @@ class Schema:
             "row_shape": list(self.row_shape),
             "container": self.container,
             "named": self.named,
+            "is_sequence": self.is_sequence,
             "columns": [column.to_json() for column in self.columns],
         }
 
@@ -359,10 +395,13 @@ class Schema:
             row_shape=tuple(int(n) for n in document["row_shape"]),
             container=str(document["container"]),
             named=bool(document["named"]),
+            is_sequence=bool(document.get("is_sequence", False)),
         )
         shape = schema.row_shape
         if min(shape, default=0) < 1 or math.prod(shape) != len(schema.columns):
             raise ValueError(f"rows of shape {shape} have not {len(schema.columns)} columns")
+        if schema.is_sequence and len(shape) != 2:
+            raise ValueError(f"rows of shape {shape} are no sequences")
         return schema
 
     def with_container(self, container: str) -> Schema:

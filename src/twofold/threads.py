@@ -92,15 +92,19 @@ class Threads:
     like : Tensor
         What the products are made of: its precision and device. Nothing is done where that is no
         processor of this machine.
+    told : bool
+        The shapes tell all of a step that bits depend on. Otherwise the count stays what they say.
 
     Use it as a context manager around steps, and call `after_step` after each one.
     """
 
-    def __init__(self, shapes: Sequence[tuple[int, int, int]], like: torch.Tensor) -> None:
+    def __init__(
+        self, shapes: Sequence[tuple[int, int, int]], like: torch.Tensor, told: bool = True
+    ) -> None:
         self._most = granted() if like.device.type == "cpu" else 1
         work = 3 * sum(m * k * n for m, k, n in shapes)
         pays = self._most > 1 and work > _SMALL_STEP
-        self._adaptive = pays and same_bits(shapes, like.dtype, self._most)
+        self._adaptive = pays and told and same_bits(shapes, like.dtype, self._most)
         # One thread is never a disaster, so that is what the search starts from.
         self.count = self._most if pays and not self._adaptive else 1
         self._clock = _Clock()

@@ -11,7 +11,8 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -19,16 +20,18 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from twofold.corruption import Corruption, Masking
+from twofold import revival
+from twofold.checkpoint import Checkpoint, Interruption
+from twofold.corruption import Corruption
 from twofold.errors import DivergenceError, InterruptedWarning
 from twofold.network import Network
 from twofold.objective import Objective, observed
-from twofold.rows import Rows, pick, take
-from twofold.rule import Rule
+from twofold.plan import Plan
+from twofold.rows import Rows, TrainingRows, pick
+from twofold.team import Team
 from twofold.threads import Threads
 
 _CHUNK_ROWS = 4096  # rows per forward pass where nothing is learned
-_LARGE_BATCH, _WIDE = 64, 256  # below, rounding copies cost more than bfloat16 products save
 _EVENT_SECONDS = 0.1  # least time between two "step" events
 # A threshold that 5 % of normal rows fall below takes 19 others, if not a quarter of all: with
 # fewer, the lowest score is already too high a threshold.
@@ -42,7 +45,7 @@ class Event:
 
     `kind` is "start", "step", "epoch" or "end". `losses` are in nats per cell, by name: `loss` is
     the mean over the epoch so far, `validation_loss` the loss on the held-out rows. `seconds` count
-    from the start of training.
+    from the start of training. `stage` names what is trained before the whole: "level 1 of 3".
     """
 
     kind: str
@@ -54,101 +57,10 @@ class Event:
     learning_rate: float
     seconds: float
     rows_per_second: float
+    stage: str = ""
 
 
 OnEvent = Callable[[Event], None]
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How to train: every option of training with its "auto" worked out."""
-
-    optimizer: str
-    learning_rate: float
-    momentum: float
-    nesterov: bool
-    schedule: str
-    batch_size: int
-    epochs: int
-    weight_decay: float
-    patience: int | None
-    bfloat16: bool = False
-
-    @classmethod
-    def resolve(cls, options: Mapping[str, Any], n_rows: int, width: int) -> Plan:
-        """Work out what "auto" means for a table of `n_rows` rows and `width` inputs."""
-        values = {name: options[name] for name in cls.__dataclass_fields__ if name in options}
-        if values["batch_size"] == "auto":
-            values["batch_size"] = automatic_batch_size(n_rows)
-        if values["epochs"] == "auto":
-            noise = options.get("corruption")
-            fills = isinstance(noise, Masking) and noise.only_hidden
-            values["epochs"] = automatic_epochs(n_rows, values["batch_size"], fills)
-        if values["learning_rate"] == "auto":
-            values["learning_rate"] = automatic_learning_rate(values["optimizer"], width)
-        for name in ("learning_rate", "momentum", "weight_decay"):
-            values[name] = float(values[name])  # numpy's numbers are no JSON
-        bfloat16 = options["precision"] == "bfloat16" or (
-            options["precision"] == "auto"
-            and fast_in_bfloat16(options["device"])
-            and values["batch_size"] >= _LARGE_BATCH
-            and width >= _WIDE
-        )
-        return cls(**values, bfloat16=bfloat16)
-
-    def rule(self, matrices: Sequence[Tensor], biases: Sequence[Tensor]) -> Rule:
-        """Make the plan's update rule for these parameters."""
-        how = (self.optimizer, self.momentum, self.nesterov, self.weight_decay)
-        return Rule(*how, matrices, biases)
-
-    def learning_rate_at(self, step: int, steps: int) -> float:
-        """Return the learning rate of update `step` out of `steps`, counted from 0.
-
-        One-cycle rises linearly from a 25th of the peak over the first tenth of the run and
-        falls along a cosine to zero (Smith and Topin, 2019, "Super-Convergence").
-        """
-        if self.schedule == "constant":
-            return self.learning_rate
-        rise = max(1, steps // 10)
-        if step < rise:
-            return self.learning_rate * (0.04 + 0.96 * step / rise)
-        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / (steps - rise)))
-
-
-def fast_in_bfloat16(device: str) -> bool:
-    """Whether `device` multiplies bfloat16 in hardware: AVX-512 BF16, AMX, or a recent GPU."""
-    if device != "cpu" and torch.cuda.is_available():
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-
-
-def automatic_batch_size(n_rows: int) -> int:
-    """Return a power of two between 32 and 1,024 that gives some hundred updates per epoch."""
-    return int(min(1024, max(32, 2 ** math.floor(math.log2(max(n_rows, 1) / 400)))))
-
-
-def automatic_epochs(n_rows: int, batch_size: int, fills: bool = False) -> int:
-    """Return enough epochs for about 4,000 updates, between 10 and 200.
-
-    A network that `fills` hidden cells, and learns from those alone, learns less from an update and
-    goes on learning for longer: 150 epochs, and at least 1,000 and at most 12,000 updates.
-    """
-    if fills:
-        steps = math.ceil(n_rows / batch_size)
-        return max(1, math.ceil(min(12_000, max(1000, 150 * steps)) / steps))
-    return int(min(200, max(10, math.ceil(4000 / math.ceil(n_rows / batch_size)))))
-
-
-def automatic_learning_rate(optimizer: str, width: int) -> float:
-    """Return a step size that suits the loss per cell.
-
-    Adam's steps do not depend on the scale of the loss, but a unit adds up `width` of them, so
-    they shrink with the square root of the width. The gradient of a mean over `width` cells shrinks
-    with the width, so plain gradient descent makes up for it.
-    """
-    if optimizer == "sgd":
-        return min(1.5, max(0.05, 0.01 * width))
-    return min(0.02, max(0.001, 0.08 / math.sqrt(width)))
 
 
 def split(x: Rows, rng: np.random.RandomState, fraction: float) -> tuple[Tensor, Rows | None]:
@@ -173,6 +85,12 @@ class Step(Protocol):
         The next update may write over that loss.
         """
 
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what the next update depends on beside the network, the objective and chance."""
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_dict` returned."""
+
 
 class AutogradStep:
     """The plain step: autograd finds the gradient, the plan's rule applies it.
@@ -188,16 +106,19 @@ class AutogradStep:
         plan: Plan,
         corruption: Corruption | None = None,
         generator: torch.Generator | None = None,
+        team: Team | None = None,
     ) -> None:
         self.network, self.objective, self.bfloat16 = network, objective, plan.bfloat16
         self.corruption, self.generator = corruption, generator or torch.Generator()
+        self.team = team
         matrices = [p for p in network.parameters() if p.ndim > 1]
         biases = [p for p in network.parameters() if p.ndim <= 1]
         self._rule = plan.rule(matrices, biases)
         # A cell far from its histogram's mean would undo what many others have taught (Pascanu,
         # Mikolov and Bengio, 2013, "On the Difficulty of Training Recurrent Neural Networks",
         # algorithm 1).
-        self._clips = any(name == "histogram" for name, _ in objective.groups)
+        # So would one sequence whose gradient grows from step to step.
+        self._clips = network.is_recurrent or any(n == "histogram" for n, _ in objective.groups)
         parameter = next(network.parameters())
         self._x = parameter.new_empty(plan.batch_size, network.width)
 
@@ -209,20 +130,40 @@ class AutogradStep:
 
     def update(self, x: Tensor, learning_rate: float) -> Tensor:
         """Update the weights from the batch in `x`; return its loss before the update."""
-        given, wanted = spoil(self.corruption, x, self.objective, self.generator)
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bfloat16):
-            theta, penalties = self.network(observed(given)[0])
-        loss = self.objective.reconstruction(theta.to(x.dtype), wanted)
-        for penalty in penalties.values():
-            loss = loss + penalty
-        gradients = torch.autograd.grad(loss, self._rule.parameters)
+        gradients, loss, n_cells = self._gradient(x)
+        if self.team is not None:
+            gradients, loss = self.team.mean(gradients, loss, n_cells)
         if self._clips:
             norm = torch.stack(torch._foreach_norm(gradients)).norm()
-            gradients = torch._foreach_mul(gradients, (1 / norm).clamp_max(1.0))
+            gradients = list(torch._foreach_mul(gradients, (1 / norm).clamp_max(1.0)))
         self._rule.follow_parameters()
         with torch.no_grad():
             self._rule.apply(gradients, learning_rate)
         return loss.detach()
+
+    def forget(self, parameter: Tensor, rows: Tensor) -> None:
+        """Forget the past gradients of some rows of a parameter."""
+        self._rule.forget(parameter, rows)
+
+    def _gradient(self, x: Tensor) -> tuple[list[Tensor], Tensor, Tensor | float]:
+        """Return the gradient of the mean loss per cell, that loss, and the number of cells."""
+        if not len(x):  # a worker's part of the last batch of an epoch
+            return [torch.zeros_like(p) for p in self._rule.parameters], x.new_zeros(()), 0.0
+        given, wanted = spoil(self.corruption, x, self.objective, self.generator)
+        filled, seen = observed(given)
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.bfloat16):
+            theta, penalties = self.network(filled, self.generator, seen)
+        loss = self.objective.loss(theta.to(x.dtype), wanted, penalties)
+        n_cells = 1.0 if self.team is None else self.objective.n_cells(wanted)
+        return list(torch.autograd.grad(loss, self._rule.parameters)), loss, n_cells
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what the next update depends on beside the network, the objective and chance."""
+        return self._rule.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_dict` returned."""
+        self._rule.load_state_dict(state)
 
 
 def spoil(
@@ -232,9 +173,7 @@ def spoil(
     if corruption is None:
         return x, x
     given = corruption(x, objective.column, generator)
-    if isinstance(corruption, Masking) and corruption.only_hidden:
-        return given, torch.where(torch.isnan(given), x, torch.nan)
-    return given, x
+    return given, corruption.wanted(given, x)
 
 
 @dataclass
@@ -249,12 +188,13 @@ class History:
     ended: str = "all epochs done"
     best_epoch: int = 0
 
-    def warn_if_interrupted(self, plan: Plan) -> None:
-        """Warn where training ended before its time."""
+    def warn_if_interrupted(self, plan: Plan, checkpoint: Checkpoint | None = None) -> None:
+        """Warn where training ended before its time, and tell how it can go on."""
         if self.ended == "interrupted":
+            remedy = f" To go on, resume from {checkpoint.folder}." if checkpoint else ""
             warnings.warn(
                 f"Training was interrupted after {len(self.epochs)} of {plan.epochs} epochs; the "
-                f"model holds the best weights until then.",
+                f"model holds the best weights until then.{remedy}",
                 InterruptedWarning,
                 stacklevel=3,
             )
@@ -265,29 +205,33 @@ def fit(
     network: Network,
     objective: Objective,
     plan: Plan,
-    x: Rows,
-    rows: Tensor,
+    rows: TrainingRows,
     validation: Rows | None,
     generator: torch.Generator,
     on_event: OnEvent | None = None,
+    checkpoint: Checkpoint | None = None,
+    team: Team | None = None,
 ) -> History:
-    """Train `network` on the given rows of `x`, and leave the best or the last weights in it.
+    """Train `network` on `rows`, and leave the best or the last weights in it.
 
     Parameters
     ----------
     step : Step
         Made for this network, objective and plan.
-    x : Tensor of shape (n, width) or EncodedRows
-        What the schema made of the table.
-    rows : Tensor of int64
-        Which rows of `x` to train on.
-    validation : as x, or None
+    rows : TrainingRows
+        What the schema made of the table's rows.
+    validation : Tensor of shape (n, width), EncodedRows or None
         Held-out rows. With `plan.patience`, training stops after that many epochs without a better
         loss on them, and the best weights are kept.
     generator : torch.Generator
         Draws the order of the rows.
     on_event : callable, optional
         Receives each `Event`.
+    checkpoint : Checkpoint, optional
+        Where to write what a later run goes on from, and what this one goes on from.
+    team : Team, optional
+        Workers that train the same network; `rows` are then this worker's share of them, and only
+        the first worker has a `checkpoint` and an `on_event`.
 
     Raises
     ------
@@ -295,69 +239,208 @@ def fit(
         Names the very step where the loss stopped being a finite number. On a GPU it comes a few
         steps later.
     """
-    history = History()
-    watch = _Watch(plan, len(rows), on_event)
-    threads = Threads(_products(network, plan.batch_size), next(network.parameters()))
-    best: dict[str, Tensor] | None = None
-    best_loss = math.inf
-    try:
-        watch.tell("start", 0, 0, {}, plan.learning_rate_at(0, watch.total_steps))
-        for epoch in range(1, plan.epochs + 1):
-            with threads:
-                loss, rate = _one_epoch(step, plan, x, rows, epoch, generator, watch, threads)
-            losses = {"loss": loss}
-            # The last update is in no batch's loss: the held-out rows, or a few others, tell.
-            if objective.adapts:
-                _adapt(network, objective, x[rows[:_CHUNK_ROWS].to(x.device)])
-            probe = x[rows[: plan.batch_size].to(x.device)] if validation is None else validation
-            probe_loss = evaluate(network, objective, probe, getattr(step, "corruption", None))
-            _require_finite(probe_loss, epoch, watch.steps, plan)
-            if validation is not None:
-                losses["validation_loss"] = probe_loss
-            history.epochs.append(
-                {"epoch": epoch, **losses, "learning_rate": rate, "seconds": watch.seconds()}
-            )
-            if validation is None or plan.patience is None:
-                history.best_epoch = epoch
-            elif probe_loss < best_loss:
-                best_loss, history.best_epoch = probe_loss, epoch
-                best = copy.deepcopy(network.state_dict())
-            # After the bookkeeping, so that whoever interrupts here loses nothing of the epoch.
-            watch.tell("epoch", epoch, watch.steps, losses, rate)
-            if plan.patience is not None and epoch - history.best_epoch >= plan.patience:
-                history.ended = "no improvement"
-                break
-    except KeyboardInterrupt:
-        history.ended = "interrupted"
-    if best is not None:
-        network.load_state_dict(best)
+    run = _Run(step, network, objective, plan, rows, validation, generator, on_event, team)
+    found = None if checkpoint is None or checkpoint.found is None else checkpoint.take()
+    found = found if team is None else team.of_first(found)
+    if found is not None:
+        run.resume(*found)
+    history, watch = run.history, run.watch
+    with nullcontext() if checkpoint is None and team is None else Interruption() as interruption:
+        try:
+            watch.tell("start", 0, 0, {}, plan.learning_rate_at(0, watch.total_steps))
+            while run.end() is None:
+                with run.threads:
+                    for _ in run.updates():
+                        if interruption is not None:
+                            run.heed(interruption)
+                        if checkpoint is not None and checkpoint.is_due():
+                            checkpoint.write(*run.snapshot())
+                run.end_epoch()
+                if checkpoint is not None and checkpoint.is_due_between():
+                    checkpoint.write(*run.snapshot())
+            history.ended = run.end() or ""
+        except KeyboardInterrupt:
+            history.ended = "interrupted"
+    if checkpoint is not None and run.is_whole:
+        checkpoint.write(*run.snapshot())
+    run.keep_best()
     watch.tell("end", len(history.epochs), watch.steps if history.epochs else 0, {}, 0.0)
     return history
 
 
-def _one_epoch(
-    step: Step,
-    plan: Plan,
-    x: Rows,
-    rows: Tensor,
-    epoch: int,
-    generator: torch.Generator,
-    watch: _Watch,
-    threads: Threads,
-) -> tuple[float, float]:
-    """Pass once over the rows in a new order; return the mean loss and the last learning rate."""
-    order = rows[torch.randperm(len(rows), generator=generator)].to(x.device)
-    losses = _Losses(plan, epoch, every=1 if x.device.type == "cpu" else _STEPS_PER_LOOK)
-    rate = plan.learning_rate
-    for number, batch in enumerate(order.split(plan.batch_size), start=1):
-        rate = plan.learning_rate_at((epoch - 1) * watch.steps + number - 1, watch.total_steps)
-        buffer = step.buffer(len(batch))
-        take(x, batch, buffer)
-        losses.add(step.update(buffer, rate), len(batch))
-        if watch.is_due():
-            watch.tell("step", epoch, number, {"loss": losses.mean()}, rate)
-        threads.after_step()
-    return losses.mean(), rate
+class _Run:
+    """One run of training, and where it stands.
+
+    Attributes
+    ----------
+    epoch, n_steps : int
+        The epoch that is under way, counted from 1, and its updates so far.
+    is_whole : bool
+        Whether weights, chance and what is noted here belong to the same moment.
+    """
+
+    def __init__(
+        self,
+        step: Step,
+        network: Network,
+        objective: Objective,
+        plan: Plan,
+        rows: TrainingRows,
+        validation: Rows | None,
+        generator: torch.Generator,
+        on_event: OnEvent | None,
+        team: Team | None,
+    ) -> None:
+        self.team = team
+        self.step, self.network, self.objective, self.plan = step, network, objective, plan
+        self.rows, self.validation, self.generator = rows, validation, generator
+        self.watch = _Watch(plan, len(rows), on_event)
+        self.threads = Threads(
+            network.products(plan.batch_size), next(network.parameters()), network.is_dense
+        )
+        self.history = History()
+        self.epoch, self.n_steps, self.is_whole = 1, 0, True
+        self._order = generator.get_state()  # before the epoch's order was drawn
+        self._losses = self._new_losses()
+        self._best: dict[str, Tensor] | None = None
+        self._best_loss = math.inf
+
+    def end(self) -> str | None:
+        """Say why training is over, or None where it is not."""
+        patience = self.plan.patience
+        if patience is not None and self.epoch - 1 - self.history.best_epoch >= patience:
+            return "no improvement"
+        return "all epochs done" if self.epoch > self.plan.epochs else None
+
+    def heed(self, interruption: Interruption) -> None:
+        """Raise KeyboardInterrupt where this worker was asked to end, or any other one was."""
+        if self.team is None:
+            stops = interruption.wanted
+        else:
+            # After the same update everywhere, or those that go on would wait for the others.
+            stops = self.team.stops
+            if interruption.wanted:
+                self.team.ask_to_stop()
+        if stops:
+            raise KeyboardInterrupt
+
+    def updates(self) -> Iterator[int]:
+        """Pass over the rest of the epoch's rows; give each update's number once it is done."""
+        watch, first, size = self.watch, self.n_steps, self.plan.batch_size
+        for number, batch in enumerate(self._batches(), start=first + 1):
+            rate = self._rate(number)
+            self.is_whole = False
+            loss = self.step.update(batch, rate)
+            # Of a team, `batch` is this worker's part, and the loss that of them all.
+            self._losses.add(loss, min(size, watch.n_rows - (number - 1) * size))
+            self.n_steps, self.is_whole = number, True
+            if watch.is_due():
+                watch.tell("step", self.epoch, number, {"loss": self._losses.mean()}, rate)
+            self.threads.after_step()
+            yield number
+
+    def _rate(self, number: int) -> float:
+        """Return the learning rate of the epoch's update `number`, counted from 1."""
+        done = (self.epoch - 1) * self.watch.steps
+        return self.plan.learning_rate_at(done + number - 1, self.watch.total_steps)
+
+    def _batches(self) -> Iterator[Tensor]:
+        size, buffer = self.plan.batch_size, self.step.buffer
+        now = self.generator.get_state()
+        if not self.n_steps:
+            self._order = now
+        if self.team is not None:
+            self.team.begin_epoch(self._order, self.n_steps)
+        if not self.n_steps:
+            return self.rows.batches(size, self.generator, buffer)
+        self.generator.set_state(self._order)
+        batches = self.rows.batches(size, self.generator, buffer, skip=self.n_steps)
+        self.generator.set_state(now)
+        return batches
+
+    def end_epoch(self) -> None:
+        """Measure how good the network has become, and note it."""
+        network, plan, validation = self.network, self.plan, self.validation
+        self.is_whole = False
+        losses, rate = {"loss": self._losses.mean()}, self._rate(self.n_steps)
+        early = self.epoch <= plan.epochs // 2  # what is revived later has no time to learn
+        dead = revival.tend(
+            self.step, network, self.objective, self.rows, early, self.generator, self.team
+        )
+        # The last update is in no batch's loss: the held-out rows, or a few others, tell.
+        if self.objective.adapts:
+            _adapt(network, self.objective, self.rows.head(min(_CHUNK_ROWS, network.rows_per_pass)))
+        probe = self.rows.head(plan.batch_size) if validation is None else validation
+        corruption = getattr(self.step, "corruption", None)
+        probe_loss = evaluate(network, self.objective, probe, corruption, self.team)
+        _require_finite(probe_loss, self.epoch, self.watch.steps, plan)
+        if validation is not None:
+            losses["validation_loss"] = probe_loss
+        epoch, seconds = self.epoch, self.watch.seconds()
+        entry = {"epoch": epoch, **losses, **dead, "learning_rate": rate, "seconds": seconds}
+        self.history.epochs.append(entry)
+        if validation is None or plan.patience is None:
+            self.history.best_epoch = epoch
+        elif probe_loss < self._best_loss:
+            self._best_loss, self.history.best_epoch = probe_loss, epoch
+            self._best = copy.deepcopy(network.state_dict())
+        self.epoch, self.n_steps = epoch + 1, 0
+        self._losses = self._new_losses()
+        self.is_whole = True
+        # After the bookkeeping, so that whoever interrupts here loses nothing of the epoch.
+        self.watch.tell("epoch", epoch, self.watch.steps, losses, rate)
+
+    def _new_losses(self) -> _Losses:
+        every = 1 if self.rows.device.type == "cpu" else _STEPS_PER_LOOK
+        return _Losses(self.plan, self.epoch, every)
+
+    def keep_best(self) -> None:
+        """Put the best weights into the network, where any are better than others."""
+        if self._best is not None:
+            self.network.load_state_dict(self._best)
+
+    def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
+        """Return where the run stands, as tensors and plain data."""
+        tensors = {"generator.now": self.generator.get_state(), "generator.order": self._order}
+        for name, part in self._parts().items():
+            tensors |= {f"{name}.{key}": tensor for key, tensor in part.state_dict().items()}
+        if self._best is not None:
+            tensors |= {f"best.{key}": tensor for key, tensor in self._best.items()}
+        document = {
+            "epoch": self.epoch,
+            "n_steps": self.n_steps,
+            "losses": self._losses.sums(),
+            "best_loss": None if self._best is None else self._best_loss,
+            "history": self.history.epochs,
+            "best_epoch": self.history.best_epoch,
+            "seconds": self.watch.seconds(),
+            "finished": self.end() is not None,
+        }
+        return tensors, document
+
+    def resume(self, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
+        """Stand where a snapshot says."""
+        for name, part in self._parts().items():
+            part.load_state_dict(_part(tensors, name))
+        self.generator.set_state(tensors["generator.now"])
+        self._order = tensors["generator.order"]
+        self.epoch, self.n_steps = document["epoch"], document["n_steps"]
+        self._losses = self._new_losses()
+        self._losses.go_on_from(document["losses"])
+        self.history.epochs[:] = document["history"]
+        self.history.best_epoch = document["best_epoch"]
+        if document["best_loss"] is not None:
+            self._best, self._best_loss = _part(tensors, "best"), document["best_loss"]
+        self.watch.go_on_from(document["seconds"])
+
+    def _parts(self) -> dict[str, Any]:
+        return {"network": self.network, "objective": self.objective, "step": self.step}
+
+
+def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return the tensors of one part, under the names that it knows."""
+    start = f"{name}."
+    return {key.removeprefix(start): t for key, t in tensors.items() if key.startswith(start)}
 
 
 class _Losses:
@@ -386,6 +469,15 @@ class _Losses:
         self._look()
         return self._total / self._n_rows
 
+    def sums(self) -> tuple[float, int, int]:
+        """Return the summed loss, the rows and the steps so far."""
+        self._look()
+        return self._total, self._n_rows, self._step
+
+    def go_on_from(self, sums: tuple[float, int, int]) -> None:
+        """Go on from what `sums` returned."""
+        self._total, self._n_rows, self._step = sums
+
     def _look(self) -> None:
         if self._unseen:
             losses, counts = zip(*self._unseen, strict=True)
@@ -398,11 +490,6 @@ class _Losses:
         _require_finite(loss, self._epoch, self._step, self._plan)
         self._total += loss * n_rows
         self._n_rows += n_rows
-
-
-def _products(network: Network, batch_size: int) -> list[tuple[int, int, int]]:
-    """List the matrix products of one step, as (rows, inner, columns)."""
-    return [(batch_size, pair.n_in, pair.n_out) for pair in network.pairs]
 
 
 def _require_finite(loss: float, epoch: int, step: int, plan: Plan) -> None:
@@ -428,6 +515,10 @@ class _Watch:
     def seconds(self) -> float:
         return time.perf_counter() - self._start
 
+    def go_on_from(self, seconds: float) -> None:
+        """Count the time of the run before this one too."""
+        self._start -= seconds
+
     def is_due(self) -> bool:
         return self.on_event is not None and time.perf_counter() - self._last > _EVENT_SECONDS
 
@@ -448,22 +539,33 @@ class _Watch:
 @torch.no_grad()
 def _adapt(network: Network, objective: Objective, x: Tensor) -> None:
     """Let what the likelihoods learn beside the weights follow the training rows `x`."""
-    theta, _ = network(observed(x)[0])
-    objective.adapt(theta, x)
+    filled, seen = observed(x)
+    theta, _ = network(filled, torch.Generator().manual_seed(0), seen)
+    objective.adapt(theta[: len(x)], x)
 
 
 @torch.no_grad()
 def evaluate(
-    network: Network, objective: Objective, x: Rows, corruption: Corruption | None = None
+    network: Network,
+    objective: Objective,
+    x: Rows,
+    corruption: Corruption | None = None,
+    team: Team | None = None,
 ) -> float:
     """Return the loss of the rows `x`, in nats per cell, without learning from them.
 
-    They are spoilt as in training, by the same chance at every call, so that losses compare.
+    They are spoilt as in training, by the same chance at every call, so that losses compare. The
+    workers of a team take turns, and all get the same bits.
     """
     total, generator = 0.0, torch.Generator().manual_seed(0)
-    for rows in x.split(_CHUNK_ROWS):
+    for number, rows in enumerate(x.split(min(_CHUNK_ROWS, network.rows_per_pass))):
+        if team is not None and number % team.size != team.rank:
+            continue
         given, wanted = spoil(corruption, rows, objective, generator)
-        theta, penalties = network(observed(given)[0])
-        loss = objective.reconstruction(theta, wanted) + sum(penalties.values())
+        filled, seen = observed(given)
+        theta, penalties = network(filled, generator, seen)
+        loss = objective.loss(theta, wanted, penalties)
         total += float(loss) * len(rows)
+    if team is not None:
+        (total,) = team.total([total])
     return total / len(x)

@@ -1,0 +1,263 @@
+// Pieces that several panels are made of. Names and cells become text nodes, and nothing else.
+
+export function el(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (typeof value === "function") node.addEventListener(name, value);
+    else if (name === "class") node.className = value;
+    else if (value === true) node.setAttribute(name, "");
+    else if (value !== false && value !== null && value !== undefined) node.setAttribute(name, value);
+  }
+  node.append(...children.flat(Infinity).filter((child) => child || child === 0));
+  return node;
+}
+
+export const fill = (node, ...children) => node.replaceChildren(...children.flat(Infinity).filter(Boolean));
+
+export const count = (n) => n.toLocaleString("en");
+export const counted = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
+
+// A number with `digits` digits; whole ones in full.
+export function number(value, digits = 5) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "–";
+  if (!Number.isFinite(value)) return value > 0 ? "∞" : "−∞";
+  const size = Math.abs(value);
+  let text;
+  if (Number.isInteger(value) && size < 1e12) text = size < 1e4 ? String(value) : count(value);
+  else if (size >= 1e9 || (size < 1e-4 && size > 0)) text = value.toExponential(Math.min(3, digits - 1));
+  else if (size >= 10 ** (digits - 1)) text = count(Math.round(value));
+  else text = String(Number(value.toPrecision(digits)));
+  return text.replace("-", "−").replace("e−", "e-");
+}
+
+export const percent = (share) =>
+  `${share > 0 && share < 0.0995 ? Number((100 * share).toPrecision(2)) : Math.round(100 * share)} %`;
+
+// A cell as a reader knows it.
+export function cell(value, type, digits) {
+  if (value === null || value === undefined || Number.isNaN(value)) return "missing";
+  if (typeof value === "number") {
+    if (type === "time" && Math.abs(value) < 8e12) return new Date(1000 * value).toISOString().slice(0, 16).replace("T", " ");
+    return number(value, digits);
+  }
+  if (typeof value === "boolean") return value ? "true" : "false";
+  if (type === "time") return String(value).replace("T", " ").replace(/:00(\.0+)?(Z|\+00:00)?$/, "");
+  return String(value);
+}
+
+export const isMissing = (value) => value === null || value === undefined || Number.isNaN(value);
+
+export function cellNode(tag, value, type, digits) {
+  const text = cell(value, type, digits);
+  const missing = isMissing(value);
+  const kind = type === "time" ? "moment" : typeof value === "number" || missing ? "figure" : "text";
+  return el(tag, { class: `${kind}${missing ? " missing" : ""}`, title: text.length > 9 ? text : null }, text);
+}
+
+// The name of a column, cut by the style sheet where it is long, and whole on request.
+export const name = (text) => el("span", { class: "name", title: text }, text || "(no name)");
+
+// Rows of few columns and many lines are sequences: one line per column, and time from the left.
+const isSequence = (shape) => shape.length === 2 && shape[1] <= 6 && shape[0] >= 3 * shape[1];
+
+// A canvas with a row's cells as an image, between black and white at `low` and `high`.
+export function picture(values, shape, [low, high], label, canvas = el("canvas", { role: "img" })) {
+  if (isSequence(shape)) return sequence(values, shape, [low, high], label, canvas);
+  const [height, width] = shape;
+  const depth = shape.slice(2).reduce((a, b) => a * b, 1);
+  paint(canvas, width, height, (k) => {
+    const first = k * depth;
+    let [r, g, b] = [0, 1, 2].map((part) => values[first + part]);
+    if (depth !== 3) {
+      let sum = 0;
+      for (let part = 0; part < depth; part++) sum += values[first + part];
+      r = g = b = sum / depth;
+    }
+    const shade = (value) => (255 * (value - low)) / (high - low || 1);
+    return isMissing(r) || isMissing(g) ? [0, 0, 0, 0] : [shade(r), shade(g), shade(b), 255];
+  });
+  canvas.className = "picture";
+  canvas.setAttribute("aria-label", label);
+  canvas.classList.toggle("smooth", Math.max(width, height) > 200);
+  // Very long or flat images are squeezed.
+  canvas.style.aspectRatio = Math.min(4, Math.max(0.5, width / height));
+  return canvas;
+}
+
+const LINES = ["#56b4e9", "#f08a3c", "#2fb58a", "#e58cc0", "#e0c040", "#b9c0c7"];
+
+function sequence(values, [length, depth], [low, high], label, canvas) {
+  [canvas.width, canvas.height] = [240, 100];
+  const context = canvas.getContext("2d");
+  for (let part = 0; part < depth; part++) {
+    context.beginPath();
+    context.strokeStyle = LINES[part];
+    context.lineWidth = 3;
+    let down = false;
+    for (let k = 0; k < length; k++) {
+      const value = values[k * depth + part];
+      const at = [5 + (230 * k) / (length - 1), 5 + (90 * (high - value)) / (high - low || 1)];
+      if (isMissing(value)) down = false;
+      else if (down) context.lineTo(...at);
+      else context.moveTo(...at);
+      down = !isMissing(value);
+    }
+    context.stroke();
+  }
+  canvas.className = "picture smooth";
+  canvas.setAttribute("aria-label", label);
+  return canvas;
+}
+
+// Where an image is odder than expected (orange) and less odd (blue).
+export function heat(values, shape, label) {
+  const [height, width] = shape;
+  const depth = shape.slice(2).reduce((a, b) => a * b, 1);
+  const sums = Float64Array.from({ length: width * height }, (_, k) => {
+    let sum = 0;
+    for (let part = 0; part < depth; part++) sum += values[k * depth + part] ?? 0;
+    return sum;
+  });
+  const most = sums.reduce((a, b) => Math.max(a, Math.abs(b)), 0) || 1;
+  const canvas = el("canvas", { role: "img" });
+  const colour = (k) => [...(sums[k] > 0 ? [213, 94, 0] : [0, 114, 178]), 255 * Math.sqrt(Math.abs(sums[k]) / most)];
+  if (isSequence(shape)) paint(canvas, height, width, (k) => colour((k % height) * width + Math.floor(k / height)));
+  else paint(canvas, width, height, colour);
+  canvas.style.aspectRatio = isSequence(shape) ? 2.4 : Math.min(4, Math.max(0.5, width / height));
+  canvas.className = "picture heat";
+  canvas.setAttribute("aria-label", label);
+  return canvas;
+}
+
+function paint(canvas, width, height, colour) {
+  canvas.width = width;
+  canvas.height = height;
+  const context = canvas.getContext("2d");
+  const image = context.createImageData(width, height);
+  for (let k = 0; k < width * height; k++) image.data.set(colour(k), 4 * k);
+  context.putImageData(image, 0, 0);
+}
+
+export const captioned = (node, text) => el("figure", {}, node, el("figcaption", {}, text));
+
+// A bar from the middle, to the right for what is above 0; `share` from -1 to 1.
+export function bar(share, label) {
+  const inner = el("i", { class: share < 0 ? "below" : "above" });
+  inner.style.width = `${50 * Math.min(1, Math.abs(share))}%`;
+  inner.style[share < 0 ? "right" : "left"] = "50%";
+  return el("span", { class: "bar", role: "img", "aria-label": label }, inner);
+}
+
+export function table(caption, titles, rows, attributes = {}) {
+  return el(
+    "table",
+    attributes,
+    el("caption", { class: "unseen" }, caption),
+    el("thead", {}, el("tr", {}, titles.map(([title, kind]) => el("th", { scope: "col", class: kind }, title)))),
+    el("tbody", {}, rows),
+  );
+}
+
+// How far a column's cell is from its reconstruction, in the column's own spread.
+export function distance(column, a, b) {
+  if (isMissing(a) || isMissing(b) || !column.seen) return -1;
+  if (column.type === "time") return Math.abs(Date.parse(a) - Date.parse(b)) / 1000 / (column.spread || 1);
+  if (typeof a !== "number" || typeof b !== "number") return a === b ? 0 : 1;
+  return Math.abs(a - b) / (column.spread || 1);
+}
+
+// Observed beside reconstructed cells, the biggest differences first.
+export function comparison(about, cells, others, { most, other, caption }) {
+  const own = about.columns.filter((column) => column.own);
+  const order = own
+    .map((column, i) => [distance(column, cells[i], others[i]), i])
+    .sort((a, b) => b[0] - a[0]);
+  const rows = order.slice(0, most).map(([far, i]) =>
+    el(
+      "tr",
+      { class: far >= 1 ? "far" : "" },
+      el("th", { scope: "row" }, name(own[i].name)),
+      cellNode("td", cells[i], own[i].type),
+      own[i].seen ? cellNode("td", others[i], own[i].type) : el("td", { class: "missing" }, "not used"),
+    ),
+  );
+  const titles = [["column"], ["observed", "figure"], [other, "figure"]];
+  return table(caption, titles, rows, { class: "comparison" });
+}
+
+// A row's standing: number, score, p-value, label.
+export function standing(row) {
+  const odd = row.label < 0;
+  return [
+    el("strong", {}, `Row ${count(row.row)}`),
+    el("span", { class: `label ${odd ? "odd" : "normal"}` }, odd ? "anomaly" : "normal"),
+    el("span", { class: "figures" }, `score ${number(row.score)}, p-value ${number(row.p_value, 3)}`),
+  ];
+}
+
+// Each column's share of minus the score; together with the base they are minus the score.
+export function reasons(about, row, told, most) {
+  const parts = [];
+  if (about.image) {
+    const { row_shape: shape, range } = about;
+    parts.push(
+      el(
+        "div",
+        { class: "pictures" },
+        captioned(picture(told.observed, shape, range, `Row ${row.row}, observed`), "observed"),
+        captioned(picture(told.expected, shape, range, `Row ${row.row}, expected`), "expected"),
+        captioned(heat(told.contribution, shape, "Contribution of each pixel: orange makes the row odder, blue less odd"), "contribution"),
+      ),
+    );
+  } else {
+    parts.push(contributions(about, told, most));
+  }
+  const minus = -row.score;
+  parts.push(
+    el(
+      "p",
+      { class: "sum" },
+      "base ",
+      el("data", { class: "base", value: told.base }, number(told.base)),
+      " + columns ",
+      el("data", { class: "columns", value: told.sum }, number(told.sum)),
+      " = ",
+      el("data", { class: "total", value: minus }, number(minus)),
+      ", minus the score",
+    ),
+  );
+  return parts;
+}
+
+function contributions(about, told, most) {
+  const types = new Map(about.columns.filter((c) => c.own).map((c) => [c.name, c]));
+  const order = told.contribution.map((share, i) => [share, i]).sort((a, b) => b[0] - a[0]);
+  const seen = order.filter(([, i]) => types.get(told.columns[i])?.seen !== false);
+  const largest = Math.max(...seen.map(([share]) => Math.abs(share)), 1e-12);
+  const rows = seen.slice(0, most).map(([share, i]) => {
+    const type = types.get(told.columns[i])?.type;
+    return el(
+      "tr",
+      {},
+      el("th", { scope: "row" }, name(told.columns[i])),
+      cellNode("td", told.observed[i], type),
+      cellNode("td", told.expected[i], type),
+      el("td", { class: "share" }, bar(share / largest, `${number(share, 3)} nats`), el("span", { class: "figure" }, number(share, 3))),
+    );
+  });
+  const titles = [["column"], ["observed", "figure"], ["expected", "figure"], ["contribution", "share"]];
+  const laidOut = table("Contribution of each column to minus the score, in nats", titles, rows, { class: "reasons" });
+  const left = seen.length - rows.length;
+  const rest = seen.slice(most).reduce((sum, [share]) => sum + share, 0);
+  if (!left) return laidOut;
+  return el("div", {}, laidOut, el("p", { class: "quiet" }, `and ${counted(left, "more column")}, together ${number(rest, 3)}`));
+}
+
+// The first `most` columns of reasons, most odd first, as short bars for a list.
+export function glimpse(about, told) {
+  const order = told.contribution.map((share, i) => [share, i]).sort((a, b) => b[0] - a[0]);
+  const [largest] = order[0];
+  return order.slice(0, 3).filter(([share]) => share > 0).map(([share, i]) =>
+    el("span", { class: "glimpse" }, name(told.columns[i]), bar(share / largest, `${number(share, 3)} nats`)),
+  );
+}

@@ -1,0 +1,98 @@
+"""The option table as flags of a command: what they are called, what they say, how they are read.
+
+A command that trains has one flag per option of the estimator. They are made from the table, so
+that names, choices, defaults and help are written once.
+"""
+
+from __future__ import annotations
+
+import csv
+import inspect
+from collections.abc import Callable, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from twofold.options import OPTIONS, Option, flag
+
+
+def takes_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command a flag per option in place of its parameter `given`.
+
+    `given` becomes the options that were named, with their values: `{"epochs": 50}`. Values are
+    read but not checked, for some are refused only together.
+    """
+
+    def with_flags(**said: Any) -> None:
+        texts = {name: said.pop(name) for name in flags}
+        given = {name: read(name, text) for name, text in texts.items() if text is not None}
+        command(**said, given=given)
+
+    flags = [name for name in OPTIONS if flag(name)]
+    own = inspect.signature(command, eval_str=True).parameters.values()
+    parameters = [_keyword(p.name, p.annotation, p.default) for p in own if p.name != "given"]
+    parameters += [_keyword(name, _annotation(name), None) for name in flags]
+    with_flags.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    with_flags.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    with_flags.__name__, with_flags.__doc__ = command.__name__, command.__doc__
+    return with_flags
+
+
+def read(name: str, text: str | bool) -> Any:
+    """Read an option's text; what cannot be read is left for `check` to refuse with its reasons."""
+    if isinstance(text, bool):
+        return text
+    try:
+        return OPTIONS[name].parse(text)
+    except ValueError:
+        pass
+    try:
+        return float(text)  # a number all the same, though not of the right sort
+    except ValueError:
+        return text
+
+
+def names(texts: Sequence[str]) -> list[str]:
+    """Split lists of names at commas; a name with a comma can be put in double quotes."""
+    return [name for text in texts for name in next(csv.reader([text], skipinitialspace=True), [])]
+
+
+def _keyword(name: str, annotation: Any, default: Any) -> inspect.Parameter:
+    kind = inspect.Parameter.KEYWORD_ONLY
+    return inspect.Parameter(name, kind, annotation=annotation, default=default)
+
+
+def _annotation(name: str) -> Any:
+    entry, said = OPTIONS[name], flag(name)
+    switch = "/" in said
+    shown = typer.Option(
+        said,
+        metavar=None if switch else _metavar(entry),
+        help=_help(entry),
+        show_default=False,
+        # Apart from each other, for the second name of a switch takes width from every line.
+        rich_help_panel="Switches of the model" if switch else "Options of the model",
+    )
+    return Annotated[bool | None if switch else str | None, shown]
+
+
+def _metavar(entry: Option) -> str:
+    words = {"int": "N", "float": "X", "layers": "N,N", "seed": "N", "none": "none"}
+    words |= {"names": "NAME|COLUMN=NAME", "corruption": "NAME:X"}
+    parts = [] if _choices_in_help(entry) else list(entry.choices)
+    return "|".join(parts + [words[kind] for kind in entry.kinds if kind in words]) or "NAME"
+
+
+def _choices_in_help(entry: Option) -> bool:
+    return len("|".join(entry.choices)) > 16
+
+
+def _help(entry: Option) -> str:
+    default = "none" if entry.default is None else str(entry.default)
+    if isinstance(entry.default, bool):
+        default = "yes" if entry.default else "no"
+    listed = [choice for choice in entry.choices if f"'{choice}'" not in entry.help]
+    text = entry.help[0].upper() + entry.help[1:]
+    if listed and _choices_in_help(entry):
+        text += f": {', '.join(listed)}"
+    return f"{text}. [default: {default}]"

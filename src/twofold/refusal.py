@@ -1,0 +1,95 @@
+"""A request that is refused: its status, and the text that says what came and what to do about it.
+
+The library's own errors keep their words; the sentences that say what to do, and the column they
+speak of, are given apart as well.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from twofold.errors import TwofoldError
+
+_MOST_TEXT = 10_000  # letters; a cell that a message quotes may be as long as a request
+_SENTENCES = re.compile(r"(?<=[.!?])\s+(?=[A-Z'\"])")
+_NOT_ADVICE = ("Column ", "So it is with ", "It has ", "Its columns are ", "Feature names ")
+_QUOTED = re.compile(r"[Cc]olumn '(.*?)'(?=[ ,.:;]|$)")
+_NUMBERED = re.compile(r"[Cc]olumn (\d+) ")
+_LISTED = re.compile(r"^- (.+)$", re.MULTILINE)  # as scikit-learn lists names that do not fit
+
+
+class Refusal(Exception):
+    """A request that cannot be answered, as its sender is told.
+
+    Parameters
+    ----------
+    status : int
+        The HTTP status.
+    error : str
+        What came, and why it is refused.
+    fix : str
+        What to do about it.
+    column : str, optional
+        The column that it is about.
+    headers : mapping, optional
+        Headers that go with the answer.
+    """
+
+    def __init__(
+        self,
+        status: int,
+        error: str,
+        fix: str,
+        column: str | None = None,
+        headers: Mapping[str, str] | None = None,
+    ) -> None:
+        super().__init__(error)
+        self.status, self.error, self.fix, self.column = status, _short(error), _short(fix), column
+        self.headers = dict(headers or {})
+
+    def document(self) -> dict[str, Any]:
+        """Return the answer's body."""
+        return {"error": self.error, "column": self.column, "fix": self.fix}
+
+    @classmethod
+    def of(cls, error: TwofoldError, names: Sequence[str] = ()) -> Refusal:
+        """Return the refusal that an error of the library is; `names` are the model's columns.
+
+        Examples
+        --------
+        >>> from twofold.errors import DataError
+        >>> text = "Column 'age' holds infinity in row 3. Replace it by a number."
+        >>> Refusal.of(DataError(text), ["age"]).document()["fix"]
+        'Replace it by a number.'
+        """
+        text = str(error)
+        return cls(422, text, _advice(text), _column(text, names))
+
+
+def _advice(text: str) -> str:
+    """Return the sentences of an error that say what to do."""
+    advice = [s for s in _SENTENCES.split(text)[1:] if not s.startswith(_NOT_ADVICE)]
+    if advice:
+        return " ".join(advice)
+    return (
+        "Correct what the error names, and send the request again; GET /schema lists the columns."
+    )
+
+
+def _column(text: str, names: Sequence[str]) -> str | None:
+    """Return the first column that an error speaks of."""
+    if found := _QUOTED.search(text):
+        if found[1] in names:
+            return found[1]
+        # A name may hold quotes itself.
+        return next((name for name in names if f"olumn '{name}'" in text), found[1])
+    if (found := _NUMBERED.search(text)) and int(found[1]) < len(names):
+        return names[int(found[1])]
+    listed = _LISTED.search(text)
+    return listed[1] if listed else None
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= _MOST_TEXT else text[: _MOST_TEXT - 1] + "…"

@@ -1,0 +1,372 @@
+"""One page about a fitted model and some rows: complete in itself, for reading and for keeping.
+
+The page needs no server, no script and no other file. `findings` holds the numbers, `cautions` what
+they call for, `exhibits` and `specimens` what is shown of them.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+from collections import Counter
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import numpy as np
+import torch
+
+from twofold import __version__, charts, data, exhibits, page, specimens
+from twofold.cautions import Caution, cautions, in_order, losses, progress
+from twofold.charts import Mark, Series
+from twofold.files import Files
+from twofold.findings import Findings, Fitted, Say, examine, is_picture
+from twofold.options import OPTIONS
+from twofold.page import duration, number, percent, short
+from twofold.schema import Schema
+from twofold.texttable import counted
+
+_SECTIONS = {
+    "training": "Training",
+    "columns": "Error by column, beside PCA",
+    "rows": "Rows and their reconstructions",
+    "scores": "Scores and false alarms",
+    "anomalies": "The oddest rows, and why",
+    "map": "Map of the codes",
+    "components": "Components of the code",
+    "model": "What was trained",
+    "about": "About this page",
+}
+
+
+def write(
+    ae: Fitted,
+    X: Any,
+    path: str | os.PathLike[str],
+    overwrite: bool = False,
+    *,
+    say: Say | None = None,
+) -> list[Caution]:
+    """Write a page about a fitted model and the rows of X, and return what it calls for.
+
+    Parameters
+    ----------
+    ae : fitted Autoencoder
+    X : array, images (n, height, width), data frame, tensor or path
+        Rows to judge the model by, best ones that it has not seen.
+    path : path-like
+        The HTML file to write, whole or not at all.
+    overwrite : bool, default=False
+        Whether a file that is there may be replaced.
+    say : callable, optional
+        Told in a line now and then how far it got, where it takes more than two seconds.
+
+    Returns
+    -------
+    list of Caution
+        What is amiss and what to do, as the page says it: `text`, `advice`, and whether it is
+        `urgent`.
+
+    Raises
+    ------
+    OutputExistsError
+        Where the file exists and `overwrite` is false, or is a folder.
+    DataError
+        Where the rows cannot be used, or the file cannot be written.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twofold import Autoencoder, report
+    >>> x = np.random.default_rng(0).normal(size=(500, 1))
+    >>> X = np.hstack([x, x**2, np.sin(x), np.exp(x)])
+    >>> ae = Autoencoder(random_state=0).fit(X)
+    >>> cautions = report.write(ae, X, "report.html")
+    >>> "few-rows" in [caution.kind for caution in cautions]
+    True
+    """
+    file = page.require_free(path, overwrite)
+    found = examine(ae, X, say)
+    notes = cautions(ae, found)
+    content = html(ae, X, found, notes)
+    page.require_free(path, overwrite)
+    page.write(file, content.encode())
+    return notes
+
+
+def html(ae: Fitted, X: Any, found: Findings, notes: list[Caution]) -> str:
+    """Return the page as text."""
+    schema = ae.schema_
+    sections = dict(_SECTIONS)
+    if is_picture(schema):
+        sections["columns"] = "Error by pixel, beside PCA"
+        sections["rows"] = "Images and their reconstructions"
+        sections["anomalies"] = "The oddest images, and why"
+    heading, lead = _heading(ae, X, found)
+    return page.render(
+        "report.html.j2",
+        title=f"Model report: {heading}",
+        heading=heading,
+        lead=lead,
+        keys=_keys(ae, found, {note.kind for note in notes if note.urgent}),
+        cautions=notes,
+        passed=", ".join(in_order(ae, found, notes)),
+        sections=sections,
+        training=_training(ae),
+        fit=exhibits.fit(ae, found),
+        examples=specimens.examples(ae, found),
+        scores=exhibits.scores(ae, found),
+        anomalies=specimens.anomalies(ae, found),
+        map=exhibits.code_map(ae, found),
+        components=exhibits.components(ae, found),
+        model=_model(ae),
+        about=_about(found),
+        version=__version__,
+        date=datetime.now(UTC).date().isoformat(),
+    )
+
+
+def _heading(ae: Fitted, X: Any, found: Findings) -> tuple[str, str]:
+    schema, network = ae.schema_, ae.network_
+    shape = _shape_in_words(schema)
+    heading = f"A model of {'images of ' if is_picture(schema) else ''}{shape}"
+    sizes = ["×".join(f"{n}" for n in layer.shape) for layer in network.layers()]
+    kind = "A tied" if network.tied else "An untied"
+    noun = "image" if is_picture(schema) else "row"
+    path = X.source if isinstance(X, Files) else X
+    name = os.path.basename(os.fspath(path).rstrip("/\\")) if data.is_path(path) else ""
+    source = f" of {short(name)}" if name else ""
+    return heading, (
+        f"{kind} autoencoder, {'-'.join(sizes)}, and what it makes of "
+        f"{counted(found.n_rows, noun)}{source}."
+    )
+
+
+def _shape_in_words(schema: Schema) -> str:
+    if not is_picture(schema):
+        return counted(len(schema.columns), "column")
+    return " × ".join(map(str, schema.row_shape)) + " pixels"
+
+
+def _keys(ae: Fitted, found: Findings, urgent: set[str]) -> list[dict[str, Any]]:
+    """Return the few figures that tell most, each with what it means."""
+    both, scores, k = found.comparison, found.scores, ae.network_.n_components
+    keys = [
+        {
+            "name": "Variance kept",
+            "value": percent(both.r2) if math.isfinite(both.r2) else "–",
+            "means": f"of these rows comes back from a code of {counted(k, 'number')}",
+            "bad": "nothing" in urgent,
+        },
+        {**_beside_pca(found), "bad": "pca" in urgent},
+        {
+            "name": "Anomalies",
+            "value": f"{scores.n_flagged:,}",
+            "means": f"of {counted(found.n_rows, 'row')} flagged "
+            f"({percent(scores.n_flagged / found.n_rows)}); {percent(scores.expected)} expected",
+            "bad": "shift" in urgent,
+        },
+    ]
+    parts = found.components
+    if parts.n_rows:
+        used = k - len(parts.unused)
+        keys.append(
+            {
+                "name": "Code",
+                "value": f"{k:,}" if used == k else f"{used:,} of {k:,}",
+                "means": f"{'components, all' if used == k else 'components'} in use"
+                if k > 1
+                else "component",
+                "bad": False,
+            }
+        )
+    history = ae.history_
+    keys.append(
+        {
+            "name": "Training",
+            "value": duration(seconds(ae.history_)) if history else "none",
+            "means": f"for {counted(len(history), 'epoch')}, of which epoch {ae.best_epoch_:,} was "
+            f"kept",
+            "bad": not history,
+        }
+    )
+    keys.append(
+        {
+            "name": "Parameters",
+            "value": f"{ae.network_.n_parameters:,}",
+            "means": "shared by encoder and decoder" if ae.network_.tied else "in both directions",
+            "bad": False,
+        }
+    )
+    return keys
+
+
+def _beside_pca(found: Findings) -> dict[str, Any]:
+    ratio = found.comparison.ratio
+    if not math.isfinite(ratio) or ratio >= 2:
+        value, means = f"{number(ratio, 2)} ×", "the squared error of PCA with the same code size"
+    elif abs(1 - ratio) < 5e-4:
+        value, means = "equal", "squared error to that of PCA with the same code size"
+    else:
+        value = percent(abs(1 - ratio))
+        means = f"{'less' if ratio < 1 else 'more'} squared error than PCA with the same code size"
+    return {"name": "Beside PCA", "value": value, "means": means}
+
+
+def seconds(history: list[dict[str, float]]) -> float:
+    """Return how long training took; every run counts its seconds from its own start."""
+    total, last = 0.0, 0.0
+    for entry in history:
+        total += entry["seconds"] - (last if entry["seconds"] >= last else 0.0)
+        last = entry["seconds"]
+    return total
+
+
+def _training(ae: Fitted) -> dict[str, Any]:
+    history, best = ae.history_, ae.best_epoch_
+    if not history:
+        return {
+            "sentences": ["No epoch of training was finished."],
+            "chart": None,
+            "held_out": False,
+        }
+    held_out = any("validation_loss" in entry for entry in history)
+    watched = losses(history)
+    text = f"{counted(len(history), 'epoch')} took {duration(seconds(history))}. "
+    if best:
+        kind = "held-out rows" if "validation_loss" in history[best - 1] else "training rows"
+        text += (
+            f"The weights of epoch {best:,} were kept, with a loss of "
+            f"{number(watched[best - 1], 4)} on {kind}"
+        )
+        if "validation_loss" in history[best - 1]:
+            text += f" and {number(history[best - 1]['loss'], 4)} on training rows"
+        text += "."
+    sentences = [text]
+    patience = ae.get_params(deep=False)["patience"]
+    if patience is not None and len(history) - best >= patience and held_out:
+        sentences.append(
+            f"Training stopped there because {counted(patience, 'epoch')} brought nothing better."
+        )
+    if progress(history) <= 0 and len(history) > 1:
+        sentences.append("The loss never fell below that of the first epoch.")
+    epochs = [float(entry["epoch"]) for entry in history]
+    series = [
+        Series("training", epochs, [entry["loss"] for entry in history], "thin" if held_out else "")
+    ]
+    if held_out:
+        values = [entry.get("validation_loss", math.nan) for entry in history]
+        series.append(Series("held-out", epochs, values, ""))
+    mark = Mark(float(best), f"epoch {best:,} kept", "net") if best else None
+    chart = charts.lines(
+        "training-chart",
+        "Loss by epoch",
+        f"From {number(watched[0], 4)} in the first epoch to {number(watched[-1], 4)} in the last; "
+        f"the least is {number(min(watched), 4)}.",
+        series,
+        mark,
+        "epoch",
+    )
+    return {"sentences": sentences, "chart": chart, "held_out": held_out}
+
+
+def _model(ae: Fitted) -> dict[str, Any]:
+    schema, network = ae.schema_, ae.network_
+    held = "held-out" if "validation_loss" in (ae.history_ or [{}])[-1] else "training"
+    facts = {
+        "Rows": f"{_shape_in_words(schema)}, of which the network sees "
+        f"{counted(schema.width, 'input')}",
+        "Code": counted(network.n_components, "component"),
+        "Calibrated on": f"{counted(len(ae.calibration_scores_), held + ' row')}, in which "
+        f"reconstructions keep {percent(ae.comparison_.r2)} of the variance (PCA "
+        f"{percent(ae.comparison_.r2_pca)})",
+        "Training time": f"{duration(seconds(ae.history_))} for "
+        f"{counted(len(ae.history_), 'epoch')}",
+    }
+    constant = schema.constant_columns()
+    if constant:
+        facts["Constant"] = (
+            f"{len(constant):,} of {len(schema.columns):,} "
+            f"{'pixels' if is_picture(schema) else 'columns'} had one value only in training"
+        )
+    return {
+        "facts": facts,
+        "options": changed_options(ae.get_params(deep=False)),
+        "kinds": _kinds(schema),
+        "layers": [
+            {
+                "name": layer.name,
+                "activation": layer.activation or "–",
+                "width": " × ".join(f"{n:,}" for n in layer.shape),
+                "parameters": f"{layer.n_parameters:,}",
+                "matrix": layer.matrix or "–",
+            }
+            for layer in network.layers(ae._objective.link)
+        ],
+        "total": f"{network.n_parameters:,} parameters, "
+        f"{'tied' if network.tied else 'untied'} weights."
+        + (" A shared matrix counts once." if network.tied else ""),
+    }
+
+
+def changed_options(values: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the options that differ from their defaults: name, value and default."""
+    changed = []
+    for name, value in values.items():
+        default = OPTIONS[name].default
+        if type(value) is not type(default) or value != default:
+            changed.append((name, short(_plain(value)), short(_plain(default))))
+    return changed
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ", ".join(map(str, value)) or "no hidden layer"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={word}" for name, word in value.items())
+    return str(value)
+
+
+def _kinds(schema: Schema) -> list[dict[str, Any]]:
+    counts = Counter((column.kind, column.likelihood) for column in schema.columns)
+    lines = []
+    for (kind, likelihood), count in counts.items():
+        those = [c for c in schema.columns if (c.kind, c.likelihood) == (kind, likelihood)]
+        names = ", ".join(short(column.name, 24) for column in those[:3])
+        lines.append(
+            {
+                "kind": kind,
+                "likelihood": likelihood,
+                "columns": f"{count:,}",
+                "inputs": f"{sum(column.width for column in those):,}",
+                "example": "" if is_picture(schema) else names + (", …" if count > 3 else ""),
+            }
+        )
+    return lines
+
+
+def _about(found: Findings) -> dict[str, str]:
+    n, sample = found.n_rows, len(found.sample)
+    measured = f"All {n:,} rows are scored. "
+    if n == 1:
+        measured = "The row is scored and measured."
+    elif sample == n:
+        measured = f"All {n:,} rows are scored and measured."
+    else:
+        measured += (
+            f"Errors, columns, components and the map go by {sample:,} of them, drawn at random."
+        )
+    return {
+        "Rows": f"{measured} Rows are counted from 0.",
+        "Variance kept": "1 minus the squared error over the squared distance from the mean of "
+        "these rows, in the network's units. 100 % is perfect; below 0 a guess at the mean is "
+        "better.",
+        "PCA": "As many components as the code has, fitted to the training rows: the best that "
+        "can be done with straight lines.",
+        "Scores": "Log-densities in nats; higher is more normal. Contributions are a column's "
+        "share of the difference between the row and what was expected in its place.",
+        "Versions": f"twofold {__version__}, Python {platform.python_version()}, PyTorch "
+        f"{torch.__version__}, NumPy {np.__version__}",
+        "Made": f"{datetime.now(UTC).strftime('%Y-%m-%d %H:%M')} UTC, in {duration(found.seconds)}",
+    }

@@ -1,0 +1,208 @@
+"""Workers that train together make the same updates as one, and outlive each other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from twofold import Autoencoder, Files, distributed, load, reading
+from twofold.cli import app
+from twofold.errors import CheckpointError, DivergenceError, OptionError, WorkerError, WorkerWarning
+from twofold.rows import Selection
+from twofold.schema import Schema
+from twofold.training import Event
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning"),
+]
+RNG = np.random.default_rng(4)
+X = RNG.normal(size=(150, 3)) @ RNG.normal(size=(3, 6)) + 0.1 * RNG.normal(size=(150, 6))
+HOLES = np.where(RNG.random(X.shape) < 0.1, np.nan, X)
+# Of 131 rows, the last batch has one: a worker's part of it is empty. Cells are missing, so parts
+# of equal rows weigh differently.
+OPTIONS: dict[str, Any] = {
+    "n_components": 2,
+    "epochs": 4,
+    "batch_size": 26,
+    "random_state": 0,
+    "precision": "float64",
+}
+
+
+def assert_same(found: Autoencoder, expected: Autoencoder) -> None:
+    """The same model, to rounding."""
+    ours, theirs = found.network_.state_dict(), expected.network_.state_dict()
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-7, atol=1e-9)
+    for mine, other in zip(found.history_, expected.history_, strict=True):
+        assert mine["loss"] == pytest.approx(other["loss"], rel=1e-9)
+        assert mine["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-9)
+    assert found.best_epoch_ == expected.best_epoch_
+    assert found.offset_ == pytest.approx(expected.offset_, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+@pytest.mark.parametrize("skip", [0, 2])
+def test_the_parts_of_all_workers_make_the_batches_of_one(size: int, skip: int) -> None:
+    x = torch.arange(50.0)[:, None]
+
+    def batches(selection: Selection) -> list[list[float]]:
+        made = selection.batches(8, torch.Generator().manual_seed(3), _room, skip)
+        return [batch[:, 0].tolist() for batch in made]
+
+    whole = batches(Selection(x, torch.arange(45)))
+    shares = [batches(Selection(x, torch.arange(45)).share(i, size)) for i in range(size)]
+    assert [list(chain(*parts)) for parts in zip(*shares, strict=True)] == whole
+
+
+def _room(n_rows: int) -> torch.Tensor:
+    return torch.empty(n_rows, 1)
+
+
+def test_two_workers_make_the_same_model_as_one() -> None:
+    events: list[Event] = []
+    model = Autoencoder(**OPTIONS)
+    found = distributed.fit(model, HOLES, workers=2, on_event=events.append)
+    assert_same(found.model, Autoencoder(**OPTIONS).fit(HOLES))
+    assert found.n_rows == 150
+    assert [event.epoch for event in events if event.kind == "epoch"] == [1, 2, 3, 4]
+
+
+def test_where_a_worker_is_killed_all_go_on_from_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crews: list[Any] = []
+    begin = distributed._Crew.__init__
+
+    def noted(crew: Any, *given: Any) -> None:
+        crews.append(crew)
+        begin(crew, *given)
+
+    monkeypatch.setattr(distributed._Crew, "__init__", noted)
+
+    def kill(event: Event) -> None:
+        if event.epoch == 2 and len(crews) == 1:
+            crews[0]._processes[1].send_signal(signal.SIGKILL)
+
+    path = tmp_path / "rows.npy"
+    np.save(path, X)
+    with pytest.warns(WorkerWarning, match=r"ended \(signal 9\); all go on"):
+        found = distributed.fit(
+            Autoencoder(**OPTIONS),
+            path,
+            workers=2,
+            on_event=kill,
+            checkpoint=tmp_path / "run",
+            checkpoint_seconds=0,
+        )
+    assert len(crews) == 2
+    assert_same(found.model, Autoencoder(**OPTIONS).fit(X))
+
+
+def test_what_a_worker_cannot_do_is_told_as_by_one_process() -> None:
+    with pytest.raises(DivergenceError, match="at epoch 1, step"):
+        distributed.fit(Autoencoder(**OPTIONS, optimizer="sgd", learning_rate=1e200), X, workers=2)
+
+
+def test_workers_that_are_killed_again_and_again_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ended before they come to anything, as by too little memory.
+    monkeypatch.setattr(distributed, "_CHILD", "import os, signal; os.kill(os.getpid(), 9)")
+    warned = pytest.warns(WorkerWarning, match="signal 9")
+    with warned, pytest.raises(WorkerError, match=r"again and again \(signal 9\)"):
+        distributed.fit(Autoencoder(**OPTIONS), X, workers=2)
+
+
+def test_the_command_line_starts_workers(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", X)
+    words = ["fit", tmp_path / "rows.npy", "--output", tmp_path / "model", "--workers", "2"]
+    result = CliRunner().invoke(app, [*map(str, words), *_flags()])
+    assert result.exit_code == 0, result.output
+    assert_same(load(tmp_path / "model"), Autoencoder(**OPTIONS).fit(X))
+
+
+def _flags() -> list[str]:
+    return [word for k, v in OPTIONS.items() for word in (f"--{k.replace('_', '-')}", str(v))]
+
+
+def test_processes_of_torchrun_are_workers(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", X)
+    meeting = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", *meeting]
+    twofold = Path(sys.executable).with_name("twofold")
+    fit = ["fit", tmp_path / "rows.npy", "--output", tmp_path / "model", *_flags()]
+    process = subprocess.Popen(
+        [*torchrun, "--no-python", str(twofold), *map(str, fit)],
+        env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(timeout=100)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, err
+    assert out.count("parameters, tied weights") == 1
+    assert_same(load(tmp_path / "model"), Autoencoder(**OPTIONS).fit(X))
+
+
+def test_outside_of_torchrun_there_is_no_team(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    assert distributed.joined() is None
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_there_is_at_least_one_worker(workers: int) -> None:
+    with pytest.raises(OptionError, match="workers="):
+        distributed.fit(Autoencoder(**OPTIONS), X, workers=workers)
+
+
+def test_one_worker_is_this_process() -> None:
+    model = Autoencoder(**OPTIONS)
+    assert distributed.fit(model, X) == (model, 150)
+
+
+def test_workers_do_not_overwrite_a_run_unasked(tmp_path: Path) -> None:
+    def stop(event: Event) -> None:
+        if event.kind == "epoch":
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        Autoencoder(**OPTIONS).fit(X, checkpoint=tmp_path, on_event=stop, checkpoint_seconds=0)
+    with pytest.raises(CheckpointError, match="nothing is overwritten unasked"):
+        distributed.fit(Autoencoder(**OPTIONS), X, workers=2, checkpoint=tmp_path)
+
+
+def test_workers_read_parts_of_their_own_where_there_are_many(tmp_path: Path) -> None:
+    table = pa.table({"row": np.arange(960.0), "other": np.arange(960.0) % 7})
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=30)
+    files = Files(tmp_path / "rows.parquet", stream=True)
+    model, chance = Autoencoder(**OPTIONS), np.random.RandomState(0)
+    stream = reading.training_rows(model, files, chance, 0.0, reset=True)
+    schema = Schema.infer(stream.sample)
+    drawn = stream.draw(schema, torch.float64, torch.device("cpu")).rows
+    given: list[list[float]] = []
+    for rank in range(2):
+        room = torch.empty(50, 2, dtype=torch.float64)
+        share = drawn.share(rank, 2).batches(100, torch.Generator(), lambda n, room=room: room[:n])
+        batches = [batch[:, 0].clone() for batch in share]
+        assert len(batches) == 10
+        given.append(torch.cat(batches).tolist())
+    # Parts are of one length, so nothing is left out, and nothing comes twice.
+    assert len(set(given[0]) | set(given[1])) == 960
+    assert len(given[0]) == len(given[1]) == 480
