@@ -19,7 +19,7 @@ demo: $(READY) ## train a tied autoencoder on images and show what it can do (AR
 	@$(VENV)/bin/twofold demo $(ARGS)
 
 test: $(READY) ## run the tests (ARGS="-k schema")
-	@$(VENV)/bin/python -m pytest $(ARGS)
+	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: $(READY) ## formatting, lint, types and the floors that imports keep to
 	$(VENV)/bin/ruff format --check .

@@ -25,7 +25,6 @@ from twofold.schema import Schema
 from twofold.training import Event
 
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning"),
 ]
 RNG = np.random.default_rng(4)

@@ -44,7 +44,6 @@ FLAGS = [
 ]
 # Models here learn in a moment what a page can show.
 pytestmark = [
-    pytest.mark.slow,
     pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning"),
     pytest.mark.skipif(not Path(CHROMIUM).exists(), reason=f"there is no Chromium at {CHROMIUM}"),
 ]

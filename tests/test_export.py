@@ -28,7 +28,6 @@ from twofold.schema import Schema
 
 pytest.importorskip("onnxscript", reason="onnxscript is not installed")
 
-pytestmark = pytest.mark.slow
 ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
 
 N = 120

@@ -240,8 +240,9 @@ def test_levels_give_back_what_hidden_layers_hold(activation: str, tied: bool) -
         learning_rate=0.02,
     )
     level = subject._level(begun.network, 1)
-    codes = subject._below(begun.network, 1)(begun.x)
-    given, _ = level(codes)
+    with torch.no_grad():
+        codes = subject._below(begun.network, 1)(begun.x)
+        given, _ = level(codes)
     assert float(((given - codes) ** 2).mean()) < 0.6 * float(codes.var(0).mean())
 
 

@@ -6,6 +6,7 @@ Long answers are made piece by piece, so that no more than a piece of one is hel
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -88,7 +89,7 @@ class Answer:
 def _width(part: Any) -> int:
     if isinstance(part, pa.Table):
         return int(part.num_columns)
-    return int(np.prod(part.shape[1:], dtype=np.int64))
+    return math.prod(part.shape[1:])
 
 
 def _flat(rows: Array) -> Array:

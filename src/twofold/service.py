@@ -202,11 +202,11 @@ class Service:
     def routes(self) -> dict[str, Handler]:
         """Return the handler of each path."""
         return {
+            "/score": self.score,  # first, for they are tried in order
+            "/explain": self.explain,
             "/encode": self.encode,
             "/decode": self.decode,
             "/reconstruct": self.reconstruct,
-            "/score": self.score,
-            "/explain": self.explain,
             "/impute": self.impute,
             "/sample": self.sample,
             "/model": self.about,
