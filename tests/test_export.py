@@ -171,7 +171,7 @@ def cells(ae: Autoencoder, rows: Any) -> NDArray[Any]:
 def agree(ours: NDArray[Any], expected: NDArray[Any]) -> None:
     scale = np.maximum(np.abs(expected).max(axis=0), 1.0)
     assert ours.shape == expected.shape
-    np.testing.assert_allclose(ours / scale, expected / scale, rtol=0, atol=3e-5)
+    np.testing.assert_allclose(ours / scale, expected / scale, rtol=0, atol=1e-5)
 
 
 def agree_in_all(name: str, n: int) -> None:

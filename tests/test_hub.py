@@ -150,11 +150,13 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
 
 
 def pushed(fake: Hub, model: Autoencoder, name: str = "jo/pumps", **options: Any) -> str:
-    return hub.push_to_hub(model, name, token=TOKEN, endpoint=fake.address, **options)
+    return model.push_to_hub(name, token=TOKEN, endpoint=fake.address, **options)
 
 
 def pulled(fake: Hub, cache: Path, name: str = "jo/pumps", **options: Any) -> Autoencoder:
-    return hub.from_pretrained(name, cache_dir=cache, token=TOKEN, endpoint=fake.address, **options)
+    return Autoencoder.from_pretrained(
+        name, cache_dir=cache, token=TOKEN, endpoint=fake.address, **options
+    )
 
 
 def test_what_comes_down_is_what_went_up(fake: Hub, model: Autoencoder, tmp_path: Path) -> None:
@@ -254,7 +256,7 @@ def test_an_error_that_holds_the_token_is_told_without_it(
     with pytest.raises(
         ModelFileError, match="401 for url with ..., |401 for url with ...."
     ) as told:
-        hub.from_pretrained("jo/pumps", token=TOKEN)
+        Autoencoder.from_pretrained("jo/pumps", token=TOKEN)
     assert TOKEN not in str(told.value)
     assert told.value.__cause__ is None
 
@@ -267,14 +269,14 @@ def test_a_folder_needs_no_hub(
 ) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     model.save(tmp_path / "model")
-    ae = hub.from_pretrained(tmp_path / "model")
+    ae = Autoencoder.from_pretrained(tmp_path / "model")
     np.testing.assert_array_equal(ae.transform(X), model.transform(X))
 
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/where", "a/b/c", "jo/pumps?x", ""])
 def test_what_can_be_no_repository_is_not_asked_for(name: str) -> None:
     with pytest.raises(ModelFileError, match=r"is neither a folder that exists nor a repository"):
-        hub.from_pretrained(name)
+        Autoencoder.from_pretrained(name)
 
 
 @pytest.mark.parametrize("verb", ["push", "pull"])
@@ -283,7 +285,7 @@ def test_a_missing_package_is_named(
 ) -> None:
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     with pytest.raises(MissingExtraError, match=r"Install 'twofold\[hub\]'"):
-        hub.push_to_hub(model, "jo/pumps") if verb == "push" else hub.from_pretrained("jo/pumps")
+        model.push_to_hub("jo/pumps") if verb == "push" else Autoencoder.from_pretrained("jo/pumps")
 
 
 # The page
@@ -298,7 +300,7 @@ def test_the_page_says_what_the_model_is(model: Autoencoder) -> None:
         "x0      real  gaussian",
         "n_components  2  default none",
         "variance kept by PCA",
-        'ae = hub.from_pretrained("jo/pumps")',
+        'ae = Autoencoder.from_pretrained("jo/pumps")',
     ):
         assert words in page
 

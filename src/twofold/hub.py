@@ -15,13 +15,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from twofold import __version__, modeltext
-from twofold.autoencoder import Autoencoder, load
 from twofold.bundle import DOCUMENT, WEIGHTS
 from twofold.errors import MissingExtraError, ModelFileError
 from twofold.texttable import pairs
 
 if TYPE_CHECKING:
     from types import ModuleType
+
+    from twofold.autoencoder import Autoencoder
 
 CARD = "README.md"
 _REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
@@ -37,38 +38,7 @@ def push_to_hub(
     token: str | None = None,
     endpoint: str | None = None,
 ) -> str:
-    """Put a fitted model on the hub, with a page that says what it is.
-
-    Parameters
-    ----------
-    model : Autoencoder
-        Fitted.
-    repo_id : str
-        Where it goes: "user/name". The repository is made where there is none.
-    private : bool or None, default=True
-        Whether a new repository is private; None is the hub's own default. A model holds the names
-        of its columns and the levels of its categories.
-    revision : str, optional
-        The branch; by default the main one.
-    commit_message : str
-        What the repository's history says.
-    token : str, optional
-        Access token; by default the one that `hf auth login` keeps, or `HF_TOKEN`.
-    endpoint : str, optional
-        Address of the hub, for one of your own.
-
-    Returns
-    -------
-    str
-        The address of what was uploaded.
-
-    Raises
-    ------
-    ModelFileError
-        Where the hub cannot be reached or refuses.
-    MissingExtraError
-        Where `huggingface_hub` is not installed.
-    """
+    """Put a fitted model on the hub, as `Autoencoder.push_to_hub` says."""
     hub = _hub()
     api = hub.HfApi(endpoint=endpoint, token=token, library_name="twofold")
 
@@ -90,39 +60,21 @@ def push_to_hub(
     return str(commit.commit_url)
 
 
-def from_pretrained(
+def fetch(
     source: str | os.PathLike[str],
     revision: str | None = None,
     *,
     token: str | None = None,
     cache_dir: str | os.PathLike[str] | None = None,
     endpoint: str | None = None,
-) -> Autoencoder:
-    """Read a model from the hub, or from a folder.
+) -> Path:
+    """Return the folder that holds a model of the hub, or the source itself where it is a folder.
 
-    Parameters
-    ----------
-    source : str or path-like
-        "user/name" of a repository, or a model's folder, which goes first.
-    revision : str, optional
-        Branch, tag or commit. A commit's hash always means the same model.
-    token : str, optional
-        Access token; by default the one that `hf auth login` keeps, or `HF_TOKEN`.
-    cache_dir : path-like, optional
-        Where downloads are kept; by default where the hub's library keeps them.
-    endpoint : str, optional
-        Address of the hub, for one of your own.
-
-    Raises
-    ------
-    ModelFileError
-        Where there is no such model, the hub cannot be reached, or what came is no model.
-    MissingExtraError
-        Where `huggingface_hub` is not installed and the source is no folder.
+    Parameters and errors are those of `Autoencoder.from_pretrained`.
     """
     repo_id = os.fspath(source)
     if repo_id and Path(source).is_dir():
-        return load(source)
+        return Path(source)
     if not _REPOSITORY.fullmatch(repo_id):
         raise ModelFileError(
             f"{repo_id} is neither a folder that exists nor a repository, which is 'user/name'."
@@ -143,7 +95,7 @@ def from_pretrained(
             )
         )
 
-    return load(_ask(download, f"{repo_id} could not be read from the hub", token))
+    return Path(_ask(download, f"{repo_id} could not be read from the hub", token))
 
 
 def card(model: Autoencoder, repo_id: str) -> str:
@@ -152,6 +104,7 @@ def card(model: Autoencoder, repo_id: str) -> str:
     Examples
     --------
     >>> import numpy as np
+    >>> from twofold import Autoencoder
     >>> X = np.random.default_rng(0).normal(size=(30, 4))
     >>> ae = Autoencoder(n_components=2, epochs=1, random_state=0).fit(X)
     >>> print(card(ae, "jo/pumps").splitlines()[8])
@@ -195,7 +148,8 @@ def card(model: Autoencoder, repo_id: str) -> str:
         "## How to load it",
         "The folder holds tensors and JSON; loading it runs no code.",
         f'```sh\npip install "twofold[hub]=={__version__}"\n```',
-        f'```python\nfrom twofold import hub\n\nae = hub.from_pretrained("{repo_id}")\n```',
+        "```python\nfrom twofold import Autoencoder\n\n"
+        f'ae = Autoencoder.from_pretrained("{repo_id}")\n```',
     ]
     return "\n\n".join(parts) + "\n"
 
