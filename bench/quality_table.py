@@ -251,13 +251,19 @@ FAMILY = {
     "denoising": "denoising, standard deviation 0.5: squared error per pixel",
     "variational": "variational, 50 components: minus log p, 5,000 draws (nats)",
     "importance": "the same, trained with 50 importance samples",
+    "classifier": "784-1000-1000-1000, layer by layer, then tuned on labels: wrong",
+    "twins": "tied and untied, defaults: squared error over PCA's",
+    "tutorial": "784-392-196, cross-entropy within the time of the tutorial's script",
 }
 FIGURES = {
-    "deep": ("test_error", "train_error", "logistic", "neighbours"),
-    "deep-training": ("train_error",),
+    "deep": ("test_error", "train_error", "logistic", "neighbours", "seconds"),
+    "deep-training": ("train_error", "seconds"),
     "denoising": ("error",),
     "variational": ("estimate", "bound"),
     "importance": ("estimate", "bound"),
+    "classifier": ("wrong",),
+    "twins": ("tied_error", "untied_error", "tied_seconds", "untied_seconds"),
+    "tutorial": ("validation", "test", "seconds"),
 }
 
 

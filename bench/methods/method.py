@@ -12,17 +12,20 @@ from typing import Any
 class Method:
     """A function that runs in twofold's environment.
 
-    `uses` is the package that does the work, `helpers` are functions of the bench that it calls.
+    `uses` is the package that does the work, `helpers` are functions of the bench that it calls,
+    `constants` what else of the bench its answer hangs on.
     """
 
     function: Callable[..., Any]
     uses: str = "twofold"
     helpers: tuple[Callable[..., Any], ...] = ()
+    constants: tuple[Any, ...] = ()
     script: str = "measures/run_method.py"
 
     def code(self) -> str:
         """Return the text that a cached result depends on, beside the package's."""
-        return "".join(inspect.getsource(part) for part in (self.function, *self.helpers))
+        texts = [inspect.getsource(part) for part in (self.function, *self.helpers)]
+        return "".join([*texts, *map(repr, self.constants)])
 
 
 @dataclass(frozen=True)

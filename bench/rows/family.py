@@ -6,6 +6,7 @@ Recipes are chosen on training images that are held back; these rows show their 
 from __future__ import annotations
 
 import gzip
+import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -19,7 +20,7 @@ Array = NDArray[Any]
 SEEDS = 5
 QUICK_ROWS, QUICK_EPOCHS = 2_000, 2
 SIZES = (2, 10, 30)
-DRAWS = 5_000
+DRAWS, DRAWN = 5_000, 2_000  # of each of so many test images
 
 
 def trials(
@@ -27,12 +28,16 @@ def trials(
 ) -> list[Trial]:
     if settings.quick:
         options = {**options, "epochs": QUICK_EPOCHS} | ({"draws": 5} if "draws" in options else {})
-    labels = study == "reconstruction"
+    labels = study in ("reconstruction", "classifier")
     return [
         Trial(row, name, seed, "study", (study,), make, figures, options)
         for name in sets
-        for make in [partial(images, name, labels, settings.quick)]
         for seed in range(settings.count(SEEDS))
+        for make in [
+            partial(images, name, labels, settings.quick)
+            if name in BOTH
+            else partial(numbers, name, seed)
+        ]
     ]
 
 
@@ -46,6 +51,14 @@ def images(name: str, labels: bool, quick: bool) -> Rows:
         given["train_labels"] = _idx(name, "train-labels-idx1-ubyte")[:n]
         given["test_labels"] = _idx(name, "t10k-labels-idx1-ubyte")[:n]
     return Rows(given)
+
+
+def numbers(name: str, seed: int) -> Rows:
+    """Return a complete table of numbers; a fifth of its rows are for the test."""
+    x = sources.matrix(sources.file("imputation", f"{name}.csv"), skip=0).astype(np.float32)
+    order = np.random.RandomState(seed).permutation(len(x))
+    n = len(x) // 5
+    return Rows({"train": x[order[n:]], "test": x[order[:n]]})
 
 
 def _idx(name: str, file: str) -> Array:
@@ -82,6 +95,12 @@ def _row(
     return partial(trials, row, study, sets, options)
 
 
+def _tutorial_seconds() -> float:
+    """Return how long the tutorial's script takes for its 20 epochs, by the last results."""
+    measured = json.loads((sources.HERE / "results" / "speed.json").read_text())
+    return 20 * measured["epoch"]["peers"]["keras-tensorflow"]["tied"]["median_seconds"]
+
+
 BOTH, MNIST = ("mnist", "fashion_mnist"), ("mnist",)
 TRIALS = {
     "deep": _row("deep", "reconstruction", BOTH, recipe="deep"),
@@ -89,7 +108,10 @@ TRIALS = {
         "deep-training", "reconstruction", MNIST, recipe="deep, no regularisation"
     ),
     "denoising": _row("denoising", "denoising", MNIST, recipe="denoising"),
-    "variational": _row("variational", "likelihood", MNIST, draws=DRAWS),
-    "importance": _row("importance", "likelihood", MNIST, draws=DRAWS, n_samples=50),
+    "variational": _row("variational", "likelihood", MNIST, draws=DRAWS, images=DRAWN),
+    "importance": _row("importance", "likelihood", MNIST, draws=DRAWS, images=DRAWN, n_samples=50),
     "ordered": _row("ordered", "ordered", MNIST, sizes=list(SIZES)),
+    "classifier": _row("classifier", "classifier", MNIST),
+    "twins": _row("twins", "twins", (*BOTH, "gain_letter", "gain_spam")),
+    "tutorial": _row("tutorial", "tutorial", MNIST, seconds=_tutorial_seconds()),
 }
