@@ -274,10 +274,11 @@ def family(result: Result) -> str:
         for key, found in _row(result, name).get("sets", {}).items():
             for figure in FIGURES[name]:
                 shown = _with_spread(found[figure]) if figure in found else "failed"
-                lines.append([f"{title}, {key}", figure.replace("_", " "), shown])
+                seeds = str(found.get("seeds", 0))
+                lines.append([f"{title}, {key}", figure.replace("_", " "), shown, seeds])
     if not lines:
         return _absent(result, *FAMILY)
-    return _table(["network", "figure", "mean ± spread over seeds"], lines)
+    return _table(["network", "figure", "mean ± spread over seeds", "seeds"], lines)
 
 
 def ordered(result: Result) -> str:
@@ -313,6 +314,7 @@ TABLES: dict[str, tuple[Callable[[Result], str], tuple[str, ...]]] = {
     "round trip": (round_trip, ("imputation",)),
     "family": (family, tuple(FAMILY)),
     "ordered": (ordered, ("ordered",)),
+    "family made": (measured_on, (*FAMILY, "ordered")),
     "measured on": (measured_on, (*DETECTION, "ablation", "imputation", "planted", "large")),
 }
 

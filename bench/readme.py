@@ -19,6 +19,7 @@ from typing import Any
 
 import explorer
 import quality_table
+import service
 import table
 
 from twofold import demo_page
@@ -49,6 +50,10 @@ PAGES: dict[Path, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
         name: ("quality", quality_table.table(name))
         for name in ("imputation", "round trip", "measured on")
     },
+    ROOT / "docs" / "family.md": {
+        name: ("family", quality_table.table(name)) for name in ("family", "ordered", "family made")
+    },
+    ROOT / "docs" / "service.md": {"service": ("service", service.markdown)},
     ROOT / "docs" / "explorer.md": {"explorer": ("explorer", explorer.markdown)},
 }
 
@@ -71,7 +76,7 @@ def filled(path: Path) -> str:
         if not source.exists():
             continue
         figures = json.loads(source.read_text(encoding="utf-8"))
-        if results != "quality" or quality_table.available(figures, name):
+        if results not in ("quality", "family") or quality_table.available(figures, name):
             page = insert(page, f"{name} table", make(figures), path.name)
     return page
 

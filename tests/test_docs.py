@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import typer
 from typer.testing import CliRunner
@@ -146,6 +147,17 @@ def test_every_command_is_documented() -> None:
     text = "\n".join(page.read_text(encoding="utf-8") for page in PAGES)
     missing = [name for name in cli_commands() if not re.search(rf"\btwofold {name}\b", text)]
     assert not missing, f"show these commands in README.md or docs/: {', '.join(missing)}"
+
+
+def test_every_route_is_documented() -> None:
+    pytest.importorskip("fastapi", reason="fastapi is not installed")
+    from twofold.service import create_app
+
+    text = (ROOT / "docs" / "service.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"^\| `(?:GET|POST) (/[\w.]+)` \|", text, flags=re.MULTILINE))
+    x = np.outer(np.random.default_rng(0).normal(size=100), [1.0, 2.0, 3.0])
+    ae = twofold.Autoencoder(n_components=1, hidden_layers=(), pretraining="pca").fit(x)
+    assert named == set(create_app(ae).openapi()["paths"]) | {"/openapi.json"}
 
 
 def test_every_command_and_parameter_has_help() -> None:
