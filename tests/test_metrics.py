@@ -288,3 +288,9 @@ def test_a_loss_to_pca_is_told_where_it_is_more_than_chance(
         warnings.simplefilter("always")
         comparison.warn_if_worse()
     assert [w.category for w in caught] == [LosesToPCAWarning] * warns
+
+
+def test_no_loss_is_told_where_both_keep_everything() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        metrics.Comparison(2, 500, 1e-6, 1e-15, 0.99999, 1.0).warn_if_worse()

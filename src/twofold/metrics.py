@@ -16,6 +16,7 @@ from twofold.errors import LosesToPCAWarning
 Array = NDArray[Any]
 _CHUNK_CELLS = 4_000_000  # keeps the temporary arrays of one pass near 64 MB
 _LEAST_COMPARED = 10  # on fewer rows, who does better is chance
+_KEPT_WHOLE = 1e-4  # of the variance, lost
 _PCA_MARGIN = 1.02  # a loss to PCA within 2 % on a few held-out rows is chance
 _EXACT_WIDTH = 2048  # above this many columns the covariance is too large to decompose
 _EXACT_CELL_PRODUCTS = 2e11  # and above this much work PCA is fitted to a sample of the rows
@@ -147,8 +148,10 @@ class Comparison:
 
     def warn_if_worse(self) -> None:
         """Warn where PCA does better, and by more than chance."""
-        worse = self.squared_error > _PCA_MARGIN * self.squared_error_pca + 1e-9
-        if worse and self.n_rows >= _LEAST_COMPARED:
+        worse = self.squared_error > _PCA_MARGIN * self.squared_error_pca
+        # Where both keep all there is, who is nearer is rounding and the length of training.
+        matters = not self.r2 > 1 - _KEPT_WHOLE
+        if worse and matters and self.n_rows >= _LEAST_COMPARED:
             warnings.warn(
                 f"PCA with as many components reconstructs these rows better ({self}). Try more "
                 f"epochs, another learning_rate, or wider hidden_layers.",
