@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from twofold import Autoencoder, Conv, Ordered, Plain, Recurrent, Sparse, Variational, load
-from twofold.errors import OptionError
+from twofold.errors import DataError, OptionError
 
 RNG = np.random.default_rng(3)
 ANGLES = RNG.uniform(0, 6, size=(80, 1))
@@ -181,3 +181,17 @@ def test_penalties_of_the_tutorials_sparse_net() -> None:
     _, penalties = module(torch.full((4, 3), 0.5), [])
     expected = 2 * 3 * (0.1 * np.log(0.1 / 0.5) + 0.9 * np.log(0.9 / 0.5))
     torch.testing.assert_close(penalties["sparsity"], torch.full((4,), expected))
+
+
+def test_noise_that_was_learned_may_reach_beyond_the_range() -> None:
+    grey = RNG.integers(0, 256, (400, 1)) / 255 * RNG.uniform(0.5, 1, 6)
+    options: dict[str, Any] = {"n_components": 1, "epochs": 3, "batch_size": 50, "patience": None}
+    ae = Autoencoder(**options, likelihood="bernoulli", corruption="gaussian:0.2", random_state=0)
+    noisy = grey[:50] + 0.2 * RNG.standard_normal((50, 6))
+    again = ae.fit(grey).reconstruct(noisy)
+    assert again.min() >= 0
+    assert again.max() <= 1
+    with pytest.raises(DataError, match="lay between 0 and 1 in training"):
+        ae.reconstruct(255 * noisy)
+    before = ae.history_[-1]["loss"]
+    assert 0 <= ae.partial_fit(noisy).history_[-1]["loss"] < 2 * before

@@ -34,7 +34,7 @@ from twofold import (
 )
 from twofold.bottleneck import PlainCode, Spec, Variational, is_share, require_meaning
 from twofold.checkpoint import Checkpoint
-from twofold.corruption import Corruption
+from twofold.corruption import Corruption, Gaussian
 from twofold.errors import DataError, ModelFileError, OptionError, TooFewComponentsWarning
 from twofold.model import FittedModel
 from twofold.network import Network, stack_shape
@@ -513,6 +513,8 @@ class Autoencoder(FittedModel):
         table.check_finite(missing=True)
         sequences = layers.reads_sequences(self.hidden_layers)
         schema = Schema.infer(table, self.likelihood, self.kinds, statistics, sequences=sequences)
+        if isinstance(self._noise, Gaussian):
+            schema = replace(schema, noise=self._noise.scale)
         spec = bottleneck.resolve(self.bottleneck, self.n_components)
         require_meaning(spec, self.activation, self.code_activation)
         size = self._size(rows.encode(schema, table, torch.float32, torch.device("cpu")), rng)

@@ -21,11 +21,15 @@ from twofold.table import Format, Table, row_chunks
 
 Array = NDArray[Any]
 _RANGE_SLACK = 1e-6  # rounding that [0, 1] data may carry
+_NOISE_SLACK = 8.0  # standard deviations that no noise passes
 
 
 @dataclass(frozen=True)
 class Schema:
     """What every column of a table is: kind, likelihood and scaling, inferred once by `infer`.
+
+    `noise` is the standard deviation, in [0, 1], of noise that rows may carry beyond their range:
+    whoever learns to remove noise is given rows that have it.
 
     Examples
     --------
@@ -42,6 +46,7 @@ class Schema:
     container: str = "numpy"
     named: bool = False
     is_sequence: bool = False
+    noise: float = 0.0
 
     @classmethod
     def infer(
@@ -140,12 +145,16 @@ class Schema:
 
     @cached_property
     def _flags(self) -> list[int]:
-        """The inputs that are 0 or 1 in training, and may be anything where they are scored."""
+        """The inputs within 0 and 1 in training that may be anything where they are scored."""
         kinds = zip(self.columns, self.inputs, strict=True)
-        return [at.start for c, at in kinds if (c.kind, c.likelihood) == ("binary", "bernoulli")]
+        return [
+            at.start
+            for c, at in kinds
+            if c.likelihood == "bernoulli" and (c.kind == "binary" or self.noise)
+        ]
 
     def within_range(self, matrix: Array) -> Array:
-        """Return a matrix to train on: a flag beyond 0 and 1 is the nearer of them.
+        """Return a matrix to train on: a flag or noisy pixel beyond 0 and 1 is the nearer of them.
 
         Cross-entropy would go down without end in the direction of such a cell.
         """
@@ -266,10 +275,11 @@ class Schema:
     def _check_unit_range(self, table: Table, matrix: Array, first_row: int) -> None:
         at = [self.inputs[i].start for i in np.flatnonzero(self._bounded)]
         inside = matrix if self._bounded.all() else matrix[:, at]
+        slack = _RANGE_SLACK + _NOISE_SLACK * self.noise
         with np.errstate(invalid="ignore"):
-            if inside.min() >= -_RANGE_SLACK and inside.max() <= 1 + _RANGE_SLACK:
+            if inside.min() >= -slack and inside.max() <= 1 + slack:
                 return
-            outside = (inside < -_RANGE_SLACK) | (inside > 1 + _RANGE_SLACK)
+            outside = (inside < -slack) | (inside > 1 + slack)
         table.check_finite(first_row, missing=True)
         if not outside.any():  # a NaN is missing, and has no range
             return
@@ -381,6 +391,7 @@ class Schema:
             "container": self.container,
             "named": self.named,
             "is_sequence": self.is_sequence,
+            "noise": self.noise,
             "columns": [column.to_json() for column in self.columns],
         }
 
@@ -396,7 +407,10 @@ class Schema:
             container=str(document["container"]),
             named=bool(document["named"]),
             is_sequence=bool(document.get("is_sequence", False)),
+            noise=float(document.get("noise", 0.0)),
         )
+        if not 0 <= schema.noise < math.inf:
+            raise ValueError(f"noise of {schema.noise} is none")
         shape = schema.row_shape
         if min(shape, default=0) < 1 or math.prod(shape) != len(schema.columns):
             raise ValueError(f"rows of shape {shape} have not {len(schema.columns)} columns")
