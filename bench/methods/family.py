@@ -30,7 +30,7 @@ _DEEP = {
 }
 RECIPES: dict[str, dict[str, Any]] = {
     "deep": {**_DEEP, "shift": 1, "learning_rate": 4e-3, "epochs": 6},
-    "deep, no regularisation": {**_DEEP, "learning_rate": 5e-3, "epochs": 50},
+    "deep, no regularisation": {**_DEEP, "learning_rate": 5e-3, "epochs": 40},
     "denoising": {
         "hidden_layers": (1000,),
         "n_components": 500,
@@ -40,7 +40,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "precision": "bfloat16",
         "batch_size": 128,
         "learning_rate": 5e-3,
-        "epochs": 30,
+        "epochs": 20,
     },
     "variational": {
         "hidden_layers": (500, 500),
@@ -52,7 +52,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "tied": False,
         "batch_size": 128,
         "learning_rate": 4e-3,
-        "epochs": 40,
+        "epochs": 30,
     },
     "ordered": {
         "hidden_layers": (500, 250),
@@ -63,7 +63,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "precision": "bfloat16",
         "batch_size": 128,
         "learning_rate": 5e-3,
-        "epochs": 30,
+        "epochs": 20,
     },
     # As in Vincent et al., 2010: three layers of 1,000, each taught to undo masking.
     "classifier": {
@@ -72,7 +72,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "activation": "gelu",
         "code_activation": "gelu",
         "corruption": "masking:0.25",
-        "pretraining": "layerwise:8",
+        "pretraining": "layerwise:5",
         "precision": "bfloat16",
         "batch_size": 128,
         "learning_rate": 2e-3,
@@ -90,7 +90,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "epochs": 40,
     },
 }
-_FINE_EPOCHS, _FINE_RATE, _FINE_DECAY = 30, 1e-3, 0.02
+_FINE_EPOCHS, _FINE_RATE, _FINE_DECAY = 20, 1e-3, 0.02
 
 
 def fit(recipe: str, images: Array, seed: int, **changes: Any) -> Any:
