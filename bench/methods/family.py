@@ -29,8 +29,8 @@ _DEEP = {
     "batch_size": 128,
 }
 RECIPES: dict[str, dict[str, Any]] = {
-    "deep": {**_DEEP, "shift": 1, "learning_rate": 4e-3, "epochs": 6},
-    "deep, no regularisation": {**_DEEP, "learning_rate": 5e-3, "epochs": 40},
+    "deep": {**_DEEP, "shift": 1, "learning_rate": 2e-3, "epochs": 5},
+    "deep, no regularisation": {**_DEEP, "learning_rate": 2e-3, "epochs": 40},
     "denoising": {
         "hidden_layers": (1000,),
         "n_components": 500,
@@ -39,7 +39,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "corruption": "gaussian:0.5",
         "precision": "bfloat16",
         "batch_size": 128,
-        "learning_rate": 5e-3,
+        "learning_rate": 2e-3,
         "epochs": 20,
     },
     "variational": {
@@ -51,7 +51,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "bottleneck": "variational:1",
         "tied": False,
         "batch_size": 128,
-        "learning_rate": 4e-3,
+        "learning_rate": 2e-3,
         "epochs": 30,
     },
     "ordered": {
@@ -62,7 +62,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "bottleneck": "ordered",
         "precision": "bfloat16",
         "batch_size": 128,
-        "learning_rate": 5e-3,
+        "learning_rate": 2e-3,
         "epochs": 20,
     },
     # As in Vincent et al., 2010: three layers of 1,000, each taught to undo masking.
@@ -75,7 +75,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "pretraining": "layerwise:5",
         "precision": "bfloat16",
         "batch_size": 128,
-        "learning_rate": 2e-3,
+        "learning_rate": 1e-3,
         "epochs": 4,
     },
     # The tutorial's net within the tutorial's time.
