@@ -187,6 +187,31 @@ def test_workers_do_not_overwrite_a_run_unasked(tmp_path: Path) -> None:
         distributed.fit(Autoencoder(**OPTIONS), X, workers=2, checkpoint=tmp_path)
 
 
+@pytest.mark.parametrize("rows", [X, HOLES], ids=["complete", "incomplete"])
+def test_another_number_of_workers_goes_on(rows: Any, tmp_path: Path) -> None:
+    # One process, whose step is another one where no cell is missing; then two; then one again.
+    expected = Autoencoder(**OPTIONS).fit(rows)
+    for workers, last in ((1, 1), (2, 3), (1, 4)):
+
+        def stop(event: Event, last: int = last) -> None:
+            if event.kind == "epoch" and event.epoch == last < 4:
+                raise SystemExit
+
+        try:
+            found = distributed.fit(
+                Autoencoder(**OPTIONS),
+                rows,
+                workers=workers,
+                checkpoint=tmp_path,
+                resume=True,
+                checkpoint_seconds=0,
+                on_event=stop,
+            )
+        except SystemExit:
+            continue
+    assert_same(found.model, expected)
+
+
 def test_workers_read_parts_of_their_own_where_there_are_many(tmp_path: Path) -> None:
     table = pa.table({"row": np.arange(960.0), "other": np.arange(960.0) % 7})
     pq.write_table(table, tmp_path / "rows.parquet", row_group_size=30)

@@ -60,6 +60,8 @@ def _imports(node: ast.AST, inside: bool = False) -> Iterator[tuple[str, bool, i
                 yield from ((f"twofold.{a.name}", inside, child.lineno) for a in child.names)
             else:
                 yield child.module, inside, child.lineno
+        elif isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue  # read by type checkers alone
         else:
             function = isinstance(child, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
             yield from _imports(child, inside or function)

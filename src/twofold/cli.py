@@ -11,7 +11,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn, TypeVar
 
@@ -25,7 +25,9 @@ from twofold.texttable import counted, pairs, size
 
 if TYPE_CHECKING:
     from twofold.autoencoder import Autoencoder
+    from twofold.bulk import Tally
     from twofold.files import Files
+    from twofold.reasons import OddRow
 
 Result = TypeVar("Result")
 
@@ -133,6 +135,25 @@ OnBadFile = Annotated[
         show_default=False,
     ),
 ]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|local|HOST:PORT",
+        help="Let a Ray cluster do it: the one that this machine is part of, one of this machine "
+        "alone for the time of the command, or another. Files have to be there on all of its "
+        "machines.",
+        show_default=False,
+    ),
+]
+Tasks = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="How many tasks of a cluster run at a time; one per CPU, unless said. With --address, "
+        "the result is a folder of Parquet files.",
+        show_default=False,
+    ),
+]
 
 
 @app.callback()
@@ -208,8 +229,13 @@ def fit(
         float, typer.Option(metavar="X", help="Time between two checkpoints within an epoch.")
     ] = 60.0,
     workers: Annotated[
-        int, typer.Option(metavar="N", help="Processes of this machine that train together.")
-    ] = 1,
+        str,
+        typer.Option(
+            metavar="N|MIN:MAX",
+            help="Processes that train together; on a cluster, maybe as many as there is room for.",
+        ),
+    ] = "1",
+    address: Address = None,
     tensorboard: Annotated[
         Path | None,
         typer.Option(metavar="FOLDER", help="Write the training here for TensorBoard to show."),
@@ -235,6 +261,7 @@ def fit(
     - `twofold fit rows.csv --output model --kinds zip=category,visits=real,comment=ignored`
     - `twofold fit rows.csv --output model --checkpoint model-run --resume`
     - `twofold fit 'data/*.parquet' --output model --batch-size 4096 --workers 4`
+    - `twofold fit '/shared/*.parquet' --output model --workers 2:8 --address auto`
     """
     check(given)
     started = time.perf_counter()
@@ -253,11 +280,13 @@ def fit(
         _plain_warnings() as caught,
         Progress() if leads and not quiet else nullcontext() as progress,
         nullcontext() if tensorboard is None else TensorBoard(tensorboard, ae) as log,
+        redirect_stdout(sys.stderr),  # where Ray says what has ended
     ):
         ae, n_rows = distributed.fit(
             ae,
             files,
-            workers=workers,
+            workers=flags.workers(workers),
+            address=address,
             team=team,
             on_event=together(progress, log),
             checkpoint=checkpoint,
@@ -289,6 +318,8 @@ def encode(
     output: Output,
     stream: Stream = None,
     on_bad_file: OnBadFile = "error",
+    address: Address = None,
+    workers: Tasks = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -297,10 +328,15 @@ def encode(
     For example:
 
     - `twofold encode model rows.csv --output codes.parquet`
+    - `twofold encode model /shared/rows --output /shared/codes --address auto`
     """
     from twofold.writing import Writer
 
     files = _files(source, stream, on_bad_file)
+    done = _on_cluster("encode", model, files, output, address, workers, force, quiet)
+    if done is not None:
+        what = f"the codes of {done.n_rows:,} rows, {done.n_columns:,} columns"
+        return _report(what, output)
     ae = _open(model, output, force)
     names, n_rows = ae.get_feature_names_out(), 0
     with _plain_warnings(), Writer(output, names, force) as writer:
@@ -340,6 +376,8 @@ def reconstruct(
     output: Output,
     stream: Stream = None,
     on_bad_file: OnBadFile = "error",
+    address: Address = None,
+    workers: Tasks = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -352,6 +390,9 @@ def reconstruct(
     from twofold.writing import Writer
 
     files = _files(source, stream, on_bad_file)
+    done = _on_cluster("reconstruct", model, files, output, address, workers, force, quiet)
+    if done is not None:
+        return _report(f"{done.n_rows:,} reconstructed rows", output)
     ae, n_rows = _open(model, output, force), 0
     with _plain_warnings(), Writer(output, ae.schema_.names, force) as writer:
         for rows, reconstructed in _by_parts(ae, files, ae.reconstruct, quiet):
@@ -367,6 +408,8 @@ def score(
     output: Output,
     stream: Stream = None,
     on_bad_file: OnBadFile = "error",
+    address: Address = None,
+    workers: Tasks = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -381,10 +424,13 @@ def score(
 
     - `twofold score model rows.csv --output scores.csv`
     """
-    from twofold.reasons import OddRow, Scored, odd_table
+    from twofold.reasons import Scored
     from twofold.writing import Writer
 
     files = _files(source, stream, on_bad_file)
+    done = _on_cluster("score", model, files, output, address, workers, force, quiet)
+    if done is not None:
+        return _show_scored(done.offset, done.n_rows, done.n_anomalies, done.oddest, output)
     ae, n_rows, n_odd = _open(model, output, force), 0, 0
     oddest: list[OddRow] = []
 
@@ -397,9 +443,17 @@ def score(
             writer.write(found.arrow(None if output.suffix.lower() == ".npy" else reasons))
             oddest += found.lines(reasons)
             n_rows, n_odd = n_rows + len(rows), n_odd + len(found.anomalies)
+    _show_scored(ae.offset_, n_rows, n_odd, oddest, output)
+
+
+def _show_scored(
+    offset: float, n_rows: int, n_odd: int, oddest: Sequence[OddRow], output: Path
+) -> None:
+    from twofold.reasons import odd_table
+
     verb = "is an anomaly" if n_odd == 1 else "are anomalies"
     typer.echo(
-        f"{n_odd:,} of {counted(n_rows, 'row')} {verb} (score below {ae.offset_:.6g}); the scores "
+        f"{n_odd:,} of {counted(n_rows, 'row')} {verb} (score below {offset:.6g}); the scores "
         f"are in {output}"
     )
     if n_odd:
@@ -501,6 +555,8 @@ def impute(
     random_state: Seed = None,
     stream: Stream = None,
     on_bad_file: OnBadFile = "error",
+    address: Address = None,
+    workers: Tasks = None,
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
@@ -514,11 +570,17 @@ def impute(
     - `twofold impute model rows.csv --output complete.csv`
     - `twofold impute model rows.csv --output complete.csv --n-draws 5 --random-state 0`
     """
+    from twofold.bulk import missing_cells
     from twofold.generate import random_state as generator
     from twofold.writing import Writer
 
     check({"random_state": random_state})
     files = _files(source, stream, on_bad_file)
+    if address is not None and n_draws != 1:
+        raise OptionError("--n-draws is for a single process, and --address for a cluster.")
+    done = _on_cluster("impute", model, files, output, address, workers, force, quiet)
+    if done is not None:
+        return _show_imputed(done.n_rows, done.n_missing, done.n_left, [output])
     outputs = [output]
     if n_draws != 1 and output.suffix:
         outputs = [output.with_stem(f"{output.stem}-{i + 1}") for i in range(n_draws)]
@@ -529,7 +591,12 @@ def impute(
             tables = [drawn] if n_draws == 1 else drawn
             writer.write(*tables)
             n_rows += len(rows)
-            holes, left = holes + _missing(rows), left + _missing(tables[0])
+            holes += missing_cells(rows)
+            left += missing_cells(tables[0])
+    _show_imputed(n_rows, holes, left, outputs)
+
+
+def _show_imputed(n_rows: int, holes: int, left: int, outputs: Sequence[Path]) -> None:
     what = f"{counted(n_rows, 'row')}, {counted(holes - left, 'missing cell')} filled"
     for path in outputs:
         _report(what + f", {left:,} left in ignored columns" * (left > 0), path)
@@ -810,18 +877,39 @@ def _by_parts(
         pace.add(len(part))
 
 
+def _on_cluster(
+    verb: str,
+    model: Path,
+    files: Files,
+    output: Path,
+    address: str | None,
+    workers: int | None,
+    force: bool,
+    quiet: bool,
+) -> Tally | None:
+    """Let a cluster write what the model makes of the rows, where its address is given."""
+    if address is None:
+        if workers is not None:
+            raise OptionError("--workers is for a cluster, whose --address is missing.")
+        return None
+    from twofold import bulk
+    from twofold.autoencoder import load
+
+    with _plain_warnings(), redirect_stdout(sys.stderr):  # where Ray says what has ended
+        return bulk.write(
+            load(model),
+            verb,
+            files,
+            output,
+            address=address,
+            workers=workers,
+            force=force,
+            say=_teller(quiet),
+        )
+
+
 def _teller(quiet: bool) -> Callable[[str], None] | None:
     return None if quiet else lambda text: typer.echo(text, err=True)
-
-
-def _missing(rows: Any) -> int:
-    """Count the missing cells of an array or an Arrow table."""
-    import numpy as np
-    import pyarrow.compute as pc
-
-    if isinstance(rows, np.ndarray):
-        return int(np.isnan(rows).sum())
-    return sum(pc.sum(pc.is_null(c, nan_is_null=True)).as_py() or 0 for c in rows.columns)
 
 
 def _save(rows: Any, names: Sequence[str], output: Path, force: bool) -> None:
@@ -836,7 +924,8 @@ def _save(rows: Any, names: Sequence[str], output: Path, force: bool) -> None:
 
 
 def _report(what: str, output: Path) -> None:
-    typer.echo(f"{output}: {what}, {size(output.stat().st_size)}")
+    n_bytes = _bytes_in(output) if output.is_dir() else output.stat().st_size
+    typer.echo(f"{output}: {what}, {size(n_bytes)}")
 
 
 @contextmanager

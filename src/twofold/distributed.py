@@ -18,41 +18,27 @@ import sys
 import tempfile
 import threading
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import torch.distributed as dist
 
-from twofold import autoencoder, data, errors
+from twofold import autoencoder, cluster, data, errors
 from twofold import checkpoint as checkpoints
 from twofold.autoencoder import Autoencoder
 from twofold.errors import OptionError, TwofoldError, WorkerError, WorkerWarning
 from twofold.files import Files, OpenFiles
-from twofold.team import Team
+from twofold.team import Job, Message, Team
 from twofold.training import Event, OnEvent
 
 _log = logging.getLogger(__name__)
 _RESTARTS = 3  # without a checkpoint in between
 _PREFIX = "twofold:"  # of lines that are messages; libraries may print others
 _CHILD = "from twofold.distributed import _child; _child()"
-
-
-@dataclass(frozen=True)
-class Job:
-    """What every worker is told: whom to train, on which rows, and where to keep what.
-
-    `rows` and `validation` are what `Autoencoder.fit` takes; the model goes to the folder `output`.
-    """
-
-    options: Mapping[str, Any]
-    rows: Any
-    validation: Any
-    folder: Path
-    seconds: float
-    output: Path
 
 
 class Outcome(NamedTuple):
@@ -78,7 +64,8 @@ def fit(
     model: Autoencoder,
     X: Any,
     *,
-    workers: int = 1,
+    workers: int | tuple[int, int] = 1,
+    address: str | None = None,
     team: Team | None = None,
     validation_data: Any = None,
     on_event: OnEvent | None = None,
@@ -86,7 +73,7 @@ def fit(
     resume: bool = False,
     checkpoint_seconds: float = 60.0,
 ) -> Outcome:
-    """Fit an estimator's options to the rows of X with so many processes of this machine.
+    """Fit an estimator's options to the rows of X with so many processes, here or on a cluster.
 
     Each update is that of one process, to rounding: `batch_size` counts the rows of all workers.
     What is drawn for single rows, such as noise on them, is drawn anew. Where a worker is killed,
@@ -98,8 +85,14 @@ def fit(
         Its options count. With one worker it is the one that is fitted.
     X : as in `Autoencoder.fit`
         Every worker gets all rows, unless they are streamed from files: a path or `Files` is best.
-    workers : int
-        Number of processes.
+        On a cluster, files have to be there on all of its machines.
+    workers : int or (int, int)
+        Number of processes. On a cluster, two numbers are the least and the most of them: all that
+        there is room for when training starts, or starts again.
+    address : str, optional
+        That of a Ray cluster: "auto" for the one that this machine is part of, "HOST:PORT", or
+        "local" for one that is started here and ends with the training. Without it, workers are
+        processes of this machine, and Ray is not needed.
     team : Team, optional
         What this process has `joined`; then it is one of the workers, and starts no others.
     validation_data, on_event, checkpoint, resume, checkpoint_seconds
@@ -114,14 +107,19 @@ def fit(
     Raises
     ------
     WorkerError
-        Where workers are killed again and again.
+        Where workers are killed again and again, or cannot be started.
+    MissingExtraError
+        Where an address is given, and Ray is not installed.
     """
     X = Files(X) if data.is_path(X) else X
-    if workers < 1:
-        raise OptionError(f"workers={workers!r} must be a whole number of at least 1.")
-    if team is not None and workers > 1:
+    least, most = _least_and_most(workers)
+    if least < most and address is None:
+        raise OptionError(f"workers={workers!r} is for a cluster, whose address is missing.")
+    if team is not None and (most > 1 or address is not None):
         raise OptionError("torchrun has started the workers, so workers means nothing here.")
-    if workers == 1:
+    if address is not None:
+        cluster.require_address(address)
+    elif most == 1:
         rows = opened(X, team) if isinstance(X, Files) else X
         model.fit(
             rows,
@@ -139,10 +137,25 @@ def fit(
         _prepare(folder, resume)
         output, options = scratch / "model", model.get_params(deep=False)
         job = Job(options, X, validation_data, folder, checkpoint_seconds, output)
-        told = _run_until_done(job, workers, scratch, on_event)
+        if address is None:
+
+            def start() -> Crew:
+                return _Crew(job, most, Path(tempfile.mkdtemp(dir=scratch)))
+
+            told = _run_until_done(start, folder, on_event)
+        else:
+            told = _run_on_cluster(job, (least, most), address, on_event)
         return Outcome(autoencoder.load(job.output), int(told["rows"]))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _least_and_most(workers: int | tuple[int, int]) -> tuple[int, int]:
+    least, most = (workers, workers) if isinstance(workers, int) else workers
+    if not 1 <= least <= most:
+        both = "" if isinstance(workers, int) else ", and the first of two no larger than the other"
+        raise OptionError(f"workers={workers!r} must be a whole number of at least 1{both}.")
+    return least, most
 
 
 def _prepare(folder: Path, resume: bool) -> None:
@@ -161,7 +174,7 @@ def opened(files: Files, team: Team | None) -> Any:
     return rows if team.leads else files.open(stream=streams)
 
 
-def work(job: Job, team: Team, tell: Callable[[dict[str, Any]], None]) -> None:
+def work(job: Job, team: Team, tell: Callable[[Message], None]) -> None:
     """Do one worker's part of the job; `tell` takes what the first worker has to say."""
     rows = opened(job.rows, team) if isinstance(job.rows, Files) else job.rows
 
@@ -192,22 +205,65 @@ def _count(rows: Any) -> int:
     return len(rows) if hasattr(rows, "__len__") else int(rows.shape[0])
 
 
-def _run_until_done(
-    job: Job, workers: int, scratch: Path, on_event: OnEvent | None
-) -> dict[str, Any]:
-    """Start the workers, and again where one was killed; return what the first one told last."""
-    left, newest = _RESTARTS, checkpoints.newest(job.folder)
+class Crew(Protocol):
+    """The workers of one attempt."""
+
+    def wait(self, take: Callable[[Message], None]) -> str | None:
+        """Wait for the end of all; return None where it is well, else how a worker ended.
+
+        `take` gets what they tell, and what one of them could not do is raised.
+        """
+
+    def kill(self) -> None:
+        """End what still runs."""
+
+
+def _run_on_cluster(
+    job: Job, workers: tuple[int, int], address: str, on_event: OnEvent | None
+) -> Message:
+    """Run a job as `_run_until_done` does, with workers on a cluster."""
+    # The working folder of workers is another one.
+    job = replace(job, folder=job.folder.absolute())
+    with cluster.connected(address, workers[1]) as ray:
+        # Rows in memory travel once, not to every worker and at every attempt anew.
+        held = [
+            rows if rows is None or isinstance(rows, Files) else ray.put(rows)
+            for rows in (_everywhere(job.rows), _everywhere(job.validation))
+        ]
+        bare = replace(job, rows=None, validation=None)
+
+        def start() -> Crew:
+            return cluster.Crew(ray, work, bare, held[0], held[1], workers)
+
+        return _run_until_done(start, job.folder, on_event)
+
+
+def _everywhere(rows: Any) -> Any:
+    """Return rows, or the files that hold them by a name that means the same in any folder."""
+    if data.is_path(rows):
+        rows = Files(rows)
+    if not isinstance(rows, Files):
+        return rows
+    source = os.fspath(rows.source)
+    here = rows.filesystem is None and "://" not in source
+    return replace(rows, source=os.path.abspath(source)) if here else rows
+
+
+def _run_until_done(start: Callable[[], Crew], folder: Path, on_event: OnEvent | None) -> Message:
+    """Start the workers, and again where one was killed; return what the first one told."""
+    left, newest = _RESTARTS, checkpoints.newest(folder)
     while True:
-        crew = _Crew(job, workers, Path(tempfile.mkdtemp(dir=scratch)))
+        told: Message = {}
+        crew = start()
         try:
-            ended = crew.wait(on_event)
+            ended = crew.wait(partial(_take, told, on_event))
         finally:
             crew.kill()
         if ended is None:
-            return crew.told
+            return told
         # Counted from the last checkpoint: a long run may lose many workers, one by one.
-        left = _RESTARTS if checkpoints.newest(job.folder) != newest else left - 1
-        newest = checkpoints.newest(job.folder)
+        left = _RESTARTS if checkpoints.newest(folder) != newest else left - 1
+        newest = checkpoints.newest(folder)
         if left < 0:
             raise WorkerError(
                 f"Workers ended again and again ({ended}) before they came to a checkpoint. Too "
@@ -220,8 +276,18 @@ def _run_until_done(
         )
 
 
+def _take(told: Message, on_event: OnEvent | None, message: Message) -> None:
+    """Pass on what a worker tells, and note it."""
+    if "event" in message and on_event is not None:
+        on_event(Event(**message["event"]))
+    if "warning" in message:
+        name, text = message["warning"]
+        warnings.warn(text, getattr(errors, name, UserWarning), stacklevel=5)
+    told |= message
+
+
 class _Crew:
-    """The processes of one attempt."""
+    """Processes of this machine."""
 
     def __init__(self, job: Job, workers: int, scratch: Path) -> None:
         n_threads = max(1, (os.cpu_count() or 1) // workers)
@@ -230,7 +296,6 @@ class _Crew:
             known["GLOO_SOCKET_IFNAME"] = "lo"  # all are on this machine, so nothing leaves it
         environment = {**known, **os.environ}
         sent = pickle.dumps(job)
-        self.told: dict[str, Any] = {}
         self._lines: queue.Queue[tuple[int, str | None]] = queue.Queue()
         self._errors: dict[int, TwofoldError] = {}
         self._processes: list[subprocess.Popen[bytes]] = []
@@ -251,14 +316,14 @@ class _Crew:
                 pickle.dump((place, sent), process.stdin)
                 process.stdin.flush()
 
-    def wait(self, on_event: OnEvent | None) -> str | None:
+    def wait(self, take: Callable[[Message], None]) -> str | None:
         """Wait for the end of all; return None where it is well, else how a worker ended."""
         running, interrupted = set(range(len(self._processes))), False
         while running:
             try:
                 rank, line = self._lines.get()
                 if line is not None:
-                    self._take(rank, line, on_event)
+                    self._hear(rank, line, take)
                     continue
                 running.discard(rank)
                 code = self._processes[rank].wait()
@@ -297,19 +362,15 @@ class _Crew:
         stdout.close()
         self._lines.put((rank, None))
 
-    def _take(self, rank: int, line: str, on_event: OnEvent | None) -> None:
+    def _hear(self, rank: int, line: str, take: Callable[[Message], None]) -> None:
         if not line.startswith(_PREFIX):
             return
         message = json.loads(line[len(_PREFIX) :])
-        if "event" in message and on_event is not None:
-            on_event(Event(**message["event"]))
-        if "warning" in message:
-            name, text = message["warning"]
-            warnings.warn(text, getattr(errors, name, UserWarning), stacklevel=4)
         if "error" in message:
             name, text = message["error"]
             self._errors[rank] = getattr(errors, name, WorkerError)(text)
-        self.told |= message
+        else:
+            take(message)
 
 
 def _child() -> None:
@@ -318,7 +379,7 @@ def _child() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     job: Job = pickle.loads(sent)
 
-    def tell(message: dict[str, Any]) -> None:
+    def tell(message: Message) -> None:
         sys.stdout.write(f"{_PREFIX}{json.dumps(message)}\n")
         sys.stdout.flush()
 

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from twofold.errors import OptionError
 from twofold.options import OPTIONS, Option, flag
 
 
@@ -50,6 +51,19 @@ def read(name: str, text: str | bool) -> Any:
         return float(text)  # a number all the same, though not of the right sort
     except ValueError:
         return text
+
+
+def workers(text: str) -> int | tuple[int, int]:
+    """Read how many workers there are to be, or how many at least and at most."""
+    try:
+        numbers = [int(part) for part in text.split(":")]
+    except ValueError:
+        numbers = []
+    if len(numbers) == 1:
+        return numbers[0]
+    if len(numbers) == 2:
+        return numbers[0], numbers[1]
+    raise OptionError(f"workers={text!r} must be a whole number, or two such as 2:8.")
 
 
 def names(texts: Sequence[str]) -> list[str]:

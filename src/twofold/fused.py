@@ -143,11 +143,29 @@ class FusedStep:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what the next update depends on beside the network and the objective."""
-        return self._updates._rule.state_dict()
+        return self._in_plain_order(self._updates._rule.state_dict(), theirs=True)
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state_dict` returned."""
-        self._updates._rule.load_state_dict(state)
+        self._updates._rule.load_state_dict(self._in_plain_order(state, theirs=False))
+
+    def _in_plain_order(self, state: Mapping[str, Tensor], theirs: bool) -> dict[str, Tensor]:
+        """Name moments by the places of their parameters in the plain step, or by those here.
+
+        So either step goes on from the other one's state: several workers from that of one.
+        """
+        both = list(self.network.parameters())
+        plain = [p for p in both if p.ndim > 1] + [p for p in both if p.ndim <= 1]
+        places = {id(parameter): i for i, parameter in enumerate(plain)}
+        named = dict(state)
+        for i in range(len(self._updates._rule.moments)):
+            for here, parameter in enumerate(self._updates.parameters):
+                ours, other = f"moments.{i}.{here}", f"moments.{i}.{places[id(parameter)]}"
+                if theirs:
+                    named[other] = state[ours]
+                else:
+                    named[ours] = state[other]
+        return named
 
     def _update(self, work: _Workspace, learning_rate: float | Tensor) -> Tensor:
         for rounded, exact in work.roundings:

@@ -9,12 +9,31 @@ Deep Networks", with every update synchronous).
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+
+Message = dict[str, Any]  # what a worker tells whoever waits for it: plain data
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker is told: whom to train, on which rows, and where to keep what.
+
+    `rows` and `validation` are what `Autoencoder.fit` takes; the model goes to the folder `output`.
+    """
+
+    options: Mapping[str, Any]
+    rows: Any
+    validation: Any
+    folder: Path
+    seconds: float
+    output: Path
 
 
 class Team:
@@ -85,3 +104,7 @@ class Team:
         held = [value]
         dist.broadcast_object_list(held, src=0)
         return held[0]
+
+
+# A worker's part of a job: it is told the job and its team, and tells what there is to say.
+Work = Callable[[Job, Team, Callable[[Message], None]], None]
