@@ -136,14 +136,12 @@ def _flags() -> list[str]:
     return [word for k, v in OPTIONS.items() for word in (f"--{k.replace('_', '-')}", str(v))]
 
 
-def test_processes_of_torchrun_are_workers(tmp_path: Path) -> None:
-    np.save(tmp_path / "rows.npy", X)
+def _torchrun(*words: object) -> str:
+    """Run two processes by torchrun, and return what they printed."""
     meeting = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", *meeting]
-    twofold = Path(sys.executable).with_name("twofold")
-    fit = ["fit", tmp_path / "rows.npy", "--output", tmp_path / "model", *_flags()]
     process = subprocess.Popen(
-        [*torchrun, "--no-python", str(twofold), *map(str, fit)],
+        [*torchrun, *map(str, words)],
         env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -156,7 +154,46 @@ def test_processes_of_torchrun_are_workers(tmp_path: Path) -> None:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGKILL)
     assert process.returncode == 0, err
+    return out
+
+
+def test_processes_of_torchrun_are_workers(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", X)
+    twofold = Path(sys.executable).with_name("twofold")
+    fit = ["fit", tmp_path / "rows.npy", "--output", tmp_path / "model", *_flags()]
+    out = _torchrun("--no-python", twofold, *fit)
     assert out.count("parameters, tied weights") == 1
+    assert_same(load(tmp_path / "model"), Autoencoder(**OPTIONS).fit(X))
+
+
+_KILLED_ONCE = """
+import os, signal, sys
+from pathlib import Path
+from twofold import Autoencoder, distributed
+
+folder, options = Path(sys.argv[1]), eval(sys.argv[2])
+team, model = distributed.joined(), Autoencoder(**options)
+
+def kill(event):
+    if event.epoch == 2 and not (folder / "killed").exists():
+        (folder / "killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+distributed.fit(
+    model, folder / "rows.npy", team=team, on_event=kill,
+    checkpoint=folder / "run", resume=True, checkpoint_seconds=0,
+)
+if team.leads:
+    model.save(folder / "model")
+"""
+
+
+def test_workers_that_torchrun_starts_again_go_on(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", X)
+    script = tmp_path / "train.py"
+    script.write_text(_KILLED_ONCE, encoding="utf-8")
+    _torchrun("--max-restarts=2", script, tmp_path, repr(OPTIONS))
+    assert (tmp_path / "killed").exists()
     assert_same(load(tmp_path / "model"), Autoencoder(**OPTIONS).fit(X))
 
 
