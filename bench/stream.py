@@ -19,6 +19,7 @@ import time
 import warnings
 from importlib.metadata import version
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
@@ -155,6 +156,31 @@ def run(how: str, folder: Path, n_files: int, allowed: int) -> dict[str, Any]:
     figures["load_average"] = round(os.getloadavg()[0], 1)
     print(json.dumps(figures), flush=True)
     return figures
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Return the results as a table."""
+    lines = [
+        "| rows | from | validation loss | rows/s | memory beyond imports |",
+        "|--:|---|--:|--:|--:|",
+    ]
+    runs = [found for found in result["runs"] if "how" in found]
+    for number in sorted({found["rows"] for found in runs}):
+        for how, words in (("stream", "files, memory limited"), ("memory", "an array in memory")):
+            mine = [f for f in runs if f["how"] == how and f["rows"] == number and "r2" in f]
+            if not mine:
+                continue
+            speed = median(found["rows_per_second"] for found in mine)
+            most = max(found["peak_mb_beyond_imports"] for found in mine)
+            loss = mine[0]["validation_loss"]
+            lines.append(f"| {number:,} | {words} | {loss:.5f} | {speed:,.0f} | {most:,} MB |")
+    allowed = next(found["allowed_mb"] for found in runs if "allowed_mb" in found)
+    refused = [found["error"] for found in runs if found["how"] == "refused"]
+    return (
+        "\n".join(lines) + f"\n\nData may grow by {allowed} MB after the imports; the rows of all "
+        f"files take {result['rows_bytes_per_allowed_byte']:g} times that. Read whole under the "
+        f"same limit, a tenth of them ends in {' and '.join(map(str, refused))}."
+    )
 
 
 def main() -> None:
