@@ -34,6 +34,8 @@ def available(result: Result, title: str) -> bool:
 
 
 def measured_on(result: Result) -> str:
+    if "machine" not in result:
+        return "Not measured yet."
     made, versions = result["machine"], result["versions"]
     named = {
         "twofold": "twofold",
