@@ -30,7 +30,7 @@ check: $(READY) ## formatting, lint, types and the floors that imports keep to
 bench: $(READY) ## time twofold against its peers, about 20 minutes (ARGS="--quick" for a trial)
 	@$(VENV)/bin/python bench/speed.py $(ARGS)
 
-quality: $(READY) ## measure how good scores and fillings are beside peers, about 2 hours (ARGS="--quick")
+quality: $(READY) ## measure how good scores, fillings and codes are beside peers, a day on two cores (ARGS="--quick")
 	@$(VENV)/bin/python bench/quality.py $(ARGS)
 	@$(VENV)/bin/python bench/quality.py --suite family $(ARGS)
 

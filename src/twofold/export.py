@@ -64,32 +64,7 @@ class Model(Protocol):
 def onnx(
     model: Model, path: str | os.PathLike[str], part: str = "all", overwrite: bool = False
 ) -> None:
-    """Write a fitted model to the file `path` as one ONNX graph, whole or not at all.
-
-    Parameters
-    ----------
-    model : Autoencoder
-        Fitted.
-    path : path-like
-        The file to write.
-    part : "all", "encoder", "decoder" or "scorer", default="all"
-        "all" takes rows and gives codes, reconstruction, score and decision. "encoder" gives the
-        codes alone, "scorer" score and decision. "decoder" takes codes and gives the
-        reconstruction.
-    overwrite : bool, default=False
-        A file that is there gives way.
-
-    Raises
-    ------
-    OptionError
-        Where the model cannot be a graph; the message says why.
-    OutputExistsError
-        Where the file exists and `overwrite` is false.
-    DataError
-        Where the file cannot be written.
-    MissingExtraError
-        Where `onnx` is not installed.
-    """
+    """Write a fitted model to the file `path` as one ONNX graph, as `export_onnx` says."""
     check_is_fitted(model, "network_")
     path = Path(path)
     require_free(path, overwrite)

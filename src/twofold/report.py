@@ -48,44 +48,7 @@ def write(
     *,
     say: Say | None = None,
 ) -> list[Caution]:
-    """Write a page about a fitted model and the rows of X, and return what it calls for.
-
-    Parameters
-    ----------
-    ae : fitted Autoencoder
-    X : array, images (n, height, width), data frame, tensor or path
-        Rows to judge the model by, best ones that it has not seen.
-    path : path-like
-        The HTML file to write, whole or not at all.
-    overwrite : bool, default=False
-        Whether a file that is there may be replaced.
-    say : callable, optional
-        Told in a line now and then how far it got, where it takes more than two seconds.
-
-    Returns
-    -------
-    list of Caution
-        What is amiss and what to do, as the page says it: `text`, `advice`, and whether it is
-        `urgent`.
-
-    Raises
-    ------
-    OutputExistsError
-        Where the file exists and `overwrite` is false, or is a folder.
-    DataError
-        Where the rows cannot be used, or the file cannot be written.
-
-    Examples
-    --------
-    >>> import numpy as np
-    >>> from twofold import Autoencoder, report
-    >>> x = np.random.default_rng(0).normal(size=(500, 1))
-    >>> X = np.hstack([x, x**2, np.sin(x), np.exp(x)])
-    >>> ae = Autoencoder(random_state=0).fit(X)
-    >>> cautions = report.write(ae, X, "report.html")
-    >>> "few-rows" in [caution.kind for caution in cautions]
-    True
-    """
+    """Write a page about a fitted model and the rows of X, as `Autoencoder.report` says."""
     file = page.require_free(path, overwrite)
     found = examine(ae, X, say)
     notes = cautions(ae, found)
