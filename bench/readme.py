@@ -19,6 +19,7 @@ from typing import Any
 
 import explorer
 import quality_table
+import scaling
 import service
 import stream
 import table
@@ -54,7 +55,11 @@ PAGES: dict[Path, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
     ROOT / "docs" / "family.md": {
         name: ("family", quality_table.table(name)) for name in ("family", "ordered", "family made")
     },
-    ROOT / "docs" / "scale-out.md": {"stream": ("stream", stream.markdown)},
+    ROOT / "docs" / "scale-out.md": {
+        "stream": ("stream", stream.markdown),
+        "rates": ("scaling", scaling.measured),
+        "scaling": ("scaling", scaling.table),
+    },
     ROOT / "docs" / "service.md": {"service": ("service", service.markdown)},
     ROOT / "docs" / "explorer.md": {"explorer": ("explorer", explorer.markdown)},
 }

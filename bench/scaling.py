@@ -200,6 +200,33 @@ def measure() -> dict[str, Any]:
     }
 
 
+def measured(result: dict[str, Any]) -> str:
+    """Return what was measured as a table."""
+    found = result["measured"]
+    trained = found["trained_rows_per_core_second"]
+    lines = {
+        "rows trained per second, in parts of 64 rows per worker and update": f"{trained['64']:,}",
+        "... of 1,024 rows": f"{trained['1024']:,}",
+        "... of 4,096 rows": f"{trained['4096']:,}",
+        "rows trained per second by a single process, which needs no sum (1,024 rows)": (
+            f"{found['trained_rows_per_core_second_one_worker']:,}"
+        ),
+        "rows read from Parquet files per second": f"{found['read_rows_per_core_second']:,}",
+        "bytes per row in memory, as Parquet": (
+            f"{found['bytes_per_row_in_memory']:,}, {found['bytes_per_row_in_parquet']:,.0f}"
+        ),
+        "bytes of gradients per update": f"{found['bytes_summed_per_update']:,}",
+        "the sum of two processes on one machine": (
+            f"{1000 * found['sum_of_two_processes_seconds']:.2f} ms"
+        ),
+    }
+    rows = [f"| {what} | {figure} |" for what, figure in lines.items()]
+    load = result["others"]["load_average"]
+    return "\n".join(
+        ["| measured on one core | |", "|---|---:|", *rows, "", f"Load average: {load:.1f}."]
+    )
+
+
 def table(result: dict[str, Any]) -> str:
     """Return the simulated curve as Markdown."""
     lines = [
