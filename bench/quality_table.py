@@ -249,21 +249,25 @@ def large(result: Result) -> str:
 
 FAMILY = {
     "deep": "784-1000-500-250-30, tied",
+    "deep-long": "the same, trained five times as long",
     "deep-training": "the same, no regularisation, on training images",
     "denoising": "denoising, standard deviation 0.5: squared error per pixel",
+    "denoising-conv": "the same, convolutional",
     "variational": "variational, 50 components: minus log p, 5,000 draws (nats)",
-    "importance": "the same, trained with 50 importance samples",
+    "importance": "the same, trained with 5 importance samples",
     "classifier": "784-1000-1000-1000, layer by layer, then tuned on labels: wrong",
     "twins": "tied and untied, defaults: squared error over PCA's",
     "tutorial": "784-392-196, cross-entropy within the time of the tutorial's script",
 }
 FIGURES = {
     "deep": ("test_error", "train_error", "logistic", "neighbours", "seconds"),
+    "deep-long": ("test_error", "train_error", "logistic", "neighbours", "seconds"),
     "deep-training": ("train_error", "seconds"),
-    "denoising": ("error",),
-    "variational": ("estimate", "bound"),
-    "importance": ("estimate", "bound"),
-    "classifier": ("wrong",),
+    "denoising": ("error", "seconds"),
+    "denoising-conv": ("error", "seconds"),
+    "variational": ("estimate", "bound", "seconds"),
+    "importance": ("estimate", "bound", "seconds"),
+    "classifier": ("wrong", "seconds"),
     "twins": ("tied_error", "untied_error", "tied_seconds", "untied_seconds"),
     "tutorial": ("validation", "test", "seconds"),
 }

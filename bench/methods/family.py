@@ -2,7 +2,8 @@
 
 `given` holds `train` and `test` images as bytes and, where codes are judged, their labels. While a
 recipe is being chosen, `test` are training images that are held back; test images come last.
-Errors are squared, summed over an image whose pixels lie in [0, 1].
+Errors are squared, summed over an image whose pixels lie in [0, 1]. `options["recipe"]` holds the
+estimator's options, and of `shift`, `fine` and `shape` what the functions below say.
 """
 
 from __future__ import annotations
@@ -17,90 +18,26 @@ from methods.method import Method
 
 Array = NDArray[Any]
 Arrays = dict[str, Array]
-
-# Widths of Hinton and Salakhutdinov, 2006. `shift` is how far, in pixels, copies of each training
-# image are moved: nine copies for 1. An epoch is one pass over all of them.
-_DEEP = {
-    "hidden_layers": (1000, 500, 250),
-    "n_components": 30,
-    "activation": "gelu",
-    "likelihood": "bernoulli",
-    "precision": "bfloat16",
-    "batch_size": 128,
-}
-RECIPES: dict[str, dict[str, Any]] = {
-    "deep": {**_DEEP, "shift": 1, "learning_rate": 2e-3, "epochs": 5},
-    "deep, no regularisation": {**_DEEP, "learning_rate": 2e-3, "epochs": 40},
-    "denoising": {
-        "hidden_layers": (1000,),
-        "n_components": 500,
-        "activation": "gelu",
-        "likelihood": "bernoulli",
-        "corruption": "gaussian:0.5",
-        "precision": "bfloat16",
-        "batch_size": 128,
-        "learning_rate": 2e-3,
-        "epochs": 20,
-    },
-    "variational": {
-        "hidden_layers": (500, 500),
-        "n_components": 50,
-        "activation": "gelu",
-        "likelihood": "bernoulli",
-        "corruption": "binarize",
-        "bottleneck": "variational:1",
-        "tied": False,
-        "batch_size": 128,
-        "learning_rate": 2e-3,
-        "epochs": 30,
-    },
-    "ordered": {
-        "hidden_layers": (500, 250),
-        "n_components": 64,
-        "activation": "gelu",
-        "likelihood": "bernoulli",
-        "bottleneck": "ordered",
-        "precision": "bfloat16",
-        "batch_size": 128,
-        "learning_rate": 2e-3,
-        "epochs": 20,
-    },
-    # As in Vincent et al., 2010: three layers of 1,000, each taught to undo masking.
-    "classifier": {
-        "hidden_layers": (1000, 1000),
-        "n_components": 1000,
-        "activation": "gelu",
-        "code_activation": "gelu",
-        "corruption": "masking:0.25",
-        "pretraining": "layerwise:5",
-        "precision": "bfloat16",
-        "batch_size": 128,
-        "learning_rate": 1e-3,
-        "epochs": 4,
-    },
-    # The tutorial's net within the tutorial's time.
-    "tutorial": {
-        "hidden_layers": (392,),
-        "n_components": 196,
-        "activation": "gelu",
-        "likelihood": "bernoulli",
-        "precision": "bfloat16",
-        "batch_size": 128,
-        "learning_rate": 4e-3,
-        "epochs": 40,
-    },
-}
-_FINE_EPOCHS, _FINE_RATE, _FINE_DECAY = 20, 1e-3, 0.02
+_WATCHED = 1_000  # training images whose loss is followed; scores are calibrated on them too
 
 
-def fit(recipe: str, images: Array, seed: int, **changes: Any) -> Any:
-    """Train a recipe on images of bytes, on all of them and for all epochs."""
+def fit(recipe: dict[str, Any], images: Array, seed: int) -> Any:
+    """Train a recipe on all images, of bytes, for all epochs.
+
+    `shift` is how far, in pixels, copies of each image are moved: nine copies for 1. An epoch is
+    one pass over all of them. With `shape` images keep their height, width and channels.
+    """
     from twofold import Autoencoder
 
-    settings = {"validation_fraction": 0.0, "patience": None, "random_state": seed}
-    settings |= RECIPES[recipe] | changes
-    shift = settings.pop("shift", 0)
-    return Autoencoder(**settings).fit(unit(moved(images, shift) if shift else images))
+    settings = {"patience": None, "random_state": seed} | recipe
+    shift, shape = settings.pop("shift", 0), settings.pop("shape", None)
+    if isinstance(settings["hidden_layers"], list):  # JSON has no tuples
+        settings["hidden_layers"] = tuple(settings["hidden_layers"])
+    x = unit(moved(images, shift) if shift else images)
+    watched = unit(images[:_WATCHED])
+    if shape is not None:
+        x, watched = x.reshape(-1, *shape), watched.reshape(-1, *shape)
+    return Autoencoder(**settings).fit(x, validation_data=watched)
 
 
 def moved(images: Array, by: int) -> Array:
@@ -125,8 +62,7 @@ def squared_error(images: Array, reconstructed: Array) -> Array:
 def reconstruction(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
     """Errors on training and test images; codes judged by what linear and nearest rules find."""
     start = time.perf_counter()
-    changes = {"epochs": options["epochs"]} if "epochs" in options else {}
-    ae = fit(options["recipe"], given["train"], seed, **changes)
+    ae = fit(options["recipe"], given["train"], seed)
     seconds = time.perf_counter() - start
     codes = {part: ae.transform(unit(given[part])) for part in ("train", "test")}
     found = {
@@ -158,28 +94,36 @@ def judge_codes(codes: Arrays, train_labels: Array, test_labels: Array) -> Array
 
 def denoising(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
     """Mean squared error per pixel of test images that get fresh noise of standard deviation .5."""
-    changes = {"epochs": options["epochs"]} if "epochs" in options else {}
-    ae = fit(options["recipe"], given["train"], seed, **changes)
+    start = time.perf_counter()
+    ae = fit(options["recipe"], given["train"], seed)
+    seconds = time.perf_counter() - start
     clean = unit(given["test"])
     noise = np.random.RandomState(1000 + seed).standard_normal(clean.shape).astype(np.float32)
-    error = squared_error(given["test"], ae.reconstruct(clean + np.float32(0.5) * noise))
-    return {"error": error / clean.shape[1]}
+    noisy = (clean + np.float32(0.5) * noise).reshape(
+        -1, *options["recipe"].get("shape", clean.shape[1:])
+    )
+    again = ae.reconstruct(noisy).reshape(len(clean), -1)
+    return {
+        "error": squared_error(given["test"], again) / clean.shape[1],
+        "seconds": np.array(seconds),
+    }
 
 
 def likelihood(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
     """Minus the log-density of test images, binarised once, in nats: bound and 5,000 draws."""
     from twofold import Variational
 
-    changes: dict[str, Any] = {"epochs": options["epochs"]} if "epochs" in options else {}
-    if options.get("n_samples", 1) > 1:
-        changes["bottleneck"] = Variational(n_samples=options["n_samples"])
-    ae = fit("variational", given["train"], seed, **changes)
+    bottleneck = Variational(n_samples=options["n_samples"])
+    start = time.perf_counter()
+    ae = fit(options["recipe"] | {"bottleneck": bottleneck}, given["train"], seed)
+    seconds = time.perf_counter() - start
     grey = unit(given["test"][: options["images"]])
     black = (np.random.RandomState(0).random_sample(grey.shape) < grey).astype(np.float32)
     estimate = ae.log_likelihood(black, options["draws"], random_state=seed)
     return {
         "bound": np.array(-float(ae.score_samples(black).mean())),
         "estimate": np.array(-float(estimate.mean())),
+        "seconds": np.array(seconds),
     }
 
 
@@ -187,8 +131,8 @@ def ordered(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
     """Errors of the first k components of one ordered code, of nets made for k, and of PCA."""
     from sklearn.decomposition import PCA
 
-    changes = {"epochs": options["epochs"]} if "epochs" in options else {}
-    ae = fit("ordered", given["train"], seed, **changes)
+    recipe = options["recipe"]
+    ae = fit(recipe, given["train"], seed)
     codes = ae.transform(unit(given["test"]))
     sizes = options["sizes"]
     pca = PCA(max(sizes), random_state=seed).fit(unit(given["train"]))
@@ -197,7 +141,7 @@ def ordered(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
     for k in sizes:
         cut = ae.inverse_transform(codes[:, :k])
         found["cut"].append(float(squared_error(given["test"], cut)))
-        own = fit("ordered", given["train"], seed, **changes, n_components=k, bottleneck="plain")
+        own = fit(recipe | {"n_components": k, "bottleneck": "plain"}, given["train"], seed)
         own_rows = own.reconstruct(unit(given["test"]))
         found["own"].append(float(squared_error(given["test"], own_rows)))
         linear = placed[:, :k] @ pca.components_[:k] + pca.mean_
@@ -206,21 +150,26 @@ def ordered(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
 
 
 def classifier(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
-    """Wrong test images, as a share: encoders trained layer by layer, then tuned on labels."""
+    """Wrong test images, as a share: encoders trained layer by layer, then tuned on labels.
+
+    `fine` says how they are tuned: epochs, the largest learning rate, and decay.
+    """
     import torch
     from torch import nn
 
-    changes = {"epochs": options["epochs"]} if "epochs" in options else {}
-    ae = fit("classifier", given["train"], seed, **changes)
+    start = time.perf_counter()
+    recipe = dict(options["recipe"])
+    fine = recipe.pop("fine")
+    ae = fit(recipe, given["train"], seed)
     torch.manual_seed(seed)
     network, head = ae.network_, nn.Linear(ae.network_.n_components, 10)
     x, labels = torch.from_numpy(unit(given["train"])), torch.from_numpy(given["train_labels"])
     labels = labels.long()
     weights = [p for pair in network.pairs for p in pair.encoder_parameters]
-    epochs, size = changes.get("epochs", _FINE_EPOCHS), 128
-    optimizer = torch.optim.AdamW([*weights, *head.parameters()], weight_decay=_FINE_DECAY)
+    epochs, size = fine["epochs"], 128
+    optimizer = torch.optim.AdamW([*weights, *head.parameters()], weight_decay=fine["decay"])
     n_steps = epochs * -(-len(x) // size)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, _FINE_RATE, n_steps)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, fine["learning_rate"], n_steps)
     for _ in range(epochs):
         for batch in torch.randperm(len(x)).split(size):
             kept = x[batch] * (torch.rand(len(batch), x.shape[1]) > 0.25)
@@ -232,7 +181,10 @@ def classifier(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
             schedule.step()
     with torch.no_grad():
         found = head(network.encode(torch.from_numpy(unit(given["test"])))[0]).argmax(1).numpy()
-    return {"wrong": np.array(float((found != given["test_labels"]).mean()))}
+    return {
+        "wrong": np.array(float((found != given["test_labels"]).mean())),
+        "seconds": np.array(time.perf_counter() - start),
+    }
 
 
 def twins(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
@@ -245,9 +197,8 @@ def twins(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
     )
     found = {}
     for name, tied in (("tied", True), ("untied", False)):
-        changes = {"epochs": options["epochs"]} if "epochs" in options else {}
         start = time.perf_counter()
-        ae = Autoencoder(tied=tied, random_state=seed, **changes).fit(x)
+        ae = Autoencoder(tied=tied, random_state=seed, **options["recipe"]).fit(x)
         found[f"{name}_seconds"] = np.array(time.perf_counter() - start)
         found[f"{name}_error"] = np.array(ae.compare_pca(test).ratio)
     return found
@@ -260,7 +211,6 @@ def tutorial(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
 
     n = len(given["train"]) * 53 // 60
     x, held_out = unit(given["train"][:n]), unit(given["train"][n:])
-    changes = {"epochs": options["epochs"]} if "epochs" in options else {}
     seconds: list[float] = []
     losses: list[float] = []
     start = time.perf_counter()
@@ -270,7 +220,8 @@ def tutorial(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
             seconds.append(time.perf_counter() - start)
             losses.append(event.losses["validation_loss"])
 
-    settings = {"patience": None, "random_state": seed} | RECIPES["tutorial"] | changes
+    settings = {"patience": None, "random_state": seed} | options["recipe"]
+    settings["hidden_layers"] = tuple(settings["hidden_layers"])
     ae = Autoencoder(**settings)
     ae.fit(x, validation_data=held_out, on_event=watch)
     within = int(np.sum(np.array(seconds) <= float(options["seconds"])))
@@ -285,8 +236,7 @@ def tutorial(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
 
 
 _SHARED = (fit, moved, unit, squared_error)
-_FIXED = (RECIPES, _FINE_EPOCHS, _FINE_RATE, _FINE_DECAY)
 STUDIES = {
-    study.__name__: Method(study, helpers=(*_SHARED, judge_codes), constants=_FIXED)
+    study.__name__: Method(study, helpers=(*_SHARED, judge_codes), constants=(_WATCHED,))
     for study in (reconstruction, denoising, likelihood, ordered, classifier, twins, tutorial)
 }

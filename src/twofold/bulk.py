@@ -13,20 +13,18 @@ import secrets
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from twofold import cluster, data, errors, reading
 from twofold.autoencoder import Autoencoder
 from twofold.errors import DataError, OptionError, OutputExistsError, TwofoldError, WorkerError
 from twofold.files import Files, OpenFiles
-from twofold.reasons import OddRow, Scored
+from twofold.tally import VERBS, Tally
 from twofold.writing import Pace
 
 _LEAST_TASKS, _MOST_CHUNKS = 64, 8  # tasks that all rows make at least; chunks in each at most
@@ -34,43 +32,6 @@ _RETRIES = 5  # of a task whose process has ended
 _AHEAD = 2  # tasks per CPU that wait or run: their number bounds what is held
 _SUFFIX = ".parquet"
 _log = logging.getLogger(__name__)
-
-
-@dataclass
-class Tally:
-    """What there is to tell of rows that are done.
-
-    Attributes
-    ----------
-    n_rows, n_columns : int
-        Those written.
-    n_anomalies, oddest
-        Of scored rows: how many are labelled -1, and what to show of the oddest ones.
-    n_missing, n_left : int
-        Of imputed rows: missing cells there were, and cells still missing.
-    offset : float
-        The score below which a row is an anomaly.
-    n_restarted : int
-        Files that were begun and left by processes that ended.
-    """
-
-    n_rows: int = 0
-    n_columns: int = 0
-    n_anomalies: int = 0
-    oddest: list[OddRow] = field(default_factory=list)
-    n_missing: int = 0
-    n_left: int = 0
-    offset: float = 0.0
-    n_restarted: int = 0
-
-    def add(self, other: Tally) -> None:
-        """Add what there is to tell of other rows."""
-        self.n_rows += other.n_rows
-        self.n_columns = other.n_columns
-        self.n_anomalies += other.n_anomalies
-        self.oddest += other.oddest
-        self.n_missing += other.n_missing
-        self.n_left += other.n_left
 
 
 class Piece(NamedTuple):
@@ -89,42 +50,6 @@ class Done(NamedTuple):
     tally: Tally | None
     error: tuple[str, str]
     warned: list[tuple[str, str]]
-
-
-def missing_cells(rows: Any) -> int:
-    """Count the missing cells of an array or an Arrow table."""
-    if isinstance(rows, np.ndarray):
-        return int(np.isnan(rows).sum())
-    return sum(pc.sum(pc.is_null(c, nan_is_null=True)).as_py() or 0 for c in rows.columns)
-
-
-def _encode(ae: Autoencoder, rows: Any, first: int) -> tuple[Any, Tally]:
-    return _table(ae.transform(rows), ae.get_feature_names_out()), Tally()
-
-
-def _reconstruct(ae: Autoencoder, rows: Any, first: int) -> tuple[Any, Tally]:
-    return _table(ae.reconstruct(rows), ae.schema_.names), Tally()
-
-
-def _score(ae: Autoencoder, rows: Any, first: int) -> tuple[Any, Tally]:
-    found = Scored(ae, rows, first)
-    reasons = found.reasons()
-    tally = Tally(n_anomalies=len(found.anomalies), oddest=found.lines(reasons))
-    return found.arrow(reasons), tally
-
-
-def _impute(ae: Autoencoder, rows: Any, first: int) -> tuple[Any, Tally]:
-    filled = ae.impute(rows)
-    tally = Tally(n_missing=missing_cells(rows), n_left=missing_cells(filled))
-    return _table(filled, ae.schema_.names), tally
-
-
-VERBS: dict[str, Callable[[Autoencoder, Any, int], tuple[Any, Tally]]] = {
-    "encode": _encode,
-    "impute": _impute,
-    "reconstruct": _reconstruct,
-    "score": _score,
-}
 
 
 def _table(rows: Any, names: Sequence[str]) -> Any:
@@ -200,7 +125,6 @@ def write(
         with cluster.connected(address, workers or os.cpu_count() or 1) as ray:
             run = _Run(ray, model, verb, rows, pieces, fresh, workers)
             tally = run.until_done(Pace(rows.n_rows, say))
-        tally.offset = float(model.offset_)
         for path in fresh.glob(".*"):  # what processes that ended had begun
             path.unlink()
             tally.n_restarted += 1
@@ -346,13 +270,13 @@ def _written(
         try:
             for first, where, rows in _chunks(source, piece):
                 try:
-                    table, found = VERBS[verb](model, rows, first)
+                    made, found = VERBS[verb].apply(model, rows, first)
                 except DataError as error:
                     raise DataError(f"{where}, counted from row {first:,}: {error}") from error
+                table = _table(made, VERBS[verb].columns(model))
                 if writer is None:
                     writer = pq.ParquetWriter(file, table.schema)
                 writer.write_table(table.cast(writer.schema))
-                found.n_rows, found.n_columns = len(table), table.num_columns
                 tally.add(found)
         except BaseException:
             fresh.unlink(missing_ok=True)

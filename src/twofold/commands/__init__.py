@@ -1,0 +1,1 @@
+"""The commands of `twofold`, each a function that a terminal calls."""
