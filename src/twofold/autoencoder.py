@@ -5,14 +5,13 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.utils.validation import check_is_fitted
 
 from twofold import (
     activity,
@@ -36,24 +35,21 @@ from twofold.bottleneck import PlainCode, Spec, Variational, is_share, require_m
 from twofold.checkpoint import Checkpoint
 from twofold.corruption import Corruption, Gaussian
 from twofold.errors import DataError, ModelFileError, OptionError, TooFewComponentsWarning
-from twofold.model import FittedModel
 from twofold.network import Network, stack_shape
 from twofold.objective import Objective
 from twofold.options import option
 from twofold.plan import Plan
 from twofold.schema import Schema
+from twofold.sharing import SharedModel
 from twofold.stream import Stream
 from twofold.table import Table
 from twofold.team import Team
-
-if TYPE_CHECKING:
-    from twofold.cautions import Caution
 
 _CUT_ROWS = 5_000  # enough to tell what components keep
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class Autoencoder(FittedModel):
+class Autoencoder(SharedModel):
     """A stacked autoencoder whose decoder reuses the encoder's weights, transposed.
 
     A symmetric stack of layers narrows a row to a short code, and the same matrices widen it back.
@@ -322,148 +318,6 @@ class Autoencoder(FittedModel):
     def fit_predict(self, X: Any, y: Any = None) -> NDArray[np.int64]:
         """Fit to X and label its rows: +1 for normal, -1 for anomalies."""
         return self.fit(X).predict(X)
-
-    def report(
-        self,
-        X: Any,
-        path: str | os.PathLike[str],
-        *,
-        overwrite: bool = False,
-        say: Callable[[str], None] | None = None,
-    ) -> list[Caution]:
-        """Write a page about the model and the rows of X, and return what it calls for.
-
-        The page holds everything it shows, and asks no other machine for anything.
-
-        Parameters
-        ----------
-        X : as in `fit`
-            Rows to judge the model by, best ones that it has not seen.
-        path : path-like
-            The HTML file to write, whole or not at all.
-        overwrite : bool, default=False
-            Whether a file that is there may be replaced.
-        say : callable, optional
-            Told in a line now and then how far it got, where it takes more than two seconds.
-
-        Returns
-        -------
-        list of Caution
-            What is amiss and what to do, as the page says it: `text`, `advice`, and whether it is
-            `urgent`.
-
-        Raises
-        ------
-        OutputExistsError
-            Where the file exists and `overwrite` is false, or is a folder.
-        DataError
-            Where the rows cannot be used, or the file cannot be written.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from twofold import Autoencoder
-        >>> x = np.random.default_rng(0).normal(size=(500, 1))
-        >>> X = np.hstack([x, x**2, np.sin(x), np.exp(x)])
-        >>> cautions = Autoencoder(random_state=0).fit(X).report(X, "report.html")
-        >>> "few-rows" in [caution.kind for caution in cautions]
-        True
-        """
-        from twofold import report
-
-        check_is_fitted(self, "network_")
-        return report.write(self, X, path, overwrite, say=say)
-
-    def export_onnx(
-        self, path: str | os.PathLike[str], part: str = "all", *, overwrite: bool = False
-    ) -> None:
-        """Write the model as one ONNX graph from cells to cells, for machines without twofold.
-
-        Parameters
-        ----------
-        path : path-like
-            The file to write, whole or not at all.
-        part : "all", "encoder", "decoder" or "scorer", default="all"
-            "all" takes rows and gives codes, reconstruction, score and decision. "encoder" gives
-            the codes alone, "scorer" score and decision. "decoder" takes codes and gives the
-            reconstruction.
-        overwrite : bool, default=False
-            Whether a file that is there may be replaced.
-
-        Raises
-        ------
-        OptionError
-            Where the model cannot be a graph; the message says why.
-        OutputExistsError
-            Where the file exists and `overwrite` is false, or is a folder.
-        DataError
-            Where the file cannot be written.
-        MissingExtraError
-            Where the extra `onnx` is not installed.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from twofold import Autoencoder
-        >>> X = np.random.default_rng(0).normal(size=(30, 4))
-        >>> ae = Autoencoder(n_components=2, epochs=1, random_state=0).fit(X)
-        >>> ae.export_onnx("model.onnx")  # doctest: +SKIP
-        """
-        from twofold import export
-
-        export.onnx(self, path, part, overwrite)
-
-    def push_to_hub(
-        self,
-        repo_id: str,
-        *,
-        private: bool | None = True,
-        revision: str | None = None,
-        commit_message: str = "Upload a twofold model",
-        token: str | None = None,
-        endpoint: str | None = None,
-    ) -> str:
-        """Put the model on the Hugging Face Hub, with a page that says what it is.
-
-        Parameters
-        ----------
-        repo_id : str
-            Where it goes: "user/name". The repository is made where there is none.
-        private : bool or None, default=True
-            Whether a new repository is private; None is the hub's own default. A model holds the
-            names of its columns and the levels of its categories.
-        revision : str, optional
-            The branch; by default the main one.
-        commit_message : str
-            What the repository's history says.
-        token : str, optional
-            Access token; by default the one that `hf auth login` keeps, or `HF_TOKEN`.
-        endpoint : str, optional
-            Address of the hub, for one of your own.
-
-        Returns
-        -------
-        str
-            The address of what was uploaded.
-
-        Raises
-        ------
-        ModelFileError
-            Where the hub cannot be reached or refuses.
-        MissingExtraError
-            Where the extra `hub` is not installed.
-        """
-        from twofold import hub
-
-        return hub.push_to_hub(
-            self,
-            repo_id,
-            private=private,
-            revision=revision,
-            commit_message=commit_message,
-            token=token,
-            endpoint=endpoint,
-        )
 
     @classmethod
     def from_pretrained(
