@@ -33,7 +33,12 @@ from twofold import (
     revival,
 )
 from twofold.bottleneck import OrderedCode, VariationalCode, from_json, to_json
-from twofold.errors import CollapsedCodeWarning, OptionError, TooFewComponentsWarning
+from twofold.errors import (
+    CollapsedCodeWarning,
+    LosesToPCAWarning,
+    OptionError,
+    TooFewComponentsWarning,
+)
 from twofold.network import Network
 from twofold.objective import Objective
 from twofold.plan import Plan
@@ -631,3 +636,14 @@ def test_names_stand_for_values() -> None:
     assert bottleneck.resolve("sparse:topk:3") == Sparse("topk", k=3)
     assert bottleneck.resolve("variational:2") == Variational(beta=2.0)
     assert bottleneck.resolve("plain", 0.9) == Ordered()
+
+
+@pytest.mark.parametrize("bottleneck", [Sparse("l1", weight=50.0), Ordered()])
+def test_only_plain_codes_are_measured_by_pca(bottleneck: Any) -> None:
+    x = np.random.RandomState(0).standard_normal((200, 3)) @ np.ones((3, 6))
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        Autoencoder(n_components=2, epochs=1, bottleneck=bottleneck, random_state=0).fit(x)
+    assert not any(issubclass(warning.category, LosesToPCAWarning) for warning in caught)
+    with pytest.warns(LosesToPCAWarning):
+        Autoencoder(n_components=2, epochs=1, random_state=0).fit(x)

@@ -277,7 +277,7 @@ class Autoencoder(SharedModel):
         settled_on = drawn.rows.head(_CUT_ROWS) if held_out is None else held_out[:_CUT_ROWS]
         activity.warn_if_collapsed(self.network_, self._objective, settled_on)
         # Elsewhere, the squared error of clean rows is not what training lowers.
-        plain = isinstance(self.network_.bottleneck, PlainCode)
+        plain = type(self.network_.bottleneck) is PlainCode
         if plain and not self._objective.adapts and self.corruption is None:
             self.comparison_.warn_if_worse()
         return self

@@ -167,7 +167,7 @@ class PlainCode(nn.Module):
         return self.density.sample(n_rows, generator)
 
     def idle(self, codes: Tensor) -> Tensor | None:
-        """Say nothing: a plain component that is not used costs nothing."""
+        """Say nothing: what is not used costs nothing."""
         return None
 
     def cut(self, n_components: int) -> None:
@@ -175,15 +175,14 @@ class PlainCode(nn.Module):
         self.n_components, self.density = n_components, _density_like(self.density, n_components)
 
 
-class SparseCode(nn.Module):
+class SparseCode(PlainCode):
     """Keeps activities small or few; `Sparse` says how."""
 
     def __init__(self, how: Sparse, n_components: int) -> None:
-        super().__init__()
-        self.how, self.n_components = how, n_components
+        super().__init__(n_components)
+        self.how = how
         self.k = how.k or math.ceil(n_components / 4)
         self.weight = _DEFAULT_WEIGHTS[how.kind] if how.weight is None else how.weight
-        self.density = CodeDensity(n_components)
 
     def forward(
         self, code: Tensor, path: Sequence[Tensor], chance: torch.Generator | None = None
@@ -207,13 +206,9 @@ class SparseCode(nn.Module):
         divergence = divergence + (1 - target) * ((1 - target) / (1 - mean)).log()
         return divergence.sum().expand(activity.shape[0])
 
-    def widen(self, code: Tensor) -> Tensor:
-        """Return the code as it is."""
-        return code
-
     def sample(self, n_rows: int, generator: torch.Generator) -> Tensor:
         """Draw codes from the density of training codes, as sparse as those."""
-        codes = self.density.sample(n_rows, generator)
+        codes = super().sample(n_rows, generator)
         return self._largest(codes) if self.how.kind == "topk" else codes
 
     def idle(self, codes: Tensor) -> Tensor | None:
@@ -223,7 +218,7 @@ class SparseCode(nn.Module):
 
     def cut(self, n_components: int) -> None:
         """Keep the first components alone."""
-        self.n_components, self.density = n_components, _density_like(self.density, n_components)
+        super().cut(n_components)
         self.k = min(self.k, n_components)
 
 
@@ -286,13 +281,8 @@ class VariationalCode(nn.Module):
             setattr(self, name, nn.Parameter(getattr(self, name).data[:n_components].clone()))
 
 
-class OrderedCode(nn.Module):
+class OrderedCode(PlainCode):
     """Keeps only the first components of each row, of a random number, while training."""
-
-    def __init__(self, n_components: int) -> None:
-        super().__init__()
-        self.n_components = n_components
-        self.density = CodeDensity(n_components)
 
     def forward(
         self, code: Tensor, path: Sequence[Tensor], chance: torch.Generator | None = None
@@ -311,22 +301,6 @@ class OrderedCode(nn.Module):
         last = torch.where(third == 2, float(k), last)
         kept = torch.arange(k) <= last.floor()[:, None]
         return torch.where(kept.to(code.device), code, 0.0), {}
-
-    def widen(self, code: Tensor) -> Tensor:
-        """Return the code as it is."""
-        return code
-
-    def sample(self, n_rows: int, generator: torch.Generator) -> Tensor:
-        """Draw codes from the density of training codes."""
-        return self.density.sample(n_rows, generator)
-
-    def idle(self, codes: Tensor) -> Tensor | None:
-        """Say nothing: the last components tell little by design."""
-        return None
-
-    def cut(self, n_components: int) -> None:
-        """Keep the first components alone."""
-        self.n_components, self.density = n_components, _density_like(self.density, n_components)
 
 
 Bottleneck = PlainCode | SparseCode | VariationalCode | OrderedCode
