@@ -249,7 +249,7 @@ def large(result: Result) -> str:
 
 FAMILY = {
     "deep": "784-1000-500-250-30, tied",
-    "deep-long": "the same, trained five times as long",
+    "deep-long": "the same, trained longer",
     "deep-training": "the same, no regularisation, on training images",
     "denoising": "denoising, standard deviation 0.5: squared error per pixel",
     "denoising-conv": "the same, convolutional",

@@ -1028,3 +1028,23 @@ def test_what_is_drawn_are_the_rows_and_their_reconstructions(fitted: Autoencode
 
 def test_the_history_is_drawn(fitted: Autoencoder) -> None:
     assert fitted.plot_history().axes
+
+
+def test_a_network_that_ended_at_the_mean_row_is_told_of_its_long_steps() -> None:
+    digits = load_digits().data.astype(np.float32) / 16
+    ae = Autoencoder(
+        hidden_layers=(64, 48, 32),
+        n_components=8,
+        activation="gelu",
+        likelihood="bernoulli",
+        learning_rate=0.1,
+        batch_size=32,
+        epochs=5,
+        patience=None,
+        random_state=0,
+    )
+    with pytest.warns(LosesToPCAWarning, match="All rows come out nearly alike.*smaller learning"):
+        ae.fit(digits)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        ae.set_params(learning_rate=0.02).fit(digits)

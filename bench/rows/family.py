@@ -28,9 +28,14 @@ _DEEP = _COMMON | {
     "hidden_layers": [1000, 500, 250],
     "n_components": 30,
     "precision": "bfloat16",
-    "learning_rate": 2.5e-3,
+    "learning_rate": 2e-3,
 }
-_NOISE = _COMMON | {"corruption": "gaussian:0.5", "learning_rate": 2e-3}
+_NOISE = _COMMON | {
+    "corruption": "gaussian:0.5",
+    "shift": 1,
+    "precision": "bfloat16",
+    "learning_rate": 2e-3,
+}
 _VARIATIONAL = _COMMON | {
     "hidden_layers": [500, 500],
     "n_components": 50,
@@ -41,16 +46,16 @@ _VARIATIONAL = _COMMON | {
 }
 RECIPES: dict[str, dict[str, Any]] = {
     "deep": _DEEP | {"shift": 1, "epochs": 4},
-    "deep-long": _DEEP | {"shift": 1, "epochs": 20},
-    "deep-training": _DEEP | {"epochs": 100},
-    "denoising": _NOISE
-    | {"hidden_layers": [1000], "n_components": 500, "precision": "bfloat16", "epochs": 30},
+    # Many steps near the largest rate may end in the mean image, hence a lower one.
+    "deep-long": _DEEP | {"shift": 1, "learning_rate": 1.5e-3, "epochs": 10},
+    "deep-training": _DEEP | {"learning_rate": 1.5e-3, "epochs": 60},
+    "denoising": _NOISE | {"hidden_layers": [1000], "n_components": 500, "epochs": 4},
     "denoising-conv": _NOISE
     | {
-        "hidden_layers": ["conv:32:3:2", "conv:64:3:2"],
+        "hidden_layers": ["conv:16:5:2", 1000],
         "n_components": 500,
         "shape": [28, 28],
-        "epochs": 15,
+        "epochs": 2,
     },
     "variational": _VARIATIONAL | {"epochs": 40},
     "importance": _VARIATIONAL | {"epochs": 15},

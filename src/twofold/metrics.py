@@ -18,6 +18,7 @@ _CHUNK_CELLS = 4_000_000  # keeps the temporary arrays of one pass near 64 MB
 _LEAST_COMPARED = 10  # on fewer rows, who does better is chance
 _KEPT_WHOLE = 1e-4  # of the variance, lost
 _PCA_MARGIN = 1.02  # a loss to PCA within 2 % on a few held-out rows is chance
+_ALIKE = 0.05  # R2 up to which a network gives little but the mean row
 _EXACT_WIDTH = 2048  # above this many columns the covariance is too large to decompose
 _EXACT_CELL_PRODUCTS = 2e11  # and above this much work PCA is fitted to a sample of the rows
 
@@ -152,9 +153,14 @@ class Comparison:
         # Where both keep all there is, who is nearer is rounding and the length of training.
         matters = not self.r2 > 1 - _KEPT_WHOLE
         if worse and matters and self.n_rows >= _LEAST_COMPARED:
+            remedy = "Try more epochs, another learning_rate, or wider hidden_layers."
+            if self.r2 < _ALIKE:
+                remedy = (
+                    "All rows come out nearly alike: networks begin so, and end so where steps "
+                    "are too long. Try a smaller learning_rate, then more epochs."
+                )
             warnings.warn(
-                f"PCA with as many components reconstructs these rows better ({self}). Try more "
-                f"epochs, another learning_rate, or wider hidden_layers.",
+                f"PCA with as many components reconstructs these rows better ({self}). {remedy}",
                 LosesToPCAWarning,
                 stacklevel=3,
             )
