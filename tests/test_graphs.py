@@ -319,7 +319,7 @@ def test_another_batch_size_leaves_recorded_memory_where_it_is(optimizer: str, g
     step.buffer(8)
 
     def used() -> list[int]:
-        rule = step._updates._rule
+        rule = step._updates.rule
         memory = [rule.moments, step._updates._gradients, rule._n_updates, step._rate]
         return [tensor.data_ptr() for tensor in tensors([*memory, rule.parameters])]
 

@@ -31,7 +31,7 @@ so that one kernel updates all parameters, and the step is recorded and replayed
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
@@ -115,10 +115,7 @@ class FusedStep:
     ) -> None:
         self.network, self.objective = network, objective
         self._capturable = capturable
-        pairs = network.pairs
-        matrices = [m for p in pairs for m in (p.weight, p.decoder_weight) if m is not None]
-        biases = [p.encoder_bias for p in pairs] + [p.decoder_bias for p in reversed(pairs)]
-        self._updates = _Updates(plan, matrices, biases)
+        self._updates = _Updates(plan, network)
         self._low = torch.bfloat16 if plan.bfloat16 else None
         self._place: tuple[torch.dtype, torch.device] | None = None  # of the parameters
         self._rate: Tensor | None = None  # in the capturable mode
@@ -143,29 +140,11 @@ class FusedStep:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what the next update depends on beside the network and the objective."""
-        return self._in_plain_order(self._updates._rule.state_dict(), theirs=True)
+        return self._updates.rule.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
         """Go on from what `state_dict` returned."""
-        self._updates._rule.load_state_dict(self._in_plain_order(state, theirs=False))
-
-    def _in_plain_order(self, state: Mapping[str, Tensor], theirs: bool) -> dict[str, Tensor]:
-        """Name moments by the places of their parameters in the plain step, or by those here.
-
-        So either step goes on from the other one's state: several workers from that of one.
-        """
-        both = list(self.network.parameters())
-        plain = [p for p in both if p.ndim > 1] + [p for p in both if p.ndim <= 1]
-        places = {id(parameter): i for i, parameter in enumerate(plain)}
-        named = dict(state)
-        for i in range(len(self._updates._rule.moments)):
-            for here, parameter in enumerate(self._updates.parameters):
-                ours, other = f"moments.{i}.{here}", f"moments.{i}.{places[id(parameter)]}"
-                if theirs:
-                    named[other] = state[ours]
-                else:
-                    named[ours] = state[other]
-        return named
+        self._updates.rule.load_state_dict(state)
 
     def _update(self, work: _Workspace, learning_rate: float | Tensor) -> Tensor:
         for rounded, exact in work.roundings:
@@ -480,24 +459,33 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 class _Updates:
-    """Turns the deltas of a workspace into updates, in the order of its products and its sums."""
+    """Turns the deltas of a workspace into updates.
 
-    def __init__(self, plan: Plan, matrices: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
-        self._rule = plan.rule(matrices, biases)
-        self.parameters = self._rule.parameters
+    `_gradients` are in the order of the rule's parameters, `_order` says which of them belong to
+    the workspace's products and then to its sums.
+    """
+
+    def __init__(self, plan: Plan, network: Network) -> None:
+        self.rule = plan.rule(network.parameters())
+        self.parameters = self.rule.parameters
+        pairs = network.pairs
+        matrices = [m for p in pairs for m in (p.weight, p.decoder_weight) if m is not None]
+        biases = [p.encoder_bias for p in pairs] + [p.decoder_bias for p in reversed(pairs)]
+        at = {id(parameter): i for i, parameter in enumerate(self.parameters)}
+        self._order = [at[id(parameter)] for parameter in [*matrices, *biases]]
         self._gradients: list[Tensor] = []
 
     def follow_parameters(self, with_gradients: bool) -> None:
         """Be where the parameters are, and as precise."""
-        self._rule.follow_parameters()
-        if self._rule.moments or with_gradients:
+        self.rule.follow_parameters()
+        if self.rule.moments or with_gradients:
             self._gradients = [torch.empty_like(p.data) for p in self.parameters]
 
     def apply(self, work: _Workspace, learning_rate: float | Tensor) -> None:
         """Update the parameters from the deltas in `work`."""
-        if not self._rule.moments and not isinstance(learning_rate, Tensor):
+        if not self.rule.moments and not isinstance(learning_rate, Tensor):
             # W - rate (left right + decay W), in the one pass over W that the product makes.
-            beta = 1 - learning_rate * self._rule.weight_decay
+            beta = 1 - learning_rate * self.rule.weight_decay
             for matrix, left, right in work.products:
                 if left.dtype == matrix.dtype:
                     matrix.addmm_(left, right, beta=beta, alpha=-learning_rate)
@@ -508,15 +496,15 @@ class _Updates:
             for bias, delta in work.sums:
                 bias.sub_(delta.sum(0, dtype=bias.dtype), alpha=learning_rate)
             return
-        k = len(work.products)
-        for (_, left, right), gradient in zip(work.products, self._gradients[:k], strict=True):
+        k, gradients = len(work.products), [self._gradients[i] for i in self._order]
+        for (_, left, right), gradient in zip(work.products, gradients[:k], strict=True):
             if left.dtype == gradient.dtype:
                 torch.mm(left, right, out=gradient)
             else:
                 gradient.copy_(torch.mm(left, right))
-        for (_, delta), gradient in zip(work.sums, self._gradients[k:], strict=True):
+        for (_, delta), gradient in zip(work.sums, gradients[k:], strict=True):
             torch.sum(delta, 0, dtype=gradient.dtype, out=gradient)
-        self._rule.apply(self._gradients, learning_rate)
+        self.rule.apply(self._gradients, learning_rate)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_gradients": []}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,8 +59,11 @@ class Plan:
         )
         return cls(**values, bfloat16=bfloat16)
 
-    def rule(self, matrices: Sequence[Tensor], biases: Sequence[Tensor]) -> Rule:
-        """Make the plan's update rule for these parameters."""
+    def rule(self, parameters: Iterable[Tensor]) -> Rule:
+        """Make the plan's update rule for these parameters, in an order that all steps share."""
+        everything = list(parameters)
+        matrices = [p for p in everything if p.ndim > 1]
+        biases = [p for p in everything if p.ndim <= 1]
         how = (self.optimizer, self.momentum, self.nesterov, self.weight_decay)
         return Rule(*how, matrices, biases)
 

@@ -111,9 +111,7 @@ class AutogradStep:
         self.network, self.objective, self.bfloat16 = network, objective, plan.bfloat16
         self.corruption, self.generator = corruption, generator or torch.Generator()
         self.team = team
-        matrices = [p for p in network.parameters() if p.ndim > 1]
-        biases = [p for p in network.parameters() if p.ndim <= 1]
-        self._rule = plan.rule(matrices, biases)
+        self._rule = plan.rule(network.parameters())
         # A cell far from its histogram's mean would undo what many others have taught (Pascanu,
         # Mikolov and Bengio, 2013, "On the Difficulty of Training Recurrent Neural Networks",
         # algorithm 1).
