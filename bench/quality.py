@@ -5,6 +5,7 @@
     python bench/quality.py --only odds,planted
     python bench/quality.py --table
     python bench/quality.py --suite family      each kind of autoencoder on images
+    python bench/quality.py --ready             run nothing; sum up what is finished so far
 
 bench/README.md says what each row means. What is finished is kept in a cache, so that an
 interrupted run goes on where it was.
@@ -44,14 +45,25 @@ def say(text: str) -> None:
 
 
 def run(
-    crew: pool.Pool, rows: Mapping[str, Row], names: list[str], settings: Settings
+    crew: pool.Pool,
+    rows: Mapping[str, Row],
+    names: list[str],
+    settings: Settings,
+    ready: bool = False,
 ) -> dict[str, Any]:
-    """Run what is not in the cache, and sum up every row asked for."""
+    """Run what is not in the cache, and sum up every row asked for.
+
+    Of what is `ready` alone, nothing is run: the summary is of the trials that are in the cache.
+    """
     planned: dict[str, list[pool.Task]] = {}
     found: dict[str, Any] = {}
     for name in names:
         try:
             planned[name] = crew.plan(rows[name].trials(settings))
+            if ready:
+                planned[name] = [t for t in planned[name] if crew.cache.get(t.key) is not None]
+                if not planned[name]:
+                    raise Missing("not measured yet")
         except Missing as reason:
             found[name] = {"skipped": str(reason)}
             say(f"{name}: skipped ({reason})")
@@ -125,6 +137,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--only", type=_names(known), help=f"rows to measure, of {', '.join(known)}")
     add("--quick", action="store_true", help="small sets and one seed, to see that everything runs")
     add("--seeds", type=_positive, help="seeds per row, in place of each row's own number")
+    add("--ready", action="store_true", help="run nothing: sum up what the cache holds")
     add("--jobs", type=_positive, default=2, help="trials at a time, one thread each (default 2)")
     add("--cache", type=Path, help="where finished results are kept (default .bench-cache)")
     add("--venvs", type=Path, help="where peers' environments are kept (default .venv-bench)")
@@ -156,8 +169,9 @@ def main() -> None:
     with tempfile.TemporaryDirectory(prefix="twofold-bench-") as folder:
         crew = pool.Pool(cache, venvs, Path(folder), arguments.jobs, len(cores), source, bases, say)
         settings = Settings(arguments.quick, arguments.seeds)
+        names = arguments.only or list(rows_of_suite)
         try:
-            rows = run(crew, rows_of_suite, arguments.only or list(rows_of_suite), settings)
+            rows = run(crew, rows_of_suite, names, settings, arguments.ready)
         except KeyboardInterrupt:
             crew.stop()
             sys.exit(f"interrupted; what is finished is in {cache.path}, and the same call goes on")

@@ -58,7 +58,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "epochs": 2,
     },
     "variational": _VARIATIONAL | {"epochs": 40},
-    "importance": _VARIATIONAL | {"epochs": 15},
+    "importance": _VARIATIONAL | {"epochs": 40},
     "ordered": _COMMON
     | {
         "hidden_layers": [500, 250],
