@@ -252,9 +252,9 @@ def test_a_revived_component_starts_at_a_fifth_of_the_others() -> None:
 def test_the_memory_of_a_revived_component_is_forgotten() -> None:
     network, step, _ = tend()
     weight = next(i for i, p in enumerate(step._rule.parameters) if p is network.pairs[-1].weight)
-    for moments in step._rule.moments:
-        assert not moments[weight][2].any()
-        assert moments[weight][[0, 1, 3]].all()
+    for moment in step._rule.moments[weight]:
+        assert not moment[2].any()
+        assert moment[[0, 1, 3]].all()
 
 
 def test_what_lives_stays_as_it_is() -> None:

@@ -48,6 +48,7 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
     "fused sgd": (X, {"optimizer": "sgd"}),
     "momentum": (X, {"optimizer": "sgd", "momentum": 0.9, "weight_decay": 0.01}),
     "untied, constant rate": (X, {"tied": False, "schedule": "constant", "optimizer": "adamw"}),
+    "muon": (X, {"optimizer": "muon", "weight_decay": 0.01}),
     "64 bits": (X, {"precision": "float64"}),
     "bfloat16": (X, {"precision": "bfloat16"}),
     "holes": (HOLES, {}),

@@ -40,6 +40,7 @@ PLANS = {
     "nesterov": replace(PLAN, momentum=0.9, nesterov=True, learning_rate=0.1),
     "adam": replace(PLAN, optimizer="adam", learning_rate=0.01),
     "adamw": replace(PLAN, optimizer="adamw", learning_rate=0.01, weight_decay=0.02),
+    "muon": replace(PLAN, optimizer="muon", learning_rate=0.02, weight_decay=0.02),
 }
 COLUMNS = {
     "gaussian": ["gaussian"] * 6,

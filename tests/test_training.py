@@ -117,13 +117,38 @@ OPTIMIZERS: dict[str, tuple[dict[str, Any], Callable[[list[dict[str, Any]]], Any
         {"optimizer": "adamw", "weight_decay": 0.1},
         lambda groups: torch.optim.AdamW(groups, 0.05),
     ),
+    "muon": ({"optimizer": "muon", "weight_decay": 0.1}, lambda groups: _Muon(groups)),
 }
+
+
+class _Muon:
+    """PyTorch's, for matrices, beside its Adam for biases."""
+
+    def __init__(self, groups: list[dict[str, Any]]) -> None:
+        matrices, biases = groups
+        how = {"weight_decay": matrices["weight_decay"], "adjust_lr_fn": "match_rms_adamw"}
+        self._parts = (
+            torch.optim.Muon(matrices["params"], 0.05, **how),
+            torch.optim.Adam(biases["params"], 0.05),
+        )
+
+    def zero_grad(self) -> None:
+        for part in self._parts:
+            part.zero_grad()
+
+    def step(self) -> None:
+        for part in self._parts:
+            part.step()
 
 
 @pytest.mark.parametrize("make", STEPS.values(), ids=STEPS)
 @pytest.mark.parametrize("name", OPTIMIZERS)
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_every_update_is_that_of_torch_optim(name: str, tied: bool, make: MakeStep) -> None:
+def test_every_update_is_that_of_torch_optim(
+    name: str, tied: bool, make: MakeStep, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # PyTorch's Muon rounds whatever the parameters have; here it is to be exact.
+    monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
     settings, make_reference = OPTIMIZERS[name]
     plan = replace(PLAN, **settings)
     network, objective, x = parts(tied)
@@ -511,7 +536,7 @@ def test_the_automatic_number_of_epochs_is_between_10_and_200(n_rows: int) -> No
     assert 10 <= resolve(n_rows).epochs <= 200
 
 
-@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
 @pytest.mark.parametrize("width", [1, 20, 784, 10**6])
 def test_the_automatic_learning_rate_is_a_step_size(optimizer: str, width: int) -> None:
     assert 0 < resolve(width=width, optimizer=optimizer).learning_rate <= 1.5

@@ -88,7 +88,9 @@ class Autoencoder(SharedModel):
         Where training begins. "pca" is a closed form with the error of PCA of the same code size
         (near it, where cells are not modelled by squared error). "layerwise" trains one level at a
         time, for a quarter of the epochs each or so many as are given, before all together.
-    optimizer : "adam", "adamw" or "sgd", default="adam"
+    optimizer : "adam", "adamw", "muon" or "sgd", default="adam"
+        With "muon" (Jordan et al., 2024) weight matrices move in all directions alike: fewer epochs
+        for a wide network, each of which takes longer.
     learning_rate : float or "auto", default="auto"
         Step size; with the one-cycle schedule, its peak.
     momentum : float, default=0.0

@@ -478,12 +478,12 @@ class _Updates:
     def follow_parameters(self, with_gradients: bool) -> None:
         """Be where the parameters are, and as precise."""
         self.rule.follow_parameters()
-        if self.rule.moments or with_gradients:
+        if self.rule.remembers or with_gradients:
             self._gradients = [torch.empty_like(p.data) for p in self.parameters]
 
     def apply(self, work: _Workspace, learning_rate: float | Tensor) -> None:
         """Update the parameters from the deltas in `work`."""
-        if not self.rule.moments and not isinstance(learning_rate, Tensor):
+        if not self.rule.remembers and not isinstance(learning_rate, Tensor):
             # W - rate (left right + decay W), in the one pass over W that the product makes.
             beta = 1 - learning_rate * self.rule.weight_decay
             for matrix, left, right in work.products:

@@ -64,7 +64,7 @@ class Plan:
         everything = list(parameters)
         matrices = [p for p in everything if p.ndim > 1]
         biases = [p for p in everything if p.ndim <= 1]
-        how = (self.optimizer, self.momentum, self.nesterov, self.weight_decay)
+        how = (self.optimizer, self.momentum, self.nesterov, self.weight_decay, self.bfloat16)
         return Rule(*how, matrices, biases)
 
     def learning_rate_at(self, step: int, steps: int) -> float:

@@ -1,7 +1,7 @@
-"""How gradients change the weights: gradient descent, Adam and AdamW, by PyTorch's fused kernels.
+"""How gradients change the weights: gradient descent, Adam, AdamW and Muon.
 
-The kernels are called directly: the first optimizer of `torch.optim` in a process loads PyTorch's
-compiler, which takes longer than training on a small table.
+PyTorch's fused kernels are called directly: the first optimizer of `torch.optim` in a process loads
+PyTorch's compiler, which takes longer than training on a small table.
 """
 
 from __future__ import annotations
@@ -11,20 +11,33 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+_KEPT = 0.95  # share of the last step's direction that Muon keeps
+# Jordan et al., 2024, "Muon: An optimizer for hidden layers in neural networks".
+_QUINTIC, _N_ITERATIONS = (3.4445, -4.7750, 2.0315), 5
+
 
 class Rule:
     """One update rule over all parameters, with its memory of past gradients.
 
     Parameters
     ----------
-    optimizer : "sgd", "adam" or "adamw"
+    optimizer : "sgd", "adam", "adamw" or "muon"
+        With "muon" matrices move by `orthogonal` steps, and biases as with Adam.
     momentum, nesterov :
         Of plain gradient descent (Sutskever et al., 2013, in PyTorch's form).
     weight_decay : float
         Holds for matrices alone: an L2 penalty, decoupled with "adamw" (Loshchilov and Hutter,
-        2019).
+        2019) and "muon".
+    bfloat16 : bool
+        Whether products of the rule's own are made in less precision.
     matrices, biases : sequence of Tensor
         The parameters; gradients come in this order, matrices first.
+
+    Attributes
+    ----------
+    moments : list of list of Tensor
+        For each parameter what is remembered of its gradients: nothing, their mean, or that and the
+        mean of their squares.
     """
 
     def __init__(
@@ -33,37 +46,41 @@ class Rule:
         momentum: float,
         nesterov: bool,
         weight_decay: float,
+        bfloat16: bool,
         matrices: Sequence[Tensor],
         biases: Sequence[Tensor],
     ) -> None:
         self.optimizer, self.momentum, self.nesterov = optimizer, momentum, nesterov
-        self.weight_decay = weight_decay
+        self.weight_decay, self._bfloat16 = weight_decay, bfloat16
         self.parameters = [*matrices, *biases]
-        n_moments = int(momentum > 0) if optimizer == "sgd" else 2
+        k, usual = len(matrices), int(momentum > 0) if optimizer == "sgd" else 2
+        counts = [1 if optimizer == "muon" else usual] * k + [usual] * len(biases)
         self.moments = [
-            [torch.zeros_like(p.data) for p in self.parameters] for _ in range(n_moments)
+            [torch.zeros_like(p.data) for _ in range(n)]
+            for p, n in zip(self.parameters, counts, strict=True)
         ]
         # Of 32 bits, as PyTorch's kernels read it on a GPU.
         self._n_updates = torch.zeros((), dtype=torch.float32, device=matrices[0].device)
-        k, decay = len(matrices), weight_decay
-        self._spans = [(slice(k), decay), (slice(k, None), 0.0)] if decay else [(slice(None), 0.0)]
+        split = weight_decay > 0 or optimizer == "muon"
+        self._spans = [slice(k), slice(k, None)] if split else [slice(None)]
+
+    @property
+    def remembers(self) -> bool:
+        """Whether an update depends on past gradients."""
+        return any(self.moments)
 
     def follow_parameters(self) -> None:
         """Be where the parameters are, and as precise."""
-        first = self.parameters[0]
-        if all(m[0].dtype == first.dtype and m[0].device == first.device for m in self.moments):
-            self._n_updates = self._n_updates.to(first.device)
-            return
-        for moments in self.moments:
-            moments[:] = [m.to(p) for m, p in zip(moments, self.parameters, strict=True)]
+        for parameter, moments in zip(self.parameters, self.moments, strict=True):
+            moments[:] = [moment.to(parameter) for moment in moments]
         self._n_updates = self._n_updates.to(self.parameters[0].device)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return the memory of past gradients by name."""
         named = {
             f"moments.{i}.{j}": moment
-            for i, moments in enumerate(self.moments)
-            for j, moment in enumerate(moments)
+            for j, moments in enumerate(self.moments)
+            for i, moment in enumerate(moments)
         }
         return {"n_updates": self._n_updates, **named}
 
@@ -75,43 +92,57 @@ class Rule:
     def forget(self, parameter: Tensor, rows: Tensor) -> None:
         """Forget the past gradients of some rows of a parameter."""
         at = next(i for i, own in enumerate(self.parameters) if own is parameter)
-        for moments in self.moments:
-            moments[at][rows] = 0
+        for moment in self.moments[at]:
+            moment[rows] = 0
 
     def apply(self, gradients: Sequence[Tensor], learning_rate: float | Tensor) -> None:
         """Update the parameters; a rate in a tensor is read when the kernels run."""
         self._n_updates.add_(1)
-        for span, weight_decay in self._spans:
-            self._run_kernel(span, list(gradients[span]), weight_decay, learning_rate)
+        for number, span in enumerate(self._spans):
+            parameters, moments = self.parameters[span], self.moments[span]
+            own, decay = list(gradients[span]), self.weight_decay if number == 0 else 0.0
+            if self.optimizer == "sgd":
+                self._sgd(parameters, own, moments, decay, learning_rate)
+            elif self.optimizer == "muon" and number == 0:
+                self._muon(parameters, own, moments, decay, learning_rate)
+            else:
+                self._adam(parameters, own, moments, decay, learning_rate)
 
-    def _run_kernel(
+    def _sgd(
         self,
-        span: slice,
+        parameters: list[Tensor],
         gradients: list[Tensor],
+        moments: list[list[Tensor]],
         weight_decay: float,
         learning_rate: float | Tensor,
     ) -> None:
-        parameters, moments = self.parameters[span], [m[span] for m in self.moments]
-        if self.optimizer == "sgd":
-            torch._fused_sgd_(
-                parameters,
-                gradients,
-                moments[0] if moments else [],
-                weight_decay=weight_decay,
-                momentum=self.momentum,
-                lr=learning_rate,
-                dampening=0.0,
-                nesterov=self.nesterov,
-                maximize=False,
-                is_first_step=False,
-            )
-            return
+        torch._fused_sgd_(
+            parameters,
+            gradients,
+            [moment for own in moments for moment in own],
+            weight_decay=weight_decay,
+            momentum=self.momentum,
+            lr=learning_rate,
+            dampening=0.0,
+            nesterov=self.nesterov,
+            maximize=False,
+            is_first_step=False,
+        )
+
+    def _adam(
+        self,
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        moments: list[list[Tensor]],
+        weight_decay: float,
+        learning_rate: float | Tensor,
+    ) -> None:
         kernel = torch._fused_adamw_ if self.optimizer == "adamw" else torch._fused_adam_
         kernel(
             parameters,
             gradients,
-            moments[0],
-            moments[1],
+            [mean for mean, _ in moments],
+            [squares for _, squares in moments],
             [],
             [self._n_updates] * len(parameters),
             lr=learning_rate,
@@ -122,3 +153,48 @@ class Rule:
             amsgrad=False,
             maximize=False,
         )
+
+    def _muon(
+        self,
+        parameters: list[Tensor],
+        gradients: list[Tensor],
+        moments: list[list[Tensor]],
+        weight_decay: float,
+        learning_rate: float | Tensor,
+    ) -> None:
+        """Nesterov's step, made orthogonal, and as long as Adam's usually are.
+
+        The length is eq. 4 of Liu et al., 2025, "Muon is Scalable for LLM Training". Matrices of
+        convolutions are flat to their kernels.
+        """
+        for parameter, gradient, (mean,) in zip(parameters, gradients, moments, strict=True):
+            mean.lerp_(gradient, 1 - _KEPT)
+            ahead = gradient.lerp(mean, _KEPT).flatten(1)
+            step = orthogonal(ahead, self._bfloat16).mul_(0.2 * max(ahead.shape) ** 0.5)
+            if weight_decay:
+                parameter.mul_(1 - learning_rate * weight_decay)
+            parameter.sub_(step.view_as(parameter).mul_(learning_rate))
+
+
+def orthogonal(matrix: Tensor, bfloat16: bool = False) -> Tensor:
+    """Return U V^T, nearly, for a matrix U S V^T: the same directions, all of one size.
+
+    Five steps of Newton and Schulz, whose quintic brings singular values from anywhere in (0, 1] to
+    between 0.7 and 1.2 (Jordan et al., 2024).
+
+    Examples
+    --------
+    >>> rows = orthogonal(torch.tensor([[3.0, 0.0, 0.0], [0.0, 0.1, 0.0]]))
+    >>> rows.shape, bool(((rows @ rows.T).diagonal() > 0.4).all())
+    (torch.Size([2, 3]), True)
+    """
+    tall = matrix.shape[0] > matrix.shape[1]
+    x = matrix.t() if tall else matrix
+    x = x / x.norm().clamp_min(1e-7)
+    if bfloat16:
+        x = x.bfloat16()
+    a, b, c = _QUINTIC
+    for _ in range(_N_ITERATIONS):
+        gram = x @ x.t()
+        x = torch.addmm(x, torch.addmm(gram, gram, gram, beta=b, alpha=c), x, beta=a)
+    return (x.t() if tall else x).to(matrix.dtype, copy=True)
