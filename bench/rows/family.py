@@ -23,12 +23,14 @@ SIZES = (2, 10, 30)
 DRAWS, DRAWN = 5_000, 2_000  # of each of so many test images
 
 _COMMON = {"activation": "gelu", "likelihood": "bernoulli", "batch_size": 128}
-# Widths of Hinton and Salakhutdinov, 2006.
+# Widths of Hinton and Salakhutdinov, 2006. Deep, wide nets learn more in the same time with Muon.
 _DEEP = _COMMON | {
     "hidden_layers": [1000, 500, 250],
     "n_components": 30,
     "precision": "bfloat16",
-    "learning_rate": 2e-3,
+    "optimizer": "muon",
+    "batch_size": 512,
+    "learning_rate": 1e-2,
 }
 _NOISE = _COMMON | {
     "corruption": "gaussian:0.5",
@@ -45,10 +47,9 @@ _VARIATIONAL = _COMMON | {
     "learning_rate": 2e-3,
 }
 RECIPES: dict[str, dict[str, Any]] = {
-    "deep": _DEEP | {"shift": 1, "epochs": 4},
-    # Many steps near the largest rate may end in the mean image, hence a lower one.
-    "deep-long": _DEEP | {"shift": 1, "learning_rate": 1.5e-3, "epochs": 10},
-    "deep-training": _DEEP | {"learning_rate": 1.5e-3, "epochs": 60},
+    "deep": _DEEP | {"shift": 1, "epochs": 2},
+    "deep-long": _DEEP | {"shift": 1, "epochs": 6},
+    "deep-training": _DEEP | {"epochs": 50},
     "denoising": _NOISE | {"hidden_layers": [1000], "n_components": 500, "epochs": 4},
     "denoising-conv": _NOISE
     | {
@@ -57,7 +58,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "shape": [28, 28],
         "epochs": 2,
     },
-    "variational": _VARIATIONAL | {"epochs": 40},
+    "variational": _VARIATIONAL | {"epochs": 100},
     "importance": _VARIATIONAL | {"epochs": 40},
     "ordered": _COMMON
     | {
@@ -89,8 +90,10 @@ RECIPES: dict[str, dict[str, Any]] = {
         "hidden_layers": [392],
         "n_components": 196,
         "precision": "bfloat16",
-        "learning_rate": 4e-3,
-        "epochs": 40,
+        "optimizer": "muon",
+        "batch_size": 256,
+        "learning_rate": 6e-3,
+        "epochs": 16,
     },
 }
 
