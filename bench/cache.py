@@ -15,8 +15,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
-# They show what was computed and compute nothing.
-_ONLY_SHOW = {"figures", "progress"}
+# They, and what they alone need, show what was computed and compute nothing.
+_ONLY_SHOW = {"figures", "progress", "sharing"}
 
 
 def key(*parts: Any) -> str:
@@ -79,7 +79,7 @@ class Source:
             return True
 
     def _read_stamps(self) -> dict[str, int]:
-        return {path.name: path.stat().st_mtime_ns for path in self._package.glob("*.py")}
+        return {str(path): path.stat().st_mtime_ns for path in self._package.rglob("*.py")}
 
 
 def source_hash(package: Path, start: str) -> str:
@@ -89,7 +89,7 @@ def source_hash(package: Path, start: str) -> str:
     """
     sha = hashlib.sha256()
     for name in sorted(needed(package, start)):
-        sha.update(f"{name}\n{_bare(ast.parse((package / f'{name}.py').read_text()))}\n".encode())
+        sha.update(f"{name}\n{_bare(ast.parse(_path(package, name).read_text()))}\n".encode())
     return sha.hexdigest()
 
 
@@ -99,25 +99,24 @@ def needed(package: Path, start: str) -> set[str]:
     ahead = [start]
     while ahead:
         name = ahead.pop()
-        path = package / f"{name}.py"
+        path = _path(package, name)
         if name in found or name in _ONLY_SHOW or not path.exists():
             continue
         found.add(name)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ImportFrom) and node.module == package.name:
-                ahead += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                ahead += _inside(package.name, node.module)
+            if isinstance(node, ast.ImportFrom) and node.module:
+                names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
             elif isinstance(node, ast.Import):
-                ahead += [
-                    part for alias in node.names for part in _inside(package.name, alias.name)
-                ]
+                names = [alias.name for alias in node.names]
+            else:
+                continue
+            inside = (name.partition(".") for name in names)
+            ahead += [name for top, _, name in inside if top == package.name]
     return found
 
 
-def _inside(package: str, module: str) -> list[str]:
-    parts = module.split(".")
-    return parts[1:2] if parts[0] == package else []
+def _path(package: Path, name: str) -> Path:
+    return package.joinpath(*name.split(".")).with_suffix(".py")
 
 
 def _bare(tree: ast.Module) -> str:

@@ -127,7 +127,8 @@ def serving(folder: Path, batch_seconds: float) -> Iterator[tuple[int, int]]:
 
 def serve(folder: Path, batch_seconds: float) -> None:
     """Be the service."""
-    from twofold import load, service, serving
+    from twofold import load, serving
+    from twofold.service import app as service
 
     app = service.create_app(load(folder), batch_seconds=batch_seconds)
     serving.serve(

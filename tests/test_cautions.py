@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from twofold import Autoencoder
-from twofold.cautions import Caution, cautions, in_order, named
-from twofold.findings import Findings, examine
+from twofold.report.cautions import Caution, cautions, in_order, named
+from twofold.report.findings import Findings, examine
 
 GOOD = [
     {"epoch": i + 1, "loss": loss, "validation_loss": loss + 0.001, "seconds": float(i)}

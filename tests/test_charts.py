@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from twofold import charts
-from twofold.charts import Axis, Mark, Series
+from twofold.report import charts
+from twofold.report.charts import Axis, Mark, Series
 
 LINES = [
     Series("training", [1, 2, 3], [0.5, 0.3, 0.2], "thin"),

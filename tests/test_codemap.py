@@ -11,9 +11,10 @@ import pytest
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
 
-from twofold import Autoencoder, codemap
-from twofold.codemap import CodeMap, within
+from twofold import Autoencoder
 from twofold.errors import DataError, OptionError
+from twofold.explorer import codemap
+from twofold.explorer.codemap import CodeMap, within
 from twofold.source import Source
 
 Array = NDArray[Any]

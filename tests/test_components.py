@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from twofold import components
-from twofold.components import Components, row_errors, study
+from twofold.report import components
+from twofold.report.components import Components, row_errors, study
 
 Array = NDArray[Any]
 RNG = np.random.default_rng(0)

@@ -28,8 +28,7 @@ pytest.importorskip("fastapi", reason="the explorer needs FastAPI")
 pytest.importorskip("uvicorn", reason="the explorer needs uvicorn")
 from fastapi.testclient import TestClient
 
-from twofold import codemap
-from twofold.explore import create_app
+from twofold.explorer import codemap, create_app
 
 Array = NDArray[Any]
 HERE = "http://127.0.0.1"
@@ -104,7 +103,7 @@ def test_all_that_the_page_names_is_there(table: TestClient) -> None:
     assert {table.get(f"/{name}").status_code for name in named} == {200}
 
 
-@pytest.mark.parametrize("name", ["secrets.py", "..%2Fexplore.py", "%2e%2e/explore.py"])
+@pytest.mark.parametrize("name", ["secrets.py", "..%2Fapp.py", "%2e%2e/app.py"])
 def test_nothing_else_is_served(table: TestClient, name: str) -> None:
     assert table.get(f"/explorer/{name}").status_code == 404
 
@@ -118,19 +117,25 @@ def test_the_page_may_run_nothing_but_itself(table: TestClient) -> None:
 
 
 def test_the_files_ask_no_other_host() -> None:
-    for file in resources.files("twofold").joinpath("explorer").iterdir():
+    for file in resources.files("twofold").joinpath("explorer", "page").iterdir():
         text = file.read_text(encoding="utf-8")
         hosts = set(re.findall(r"https?://[\w.]+", text)) - {"http://www.w3.org"}
         assert not hosts, f"{file.name} names {hosts}"
 
 
 def test_no_handlers_or_styles_are_inline() -> None:
-    page = resources.files("twofold").joinpath("explorer", "index.html").read_text(encoding="utf-8")
+    page = (
+        resources.files("twofold")
+        .joinpath("explorer", "page", "index.html")
+        .read_text(encoding="utf-8")
+    )
     assert not re.search(r"\son\w+=|<style|style=|<script>", page)
 
 
 def test_the_page_is_light(table: TestClient) -> None:
-    names = [file.name for file in resources.files("twofold").joinpath("explorer").iterdir()]
+    names = [
+        file.name for file in resources.files("twofold").joinpath("explorer", "page").iterdir()
+    ]
     sizes = [table.get(f"/explorer/{name}").headers["content-length"] for name in names]
     assert sum(map(int, sizes)) < 50_000  # as sent, compressed
     plain = {"Accept-Encoding": "identity"}

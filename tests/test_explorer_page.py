@@ -20,14 +20,15 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 
-from twofold import Autoencoder, codemap, datasets
+from twofold import Autoencoder, datasets
 from twofold.errors import DatasetUnavailable
+from twofold.explorer import codemap
 from twofold.source import Source
 
 api = pytest.importorskip("playwright.sync_api", reason="the page's tests need playwright")
 uvicorn = pytest.importorskip("uvicorn", reason="the explorer needs uvicorn")
 image_files = pytest.importorskip("PIL.Image", reason="screenshots are read with Pillow")
-explore = pytest.importorskip("twofold.explore", reason="the explorer needs FastAPI")
+explore = pytest.importorskip("twofold.explorer.app", reason="the explorer needs FastAPI")
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 HERE = "http://127.0.0.1"

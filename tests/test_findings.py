@@ -9,8 +9,9 @@ import pytest
 from numpy.typing import NDArray
 from scipy.stats import ks_2samp
 
-from twofold import Autoencoder, findings, metrics
-from twofold.findings import Findings, examine
+from twofold import Autoencoder, metrics
+from twofold.report import findings
+from twofold.report.findings import Findings, examine
 
 
 def fitted(X: Any, **options: Any) -> Autoencoder:

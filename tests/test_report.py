@@ -17,10 +17,12 @@ import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from twofold import Autoencoder, findings, report
+from twofold import Autoencoder
 from twofold.cli import app
 from twofold.errors import DataError, OutputExistsError
 from twofold.files import Files
+from twofold.report import document as report
+from twofold.report import findings
 
 VOID = {"meta", "link", "img", "br", "wbr"}
 BLOCKS = {"td", "th", "dd", "dt", "li", "p", "h1", "h2", "h3", "h4", "figcaption", "text"}

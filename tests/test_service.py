@@ -29,9 +29,11 @@ from fastapi import FastAPI
 from starlette.routing import Route
 from typer.testing import CliRunner
 
-from twofold import Autoencoder, batching, cli, declared, guard, meter, service, serving, verbs
+from twofold import Autoencoder, cli, serving, verbs
 from twofold.errors import LosesToPCAWarning, OptionError, TwofoldError
-from twofold.refusal import Refusal
+from twofold.service import app as service
+from twofold.service import batching, declared, guard, meter
+from twofold.service.refusal import Refusal
 
 JSON = "application/json"
 ARROW = "application/vnd.apache.arrow.stream"
@@ -405,7 +407,7 @@ def test_long_answer_comes_in_pieces(
     people_app: FastAPI, mixed: Autoencoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service, "_SMALL_ANSWER", 10)
-    monkeypatch.setattr("twofold.answers._PIECE_CELLS", 50)
+    monkeypatch.setattr("twofold.service.answers._PIECE_CELLS", 50)
     found = good(post(people_app, "/reconstruct", {"rows": cells(people())}))
     assert found["rows"] == cells(mixed.reconstruct(pa.Table.from_pandas(people())).to_pandas())
     table = read(post(people_app, "/score", {"rows": cells(people())}, headers={"accept": ARROW}))

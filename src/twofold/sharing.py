@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from twofold.model import FittedModel
 
 if TYPE_CHECKING:
-    from twofold.cautions import Caution
+    from twofold.report.cautions import Caution
 
 
 class SharedModel(FittedModel):
@@ -63,7 +63,7 @@ class SharedModel(FittedModel):
         >>> "few-rows" in [caution.kind for caution in cautions]
         True
         """
-        from twofold import report
+        from twofold.report import document as report
 
         check_is_fitted(self, "network_")
         return report.write(self, X, path, overwrite, say=say)

@@ -82,8 +82,8 @@ def report(
     - `twofold report model rows.csv --output report.html`
     """
     from twofold import page
-    from twofold import report as reports
     from twofold.autoencoder import load
+    from twofold.report import document as reports
 
     page.require_free(output, force)
     opened = files(source, stream, on_bad_file)
@@ -148,7 +148,7 @@ def explore(
     - `twofold explore model images.npz --port 9000 --no-browser`
     """
     from twofold.autoencoder import load
-    from twofold.explore import run
+    from twofold.explorer.app import run
 
     ae = load(model)
     title, progress = model.resolve().name, teller(quiet)
@@ -204,7 +204,7 @@ def serve(
     # The port is taken first: it is better to fail at once.
     with serving.listen(host, port) as listener:
         from twofold.autoencoder import load
-        from twofold.service import create_app
+        from twofold.service.app import create_app
 
         application = create_app(
             load(model),

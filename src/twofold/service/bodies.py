@@ -12,11 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from twofold import cells, jsonrows, uploads
-from twofold.declared import Bounds
-from twofold.jsonrows import Expected, called
-from twofold.refusal import Refusal
+from twofold import cells
 from twofold.schema import Schema
+from twofold.service import jsonrows, uploads
+from twofold.service.declared import Bounds
+from twofold.service.jsonrows import Expected, called
+from twofold.service.refusal import Refusal
 
 JSON = "application/json"
 ARROW = uploads.ARROW

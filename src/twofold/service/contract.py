@@ -9,11 +9,11 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from twofold import __version__
-from twofold.answers import NUMBERS, Answer
-from twofold.bodies import ARROW, JSON, PARQUET, Limits
 from twofold.cells import dumps, loads
 from twofold.columns import Column
 from twofold.schema import Schema
+from twofold.service.answers import NUMBERS, Answer
+from twofold.service.bodies import ARROW, JSON, PARQUET, Limits
 
 _MOST_PROPERTIES = 200  # columns that are described one by one
 _NUMBER = {"type": ["number", "null"]}

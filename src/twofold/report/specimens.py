@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold import charts
 from twofold.columns import Column
-from twofold.findings import Findings, Fitted, is_picture
 from twofold.page import number, short
+from twofold.report import charts
+from twofold.report.findings import Findings, Fitted, is_picture
 from twofold.schema import Schema
 from twofold.texttable import cell, counted
 

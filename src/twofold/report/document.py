@@ -17,13 +17,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from twofold import __version__, charts, data, exhibits, page, specimens
-from twofold.cautions import Caution, cautions, in_order, losses, progress
-from twofold.charts import Mark, Series
+from twofold import __version__, data, page
 from twofold.files import Files
-from twofold.findings import Findings, Fitted, Say, examine, is_picture
 from twofold.options import OPTIONS
 from twofold.page import duration, number, percent, short
+from twofold.report import charts, exhibits, specimens
+from twofold.report.cautions import Caution, cautions, in_order, losses, progress
+from twofold.report.charts import Mark, Series
+from twofold.report.findings import Findings, Fitted, Say, examine, is_picture
 from twofold.schema import Schema
 from twofold.texttable import counted
 

@@ -13,13 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold import charts
-from twofold.cautions import not_learned, varies
-from twofold.charts import Mark
 from twofold.columns import Column
-from twofold.components import Components
-from twofold.findings import Findings, Fitted, has_levels, is_picture
 from twofold.page import duration, number, percent, short
+from twofold.report import charts
+from twofold.report.cautions import not_learned, varies
+from twofold.report.charts import Mark
+from twofold.report.components import Components
+from twofold.report.findings import Findings, Fitted, has_levels, is_picture
 from twofold.schema import Schema
 from twofold.texttable import counted
 

@@ -16,8 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from twofold import cells, data, texttable
-from twofold.bodies import ARROW, JSON, PARQUET
-from twofold.refusal import Refusal
+from twofold.service.bodies import ARROW, JSON, PARQUET
+from twofold.service.refusal import Refusal
 
 Array = NDArray[Any]
 NUMBERS = "application/octet-stream"

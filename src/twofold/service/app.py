@@ -18,16 +18,17 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from twofold import __version__, answers, cells, contract, options, verbs
-from twofold.answers import FORMATS, NUMBERS, Answer
+from twofold import __version__, cells, options, verbs
 from twofold.autoencoder import Autoencoder
-from twofold.batching import Verb, Worker
-from twofold.bodies import ARROW, JSON, PARQUET, Limits, Reader, whole_number
 from twofold.errors import MissingExtraError, OptionError, TwofoldError
-from twofold.guard import HELD, OPEN, Guard, InPieces, Memory, json_answer, nobody, refused
-from twofold.jsonrows import JsonRows
-from twofold.meter import CONTENT_TYPE, Meter
-from twofold.refusal import Refusal
+from twofold.service import answers, contract
+from twofold.service.answers import FORMATS, NUMBERS, Answer
+from twofold.service.batching import Verb, Worker
+from twofold.service.bodies import ARROW, JSON, PARQUET, Limits, Reader, whole_number
+from twofold.service.guard import HELD, OPEN, Guard, InPieces, Memory, json_answer, nobody, refused
+from twofold.service.jsonrows import JsonRows
+from twofold.service.meter import CONTENT_TYPE, Meter
+from twofold.service.refusal import Refusal
 from twofold.verbs import Verbs
 
 try:

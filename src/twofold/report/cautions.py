@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from twofold.findings import Findings, Fitted, has_levels, is_picture
 from twofold.page import isolated, number, percent, short
+from twofold.report.findings import Findings, Fitted, has_levels, is_picture
 from twofold.texttable import counted
 
 _PLAIN = {0x2068: None, 0x2069: None, 0xA0: " "}  # isolates and spaces that do not break

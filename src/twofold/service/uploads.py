@@ -15,10 +15,10 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from twofold import declared
-from twofold.declared import Bounds
 from twofold.errors import DataError, TwofoldError
-from twofold.refusal import Refusal
+from twofold.service import declared
+from twofold.service.declared import Bounds
+from twofold.service.refusal import Refusal
 
 ARROW = "application/vnd.apache.arrow.stream"
 PARQUET = "application/vnd.apache.parquet"

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from twofold.refusal import Refusal
+from twofold.service.refusal import Refusal
 
 _MOST_METADATA = 4 * 2**20  # bytes of one header: thousands of columns fit
 _MOST_FOOTER = 2 * 2**20  # bytes of a Parquet file's

@@ -21,11 +21,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold import cells, data, service, serving
+from twofold import cells, data, serving
 from twofold.autoencoder import Autoencoder
-from twofold.codemap import CodeMap, Say
 from twofold.errors import MissingExtraError, OptionError, TwofoldError
-from twofold.refusal import Refusal
+from twofold.explorer.codemap import CodeMap, Say
+from twofold.service import app as service
+from twofold.service.refusal import Refusal
 from twofold.source import Difference, Shades, Source
 
 try:
@@ -102,7 +103,7 @@ def create_app(
     --------
     >>> import numpy as np
     >>> from twofold import Autoencoder
-    >>> from twofold.explore import create_app
+    >>> from twofold.explorer import create_app
     >>> X = np.random.default_rng(0).normal(size=(200, 8)).astype("float32")
     >>> app = create_app(Autoencoder(n_components=2, epochs=2, random_state=0).fit(X), X)
     """
@@ -159,7 +160,7 @@ class _Pages:
 
     def __init__(self, rows: CodeMap, title: str, source_title: str) -> None:
         self._rows, self._source = rows, rows.source
-        folder = resources.files("twofold").joinpath("explorer")
+        folder = resources.files("twofold").joinpath("explorer", "page")
         self._files = {
             file.name: file.read_bytes()
             for file in folder.iterdir()

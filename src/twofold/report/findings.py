@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 
 from twofold import data, inference, metrics, reading
 from twofold.columns import Column
-from twofold.components import Components, row_errors, study
 from twofold.explain import Explanation
 from twofold.files import OpenFiles
 from twofold.network import Network
 from twofold.objective import Objective
+from twofold.report.components import Components, row_errors, study
 from twofold.schema import Schema
 from twofold.table import Table, cells
 

@@ -11,8 +11,8 @@ from typing import Any, Protocol
 
 from twofold import cells
 from twofold.errors import MissingExtraError
-from twofold.meter import Meter
-from twofold.refusal import Refusal
+from twofold.service.meter import Meter
+from twofold.service.refusal import Refusal
 
 try:
     from starlette.responses import Response
