@@ -22,14 +22,14 @@ from twofold.texttable import pairs
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from twofold.autoencoder import Autoencoder
+    from twofold.model import FittedModel
 
 CARD = "README.md"
 _REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 def push_to_hub(
-    model: Autoencoder,
+    model: FittedModel,
     repo_id: str,
     *,
     private: bool | None = True,
@@ -98,7 +98,7 @@ def fetch(
     return Path(_ask(download, f"{repo_id} could not be read from the hub", token))
 
 
-def card(model: Autoencoder, repo_id: str) -> str:
+def card(model: FittedModel, repo_id: str) -> str:
     """Return the page about a model, in Markdown: what it was trained on, how, and how to load it.
 
     Examples

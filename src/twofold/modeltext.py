@@ -9,7 +9,7 @@ from twofold.options import OPTIONS
 from twofold.texttable import listed, pairs, shortened, table
 
 if TYPE_CHECKING:
-    from twofold.autoencoder import Autoencoder
+    from twofold.model import FittedModel
 
 _SHOWN_COLUMNS = 20
 
@@ -38,7 +38,7 @@ def _layer(layer: Any) -> str:
     return ":".join(str(part) for part in parts if part is not None)
 
 
-def columns(ae: Autoencoder) -> str:
+def columns(ae: FittedModel) -> str:
     """Show the first columns, and of many name those that need a word."""
     every = ae.schema_.columns
     rows = []
@@ -53,7 +53,7 @@ def columns(ae: Autoencoder) -> str:
     return "\n\n".join([text, *remarks(ae)])
 
 
-def remarks(ae: Autoencoder) -> list[str]:
+def remarks(ae: FittedModel) -> list[str]:
     """Say which columns are ignored and why, whose rare levels share an input, which never vary."""
     schema = ae.schema_
     ignored = schema.ignored_columns()
@@ -76,7 +76,7 @@ def _noted(notes: Mapping[str, str]) -> str:
     return text + (f"\n  and {more:,} more" if more else "")
 
 
-def training(ae: Autoencoder) -> str:
+def training(ae: FittedModel) -> str:
     """Tell how the training went."""
     lines = {"epochs": f"{len(ae.history_):,} run"}
     if ae.best_epoch_:
@@ -90,7 +90,7 @@ def training(ae: Autoencoder) -> str:
     return pairs(lines)
 
 
-def fitted(ae: Autoencoder, n_rows: int) -> dict[str, str]:
+def fitted(ae: FittedModel, n_rows: int) -> dict[str, str]:
     """Tell what came of fitting to so many rows."""
     lines = {"rows": f"{n_rows:,}; {ae.schema_}", "epochs": "none was finished"}
     if ae.best_epoch_:
@@ -103,7 +103,7 @@ def fitted(ae: Autoencoder, n_rows: int) -> dict[str, str]:
     return lines
 
 
-def _beside_pca(ae: Autoencoder) -> str:
+def _beside_pca(ae: FittedModel) -> str:
     comparison = ae.comparison_
     better = "the network" if comparison.ratio < 1 else "PCA"
     return (
@@ -119,11 +119,11 @@ def _losses(epoch: Mapping[str, float]) -> str:
     return text
 
 
-def _variance_kept(ae: Autoencoder) -> str:
+def _variance_kept(ae: FittedModel) -> str:
     return f"{_share(ae.reconstruction_r2_)} on {_which_rows(ae)} rows"
 
 
-def _which_rows(ae: Autoencoder) -> str:
+def _which_rows(ae: FittedModel) -> str:
     return "held-out" if "validation_loss" in (ae.history_ or [{}])[-1] else "training"
 
 
