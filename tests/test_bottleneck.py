@@ -544,16 +544,37 @@ def test_shares_of_other_kinds_are_told_to_be_missing() -> None:
 
 def test_the_last_components_are_dropped_at_random() -> None:
     code = torch.ones(3000, 20)
-    kept = (OrderedCode(20)(code, [], seeded())[0] != 0).sum(1)
+    first = OrderedCode(Ordered(n_cuts=1), 20)(code, [], seeded())[0]
+    kept = (first != 0).sum(1)
     for k in (1, 2, 5, 10, 20):
         assert (kept == k).any()
     assert 0.3 < float((kept == 20).double().mean()) < 0.45
-    first = OrderedCode(20)(code, [], seeded())[0]
     assert (first[:, :-1] >= first[:, 1:]).all()
 
 
+def test_each_row_is_cut_at_several_sizes_at_once() -> None:
+    code = draw(300, 20)
+    cuts = OrderedCode(Ordered(n_cuts=3), 20)(code, [], seeded())[0].view(3, 300, 20)
+    assert torch.equal(torch.where(cuts != 0, code, 0.0), cuts)
+    kept = (cuts != 0).sum(2).double()
+    assert ((kept == 20).sum(0) >= 1).all()  # the whole code is always among them
+    assert (kept.min(0).values < 20).all()
+
+
+def test_several_cuts_are_worth_the_mean_of_their_losses() -> None:
+    rows = spectrum()
+    ae = made(Ordered(), hidden_layers=()).fit(rows)
+    x, objective = draw(6, rows.shape[1]), ae._objective
+    theta = draw(12, rows.shape[1])
+    halves = [objective.loss(part, x, {}) for part in theta.split(6)]
+    assert objective.loss(theta, x, {}) == pytest.approx(float(sum(halves) / 2), rel=1e-5)
+    x[2, 1] = torch.nan  # a hole weighs nothing in any of them
+    halves = [objective.loss(part, x, {}) for part in theta.split(6)]
+    assert objective.loss(theta, x, {}) == pytest.approx(float(sum(halves) / 2), rel=1e-5)
+
+
 def test_without_chance_nothing_is_dropped() -> None:
-    assert torch.equal(OrderedCode(4)(draw(9, 4), [])[0], draw(9, 4))
+    assert torch.equal(OrderedCode(Ordered(), 4)(draw(9, 4), [])[0], draw(9, 4))
 
 
 @pytest.mark.parametrize("share", [0.9, 0.95])
@@ -598,10 +619,11 @@ def test_short_codes_of_digits_beat_pca_of_that_size() -> None:
         ({"bottleneck": "variational", "code_activation": "tanh"}, "mean has no bounds"),
         ({"bottleneck": "sparse:topk:9"}, "keeps more components than the 4"),
         ({"bottleneck": "variational", "n_components": 0.9}, "has no order"),
+        ({"bottleneck": "ordered:0"}, "a whole number of at least 1"),
         ({"bottleneck": Sparse("l1"), "n_components": 0.9}, "has no order"),
         ({"bottleneck": "variational:zero"}, "bottleneck='variational:zero' is none"),
         ({"bottleneck": "sparse:l3"}, "choose 'l1', 'kl' or 'topk'"),
-        ({"bottleneck": "ordered:2"}, "bottleneck='ordered:2' is none"),
+        ({"bottleneck": "ordered:2:3"}, "bottleneck='ordered:2:3' is none"),
     ],
 )
 def test_what_has_no_meaning_is_refused(options: dict[str, Any], said: str) -> None:
@@ -636,6 +658,7 @@ def test_names_stand_for_values() -> None:
     assert bottleneck.resolve("sparse:topk:3") == Sparse("topk", k=3)
     assert bottleneck.resolve("variational:2") == Variational(beta=2.0)
     assert bottleneck.resolve("plain", 0.9) == Ordered()
+    assert bottleneck.resolve("ordered:5", 0.9) == Ordered(n_cuts=5)
 
 
 @pytest.mark.parametrize("bottleneck", [Sparse("l1", weight=50.0), Ordered()])

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from twofold import Autoencoder, load
+from twofold import Autoencoder, Conv, Recurrent, datasets, load
 from twofold.corruption import (
     Binarize,
     Corruption,
@@ -17,10 +18,13 @@ from twofold.corruption import (
     Masking,
     SaltAndPepper,
     Swap,
+    Warp,
+    for_codes,
     from_json,
     resolve,
     to_json,
 )
+from twofold.data import read
 from twofold.errors import OptionError
 from twofold.network import stack_shape
 from twofold.objective import Objective
@@ -30,6 +34,24 @@ from twofold.training import evaluate, spoil
 
 # Columns of three, one and two inputs.
 COLUMN = torch.tensor([0, 0, 0, 1, 2, 2])
+
+
+@dataclass
+class Inputs:
+    """What inputs are of, as an `Objective` knows."""
+
+    column: torch.Tensor
+    center: torch.Tensor
+    unit: torch.Tensor
+    row_shape: tuple[int, ...]
+
+
+def inputs(column: torch.Tensor, *row_shape: int) -> Inputs:
+    zeros = torch.zeros(len(column))
+    return Inputs(column, zeros, zeros + 1, row_shape or (len(column),))
+
+
+CELLS = inputs(COLUMN)
 X = torch.randn(4000, 6, generator=torch.Generator().manual_seed(3))
 ALL: list[Corruption] = [
     Masking(0.3),
@@ -38,6 +60,7 @@ ALL: list[Corruption] = [
     Gaussian(0.4),
     SaltAndPepper(0.2),
 ]
+WITH_IMAGES: list[Corruption] = [*ALL, Warp(0.5)]
 SHARES = [(Masking(0.3), 0.3), (Masking(0.6, up_to=True), 0.3), (Swap(0.2), 0.2)]
 
 
@@ -46,7 +69,7 @@ def source(seed: int = 0) -> torch.Generator:
 
 
 def changed(corruption: Corruption, x: torch.Tensor = X) -> torch.Tensor:
-    return corruption(x, COLUMN, source()) != x  # NaN differs from all
+    return corruption(x, CELLS, source()) != x  # NaN differs from all
 
 
 @pytest.mark.parametrize(("corruption", "share"), [*SHARES, (SaltAndPepper(0.2), 0.2)])
@@ -66,7 +89,7 @@ def test_inputs_of_one_cell_share_its_fate(corruption: Corruption) -> None:
 
 def test_masking_up_to_hides_another_share_in_each_row() -> None:
     wide = torch.ones(500, 400)
-    given = Masking(0.6, up_to=True)(wide, torch.arange(400), source())
+    given = Masking(0.6, up_to=True)(wide, inputs(torch.arange(400)), source())
     shares = torch.isnan(given).float().mean(1)
     assert shares.min() < 0.05
     assert 0.55 < shares.max() < 0.7
@@ -74,20 +97,20 @@ def test_masking_up_to_hides_another_share_in_each_row() -> None:
 
 def test_swap_takes_cells_of_the_same_column() -> None:
     x = torch.arange(6) * 1000.0 + torch.arange(900.0)[:, None]
-    given = Swap(0.5)(x, COLUMN, source())
+    given = Swap(0.5)(x, CELLS, source())
     assert torch.equal(given // 1000, x // 1000)
     # All inputs of a swapped cell come from one row.
     assert torch.equal(given[:, 0] % 1000, given[:, 2] % 1000)
 
 
 def test_gaussian_adds_noise_of_its_scale() -> None:
-    noise = Gaussian(0.4)(X, COLUMN, source()) - X
+    noise = Gaussian(0.4)(X, CELLS, source()) - X
     assert noise.std(0).tolist() == pytest.approx([0.4] * 6, rel=0.05)
     assert abs(float(noise.mean())) < 0.01
 
 
 def test_salt_and_pepper_sets_extremes() -> None:
-    given = SaltAndPepper(0.2)(X, COLUMN, source())
+    given = SaltAndPepper(0.2)(X, CELLS, source())
     spoilt = given != X
     low, high = X.amin(0).expand_as(X)[spoilt], X.amax(0).expand_as(X)[spoilt]
     salt, pepper = given[spoilt] == high, given[spoilt] == low
@@ -98,7 +121,7 @@ def test_salt_and_pepper_sets_extremes() -> None:
 @pytest.mark.parametrize("corruption", ALL, ids=repr)
 def test_the_generator_decides(corruption: Corruption) -> None:
     def spoilt(seed: int) -> torch.Tensor:
-        return corruption(X, COLUMN, source(seed)).nan_to_num(7)
+        return corruption(X, CELLS, source(seed)).nan_to_num(7)
 
     assert torch.equal(spoilt(1), spoilt(1))
     assert not torch.equal(spoilt(1), spoilt(2))
@@ -107,11 +130,11 @@ def test_the_generator_decides(corruption: Corruption) -> None:
 @pytest.mark.parametrize("corruption", ALL, ids=repr)
 def test_the_rows_stay_as_they_are(corruption: Corruption) -> None:
     before = X.clone()
-    corruption(X, COLUMN, source())
+    corruption(X, CELLS, source())
     assert torch.equal(X, before)
 
 
-@pytest.mark.parametrize("corruption", ALL, ids=repr)
+@pytest.mark.parametrize("corruption", WITH_IMAGES, ids=repr)
 def test_json_gives_it_back(corruption: Corruption) -> None:
     assert from_json(json.loads(json.dumps(to_json(corruption)))) == corruption
 
@@ -123,6 +146,8 @@ def test_json_gives_it_back(corruption: Corruption) -> None:
         ("swap", Swap()),
         ("gaussian:2", Gaussian(2.0)),
         ("salt-and-pepper:0.05", SaltAndPepper(0.05)),
+        ("warp:0.5", Warp(0.5)),
+        ("warp", Warp()),
     ],
 )
 def test_a_word_stands_for_it(text: str, corruption: Corruption) -> None:
@@ -145,6 +170,8 @@ def test_a_share_that_means_nothing_is_refused(kind: Any, share: Any) -> None:
 def test_a_scale_that_means_nothing_is_refused(scale: float) -> None:
     with pytest.raises(OptionError, match="scale must be above 0"):
         Gaussian(scale)
+    with pytest.raises(OptionError, match="amount must be above 0"):
+        Warp(scale)
 
 
 @pytest.mark.parametrize("text", ["dropout", "masking:", "masking:x", "masking:nan", "masking:1.5"])
@@ -229,7 +256,7 @@ def test_held_out_rows_are_spoilt_alike_at_every_call() -> None:
 
 def test_binarised_inputs_are_black_or_white_with_their_value_as_probability() -> None:
     grey = torch.tensor([0.0, 0.2, 0.7, 1.0, torch.nan, 0.5]).repeat(4000, 1)
-    drawn = Binarize()(grey, COLUMN, source())
+    drawn = Binarize()(grey, CELLS, source())
     assert set(drawn[:, [0, 1, 2, 3, 5]].unique().tolist()) == {0.0, 1.0}
     assert torch.isnan(drawn[:, 4]).all()
     assert drawn.nanmean(0)[[0, 1, 2, 3, 5]].tolist() == pytest.approx(
@@ -239,13 +266,13 @@ def test_binarised_inputs_are_black_or_white_with_their_value_as_probability() -
 
 def test_what_was_drawn_is_what_has_to_be_given_back() -> None:
     grey = torch.rand(9, 6, generator=source(4))
-    given = Binarize()(grey, COLUMN, source())
+    given = Binarize()(grey, CELLS, source())
     assert Binarize().wanted(given, grey) is given
 
 
 @pytest.mark.parametrize("noise", [Swap(0.2), Gaussian(0.4), SaltAndPepper(0.2), Masking(0.3)])
 def test_clean_inputs_have_to_be_given_back(noise: Corruption) -> None:
-    assert noise.wanted(noise(X, COLUMN, source()), X) is X
+    assert noise.wanted(noise(X, CELLS, source()), X) is X
 
 
 def test_binarising_numbers_that_are_no_probabilities_is_refused() -> None:
@@ -254,3 +281,120 @@ def test_binarising_numbers_that_are_no_probabilities_is_refused() -> None:
         Autoencoder(corruption="binarize").fit(numbers)
     with pytest.raises(OptionError, match="corruption must be"):
         Autoencoder(corruption="binarize:0.3").fit(numbers)
+
+
+# --- images that are bent
+
+
+HIGH, ACROSS = 20, 24
+
+
+def spot(at: tuple[float, float], channels: int = 1) -> torch.Tensor:
+    """Return an image of one smooth bright spot, `(height, width, channels)`."""
+    down, right = torch.meshgrid(torch.arange(HIGH), torch.arange(ACROSS), indexing="ij")
+    square = (down - at[0]) ** 2 + (right - at[1]) ** 2
+    return torch.exp(-square / 8).unsqueeze(2).repeat(1, 1, channels)
+
+
+def warped(rows: torch.Tensor, amount: float, channels: int = 1) -> torch.Tensor:
+    width = HIGH * ACROSS * channels
+    cells = inputs(torch.arange(width), HIGH, ACROSS, channels)
+    return Warp(amount)(rows.reshape(-1, width), cells, source()).view(rows.shape)
+
+
+def middle(images: torch.Tensor) -> torch.Tensor:
+    """Return where the brightness of each image lies, in pixels: (n, h, w, 1) -> (n, 2)."""
+    light = images.squeeze(3) / images.sum((1, 2, 3))[:, None, None]
+    down = (light.sum(2) * torch.arange(HIGH)).sum(1)
+    right = (light.sum(1) * torch.arange(ACROSS)).sum(1)
+    return torch.stack([down, right], 1)
+
+
+def test_a_warp_of_almost_nothing_changes_almost_nothing() -> None:
+    images = spot((9, 14)).repeat(5, 1, 1, 1)
+    assert torch.allclose(warped(images, 1e-5), images, atol=1e-3)
+
+
+def test_warps_move_what_is_in_the_middle_by_the_share_of_the_sides_that_they_say() -> None:
+    # Shift and bend are independent; about the middle the linear map moves nothing.
+    images = spot(((HIGH - 1) / 2, (ACROSS - 1) / 2)).repeat(4000, 1, 1, 1)
+    off = middle(warped(images, 0.5)) - middle(images)
+    assert off.mean(0).abs().max() < 0.1
+    shift = torch.tensor([HIGH, ACROSS]) * 0.5 * 0.035
+    assert (off.std(0) > 0.95 * shift).all()
+    assert (off.std(0) < 1.7 * shift).all()
+
+
+def test_each_image_is_warped_in_a_way_of_its_own_and_all_its_channels_alike() -> None:
+    images = warped(spot((9, 14), channels=3).repeat(3, 1, 1, 1), 1.0, channels=3)
+    assert torch.equal(images[..., 0], images[..., 1])
+    assert torch.equal(images[..., 0], images[..., 2])
+    assert (images[0] - images[1]).abs().max() > 0.05
+
+
+def test_cells_are_warped_and_not_inputs_that_are_scaled_each_for_itself() -> None:
+    image = spot((9, 14)).reshape(1, -1)
+    cells = inputs(torch.arange(image.shape[1]), HIGH, ACROSS)
+    scaled = inputs(torch.arange(image.shape[1]), HIGH, ACROSS)
+    scaled.center = torch.linspace(-1, 1, image.shape[1])
+    scaled.unit = torch.linspace(0.5, 2, image.shape[1])
+    given = Warp()((image - scaled.center) / scaled.unit, scaled, source())
+    expected = Warp()(image, cells, source())
+    assert torch.allclose(given * scaled.unit + scaled.center, expected, atol=1e-5)
+
+
+def test_the_edge_goes_on_beyond_the_edge() -> None:
+    bright = torch.ones(50, HIGH, ACROSS, 1)
+    assert torch.allclose(warped(bright, 2.0), bright)
+
+
+@pytest.mark.parametrize(
+    ("rows", "options", "said"),
+    [
+        (np.random.default_rng(0).random((40, 12)), {}, r"bends images, and was given .*\(12,\)"),
+        (
+            np.random.default_rng(0).random((40, 6, 2)),
+            {"hidden_layers": (Recurrent(3),)},
+            "bends images",
+        ),
+        (
+            np.random.default_rng(0).random((90, 3, 4)),
+            {"likelihood": "histogram"},
+            "one number per pixel",
+        ),
+    ],
+)
+def test_what_is_no_image_is_not_bent(rows: Any, options: dict[str, Any], said: str) -> None:
+    with pytest.raises(OptionError, match=said):
+        Autoencoder(corruption="warp", **options).fit(rows)
+
+
+def test_codes_are_neither_bent_nor_drawn() -> None:
+    assert for_codes(Warp(), 2.0) is None
+    assert for_codes(Binarize(), 2.0) is None
+    assert for_codes(Gaussian(0.5), 2.0) == Gaussian(1.0)
+    assert for_codes(Masking(0.2), 2.0) == Masking(0.2)
+
+
+@pytest.mark.parametrize("layers", [(40,), (Conv(4, 3, stride=2),)], ids=["dense", "conv"])
+def test_codes_of_bent_copies_come_together(layers: Any) -> None:
+    digits = datasets.digits()
+
+    def spread_within(corruption: str | None) -> float:
+        """Return how far apart codes of one digit's copies lie, in distances between digits."""
+        ae = Autoencoder(
+            n_components=16,
+            hidden_layers=layers,
+            corruption=corruption,
+            epochs=60,
+            random_state=0,
+        ).fit(digits.train)
+        x = torch.from_numpy(ae.schema_.to_matrix(read(digits.test), np.dtype(np.float32)))
+        copies = [
+            ae.transform(255 * spoil(Warp(), x, ae._objective, source(seed))[0].view(-1, 8, 8))
+            for seed in (1, 2)
+        ]
+        within = np.linalg.norm(copies[0] - copies[1], axis=1).mean()
+        return float(within / np.linalg.norm(copies[0] - copies[0][::-1], axis=1).mean())
+
+    assert spread_within("warp") < 0.9 * spread_within(None)

@@ -42,7 +42,8 @@ def made(bottleneck: Any, **options: Any) -> Autoencoder:
 @pytest.mark.parametrize("layers", LAYERS)
 @pytest.mark.parametrize("bottleneck", BOTTLENECKS, ids=repr)
 def test_the_grid(bottleneck: Any, layers: str, tied: bool, tmp_path: Path) -> None:
-    ways = itertools.product([None, "gaussian:0.3", "masking:0.2"], [None, "layerwise:1", "pca"])
+    noises = [None, "gaussian:0.3", "masking:0.2", *(["warp:0.5"] if layers != "recurrent" else [])]
+    ways = itertools.product(noises, [None, "layerwise:1", "pca"])
     for number, (corruption, pretraining) in enumerate(ways):
         ae = made(
             bottleneck,

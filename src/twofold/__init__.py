@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from twofold import datasets, images
     from twofold.autoencoder import Autoencoder, load
     from twofold.bottleneck import Ordered, Plain, Sparse, Variational
-    from twofold.corruption import Binarize, Gaussian, Masking, SaltAndPepper, Swap
+    from twofold.corruption import Binarize, Gaussian, Masking, SaltAndPepper, Swap, Warp
     from twofold.errors import TwofoldError
     from twofold.files import Files
     from twofold.imputer import Imputer
@@ -32,6 +32,7 @@ __all__ = [
     "Swap",
     "TwofoldError",
     "Variational",
+    "Warp",
     "__version__",
     "datasets",
     "images",
@@ -54,6 +55,7 @@ _HOMES = {
     "Recurrent": "layers",
     "Sparse": "bottleneck",
     "Variational": "bottleneck",
+    "Warp": "corruption",
     "TwofoldError": "errors",
 }
 

@@ -396,7 +396,8 @@ class Autoencoder(SharedModel):
         adapts = isinstance(spec, Variational)
         self._objective = Objective(schema, adapts).to(device=device, dtype=dtype)
         pretraining.require_meaning(self.pretraining, self.network_)
-        corruption.require_meaning(self._noise, [name for name, _ in self._objective.groups])
+        names = [name for name, _ in self._objective.groups]
+        corruption.require_meaning(self._noise, names, self._objective, schema.is_image)
 
     def _size(self, matrix: rows.Rows, rng: np.random.RandomState) -> int | None:
         """Return the size of code to train: for a share, the one with which PCA keeps it."""

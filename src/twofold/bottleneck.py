@@ -4,7 +4,8 @@ Each kind is a value, a frozen dataclass, that makes the module of a network. Al
 
 - `forward(code, path, chance=None)`: the code that is handed on and its penalties, by name, each
   `(n_rows,)` in nats. `path` holds the row and the hidden layers' outputs, in order. While training
-  there is a generator, `chance`, to draw from; without one the same rows give the same.
+  there is a generator, `chance`, to draw from, and there may be several codes of each row, below
+  one another; without one the same rows give the same.
 - `widen(code)`: what the decoder starts from.
 - `sample(n_rows, generator)`: new codes; `density` is what is fitted to the codes of training rows
   for that, None where a prior says how codes fall.
@@ -133,11 +134,25 @@ class Ordered:
 
     The first k components are then the best code of size k that the network knows (Rippel, Gelbart
     and Adams, 2014, "Learning Ordered Representations with Nested Dropout", section 3).
+
+    Parameters
+    ----------
+    n_cuts : int
+        Sizes at which each row's code is cut off at every update: more make an update slower, for
+        the decoder works on each, and teach all sizes more.
     """
+
+    n_cuts: int = 3
+
+    def __post_init__(self) -> None:
+        if not (isinstance(self.n_cuts, int) and self.n_cuts >= 1):
+            raise OptionError(
+                f"Ordered(n_cuts={self.n_cuts!r}) must be a whole number of at least 1."
+            )
 
     def module(self, n_components: int, n_below: int) -> OrderedCode:
         """Make the module for a code of this size above a layer of `n_below` outputs."""
-        return OrderedCode(n_components)
+        return OrderedCode(self, n_components)
 
 
 Spec = Plain | Sparse | Variational | Ordered
@@ -282,25 +297,34 @@ class VariationalCode(nn.Module):
 
 
 class OrderedCode(PlainCode):
-    """Keeps only the first components of each row, of a random number, while training."""
+    """Keeps only the first components of each row, of random numbers, while training."""
+
+    def __init__(self, how: Ordered, n_components: int) -> None:
+        super().__init__(n_components)
+        self.how = how
 
     def forward(
         self, code: Tensor, path: Sequence[Tensor], chance: torch.Generator | None = None
     ) -> tuple[Tensor, Penalties]:
-        """Return the code, cut off at random with `chance`, and no penalty."""
+        """Return the code and no penalty; with chance, `how.n_cuts` of each row, cut at random.
+
+        (batch, n_components) -> (n_cuts * batch, n_components), below one another.
+        """
         if chance is None:
             return code, {}
-        n, k = code.shape
-        # Evenly spread over the rows, which come in random order: less noise than chance alone.
-        share = (torch.arange(n, dtype=torch.float64) + torch.rand((), generator=chance)) / n
-        # A third of the rows each: even in the logarithm, so that short codes are as good as they
+        (n, k), m = code.shape, self.how.n_cuts
+        # Evenly spread over the rows, which come in random order, and over the cuts of each: less
+        # noise than chance alone.
+        row, cut = torch.arange(n, dtype=torch.float64), torch.arange(m)[:, None]
+        share = ((row + torch.rand((), generator=chance)) / n + cut / m) % 1
+        # A third of the cuts each: even in the logarithm, so that short codes are as good as they
         # can be; even in the number, so that the last components learn too; and the whole code,
         # whose error is small beside that of short ones and would count too little.
-        third = torch.arange(n) % 3
+        third = (row + cut) % 3
         last = torch.where(third == 0, torch.expm1(share * math.log(k + 1)), share * k)
-        last = torch.where(third == 2, float(k), last)
-        kept = torch.arange(k) <= last.floor()[:, None]
-        return torch.where(kept.to(code.device), code, 0.0), {}
+        last = torch.where(third == 2, float(k), last).floor().reshape(-1, 1)
+        kept = torch.arange(k) <= last
+        return torch.where(kept.to(code.device), code.repeat(m, 1), 0.0), {}
 
 
 Bottleneck = PlainCode | SparseCode | VariationalCode | OrderedCode
@@ -334,15 +358,18 @@ def resolve(option: Spec | str, n_components: float | None = None) -> Spec:
     >>> resolve("sparse:kl:0.05").target, resolve("variational:4").beta
     (0.05, 4.0)
     """
-    if is_share(n_components):
-        if option not in ("plain", "ordered", Plain(), Ordered()):
-            raise OptionError(
-                f"n_components={n_components!r} cuts an ordered code off, and "
-                f"bottleneck={option!r} has no order. Give the number of components."
-            )
-        return Ordered()
-    if not isinstance(option, str):
-        return option
+    spec = _parsed(option) if isinstance(option, str) else option
+    if not is_share(n_components) or isinstance(spec, Ordered):
+        return spec
+    if spec != Plain():
+        raise OptionError(
+            f"n_components={n_components!r} cuts an ordered code off, and bottleneck={option!r} "
+            f"has no order. Give the number of components."
+        )
+    return Ordered()
+
+
+def _parsed(option: str) -> Spec:
     try:
         return _named(*option.split(":"))
     except OptionError:
@@ -362,6 +389,8 @@ def _named(name: str, *rest: str) -> Spec:
             return Plain()
         case "ordered", []:
             return Ordered()
+        case "ordered", [n_cuts]:
+            return Ordered(n_cuts=int(n_cuts))
         case "variational", []:
             return Variational()
         case "variational", [beta]:

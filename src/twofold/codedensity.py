@@ -16,6 +16,7 @@ _CANDIDATES = (2, 4, 8, 16)  # components that are tried beside one
 _ROWS_PER_NUMBER = 5  # rows that each number of a component's mean must have to go by
 _STEP_PRODUCTS = 2e8  # work of one step of the mixture's fit: a hundredth of a second
 _HELD_OUT = 0.2
+_TOLERANCE = 0.05  # nats per row: what later steps gain is less, and each takes as long
 
 
 class CodeDensity(nn.Module):
@@ -52,19 +53,28 @@ class CodeDensity(nn.Module):
         n_held = int(_HELD_OUT * len(codes))
         held, rest = codes[:n_held], codes[n_held:]
         best, best_count = torch.full((n_held,), -math.inf), 1
+        parts = found = _fit(rest, 1, seed)
         for count in (1, *_CANDIDATES):
-            few = rest[: int(_STEP_PRODUCTS / (count * self.n_components**2))]
-            if count > 1 and len(few) < _ROWS_PER_NUMBER * count * self.n_components:
-                break
-            self._set(*_fit(few if count > 1 else rest, count, seed))
+            if count > 1:
+                few = rest[: self._most_rows(count)]
+                if len(few) < _ROWS_PER_NUMBER * count * self.n_components:
+                    break
+                found = _fit(few, count, seed)
+            self._set(*found)
             likelihood = self.log_prob(held.to(self.mean)).double().cpu()
             gain = likelihood - best
             # More densities must be better by more than chance: one standard error.
             if count > 1 and not float(gain.mean()) > float(gain.std()) / math.sqrt(n_held):
                 break
-            best, best_count = likelihood, count
-        limit = int(_STEP_PRODUCTS / (best_count * self.n_components**2))
-        self._set(*_fit(codes[:limit] if best_count > 1 else codes, best_count, seed))
+            best, best_count, parts = likelihood, count, found
+        limit = len(codes) if best_count == 1 else self._most_rows(best_count)
+        if limit > len(rest):  # held-out rows too can be learned from, now that they have told
+            parts = _fit(codes[:limit], best_count, seed)
+        self._set(*parts)
+
+    def _most_rows(self, count: int) -> int:
+        """Return how many rows a mixture of `count` densities is fitted to."""
+        return int(_STEP_PRODUCTS / (count * self.n_components**2))
 
     def _set(self, weight: Tensor, mean: Tensor, covariance: Tensor) -> None:
         # The factor is triangular, and is inverted as such: PyTorch's general inverse of a batch of
@@ -126,7 +136,9 @@ def _fit(codes: Tensor, count: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         mean, covariance = _shrunk(codes)
         return torch.ones(1), mean.unsqueeze(0), covariance.unsqueeze(0)
     floor = 1e-4 * float(codes.var(0).mean()) + 1e-12
-    mixture = GaussianMixture(count, reg_covar=floor, max_iter=30, random_state=seed)
+    mixture = GaussianMixture(
+        count, reg_covar=floor, tol=_TOLERANCE, max_iter=30, random_state=seed
+    )
     with warnings.catch_warnings():
         # What matters is how likely held-out codes are, not whether the last digit stands.
         warnings.simplefilter("ignore", ConvergenceWarning)

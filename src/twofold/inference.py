@@ -191,7 +191,7 @@ def _best_rounds(network: Network, objective: Objective, x: Tensor) -> int:
     One round is best for a network that has learned from rows with holes. Others gain by more, but
     only as long as a step does not make errors larger, which feed the next step.
     """
-    given = Masking(_ROUND_HOLES)(x, objective.column, torch.Generator().manual_seed(0))
+    given = Masking(_ROUND_HOLES)(x, objective, torch.Generator().manual_seed(0))
     hidden = torch.isnan(given) & ~torch.isnan(x)
     part, seen = observed(given)
     least = math.inf

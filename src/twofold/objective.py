@@ -352,6 +352,7 @@ class Objective(nn.Module):
     def __init__(self, schema: Schema, adapts: bool = False) -> None:
         super().__init__()
         self.n_columns, self.width = len(schema.columns), schema.width
+        self.row_shape = schema.row_shape
         self.groups = _groups(schema)
         names = [name for name, _ in self.groups]
         # Columns of one likelihood need no weighing against others.
@@ -410,18 +411,23 @@ class Objective(nn.Module):
     def loss(self, theta: Tensor, x: Tensor, penalties: Mapping[str, Tensor]) -> Tensor:
         """Return the mean loss per cell in nats, penalties included, which training lowers.
 
-        Penalties are `(n_rows,)` in nats per row. Where `theta` holds several draws for each row of
-        `x`, below one another, the draws of a row count by their importance weights, and `kl` holds
-        the log-ratio of each draw's densities.
+        Penalties are `(n_rows,)` in nats per row. `theta` may hold several codes' worth for each
+        row of `x`, below one another: they count alike, or if they are draws, whose log-ratio of
+        densities is the penalty `kl`, by their importance weights.
         """
         seen_x, seen = observed(x)
         n_cells = self._n_cells(seen_x, seen)
-        n_draws = len(theta) // max(1, len(x))
-        if n_draws > 1:
-            many = None if seen is None else seen.repeat(n_draws, 1)
-            rows = self._input_losses(theta, seen_x.repeat(n_draws, 1), many).sum(1)
-            log_weights = -(rows + sum(penalties.values())).reshape(n_draws, -1)
-            return (math.log(n_draws) - log_weights.logsumexp(0)).sum() / n_cells
+        n_codes = len(theta) // max(1, len(x))
+        if n_codes > 1:
+            seen_x, seen = (
+                seen_x.repeat(n_codes, 1),
+                None if seen is None else seen.repeat(n_codes, 1),
+            )
+            if not penalties:
+                return self._total(theta, seen_x, seen) / (n_codes * n_cells)
+            rows = self._input_losses(theta, seen_x, seen).sum(1)
+            log_weights = -(rows + sum(penalties.values())).reshape(n_codes, -1)
+            return (math.log(n_codes) - log_weights.logsumexp(0)).sum() / n_cells
         total = self._total(theta, seen_x, seen)
         for penalty in penalties.values():
             total = total + penalty.sum()

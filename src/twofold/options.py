@@ -40,7 +40,7 @@ LIKELIHOOD_NAMES = (
     "negative_binomial",
 )
 BOTTLENECK_NAMES = ("plain", "sparse", "variational", "ordered")
-CORRUPTION_NAMES = ("masking", "swap", "gaussian", "salt-and-pepper", "binarize")
+CORRUPTION_NAMES = ("masking", "swap", "gaussian", "salt-and-pepper", "binarize", "warp")
 KIND_NAMES = ("real", "count", "binary", "category", "pixel", "time", "ignored")
 _LAYER = re.compile(
     r"conv:[1-9]\d*:[1-9]\d*(:[1-9]\d*(:\d+)?)?|recurrent:[1-9]\d*(:(gru|lstm|rnn))?"
@@ -221,8 +221,8 @@ _KIND_WORDS = {
     "share": "a share between 0 and 1 of the variance to keep",
     "bottleneck": "one of 'plain', 'sparse', 'variational' and 'ordered' (with details: "
     "'sparse:topk:32', 'variational:4'), or an object of twofold.bottleneck",
-    "corruption": "one of 'masking', 'swap', 'gaussian', 'salt-and-pepper' (with a share or a "
-    "scale: 'masking:0.3') and 'binarize', or an object of twofold.corruption",
+    "corruption": "one of 'masking', 'swap', 'gaussian', 'salt-and-pepper', 'warp' (with a "
+    "share, scale or amount: 'masking:0.3') and 'binarize', or an object of twofold.corruption",
     "levels": "'layerwise:10' (so many epochs per level)",
     "seed": "a whole number at least 0, or a numpy RandomState",
 }
@@ -281,7 +281,8 @@ OPTIONS: dict[str, Option] = {
         None,
         "noise on the inputs while training, whose clean cells the network has to give back "
         "(denoising): 'masking' hides cells, 'swap' takes them from other rows, 'gaussian' adds "
-        "noise, 'salt-and-pepper' sets extremes, 'binarize' draws black or white pixels",
+        "noise, 'salt-and-pepper' sets extremes, 'binarize' draws black or white pixels, 'warp' "
+        "turns, moves and bends images",
         kinds=("none", "corruption"),
     ),
     "pretraining": Option(

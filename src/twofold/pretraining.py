@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from twofold import fused, metrics, training
 from twofold.bottleneck import Plain, Sparse, SparseCode, VariationalCode
 from twofold.columns import Column
-from twofold.corruption import Corruption, Gaussian
+from twofold.corruption import Corruption, for_codes
 from twofold.errors import OptionError
 from twofold.layers import DensePair
 from twofold.network import ACTIVATIONS, Network
@@ -280,7 +280,7 @@ def _layerwise(
         if i > 0:
             encode = _below(network, i)
             aim, coded = _squared_error(network, i), _CodedRows(drawn.rows, encode)
-            noise = _scaled(corruption, coded)
+            noise = for_codes(corruption, float(coded.head(_ROWS).std(0).mean()))
             if held_out is not None:
                 parts = held_out.split(network.rows_per_pass)
                 held_out = torch.cat([encode(part) for part in parts])
@@ -367,14 +367,6 @@ def _squared_error(network: Network, i: int) -> Objective:
     objective = Objective(Schema(columns, (n,)), adapts)
     parameter = next(network.parameters())
     return objective.to(device=parameter.device, dtype=parameter.dtype)
-
-
-def _scaled(corruption: Corruption | None, rows: TrainingRows) -> Corruption | None:
-    """Return the corruption for codes, which do not vary by one as standardised columns do."""
-    if not isinstance(corruption, Gaussian):
-        return corruption
-    spread = float(rows.head(_ROWS).std(0).mean())
-    return Gaussian(max(corruption.scale * spread, 1e-6))
 
 
 def _named(stage: str, on_event: training.OnEvent) -> training.OnEvent:

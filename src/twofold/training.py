@@ -170,7 +170,7 @@ def spoil(
     """Return what the network is given, and what it has to give back: (batch, width) each."""
     if corruption is None:
         return x, x
-    given = corruption(x, objective.column, generator)
+    given = corruption(x, objective, generator)
     return given, corruption.wanted(given, x)
 
 
