@@ -45,7 +45,7 @@ def _processor() -> str:
     name = fields.get("model name", platform.machine())
     family = f"family {fields['cpu family']} model {fields['model']}" if "model" in fields else ""
     flags = fields.get("flags", "").split()
-    widest = next((flag for flag in ("avx512f", "avx2", "avx") if flag in flags), "")
+    widest = next((flag for flag in ("amx_bf16", "avx512f", "avx2", "avx") if flag in flags), "")
     return ", ".join(part for part in (name, family, widest) if part)
 
 

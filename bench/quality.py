@@ -6,6 +6,7 @@
     python bench/quality.py --table
     python bench/quality.py --suite family      each kind of autoencoder on images
     python bench/quality.py --ready             run nothing; sum up what is finished so far
+    python bench/quality.py --only odds --update  put this row into the results, beside the others
 
 bench/README.md says what each row means. What is finished is kept in a cache, so that an
 interrupted run goes on where it was.
@@ -90,6 +91,26 @@ def describe(cores: list[int], bases: dict[str, str]) -> dict[str, Any]:
     }
 
 
+def updated(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+    """Return the results of before with the rows measured now in their places.
+
+    Every row then says when, on what and of which source it was measured.
+    """
+    rows = {}
+    for result in (before, now):
+        measured = {
+            "made": result["made"],
+            "processor": result["machine"]["processor"],
+            "source": result["source"],
+        }
+        rows |= {
+            name: {"measured": measured, **row}
+            for name, row in result["rows"].items()
+            if "skipped" not in row
+        }
+    return {**now, "rows": rows}
+
+
 def rounded(value: Any) -> Any:
     """Return the same with figures of six digits."""
     if isinstance(value, dict):
@@ -142,6 +163,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--cache", type=Path, help="where finished results are kept (default .bench-cache)")
     add("--venvs", type=Path, help="where peers' environments are kept (default .venv-bench)")
     add("--output", type=Path, help="the JSON file; a part of the bench goes to a temporary one")
+    add("--update", action="store_true", help="put the rows into the results file, beside others")
     add("--table", action="store_true", help="measure nothing; print the tables of the results")
     return parser.parse_args()
 
@@ -177,6 +199,12 @@ def main() -> None:
             sys.exit(f"interrupted; what is finished is in {cache.path}, and the same call goes on")
     result = {**describe(cores, bases), "quick": arguments.quick, "rows": rows}
     output = arguments.output
+    if arguments.update and not arguments.quick:
+        output = output or results
+        before = json.loads(output.read_text(encoding="utf-8"))
+        known = before["rows"].items()
+        before["rows"] = {name: row for name, row in known if name in rows_of_suite}
+        result = updated(before, result)
     if output is None:
         scratch = Path(tempfile.gettempdir()) / "twofold-bench" / results.name
         skipped = any("skipped" in row for row in rows.values())

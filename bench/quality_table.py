@@ -36,7 +36,10 @@ def available(result: Result, title: str) -> bool:
 def measured_on(result: Result) -> str:
     if "machine" not in result:
         return "Not measured yet."
-    made, versions = result["machine"], result["versions"]
+    versions = result["versions"]
+    usual = {"processor": result["machine"]["processor"], "made": result["made"]}
+    rows = [row.get("measured", usual) for row in result["rows"].values()] or [usual]
+    where = dict.fromkeys(f"{row['processor']}, {row['made'][:10]}" for row in rows)
     named = {
         "twofold": "twofold",
         "torch": "PyTorch",
@@ -46,8 +49,8 @@ def measured_on(result: Result) -> str:
     listed = ", ".join(f"{title} {versions[name]}" for name, title in named.items())
     quick = "**A quick run: these figures only show that everything runs.** " * result["quick"]
     return (
-        f"{quick}Measured with {listed} on {made['cores_used']} cores ({made['processor']}), "
-        f"{result['made'][:10]}; `make quality` measures all of it anew."
+        f"{quick}Measured with {listed} on {result['machine']['cores_used']} cores "
+        f"({'; '.join(sorted(where))}); `make quality` measures all of it anew."
     )
 
 
@@ -249,7 +252,7 @@ def large(result: Result) -> str:
 
 FAMILY = {
     "deep": "784-1000-500-250-30, tied",
-    "deep-long": "the same, trained longer",
+    "codes": "the same, made to undo warping",
     "deep-training": "the same, no regularisation, on training images",
     "denoising": "denoising, standard deviation 0.5: squared error per pixel",
     "denoising-conv": "the same, convolutional",
@@ -261,7 +264,7 @@ FAMILY = {
 }
 FIGURES = {
     "deep": ("test_error", "train_error", "logistic", "neighbours", "seconds"),
-    "deep-long": ("test_error", "train_error", "logistic", "neighbours", "seconds"),
+    "codes": ("logistic", "neighbours", "amount", "seconds"),
     "deep-training": ("train_error", "seconds"),
     "denoising": ("error", "seconds"),
     "denoising-conv": ("error", "seconds"),

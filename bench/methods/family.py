@@ -3,7 +3,7 @@
 `given` holds `train` and `test` images as bytes and, where codes are judged, their labels. While a
 recipe is being chosen, `test` are training images that are held back; test images come last.
 Errors are squared, summed over an image whose pixels lie in [0, 1]. `options["recipe"]` holds the
-estimator's options, and of `shift`, `fine` and `shape` what the functions below say.
+estimator's options, and of `shift`, `shape`, `amounts` and `fine` what the functions below say.
 """
 
 from __future__ import annotations
@@ -40,6 +40,11 @@ def fit(recipe: dict[str, Any], images: Array, seed: int) -> Any:
     return Autoencoder(**settings).fit(x, validation_data=watched)
 
 
+def rows_of(ae: Any, images: Array) -> Array:
+    """Return bytes as rows of the shape that the network was trained on."""
+    return unit(images).reshape(-1, *ae.schema_.row_shape)
+
+
 def moved(images: Array, by: int) -> Array:
     """Return the images in every place that lies no more than so many pixels off their own."""
     height, width = images.shape[1:]
@@ -55,7 +60,7 @@ def unit(images: Array) -> Array:
 
 
 def squared_error(images: Array, reconstructed: Array) -> Array:
-    difference = np.clip(reconstructed, 0, 1) - unit(images)
+    difference = np.clip(reconstructed.reshape(len(images), -1), 0, 1) - unit(images)
     return np.array(float((difference.astype(np.float64) ** 2).sum(1).mean()))
 
 
@@ -64,7 +69,7 @@ def reconstruction(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
     start = time.perf_counter()
     ae = fit(options["recipe"], given["train"], seed)
     seconds = time.perf_counter() - start
-    codes = {part: ae.transform(unit(given[part])) for part in ("train", "test")}
+    codes = codes_of(ae, given)
     found = {
         f"{part}_error": squared_error(given[part], ae.inverse_transform(codes[part]))
         for part in codes
@@ -73,6 +78,36 @@ def reconstruction(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
     if "train_labels" in given:
         found |= judge_codes(codes, given["train_labels"], given["test_labels"])
     return found
+
+
+def codes(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
+    """How much of a label codes tell whose net learned to make warped images upright.
+
+    Of the recipe's `amounts` of warping, the one is taken whose codes, of a short run on the first
+    five sixths of the training images, tell most of the labels of the others.
+    """
+    start = time.perf_counter()
+    recipe = dict(options["recipe"])
+    amounts, briefly = recipe.pop("amounts"), recipe.pop("brief_epochs")
+    n = len(given["train"]) * 5 // 6
+    parts = {"train": given["train"][:n], "test": given["train"][n:]}
+    labels = given["train_labels"][:n], given["train_labels"][n:]
+
+    def told(amount: float) -> float:
+        how = recipe | {"corruption": f"warp:{amount}", "epochs": briefly}
+        ae = fit(how, parts["train"], seed)
+        return float(sum(judge_codes(codes_of(ae, parts), *labels).values()))
+
+    amount = max(amounts, key=told)
+    ae = fit(recipe | {"corruption": f"warp:{amount}"}, given["train"], seed)
+    judged = judge_codes(codes_of(ae, given), given["train_labels"], given["test_labels"])
+    seconds = time.perf_counter() - start
+    return judged | {"amount": np.array(amount), "seconds": np.array(seconds)}
+
+
+def codes_of(ae: Any, given: Arrays) -> Arrays:
+    """Return the codes of training and test images."""
+    return {part: ae.transform(rows_of(ae, given[part])) for part in ("train", "test")}
 
 
 def judge_codes(codes: Arrays, train_labels: Array, test_labels: Array) -> Arrays:
@@ -97,14 +132,11 @@ def denoising(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
     start = time.perf_counter()
     ae = fit(options["recipe"], given["train"], seed)
     seconds = time.perf_counter() - start
-    clean = unit(given["test"])
+    clean = rows_of(ae, given["test"])
     noise = np.random.RandomState(1000 + seed).standard_normal(clean.shape).astype(np.float32)
-    noisy = (clean + np.float32(0.5) * noise).reshape(
-        -1, *options["recipe"].get("shape", clean.shape[1:])
-    )
-    again = ae.reconstruct(noisy).reshape(len(clean), -1)
+    again = ae.reconstruct(clean + np.float32(0.5) * noise)
     return {
-        "error": squared_error(given["test"], again) / clean.shape[1],
+        "error": squared_error(given["test"], again) / clean[0].size,
         "seconds": np.array(seconds),
     }
 
@@ -152,29 +184,38 @@ def ordered(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
 def classifier(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
     """Wrong test images, as a share: encoders trained layer by layer, then tuned on labels.
 
-    `fine` says how they are tuned: epochs, the largest learning rate, and decay.
+    `fine` says how they are tuned: epochs, the largest learning rate, decay, and the corruptions
+    that images go through, one after the other.
     """
     import torch
     from torch import nn
+
+    from twofold import corruption
+    from twofold.objective import observed
 
     start = time.perf_counter()
     recipe = dict(options["recipe"])
     fine = recipe.pop("fine")
     ae = fit(recipe, given["train"], seed)
-    torch.manual_seed(seed)
+    noises = [corruption.resolve(name) for name in fine["corruptions"]]
+    generator = torch.Generator().manual_seed(seed)
     network, head = ae.network_, nn.Linear(ae.network_.n_components, 10)
+    nn.init.zeros_(head.weight)
     x, labels = torch.from_numpy(unit(given["train"])), torch.from_numpy(given["train_labels"])
     labels = labels.long()
     weights = [p for pair in network.pairs for p in pair.encoder_parameters]
-    epochs, size = fine["epochs"], 128
+    epochs, size = fine["epochs"], 256
     optimizer = torch.optim.AdamW([*weights, *head.parameters()], weight_decay=fine["decay"])
     n_steps = epochs * -(-len(x) // size)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, fine["learning_rate"], n_steps)
     for _ in range(epochs):
-        for batch in torch.randperm(len(x)).split(size):
-            kept = x[batch] * (torch.rand(len(batch), x.shape[1]) > 0.25)
-            found = head(network.encode(kept)[0])
-            loss = nn.functional.cross_entropy(found, labels[batch], label_smoothing=0.1)
+        for batch in torch.randperm(len(x), generator=generator).split(size):
+            rows = x[batch]
+            for noise in noises:
+                rows = observed(noise(rows, ae._objective, generator))[0]
+            with torch.autocast("cpu", torch.bfloat16):
+                found = head(network.encode(rows)[0])
+            loss = nn.functional.cross_entropy(found.float(), labels[batch], label_smoothing=0.1)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -235,8 +276,17 @@ def tutorial(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
     }
 
 
-_SHARED = (fit, moved, unit, squared_error)
+_SHARED = (fit, moved, unit, rows_of, squared_error, codes_of, judge_codes)
 STUDIES = {
-    study.__name__: Method(study, helpers=(*_SHARED, judge_codes), constants=(_WATCHED,))
-    for study in (reconstruction, denoising, likelihood, ordered, classifier, twins, tutorial)
+    study.__name__: Method(study, helpers=_SHARED, constants=(_WATCHED,))
+    for study in (
+        reconstruction,
+        codes,
+        denoising,
+        likelihood,
+        ordered,
+        classifier,
+        twins,
+        tutorial,
+    )
 }

@@ -29,7 +29,7 @@ _DEEP = _COMMON | {
     "n_components": 30,
     "precision": "bfloat16",
     "optimizer": "muon",
-    "batch_size": 512,
+    "batch_size": 1024,
     "learning_rate": 1e-2,
 }
 _NOISE = _COMMON | {
@@ -47,9 +47,9 @@ _VARIATIONAL = _COMMON | {
     "learning_rate": 2e-3,
 }
 RECIPES: dict[str, dict[str, Any]] = {
-    "deep": _DEEP | {"shift": 1, "epochs": 2},
-    "deep-long": _DEEP | {"shift": 1, "epochs": 6},
-    "deep-training": _DEEP | {"epochs": 50},
+    "deep": _DEEP | {"shift": 1, "epochs": 4},
+    "deep-training": _DEEP | {"epochs": 80},
+    "codes": _DEEP | {"shape": [28, 28], "epochs": 20, "amounts": [0.5, 1.0], "brief_epochs": 4},
     "denoising": _NOISE | {"hidden_layers": [1000], "n_components": 500, "epochs": 4},
     "denoising-conv": _NOISE
     | {
@@ -104,11 +104,13 @@ def trials(
     recipe = RECIPES[row]
     if settings.quick:
         recipe = recipe | {"epochs": QUICK_EPOCHS}
+        if "brief_epochs" in recipe:
+            recipe["brief_epochs"] = 1
         if "fine" in recipe:
             recipe["fine"] = recipe["fine"] | {"epochs": QUICK_EPOCHS}
         options = options | ({"draws": 5} if "draws" in options else {})
     options = options | {"recipe": recipe}
-    labels = study in ("reconstruction", "classifier")
+    labels = study in ("reconstruction", "codes", "classifier")
     return [
         Trial(row, name, seed, "study", (study,), make, figures, options)
         for name in sets
@@ -184,7 +186,7 @@ def _tutorial_seconds() -> float:
 BOTH, MNIST = ("mnist", "fashion_mnist"), ("mnist",)
 TRIALS = {
     "deep": _row("deep", "reconstruction", BOTH),
-    "deep-long": _row("deep-long", "reconstruction", MNIST),
+    "codes": _row("codes", "codes", BOTH),
     "deep-training": _row("deep-training", "reconstruction", MNIST),
     "denoising": _row("denoising", "denoising", MNIST),
     "denoising-conv": _row("denoising-conv", "denoising", MNIST),
