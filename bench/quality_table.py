@@ -259,6 +259,7 @@ FAMILY = {
     "variational": "variational, 50 components: minus log p, 5,000 draws (nats)",
     "importance": "the same, trained with 5 importance samples",
     "classifier": "784-1000-1000-1000, layer by layer, then tuned on labels: wrong",
+    "classifier-warp": "the same, tuned on warped images: wrong",
     "twins": "tied and untied, defaults: squared error over PCA's",
     "tutorial": "784-392-196, cross-entropy within the time of the tutorial's script",
 }
@@ -271,6 +272,7 @@ FIGURES = {
     "variational": ("estimate", "bound", "seconds"),
     "importance": ("estimate", "bound", "seconds"),
     "classifier": ("wrong", "seconds"),
+    "classifier-warp": ("wrong", "seconds"),
     "twins": ("tied_error", "untied_error", "tied_seconds", "untied_seconds"),
     "tutorial": ("validation", "test", "seconds"),
 }
