@@ -239,6 +239,30 @@ def test_masking_teaches_to_fill_holes() -> None:
     assert error < 0.5 * np.abs(rows).mean()
 
 
+def test_digits_are_cleaned_better_than_by_any_linear_map() -> None:
+    digits = datasets.digits()
+    x, test = (
+        images.reshape(-1, 64).astype(np.float32) / 255 for images in (digits.train, digits.test)
+    )
+    noisy = test + 0.5 * np.random.default_rng(0).normal(size=test.shape).astype(np.float32)
+    # Wiener's filter: the best linear map, for the covariance of the training rows.
+    mean, covariance = x.mean(0), np.cov(x.T)
+    best = covariance @ np.linalg.inv(covariance + 0.25 * np.eye(64))
+    linear = np.clip(mean + (noisy - mean) @ best.T, 0, 1)
+    ae = Autoencoder(
+        n_components=40,
+        hidden_layers=(100,),
+        activation="gelu",
+        likelihood="bernoulli",
+        corruption="gaussian:0.5",
+        epochs=40,
+        patience=None,
+        random_state=0,
+    ).fit(x)
+    error = np.square(np.clip(ae.reconstruct(noisy), 0, 1) - test).mean()
+    assert error < 0.92 * np.square(linear - test).mean()
+
+
 def test_a_reconstruction_holds_what_is_imputed() -> None:
     ae = Autoencoder(corruption="masking", epochs=2, random_state=0).fit(X[:300].numpy())
     holed = X[:9].numpy().copy()

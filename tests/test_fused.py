@@ -15,6 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from twofold import fused, network
 from twofold.bottleneck import Penalties, PlainCode
+from twofold.corruption import Binarize, Corruption, Gaussian, Masking, SaltAndPepper, Swap
 from twofold.errors import DivergenceError
 from twofold.fused import FusedStep, make_step
 from twofold.network import DensePair, Network
@@ -42,6 +43,7 @@ PLANS = {
     "adamw": replace(PLAN, optimizer="adamw", learning_rate=0.01, weight_decay=0.02),
     "muon": replace(PLAN, optimizer="muon", learning_rate=0.02, weight_decay=0.02),
 }
+BFLOAT16 = replace(PLANS["adam"], bfloat16=True)
 COLUMNS = {
     "gaussian": ["gaussian"] * 6,
     "bernoulli": ["bernoulli"] * 6,
@@ -132,6 +134,44 @@ def test_hundred_steps_end_where_autograd_does(
 @pytest.mark.parametrize("activation", network.ACTIVATIONS)
 def test_hundred_steps_in_32_bits(activation: str, tied: bool, plan: Plan) -> None:
     assert_same_run(*parts(activation, tied, dtype=torch.float32), plan, rows(torch.float32))
+
+
+NOISES = [Gaussian(0.4), Masking(0.3), Masking(0.5, up_to=True), Swap(0.3), SaltAndPepper(0.2)]
+
+
+@pytest.mark.parametrize("plan", [PLANS["sgd"], PLANS["adam"], BFLOAT16], ids=lambda p: p.optimizer)
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("noise", [*NOISES, Binarize()], ids=repr)
+def test_hundred_steps_from_spoilt_rows_end_where_autograd_does(
+    noise: Corruption, tied: bool, plan: Plan
+) -> None:
+    dtype = torch.float32 if plan.bfloat16 else torch.float64
+    net, objective = parts(
+        tied=tied, likelihood="bernoulli" if noise == Binarize() else "mixed", dtype=dtype
+    )
+    plain, x = copy.deepcopy(net), rows(dtype)
+
+    def chance() -> torch.Generator:
+        return torch.Generator().manual_seed(7)
+
+    losses = run(FusedStep(net, objective, plan, noise, chance()), x, 100, plan.learning_rate)
+    step = AutogradStep(plain, objective, plan, noise, chance())
+    expected = run(step, x, 100, plan.learning_rate)
+    tolerance = 0.05 if plan.bfloat16 else TOLERANCE[dtype]
+    assert distance(losses, expected) < tolerance
+    if not plan.bfloat16:
+        for name, parameter in plain.named_parameters():
+            assert distance(net.get_parameter(name), parameter) < tolerance, name
+
+
+def test_spoilt_rows_take_the_fused_step_where_all_cells_count() -> None:
+    net, objective = parts()
+    for noise in NOISES:
+        step = make_step(net, objective, PLAN, corruption=noise)
+        assert isinstance(step, FusedStep)
+        assert step.corruption is noise  # held-out rows are spoilt alike
+    fills = Masking(0.3, only_hidden=True)
+    assert isinstance(make_step(net, objective, PLAN, corruption=fills), AutogradStep)
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])

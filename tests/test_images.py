@@ -9,12 +9,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from typer.testing import CliRunner
 
-from twofold import Autoencoder, data, images, load
+from twofold import Autoencoder, Conv, Files, data, datasets, images, load, memory, parts
 from twofold.cli import app
-from twofold.errors import DataError, MissingExtraError
+from twofold.errors import DataError, MissingExtraError, SkippedFilesWarning
+from twofold.files import OpenFiles
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning")
@@ -198,3 +200,99 @@ def test_the_command_line_takes_a_folder(tmp_path: Path) -> None:
         result = CliRunner().invoke(app, command)
         assert result.exit_code == 0, result.output
     np.testing.assert_array_equal(np.load(codes), load(model).transform(GREYS))
+
+
+# --- streamed: pixels stay on disk
+
+
+DIGITS = datasets.digits()
+QUICK: dict[str, Any] = {"n_components": 6, "epochs": 2, "random_state": 0}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Digits as files, of which some hundred are a part."""
+    monkeypatch.setattr(parts, "_PART_BYTES", 100 * 64)
+    return written(tmp_path / "pictures", DIGITS.train[:900])
+
+
+@pytest.mark.parametrize("layers", [(20,), (Conv(4, 3, stride=2),)], ids=["dense", "conv"])
+def test_streamed_images_teach_the_same_bits_as_an_array_on_disk(
+    folder: Path, layers: Any, tmp_path: Path
+) -> None:
+    np.save(tmp_path / "pictures.npy", DIGITS.train[:900])
+    nets = [
+        Autoencoder(hidden_layers=layers, **QUICK).fit(Files(source, stream=True))
+        for source in (folder, tmp_path / "pictures.npy")
+    ]
+    for one, other in zip(*(net.network_.parameters() for net in nets), strict=True):
+        assert torch.equal(one, other)
+    assert nets[0].schema_.row_shape == (8, 8)
+
+
+@pytest.mark.parametrize("verb", ["transform", "reconstruct", "score_samples"])
+def test_verbs_take_images_part_by_part(folder: Path, verb: str) -> None:
+    ae = Autoencoder(hidden_layers=(20,), **QUICK).fit(DIGITS.train)
+    found = getattr(ae, verb)(Files(folder, stream=True))
+    np.testing.assert_array_equal(found, getattr(ae, verb)(DIGITS.train[:900]))
+
+
+def test_images_that_fit_into_memory_are_read_at_once(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert isinstance(Files(folder).open(), np.ndarray)
+    monkeypatch.setattr(memory, "available", lambda: 1_000_000)
+    source = Files(folder).open()
+    assert isinstance(source, OpenFiles)
+    assert len(source.parts) == 9
+    assert (source.n_rows, source.row_shape) == (900, (8, 8))
+    np.testing.assert_array_equal(source.load(), DIGITS.train[:900])
+
+
+@pytest.mark.parametrize("stream", [True, False])
+@pytest.mark.parametrize("how", ["cut off", "no image", "altered"])
+def test_broken_images_are_left_out_where_it_is_asked_for(
+    folder: Path, how: str, stream: bool
+) -> None:
+    for name in ("007.png", "450.png"):
+        whole = (folder / name).read_bytes()
+        (folder / name).write_bytes(BROKEN[how](whole))
+    Image.new("L", (9, 9)).save(folder / "600.png")
+    source = Files(folder, stream=stream, on_bad_file="skip")
+    with pytest.warns(SkippedFilesWarning) as told:
+        ae = Autoencoder(hidden_layers=(20,), **QUICK).fit(source)
+    said = "".join(str(w.message) for w in told)
+    for name in ("007.png", "450.png", "600.png"):
+        assert f"{name} " in said
+    assert ae.schema_.row_shape == (8, 8)
+
+
+@pytest.mark.parametrize("how", ["cut off", "altered"])
+def test_broken_images_are_refused_by_name_where_rows_are_streamed(folder: Path, how: str) -> None:
+    broken = folder / "450.png"
+    broken.write_bytes(BROKEN[how](broken.read_bytes()))
+    with pytest.raises(DataError, match=r"450\.png cannot be read as an image"):
+        Autoencoder(hidden_layers=(20,), **QUICK).fit(Files(folder, stream=True))
+
+
+def test_an_image_that_gets_another_size_meanwhile_is_refused(folder: Path) -> None:
+    source = Files(folder, stream=True).open()
+    Image.new("L", (9, 8)).save(folder / "450.png")
+    with pytest.raises(
+        DataError, match=r"450\.png has changed .* it is 8 x 9 pixels and was 8 x 8"
+    ):
+        list(source.chunks())
+
+
+def test_no_image_can_be_read(tmp_path: Path) -> None:
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_text("no image")
+    with pytest.raises(DataError, match="None of the 2 images"):
+        Files(tmp_path, on_bad_file="skip").open()
+    with pytest.raises(DataError, match=r"a\.png cannot be read"):
+        Files(tmp_path).open()
+
+
+def test_streamed_images_have_no_columns_to_drop(folder: Path) -> None:
+    with pytest.raises(DataError, match="holds images, and no names of columns to drop"):
+        Files(folder, drop=("x0",)).open()

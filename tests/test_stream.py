@@ -22,7 +22,7 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from twofold import Autoencoder, Files, data, files, memory, parts, survey
+from twofold import Autoencoder, Files, data, files, load, memory, parts, survey
 from twofold.cli import app
 from twofold.errors import (
     DataError,
@@ -476,6 +476,10 @@ def test_command_writes_the_same_rows_either_way(
         assert f"{N:,}" in result.stdout
     a, b = (data.load(tmp_path / f"out{flag}{suffix}") for flag in ("--stream", "--no-stream"))
     a, b = (pd.DataFrame(x) if suffix == ".npy" else x.to_pandas() for x in (a, b))
+    if "p_value" in a:
+        # A share of so many rows: where two scores differ by rounding, ranks may differ by one.
+        n = len(load(saved).calibration_scores_)
+        assert np.abs(a.pop("p_value") - b.pop("p_value")).max() <= 1.001 / (n + 1)
     pd.testing.assert_frame_equal(a, b, rtol=1e-4, atol=1e-5)
     assert len(list(tmp_path.iterdir())) == 2  # nothing else is left
 

@@ -21,7 +21,17 @@ import pyarrow.fs
 
 from twofold import data, memory
 from twofold.errors import DataError, OptionError, SkippedFilesWarning
-from twofold.parts import TYPES, ArrayFile, CsvFile, ParquetFile, Part, PartedFile, Place
+from twofold.parts import (
+    TYPES,
+    ArrayFile,
+    CsvFile,
+    ImageFiles,
+    ImagesPlace,
+    ParquetFile,
+    Part,
+    PartedFile,
+    Place,
+)
 
 CHUNK_ROWS = 65_536  # rows at a time, where they are taken in order
 _SHARE = 0.25  # of the memory that may be taken: a larger source is streamed
@@ -29,6 +39,7 @@ _CHUNK_BYTES = 32 * 2**20  # of numbers
 _PER_CSV_BYTE = 3  # bytes in memory: the table, its numbers, and what the network sees
 _SMALL_FILE = 2**20  # so small a file is read without further ado
 _SHOWN = 20  # mistakes
+_ARRAYS = (".npy", ImagesPlace.suffix)
 _WORDS = (
     ("numbers", lambda t: pa.types.is_integer(t) or pa.types.is_floating(t)),
     ("numbers", pa.types.is_decimal),
@@ -45,8 +56,8 @@ class Files:
     Parameters
     ----------
     source : path-like or str
-        A CSV, Parquet or `.npy` file, a folder of CSV or Parquet files, a pattern such as
-        "data/*.parquet", or an address such as "s3://bucket/folder".
+        A CSV, Parquet or `.npy` file, a folder of CSV, Parquet, PNG or JPEG files, a pattern such
+        as "data/*.parquet", or an address such as "s3://bucket/folder" (not of images).
     stream : bool or "auto", default="auto"
         Whether rows stay on disk and pass through memory part by part. "auto" does so where they
         would take more than a quarter of the memory that is available.
@@ -97,7 +108,7 @@ class Files:
         wanted = self.stream if stream is None else stream
         drop = () if columns is not None else tuple(self.drop)
         places, plain = self._places()
-        if not places:  # of a type that is always read at once: .npz, images
+        if not places:  # of a type that is always read at once: .npz
             return data.load(self.source, columns, drop)
         alone = plain and len(places) == 1
         if alone and wanted is not True and places[0].size <= _SMALL_FILE:
@@ -111,12 +122,12 @@ class Files:
         at_once = plain and source.alike and not source.skipped
         return data.load(self.source, columns, drop) if at_once else source.load()
 
-    def _places(self) -> tuple[list[Place], bool]:
-        """List the files, and whether they are on the local disk."""
+    def _places(self) -> tuple[list[Place | ImagesPlace], bool]:
+        """List the files, and whether they are rows on the local disk."""
         source = os.fspath(self.source)
         if self.filesystem is None and "://" not in source:
             if data.is_array_of_images(source):
-                return [], True
+                return [ImagesPlace(source)], False
             paths = data.resolve(source)
             if paths[0].suffix.lower() not in TYPES:
                 return [], True
@@ -185,22 +196,26 @@ class OpenFiles:
 
     def __init__(
         self,
-        places: Sequence[Place],
+        places: Sequence[Place | ImagesPlace],
         columns: Sequence[str] | None,
         drop: Sequence[str],
         skip: bool,
     ) -> None:
         self._columns, self._drop, self._skip = columns, drop, skip
         self._suffix = places[0].suffix
+        self._is_array = self._suffix in _ARRAYS
         self._files: list[PartedFile] = []
-        self._places: list[Place] = []
+        self._places: list[Place | ImagesPlace] = []
         self._learned = self._suffix != ".csv"
         self.skipped: list[str] = []
         self.alike = True
         mistakes: list[str] = []
         for place in places:
             try:
-                file = TYPES[self._suffix](place)
+                if isinstance(place, ImagesPlace):
+                    file: PartedFile = ImageFiles(place, mistakes if skip else None)
+                else:
+                    file = TYPES[self._suffix](place)
                 data.check_names(place.shown, file.names)
             except DataError as error:
                 mistakes.append(str(error))
@@ -208,14 +223,13 @@ class OpenFiles:
                 self._files.append(file)
                 self._places.append(place)
         self._names: list[str] = []
-        if self._files and self._suffix != ".npy":
+        if self._files and not self._is_array:
             mistakes += self._fit_names()
         elif drop and self._files:
-            raise DataError(
-                f"{places[0].shown} is an array, and its columns have no names to drop."
-            )
+            what = "an array" if self._suffix == ".npy" else "images"
+            raise DataError(f"{places[0].shown} holds {what}, and no names of columns to drop.")
         self.schema: Any = None
-        if self._learned and self._suffix != ".npy":
+        if self._learned and not self._is_array:
             mistakes += self._fit_types()
         self._settle(mistakes)
 
@@ -232,7 +246,9 @@ class OpenFiles:
     def row_shape(self) -> tuple[int, ...]:
         """Shape of one row."""
         file = self._files[0]
-        return tuple(file.shape[1:]) if isinstance(file, ArrayFile) else (len(self._names),)
+        if isinstance(file, ArrayFile | ImageFiles):
+            return tuple(file.shape[1:])
+        return (len(self._names),)
 
     @cached_property
     def parts(self) -> tuple[Part, ...]:
@@ -262,10 +278,11 @@ class OpenFiles:
         """Return about how much memory all rows would take, with what the network sees of them."""
         if self._suffix == ".csv":
             return _PER_CSV_BYTE * sum(place.size for place in self._places)
-        if self._suffix == ".npy":
-            return sum(place.size for place in self._places)
         size = sum(part.size for part in self.parts)
-        return size + 2 * 4 * self.n_rows * len(self._names)
+        if self._suffix == ".npy":
+            return size
+        width = len(self._names) or int(np.prod(self.row_shape))
+        return size + 2 * 4 * self.n_rows * width
 
     def open_bytes(self) -> int:
         """Return about how much memory a part takes while it is read."""
@@ -308,10 +325,11 @@ class OpenFiles:
 
     def load(self) -> Any:
         """Return all rows: an Arrow table, or an array."""
-        if self._suffix == ".npy":
-            file = self._files[0]
-            assert isinstance(file, ArrayFile)
-            with self._places[0].open() as stream, data.readable(self._places[0].shown):
+        file, place = self._files[0], self._places[0]
+        if isinstance(file, ImageFiles):
+            return self._pixels(file)
+        if isinstance(file, ArrayFile) and isinstance(place, Place):
+            with place.open() as stream, data.readable(place.shown):
                 cells = np.frombuffer(stream.read(), np.uint8)[-file.shape[0] * file.row_bytes :]
             rows = cells.view(file.dtype)
             shape = file.shape
@@ -319,10 +337,21 @@ class OpenFiles:
         found = (batch for part in self.parts for batch in self.batches(part, CHUNK_ROWS))
         return pa.Table.from_batches(found, schema=self.schema)
 
+    def _pixels(self, file: ImageFiles) -> Any:
+        while True:
+            try:
+                return file.images.read()
+            except DataError as error:
+                self.without(Part(0, self.n_rows, 0, 0), str(error))
+
     def without(self, part: Part, mistake: str) -> None:
         """Leave out the file of a part that cannot be read after all, or raise what is wrong."""
-        self._drop_files({part.file: mistake})
-        self._settle([mistake])
+        file = self._files[part.file]
+        if isinstance(file, ImageFiles):
+            self._settle(file.leave_out(part) or [mistake])
+        else:
+            self._drop_files({part.file: mistake})
+            self._settle([mistake])
         for name in ("parts", "first_rows"):
             self.__dict__.pop(name, None)
 
@@ -406,15 +435,16 @@ class OpenFiles:
             return
         shown = "\n".join(f"- {text}" for text in mistakes[:_SHOWN])
         shown += f"\nand {len(mistakes) - _SHOWN:,} more." * (len(mistakes) > _SHOWN)
-        if len(self._files) + len(mistakes) == 1:
+        n = sum(len(f.images.paths) if isinstance(f, ImageFiles) else 1 for f in self._files)
+        if n + len(mistakes) == 1:
             raise DataError(mistakes[0])
-        count = f"{len(mistakes):,} of {len(self._files) + len(mistakes):,} files"
+        count = f"{len(mistakes):,} of {n + len(mistakes):,} files"
         if not self._skip:
             raise DataError(
                 f"{count} cannot be used:\n{shown}\nCorrect or remove them, or leave them out with "
                 f"on_bad_file='skip' (--on-bad-file skip)."
             )
-        if not self._files:
+        if not n:
             raise DataError(f"None of {count[count.index(' of ') + 4 :]} can be used:\n{shown}")
         self.skipped += mistakes
         warnings.warn(f"{count} were left out:\n{shown}", SkippedFilesWarning, stacklevel=2)

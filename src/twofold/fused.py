@@ -41,14 +41,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twofold.bottleneck import PlainCode
-from twofold.corruption import Corruption
+from twofold.corruption import Corruption, Masking
 from twofold.graphs import Recording, can_record
 from twofold.layers import DensePair
 from twofold.network import Network
-from twofold.objective import Objective
+from twofold.objective import Objective, observed
 from twofold.plan import Plan
 from twofold.team import Team
-from twofold.training import AutogradStep, Step
+from twofold.training import AutogradStep, Step, spoil
 
 aten = torch.ops.aten
 
@@ -80,11 +80,12 @@ def make_step(
 ) -> Step:
     """Return the fused step where it applies, else the plain one.
 
-    It applies to `complete` rows, which have no holes, that are not to be corrupted, and to one
-    worker, for it adds most gradients to the weights as they are made.
+    It applies to `complete` rows, which have no holes, all of whose cells count, and to one worker,
+    for it adds most gradients to the weights as they are made.
     """
-    if complete and corruption is None and team is None and supports(network, objective):
-        return FusedStep(network, objective, plan)
+    fills = isinstance(corruption, Masking) and corruption.only_hidden
+    if complete and not fills and team is None and supports(network, objective):
+        return FusedStep(network, objective, plan, corruption, generator)
     return AutogradStep(network, objective, plan, corruption, generator, team)
 
 
@@ -99,6 +100,9 @@ class FusedStep:
         Gaussian and Bernoulli columns, in any mixture.
     plan : Plan
         Names the optimizer and its settings.
+    corruption : Corruption, optional
+        Spoils what the network is given, and not what it has to give back, with chance from
+        `generator`.
     capturable : bool
         Compute as a step on a GPU always does: with the learning rate in a tensor, so that a
         recorded step takes a new one.
@@ -111,9 +115,17 @@ class FusedStep:
     """
 
     def __init__(
-        self, network: Network, objective: Objective, plan: Plan, *, capturable: bool = False
+        self,
+        network: Network,
+        objective: Objective,
+        plan: Plan,
+        corruption: Corruption | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        capturable: bool = False,
     ) -> None:
         self.network, self.objective = network, objective
+        self.corruption, self.generator = corruption, generator or torch.Generator()
         self._capturable = capturable
         self._updates = _Updates(plan, network)
         self._low = torch.bfloat16 if plan.bfloat16 else None
@@ -131,6 +143,11 @@ class FusedStep:
         if x.data_ptr() != work.x.data_ptr():
             work.x.copy_(x)
         with torch.inference_mode():
+            if self.corruption is not None:
+                given, wanted = spoil(self.corruption, work.x, self.objective, self.generator)
+                work.given.copy_(observed(given)[0])
+                if wanted is not work.x:
+                    work.x.copy_(wanted)
             if self._rate is None:
                 return self._update(work, learning_rate)
             rate = self._rate.fill_(learning_rate)
@@ -173,7 +190,8 @@ class FusedStep:
             # Two sizes take turns: full batches, and what is left at the end of an epoch.
             if len(self._workspaces) == 2:
                 self._workspaces.clear()
-            work = _Workspace(self.network, self.objective, n_rows, self._low)
+            spoils = self.corruption is not None
+            work = _Workspace(self.network, self.objective, n_rows, self._low, spoils)
             self._workspaces[n_rows] = work
         return work
 
@@ -229,8 +247,8 @@ class _Workspace:
 
     Attributes
     ----------
-    x : Tensor
-        The batch, `(n, width)`.
+    x, given : Tensor
+        The batch, `(n, width)`, and what the network is given of it, which may be spoilt.
     layers : list of _Layer
         From the batch to theta.
     products : list of (matrix, left, right)
@@ -244,7 +262,12 @@ class _Workspace:
     """
 
     def __init__(
-        self, network: Network, objective: Objective, n: int, low: torch.dtype | None
+        self,
+        network: Network,
+        objective: Objective,
+        n: int,
+        low: torch.dtype | None,
+        spoils: bool,
     ) -> None:
         pairs = network.pairs
         self.roundings: list[tuple[Tensor, Tensor]] = []
@@ -290,10 +313,14 @@ class _Workspace:
         biases = [pair.encoder_bias for pair in pairs]
         biases += [pair.decoder_bias for pair in reversed(pairs)]
         self.sums = [(b, layer.delta) for b, layer in zip(biases, self.layers, strict=True)]
-        self.x, self._theta, self._start = v[0][:n], v[0][n:], v[0][n:]
+        self.x = self.given = v[0][:n]
+        self._theta = self._start = v[0][n:]
+        if spoils or low is not None:
+            self.x = pairs[0].weight.data.new_empty(n, network.width)
         if low is not None:
-            self.x, self._theta = (pairs[0].weight.data.new_empty(n, network.width) for _ in "xt")
-            self.roundings.append((v[0][:n], self.x))
+            self._theta = torch.empty_like(self.x)
+            if not spoils:
+                self.roundings.append((self.given, self.x))
         self._groups = [
             _Group(name, at, self.x, self._theta, objective) for name, at in objective.groups
         ]

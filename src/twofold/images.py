@@ -7,10 +7,10 @@ import os
 import struct
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,26 +93,83 @@ def read(
     >>> images.read("*.png").shape
     (2, 28, 28)
     """
+    return look(source, size, grey).read()
+
+
+@dataclass(frozen=True)
+class Images:
+    """Images that were looked at and go together: one file is one row of an array of bytes."""
+
+    paths: tuple[Path, ...]
+    size: tuple[int, int]
+    grey: bool
+    resizes: bool
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array: `(n, height, width)`, and 3 for colours."""
+        return (len(self.paths), *self.size, *(() if self.grey else (3,)))
+
+    def read(self, rows: slice = slice(None)) -> NDArray[np.uint8]:
+        """Return the pixels of some rows; raises DataError at a file that cannot be read."""
+        chosen = self.paths[rows]
+        pixels = np.empty((len(chosen), *self.shape[1:]), np.uint8)
+
+        def fill(i: int) -> None:
+            pixels[i] = self.pixels(chosen[i])
+
+        with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
+            for start in range(0, len(chosen), _BLOCK):
+                list(pool.map(fill, range(start, min(start + _BLOCK, len(chosen)))))
+        return pixels
+
+    def pixels(self, path: Path) -> NDArray[np.uint8]:
+        """Return the pixels of one file."""
+        return _pixels(path, self.size, self.grey, self.resizes)
+
+    def without(self, paths: Collection[Path]) -> Images:
+        """Return the same without some files."""
+        return replace(self, paths=tuple(path for path in self.paths if path not in paths))
+
+
+def look(
+    source: str | os.PathLike[str],
+    size: tuple[int, int] | None = None,
+    grey: bool | None = None,
+    mistakes: list[str] | None = None,
+) -> Images:
+    """Look at the first bytes of images, and settle their size and whether they are grey.
+
+    Parameters are those of `read`. What is wrong with files is added to `mistakes`, where there is
+    such a list, and they are left out; without one it is raised.
+    """
     if size is not None and not (len(size) == 2 and min(size) >= 1):
         raise DataError(f"size={size!r} must be height and width in pixels.")
     found = paths(source)
     if not found:
         raise DataError(f"{source} holds no image; images end in {', '.join(SUFFIXES)}.")
-    heads = [_head(path) for path in found]
+    heads: dict[Path, _Head] = {}
+    for path in found:
+        try:
+            heads[path] = _head(path)
+        except DataError as error:
+            if mistakes is None:
+                raise
+            mistakes.append(str(error))
+    if not heads:
+        raise DataError(f"None of the {len(found):,} images of {source} can be read.")
+    resizes = size is not None
     if size is None:
-        size = _one_size(found, heads, source)
+        size = Counter(head.size for head in heads.values()).most_common(1)[0][0]
+        odd = {path: head.size for path, head in heads.items() if head.size != size}
+        if odd and mistakes is None:
+            raise DataError(_of_other_sizes(odd, len(heads) - len(odd), size, source))
+        for path, other in odd.items():
+            del heads[path]
+            (mistakes or []).append(f"{path} is {_by(other)} pixels, and others are {_by(size)}.")
     if grey is None:
-        grey = all(head.grey for head in heads)
-    pixels = np.empty((len(found), *size, *(() if grey else (3,))), np.uint8)
-    pixel_size, is_grey = size, grey
-
-    def fill(i: int) -> None:
-        pixels[i] = _pixels(found[i], pixel_size, is_grey)
-
-    with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-        for start in range(0, len(found), _BLOCK):
-            list(pool.map(fill, range(start, min(start + _BLOCK, len(found)))))
-    return pixels
+        grey = all(head.grey for head in heads.values())
+    return Images(tuple(heads), size, grey, resizes)
 
 
 @dataclass(frozen=True)
@@ -131,27 +188,26 @@ def _head(path: Path) -> _Head:
         return _Head(size, image.mode in ("1", "L", "LA") or image.mode.startswith("I"))
 
 
-def _one_size(
-    found: Sequence[Path], heads: Sequence[_Head], source: str | os.PathLike[str]
-) -> tuple[int, int]:
-    """Return the size that all images have, or raise DataError with those that have another."""
-    size, n = Counter(head.size for head in heads).most_common(1)[0]
-    if n == len(heads):
-        return size
-    odd = [
-        f"{path.name} is {head.size[0]} x {head.size[1]}"
-        for path, head in zip(found, heads, strict=True)
-        if head.size != size
-    ]
+def _of_other_sizes(
+    odd: Mapping[Path, tuple[int, int]],
+    n: int,
+    size: tuple[int, int],
+    source: str | os.PathLike[str],
+) -> str:
+    named = [f"{path.name} is {_by(other)}" for path, other in odd.items()]
     more = f" and {len(odd) - _SHOWN:,} more are of other sizes" if len(odd) > _SHOWN else ""
-    raise DataError(
-        f"Images must have one size. In {source}, {n:,} are {size[0]} x {size[1]} pixels, "
-        f"{', '.join(odd[:_SHOWN])}{more}. Remove them, or bring all to one size: "
+    return (
+        f"Images must have one size. In {source}, {n:,} are {_by(size)} pixels, "
+        f"{', '.join(named[:_SHOWN])}{more}. Remove them, or bring all to one size: "
         f"twofold.images.read({str(source)!r}, size={size})."
     )
 
 
-def _pixels(path: Path, size: tuple[int, int], grey: bool) -> NDArray[np.uint8]:
+def _by(size: tuple[int, int]) -> str:
+    return f"{size[0]} x {size[1]}"
+
+
+def _pixels(path: Path, size: tuple[int, int], grey: bool, resizes: bool) -> NDArray[np.uint8]:
     from PIL import Image, ImageOps
 
     with _opened(path) as opened:
@@ -164,6 +220,11 @@ def _pixels(path: Path, size: tuple[int, int], grey: bool) -> NDArray[np.uint8]:
             image = Image.alpha_composite(white, image.convert("RGBA"))
         image = image.convert("L" if grey else "RGB")
         if image.size != (size[1], size[0]):
+            if not resizes:
+                raise DataError(
+                    f"{path} has changed since it was looked at: it is {_by(image.size[::-1])} "
+                    f"pixels and was {_by(size)}. Start again."
+                )
             image = image.resize((size[1], size[0]), Image.Resampling.LANCZOS)
         return np.asarray(image)
 

@@ -1,4 +1,4 @@
-"""Files that are read part by part: row groups of Parquet, lines of CSV, rows of an array.
+"""Files that are read part by part: row groups of Parquet, lines of CSV, rows of arrays, images.
 
 A part is what is read at a time where rows come in random order, so it is small beside memory.
 """
@@ -9,13 +9,14 @@ import io
 import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from twofold import data
+from twofold import data, images
 from twofold.errors import DataError
 
 Array = NDArray[Any]
@@ -73,6 +74,15 @@ class Place:
                     f"written, and start again."
                 )
             return self.filesystem.open_input_file(self.path)
+
+
+@dataclass(frozen=True)
+class ImagesPlace:
+    """A folder or a pattern of images, which are read as one array; `suffix` stands for all."""
+
+    shown: str
+    suffix: str = "images"
+    size: int = 0  # unknown: that of the files says little of the pixels
 
 
 class PartedFile(Protocol):
@@ -207,13 +217,7 @@ class ArrayFile:
 
     def parts(self, number: int) -> list[Part]:
         """Return blocks of rows."""
-        step = max(1, _PART_BYTES // max(1, self.row_bytes))
-        starts = range(0, self.shape[0], step)
-        counts = [min(step, self.shape[0] - start) for start in starts]
-        return [
-            Part(number, n, start, n * self.row_bytes)
-            for start, n in zip(starts, counts, strict=True)
-        ]
+        return _blocks(number, self.shape[0], self.row_bytes)
 
     def batches(self, part: Part, schema: Any, n_rows: int) -> Iterator[Any]:
         """Give the rows of a block as arrays."""
@@ -222,6 +226,57 @@ class ArrayFile:
         rows = np.frombuffer(cells, self.dtype).reshape(part.n_rows, *self.shape[1:])
         for start in range(0, part.n_rows, n_rows):
             yield rows[start : start + n_rows]
+
+
+class ImageFiles:
+    """Images of one size, a file each; their parts are some megabytes of pixels.
+
+    What is wrong with files is added to `mistakes`, where there is such a list.
+    """
+
+    def __init__(self, place: ImagesPlace, mistakes: list[str] | None = None) -> None:
+        self.names: list[str] = []
+        self.types: list[Any] = []
+        self.images = images.look(place.shown, mistakes=mistakes)
+        self.dtype = np.dtype(np.uint8)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the array that the images are."""
+        return self.images.shape
+
+    @property
+    def row_bytes(self) -> int:
+        """Size of a row."""
+        return math.prod(self.shape[1:])
+
+    def parts(self, number: int) -> list[Part]:
+        """Return blocks of rows."""
+        return _blocks(number, self.shape[0], self.row_bytes)
+
+    def batches(self, part: Part, schema: Any, n_rows: int) -> Iterator[Any]:
+        """Give the rows of a block as arrays."""
+        end = part.at + part.n_rows
+        for start in range(part.at, end, n_rows):
+            yield self.images.read(slice(start, min(start + n_rows, end)))
+
+    def leave_out(self, part: Part) -> list[str]:
+        """Leave out a part's images that cannot be read; return what is wrong with them."""
+        mistakes: dict[Path, str] = {}
+        for path in self.images.paths[part.at : part.at + part.n_rows]:
+            try:
+                self.images.pixels(path)
+            except DataError as error:
+                mistakes[path] = str(error)
+        self.images = self.images.without(mistakes)
+        return list(mistakes.values())
+
+
+def _blocks(number: int, n_rows: int, row_bytes: int) -> list[Part]:
+    """Return parts of some megabytes each."""
+    step = max(1, _PART_BYTES // max(1, row_bytes))
+    counts = [(start, min(step, n_rows - start)) for start in range(0, n_rows, step)]
+    return [Part(number, n, start, n * row_bytes) for start, n in counts]
 
 
 TYPES: dict[str, Callable[[Place], PartedFile]] = {
