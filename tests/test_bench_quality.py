@@ -197,6 +197,28 @@ def test_failed_repetitions_are_told() -> None:
     assert "1 of 3 repetitions failed (why)" in said
 
 
+def test_rows_that_are_measured_anew_leave_the_others_as_they_were() -> None:
+    def result(day: str, processor: str, **rows: dict[str, object]) -> dict[str, object]:
+        machine = {"processor": processor, "cores_used": 2}
+        versions = dict.fromkeys(quality.PACKAGES, "1") | {"pyod": "3"}
+        about = {"made": f"{day}T10:00:00", "machine": machine, "versions": versions}
+        return {**about, "source": day, "quick": False, "rows": rows}
+
+    before = result("2026-01-01", "old", a={"figure": 1}, b={"figure": 2})
+    after = quality.updated(before, result("2026-02-02", "new", b={"figure": 3}))
+    assert [after["rows"][name]["figure"] for name in "ab"] == [1, 3]
+    assert after["rows"]["a"]["measured"]["made"] == "2026-01-01T10:00:00"
+    assert after["rows"]["b"]["measured"] == {
+        "made": "2026-02-02T10:00:00",
+        "processor": "new",
+        "source": "2026-02-02",
+    }
+    again = quality.updated(after, result("2026-03-03", "new", a={"skipped": "no data"}))
+    assert again["rows"] == after["rows"]  # what could not be measured is no reason to forget
+    said = quality_table.measured_on(again)
+    assert "(new, 2026-02-02; old, 2026-01-01)" in said
+
+
 def test_tables_of_nothing_say_so() -> None:
     for make, _ in quality_table.TABLES.values():
         assert make({"rows": {}}) == "Not measured yet."
