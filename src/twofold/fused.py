@@ -45,7 +45,7 @@ from twofold.corruption import Corruption, Masking
 from twofold.graphs import Recording, can_record
 from twofold.layers import DensePair
 from twofold.network import Network
-from twofold.objective import Objective, observed
+from twofold.objective import Objective
 from twofold.plan import Plan
 from twofold.team import Team
 from twofold.training import AutogradStep, Step, spoil
@@ -145,7 +145,7 @@ class FusedStep:
         with torch.inference_mode():
             if self.corruption is not None:
                 given, wanted = spoil(self.corruption, work.x, self.objective, self.generator)
-                work.given.copy_(observed(given)[0])
+                work.given.copy_(given.nan_to_num(0.0))  # as `observed` fills holes
                 if wanted is not work.x:
                     work.x.copy_(wanted)
             if self._rate is None:
