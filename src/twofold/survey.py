@@ -6,6 +6,7 @@ Counts, ranges, means, spreads and the levels of text are those of all rows; wha
 
 from __future__ import annotations
 
+import math
 import queue
 import threading
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,11 +26,12 @@ from twofold.table import Format, Table
 
 Array = NDArray[Any]
 Item = TypeVar("Item")
-_BATCH_ROWS = 8192  # stay in the processor's cache
+_BATCH_ROWS, _BATCH_CELLS = 8192, 2**20  # stay in the processor's cache
 _MOST_TEXTS = 100_000  # different ones per column that are counted
 _MOST_ROWS, _MOST_CELLS, _LEAST_ROWS = 100_000, 4_000_000, 5_000  # of a sample
 _EXACT_ROWS = 2**22  # up to so many, as many rows are held out as are asked for, not about so many
-_FENCE_PARTS, _FENCE_ROWS = 24, 1024
+_FENCE_PARTS, _FENCE_ROWS, _FENCE_CELLS = 24, 1024, 2**22
+_LEAST_BATCH = 64  # rows, however wide
 
 
 def ahead(items: Iterable[Item], depth: int = 1) -> Iterator[Item]:
@@ -352,12 +354,13 @@ def _n_held_out(n_rows: int, fraction: float) -> int:
 def _numbers_of(source: OpenFiles, reader: Reader) -> Iterator[tuple[int, Array]]:
     """Give all rows as numbers, in order, and require that none is infinite."""
     names = None if source.schema is None else tuple(source.schema.names)
+    n_rows = min(_BATCH_ROWS, max(_LEAST_BATCH, _BATCH_CELLS // math.prod(source.row_shape)))
     last, at = -1, 0
     for part, first in zip(source.parts, source.first_rows, strict=True):
         at = at if part.file == last else 0  # rows are counted from the start of their file
         last, row = part.file, first
         try:
-            for batch in source.batches(part, _BATCH_ROWS):
+            for batch in source.batches(part, n_rows):
                 values = reader.values(batch)
                 values = values.reshape(len(values), -1)
                 _require_finite(Table(values, names), source.name_of(part), at)
@@ -386,11 +389,13 @@ def _usual(source: OpenFiles, seed: int) -> tuple[Array, Array, Array, Array]:
     """Return the fences of the columns, and a center and a unit to add up cells in, from a few."""
     reader, rng = Reader(source), np.random.default_rng(seed)
     chosen = rng.permutation(len(source.parts))[:_FENCE_PARTS]
+    share = _FENCE_CELLS // (len(chosen) * math.prod(source.row_shape))
+    n_rows = min(_FENCE_ROWS, max(_LEAST_BATCH, share))
     rows = []
     for number in sorted(chosen.tolist()):
         part = source.parts[number]
         try:
-            batch = next(source.batches(part, _FENCE_ROWS), None)
+            batch = next(source.batches(part, n_rows), None)
         except DataError as error:
             raise _Broken(part, str(error)) from error
         if batch is not None:
