@@ -253,7 +253,7 @@ def large(result: Result) -> str:
 FAMILY = {
     "deep": "784-1000-500-250-30, tied",
     "codes": "the same, made to undo warping",
-    "deep-training": "the same, no regularisation, on training images",
+    "deep-training": "784-1000-500-250-30, no regularisation, on training images",
     "denoising": "denoising, standard deviation 0.5: squared error per pixel",
     "denoising-conv": "the same, convolutional",
     "variational": "variational, 50 components: minus log p, 5,000 draws (nats)",
