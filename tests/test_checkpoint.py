@@ -493,7 +493,8 @@ def fit(folder, seconds):
         tell(watch, kind, *rest)
 
     training._Watch.tell = begin
-    ae = Autoencoder(n_components=2, epochs=12, batch_size=8, random_state=0, corruption="masking")
+    how = {"epochs": 100, "patience": None, "batch_size": 8, "corruption": "masking"}
+    ae = Autoencoder(n_components=2, random_state=0, **how)
     ae.fit(X, checkpoint=folder, resume=True, checkpoint_seconds=0.01)
     np.savez(os.path.join(folder, "weights.npz"), **ae.network_.state_dict())
     os._exit(0)

@@ -70,6 +70,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         folder = tmp_path_factory.mktemp("ray", numbered=False)
         short = Path("/tmp", f"twofold-{os.getpid()}")  # paths of sockets have to be short
         short.symlink_to(folder)
+        # Whatever folder Ray is given, it notes the address in this one, which may not be there.
+        Path("/tmp/ray").mkdir(exist_ok=True)
         usual = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
         # A machine that does not answer is given up sooner than in earnest.
         sooner = {"health_check_period_ms": 500}

@@ -17,6 +17,7 @@ from sklearn.linear_model import LogisticRegression
 
 from twofold import Autoencoder, Conv, Gaussian, Masking, Sparse, Variational, inference, training
 from twofold import pretraining as subject
+from twofold.data import read
 from twofold.errors import InterruptedWarning, OptionError
 from twofold.network import Network
 from twofold.objective import Objective
@@ -310,12 +311,23 @@ def test_corruption_spoils_what_each_level_is_given(monkeypatch: pytest.MonkeyPa
     assert set(widths) == {10, 6}
 
 
-def test_noise_on_codes_is_as_large_as_codes_vary() -> None:
-    codes = Selection(torch.randn(300, 4, generator=torch.Generator().manual_seed(0)) * 0.1,
-                      torch.arange(300))  # fmt: skip
-    noise = subject._scaled(Gaussian(0.5), codes)
-    assert isinstance(noise, Gaussian)
-    assert noise.scale == pytest.approx(0.05, rel=0.2)
+def test_noise_on_codes_is_as_large_as_codes_vary(monkeypatch: pytest.MonkeyPatch) -> None:
+    noises = []
+    make = subject.fused.make_step
+
+    def noted(*given: Any, **named: Any) -> Any:
+        noises.append(named["corruption"])
+        return make(*given, **named)
+
+    monkeypatch.setattr(subject.fused, "make_step", noted)
+    x = 100 * np.random.default_rng(0).normal(size=(300, 6))
+    ae = Autoencoder(
+        n_components=2, hidden_layers=(4,), corruption="gaussian:0.5", pretraining="layerwise:1",
+        epochs=1, learning_rate=1e-9, random_state=0,
+    ).fit(x)  # fmt: skip
+    below = ae.network_.path(torch.from_numpy(ae.schema_.to_matrix(read(x), np.float32)))[1]
+    assert noises[0] == Gaussian(0.5)
+    assert noises[1].scale == pytest.approx(0.5 * below.std(0).mean().item(), rel=0.1)
 
 
 def test_denoising_levels_make_better_features_than_random_weights() -> None:
