@@ -267,6 +267,13 @@ def test_broken_images_are_left_out_where_it_is_asked_for(
     assert ae.schema_.row_shape == (8, 8)
 
 
+def test_an_image_of_another_size_is_not_left_out_in_silence(folder: Path) -> None:
+    Image.new("L", (9, 9)).save(folder / "600.png")
+    with pytest.warns(SkippedFilesWarning, match=r"1 of 900 files .*\n.*600\.png is 9 x 9 pixels"):
+        source = Files(folder, stream=True, on_bad_file="skip").open()
+    assert source.n_rows == 899
+
+
 @pytest.mark.parametrize("how", ["cut off", "altered"])
 def test_broken_images_are_refused_by_name_where_rows_are_streamed(folder: Path, how: str) -> None:
     broken = folder / "450.png"

@@ -67,7 +67,7 @@ _CLASSIFIER: dict[str, Any] = {
 }
 RECIPES: dict[str, dict[str, Any]] = {
     "deep": _DEEP | {"shift": 1, "epochs": 5},
-    "deep-training": _DEEP | {"epochs": 80},
+    "deep-training": _DEEP | {"batch_size": 512, "epochs": 50},
     "codes": _DEEP | {"shape": [28, 28], "epochs": 20, "amounts": [0.5, 1.0], "brief_epochs": 4},
     "denoising": _NOISE | {"hidden_layers": [1000], "n_components": 500, "epochs": 4},
     "denoising-conv": _NOISE

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 _CANDIDATES = (2, 4, 8, 16)  # components that are tried beside one
 _ROWS_PER_NUMBER = 5  # rows that each number of a component's mean must have to go by
-_STEP_PRODUCTS = 2e8  # work of one step of the mixture's fit: a hundredth of a second
+_STEP_PRODUCTS = 2e8  # work of one step of the mixture's fit: a tenth of a second
 _HELD_OUT = 0.2
 _TOLERANCE = 0.05  # nats per row: what later steps gain is less, and each takes as long
 

@@ -166,7 +166,9 @@ def look(
             raise DataError(_of_other_sizes(odd, len(heads) - len(odd), size, source))
         for path, other in odd.items():
             del heads[path]
-            (mistakes or []).append(f"{path} is {_by(other)} pixels, and others are {_by(size)}.")
+            if mistakes is not None:
+                text = f"{path} is {_by(other)} pixels, and others are {_by(size)}."
+                mistakes.append(text)
     if grey is None:
         grey = all(head.grey for head in heads.values())
     return Images(tuple(heads), size, grey, resizes)
