@@ -260,7 +260,6 @@ FAMILY = {
     "importance": "the same, trained with 5 importance samples",
     "classifier": "784-1000-1000-1000, layer by layer, then tuned on labels: wrong",
     "classifier-warp": "the same, tuned on warped images: wrong",
-    "twins": "tied and untied, defaults: squared error over PCA's",
     "tutorial": "784-392-196, cross-entropy within the time of the tutorial's script",
 }
 FIGURES = {
@@ -273,7 +272,6 @@ FIGURES = {
     "importance": ("estimate", "bound", "seconds"),
     "classifier": ("wrong", "seconds"),
     "classifier-warp": ("wrong", "seconds"),
-    "twins": ("tied_error", "untied_error", "tied_seconds", "untied_seconds"),
     "tutorial": ("validation", "test", "seconds"),
 }
 
@@ -292,6 +290,37 @@ def family(result: Result) -> str:
     return _table(["network", "figure", "mean ± spread over seeds", "seeds"], lines)
 
 
+def twins(result: Result) -> str:
+    """Tied and untied nets with the defaults, and a tied one with as many parameters as untied."""
+    row = _row(result, "twins")
+    if not row.get("sets"):
+        return _absent(result, "twins")
+    lines = []
+    for key, found in row["sets"].items():
+        if "failed" in found:
+            lines.append([f"{key}: failed ({found['failed']})"])
+            continue
+        errors = [
+            f"{found[f'{name}_error']['mean']:.3f}{_after(found[f'{name}_error'])}"
+            for name in ("tied", "untied", "wider")
+        ]
+        seconds = [
+            f"{found[f'{name}_seconds']['mean']:.2g}" for name in ("tied", "untied", "wider")
+        ]
+        lines.append([key, *errors, " / ".join(seconds), str(found["seeds"])])
+    heads = [
+        "squared error over PCA's",
+        "tied",
+        "untied",
+        "tied, as many parameters as untied",
+        "seconds",
+        "seeds",
+    ]
+    where = row.get("measured", {"processor": "?", "made": "?"})
+    words = f"Test rows, means ± spread over seeds. {where['processor']}, {where['made'][:10]}."
+    return f"{_table(heads, lines)}\n\n{words}"
+
+
 def ordered(result: Result) -> str:
     """Errors of an ordered code cut off at k, of nets made for k, and of PCA."""
     sets = _row(result, "ordered").get("sets", {})
@@ -308,8 +337,12 @@ def ordered(result: Result) -> str:
 
 
 def _with_spread(found: Result) -> str:
-    spread = "" if found["spread"] is None else f" ± {found['spread']:.2g}"
-    return f"{found['mean']:.4g}{spread}"
+    return f"{found['mean']:.4g}{_after(found)}"
+
+
+def _after(found: Result) -> str:
+    """Return what is said of the spread after a mean."""
+    return "" if found["spread"] is None else f" ± {found['spread']:.2g}"
 
 
 # Title -> what makes the table, and the rows it shows. Pages name tables by these titles.
@@ -324,8 +357,9 @@ TABLES: dict[str, tuple[Callable[[Result], str], tuple[str, ...]]] = {
     "imputation": (imputation, ("imputation",)),
     "round trip": (round_trip, ("imputation",)),
     "family": (family, tuple(FAMILY)),
+    "twins": (twins, ("twins",)),
     "ordered": (ordered, ("ordered",)),
-    "family made": (measured_on, (*FAMILY, "ordered")),
+    "family made": (measured_on, (*FAMILY, "twins", "ordered")),
     "measured on": (measured_on, (*DETECTION, "ablation", "imputation", "planted", "large")),
 }
 

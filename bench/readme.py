@@ -34,7 +34,11 @@ PICTURES = ROOT / "docs" / "images"
 
 # Page -> table -> the results it is made from, and what makes it.
 PAGES: dict[Path, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
-    README: {"demo": ("demo", demo_page.readme_table), "speed": ("speed", table.markdown)},
+    README: {
+        "demo": ("demo", demo_page.readme_table),
+        "twins": ("family", quality_table.table("twins")),
+        "speed": ("speed", table.markdown),
+    },
     ROOT / "docs" / "anomaly.md": {
         name: ("quality", quality_table.table(name))
         for name in (

@@ -229,7 +229,11 @@ def classifier(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
 
 
 def twins(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
-    """Squared error on test rows, over PCA's of the same size, tied and untied, all defaults."""
+    """Squared error on test rows, over PCA's of the same size: tied, untied, and tied but wider.
+
+    All have the defaults; the third has hidden layers so wide that it has as many parameters as
+    the second.
+    """
     from twofold import Autoencoder
 
     x, test = (
@@ -237,12 +241,43 @@ def twins(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
         for part in ("train", "test")
     )
     found = {}
-    for name, tied in (("tied", True), ("untied", False)):
+
+    def measure(name: str, **changed: Any) -> Any:
         start = time.perf_counter()
-        ae = Autoencoder(tied=tied, random_state=seed, **options["recipe"]).fit(x)
+        ae = Autoencoder(random_state=seed, **options["recipe"] | changed).fit(x)
         found[f"{name}_seconds"] = np.array(time.perf_counter() - start)
         found[f"{name}_error"] = np.array(ae.compare_pca(test).ratio)
+        return ae.network_
+
+    measure("tied", tied=True)
+    untied = measure("untied", tied=False)
+    hidden = wider(untied)
+    wide = measure("wider", tied=True, hidden_layers=hidden, n_components=untied.n_components)
+    found["parameters"] = np.array(wide.n_parameters / untied.n_parameters)
     return found
+
+
+def wider(network: Any) -> tuple[int, ...]:
+    """Return the hidden widths of a tied net with about as many parameters as an untied one has.
+
+    All grow by the same factor.
+    """
+    from twofold.network import Network
+
+    def hidden(factor: float) -> tuple[int, ...]:
+        return tuple(round(factor * width) for width in network.hidden_layers)
+
+    def parameters(factor: float) -> int:
+        return Network(network.width, hidden(factor), network.n_components).n_parameters
+
+    low, high = 1.0, 2.0
+    for _ in range(20):
+        middle = (low + high) / 2
+        if parameters(middle) <= network.n_parameters:
+            low = middle
+        else:
+            high = middle
+    return hidden(low)
 
 
 def tutorial(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
@@ -276,7 +311,7 @@ def tutorial(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
     }
 
 
-_SHARED = (fit, moved, unit, rows_of, squared_error, codes_of, judge_codes)
+_SHARED = (fit, moved, unit, rows_of, squared_error, codes_of, judge_codes, wider)
 STUDIES = {
     study.__name__: Method(study, helpers=_SHARED, constants=(_WATCHED,))
     for study in (

@@ -44,7 +44,9 @@ _VARIATIONAL = _COMMON | {
     "corruption": "binarize",
     "tied": False,
     "precision": "bfloat16",
-    "learning_rate": 2e-3,
+    "optimizer": "muon",
+    "batch_size": 512,
+    "learning_rate": 6e-3,
 }
 # As in Vincent et al., 2010: three layers of 1,000, each taught to undo masking.
 _CLASSIFIER: dict[str, Any] = {
@@ -67,7 +69,7 @@ _CLASSIFIER: dict[str, Any] = {
 }
 RECIPES: dict[str, dict[str, Any]] = {
     "deep": _DEEP | {"shift": 1, "epochs": 5},
-    "deep-training": _DEEP | {"batch_size": 512, "epochs": 50},
+    "deep-training": _DEEP | {"batch_size": 512, "learning_rate": 5e-3, "epochs": 250},
     "codes": _DEEP | {"shape": [28, 28], "epochs": 20, "amounts": [0.5, 1.0], "brief_epochs": 4},
     "denoising": _NOISE | {"hidden_layers": [1000], "n_components": 500, "epochs": 4},
     "denoising-conv": _NOISE
@@ -78,7 +80,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "epochs": 2,
     },
     "variational": _VARIATIONAL | {"epochs": 100},
-    "importance": _VARIATIONAL | {"epochs": 40},
+    "importance": _VARIATIONAL | {"epochs": 60},
     "ordered": _COMMON
     | {
         "hidden_layers": [500, 250],
