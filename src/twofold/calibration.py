@@ -85,9 +85,13 @@ def calibrate(
         of_all = _scores(network, objective, schema, tables)
         offset = float(np.percentile(of_all, 100 * float(contamination)))
     ratio = None
-    if isinstance(network.bottleneck, OrderedCode):
+    if isinstance(bottleneck := network.bottleneck, OrderedCode):
         n = max(2, _CUT_CELLS // (network.n_components * network.width))
         kept = inference.variance_kept(network, objective, held[:n]).cpu().numpy()
+        if bottleneck.sizes is not None:
+            # What a size between two that were taught keeps tells nothing: it counts as the lower.
+            taught = np.isin(np.arange(1, len(kept) + 1), bottleneck.sizes)
+            kept = np.maximum.accumulate(np.where(taught, kept, 0.0))
         ratio = np.diff(kept, prepend=0.0)
     comparison = compare(network, objective, pca, held_out)
     return Calibration(pca, comparison, offset, np.sort(scores.astype(np.float64)), ratio)
