@@ -276,6 +276,20 @@ FIGURES = {
 }
 
 
+TWINS = {
+    "mnist": "MNIST",
+    "fashion_mnist": "Fashion-MNIST",
+    "gain_letter": "letter (16 numbers)",
+    "gain_spam": "spam (57 numbers)",
+}
+ORDERED = {
+    "cut": "cut, every size taught",
+    "named": "cut, these three sizes taught",
+    "own": "a net for each size",
+    "pca": "PCA",
+}
+
+
 def family(result: Result) -> str:
     """Each kind of autoencoder on images, and the ordered code cut off."""
     lines = []
@@ -307,7 +321,7 @@ def twins(result: Result) -> str:
         seconds = [
             f"{found[f'{name}_seconds']['mean']:.2g}" for name in ("tied", "untied", "wider")
         ]
-        lines.append([key, *errors, " / ".join(seconds), str(found["seeds"])])
+        lines.append([TWINS.get(key, key), *errors, " / ".join(seconds), str(found["seeds"])])
     heads = [
         "squared error over PCA's",
         "tied",
@@ -331,8 +345,11 @@ def ordered(result: Result) -> str:
         if "failed" in found:
             lines.append([f"{key}: failed ({found['failed']})"])
             continue
-        for kind in ("cut", "own", "pca"):
-            lines.append([f"{key}: {kind}", *(f"{error:.2f}" for error in found[kind]["mean"])])
+        for kind, title in ORDERED.items():
+            if kind in found:
+                lines.append(
+                    [f"{key}: {title}", *(f"{error:.2f}" for error in found[kind]["mean"])]
+                )
     return _table(["squared error per image", "k = 2", "k = 10", "k = 30"], lines)
 
 

@@ -18,9 +18,11 @@ import cache
 import holes
 import quality
 import quality_table
-from methods import corruption
+from methods import corruption, family
 from rows import detection, false_alarms, imputation
 from trials import Rows
+
+from twofold.network import Network
 
 
 @pytest.fixture
@@ -217,6 +219,17 @@ def test_rows_that_are_measured_anew_leave_the_others_as_they_were() -> None:
     assert again["rows"] == after["rows"]  # what could not be measured is no reason to forget
     said = quality_table.measured_on(again)
     assert "(new, 2026-02-02; old, 2026-01-01)" in said
+
+
+@pytest.mark.parametrize("widths", [(784, 392, 196), (57, 29, 15), (16, 8, 4)])
+def test_a_wider_tied_net_has_as_many_parameters_as_the_untied_one(widths: tuple[int, ...]) -> None:
+    width, *hidden, n_components = widths
+    untied = Network(width, hidden, n_components, tied=False)
+    wide = family.wider(untied)
+    tied = Network(width, wide, n_components)
+    assert 0.95 * untied.n_parameters <= tied.n_parameters <= untied.n_parameters
+    more = Network(width, [n + 1 for n in wide], n_components)
+    assert more.n_parameters > untied.n_parameters
 
 
 def test_tables_of_nothing_say_so() -> None:

@@ -64,6 +64,7 @@ KINDS: tuple[Any, ...] = (
     Variational(),
     Variational(beta=4.0, n_samples=3),
     Ordered(),
+    Ordered(sizes=(1, 3)),
 )
 pytestmark = pytest.mark.filterwarnings(
     "ignore::twofold.errors.LosesToPCAWarning", "ignore::twofold.errors.CollapsedCodeWarning"
@@ -561,6 +562,32 @@ def test_each_row_is_cut_at_several_sizes_at_once() -> None:
     assert (kept.min(0).values < 20).all()
 
 
+def test_named_sizes_are_cut_at_in_every_row_and_each_row_is_whole_once() -> None:
+    code = draw(50, 20)
+    cuts = OrderedCode(Ordered(sizes=(10, 2)), 20)(code, [], seeded())[0].view(3, 50, 20)
+    for cut, size in zip(cuts, (2, 10, 20), strict=True):
+        assert torch.equal(cut[:, :size], code[:, :size])
+        assert not cut[:, size:].any()
+
+
+def test_named_sizes_do_better_than_where_all_are_taught() -> None:
+    def error(how: Ordered) -> float:
+        ae = made(how, n_components=16, hidden_layers=(64, 32), epochs=30).fit(DIGITS)
+        short = ae.inverse_transform(ae.transform(DIGITS)[:, :2])
+        return float(((short - DIGITS) ** 2).sum())
+
+    assert error(Ordered(sizes=(2, 8))) < 0.95 * error(Ordered())
+
+
+def test_variance_between_named_sizes_belongs_to_the_next_one() -> None:
+    ae = made(Ordered(sizes=(2,)), hidden_layers=()).fit(spectrum())
+    ratio = ae.explained_variance_ratio_
+    assert ratio[0] == 0
+    assert ratio[1] > 0
+    assert (ratio[2:-1] == 0).all()
+    assert ratio[-1] >= 0
+
+
 def test_several_cuts_are_worth_the_mean_of_their_losses() -> None:
     rows = spectrum()
     ae = made(Ordered(), hidden_layers=()).fit(rows)
@@ -620,6 +647,8 @@ def test_short_codes_of_digits_beat_pca_of_that_size() -> None:
         ({"bottleneck": "sparse:topk:9"}, "keeps more components than the 4"),
         ({"bottleneck": "variational", "n_components": 0.9}, "has no order"),
         ({"bottleneck": "ordered:0"}, "a whole number of at least 1"),
+        ({"bottleneck": "ordered:2,9"}, "more components than the 4"),
+        ({"bottleneck": "ordered:2,3", "n_components": 0.9}, "the smallest of all sizes"),
         ({"bottleneck": Sparse("l1"), "n_components": 0.9}, "has no order"),
         ({"bottleneck": "variational:zero"}, "bottleneck='variational:zero' is none"),
         ({"bottleneck": "sparse:l3"}, "choose 'l1', 'kl' or 'topk'"),
@@ -640,6 +669,9 @@ def test_what_has_no_meaning_is_refused(options: dict[str, Any], said: str) -> N
         (lambda: Sparse("topk", k=0), "k must be a whole number"),
         (lambda: Sparse("topk", weight=1.0), "has no penalty"),
         (lambda: Sparse("l1", k=3), "k has a meaning with 'topk'"),
+        (lambda: Ordered(sizes=()), "whole numbers of at least 1"),
+        (lambda: Ordered(sizes=(0, 2)), "whole numbers of at least 1"),
+        (lambda: Ordered(n_cuts=5, sizes=(2,)), "Leave one out"),
         (lambda: Variational(beta=0), "beta must be above 0"),
         (lambda: Variational(n_samples=0), "must be a whole number"),
     ],
@@ -659,6 +691,8 @@ def test_names_stand_for_values() -> None:
     assert bottleneck.resolve("variational:2") == Variational(beta=2.0)
     assert bottleneck.resolve("plain", 0.9) == Ordered()
     assert bottleneck.resolve("ordered:5", 0.9) == Ordered(n_cuts=5)
+    assert bottleneck.resolve("ordered:10,2") == Ordered(sizes=(2, 10))
+    assert bottleneck.resolve("ordered:10,") == Ordered(sizes=(10,))
 
 
 @pytest.mark.parametrize("bottleneck", [Sparse("l1", weight=50.0), Ordered()])

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import os
+import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from threadpoolctl import threadpool_info
 
-from twofold import threads
-from twofold.threads import Threads, granted, same_bits
+from twofold import Autoencoder, density, threads
+from twofold.threads import Threads, few_for, granted, same_bits
 
 SHAPES = [(64, 784, 392), (64, 392, 196)]
 LIKE = torch.zeros(1)
@@ -146,3 +152,71 @@ def test_a_trial_cut_by_the_end_of_an_epoch_measures_the_count_on_trial(
             machine.run(crew, 0.001)
     with crew:
         assert machine.count == crew._rival == 2
+
+
+@pytest.fixture
+def two_set() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.mark.usefixtures("two_set")
+def test_small_products_get_one_thread_and_large_ones_what_there_is() -> None:
+    with few_for(1e3):
+        assert torch.get_num_threads() == 1
+        with few_for(1e3):
+            pass
+        assert torch.get_num_threads() == 1
+    assert torch.get_num_threads() == 2
+    with few_for(1e10):
+        assert torch.get_num_threads() == 2
+    with pytest.raises(KeyError), few_for(1e3):
+        raise KeyError
+    assert torch.get_num_threads() == 2
+
+
+@pytest.mark.usefixtures("two_set")
+def test_callers_at_the_same_time_leave_the_count_as_it_was() -> None:
+    inside, others = threading.Barrier(5), 4
+    left: list[int] = []
+
+    def call(first_out: bool) -> None:
+        with few_for(1e3):
+            inside.wait(20)
+            if not first_out:
+                inside.wait(20)
+        if first_out:
+            inside.wait(20)
+        left.append(torch.get_num_threads())
+
+    callers = [threading.Thread(target=call, args=(number == 0,)) for number in range(others)]
+    for caller in callers:
+        caller.start()
+    inside.wait(20)
+    inside.wait(20)
+    for caller in callers:
+        caller.join(20)
+    assert left == [2] * others
+    assert torch.get_num_threads() == 2
+    with ThreadPoolExecutor(1) as fresh:
+        assert fresh.submit(torch.get_num_threads).result() == 2
+
+
+@pytest.mark.usefixtures("two_set")
+def test_what_a_small_table_needs_after_training_waits_for_no_second_thread(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen: list[tuple[int, set[int]]] = []
+    fit = density.RowDensity.fit
+
+    def watched(*given: Any) -> None:
+        seen.append((torch.get_num_threads(), {pool["num_threads"] for pool in threadpool_info()}))
+        fit(*given)
+
+    monkeypatch.setattr(density.RowDensity, "fit", watched)
+    rows = np.random.default_rng(0).normal(size=(60, 4))
+    Autoencoder(n_components=2, random_state=0).partial_fit(rows)
+    assert seen == [(1, {1})]
+    assert torch.get_num_threads() == 2

@@ -160,19 +160,26 @@ def likelihood(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
 
 
 def ordered(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
-    """Errors of the first k components of one ordered code, of nets made for k, and of PCA."""
+    """Errors of the first k components of one ordered code, of nets made for k, and of PCA.
+
+    One ordered code was taught all sizes, another one those that are asked for and the whole.
+    """
     from sklearn.decomposition import PCA
 
-    recipe = options["recipe"]
-    ae = fit(recipe, given["train"], seed)
-    codes = ae.transform(unit(given["test"]))
-    sizes = options["sizes"]
+    recipe, sizes = options["recipe"], options["sizes"]
+    named = f"ordered:{','.join(map(str, sizes))}"
+    nets = {
+        name: fit(recipe | {"bottleneck": bottleneck}, given["train"], seed)
+        for name, bottleneck in (("cut", "ordered"), ("named", named))
+    }
+    codes = {name: ae.transform(unit(given["test"])) for name, ae in nets.items()}
     pca = PCA(max(sizes), random_state=seed).fit(unit(given["train"]))
     placed = pca.transform(unit(given["test"]))
-    found: dict[str, list[float]] = {"cut": [], "own": [], "pca": []}
+    found: dict[str, list[float]] = {"cut": [], "named": [], "own": [], "pca": []}
     for k in sizes:
-        cut = ae.inverse_transform(codes[:, :k])
-        found["cut"].append(float(squared_error(given["test"], cut)))
+        for name, ae in nets.items():
+            cut = ae.inverse_transform(codes[name][:, :k])
+            found[name].append(float(squared_error(given["test"], cut)))
         own = fit(recipe | {"n_components": k, "bottleneck": "plain"}, given["train"], seed)
         own_rows = own.reconstruct(unit(given["test"]))
         found["own"].append(float(squared_error(given["test"], own_rows)))

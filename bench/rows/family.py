@@ -83,13 +83,12 @@ RECIPES: dict[str, dict[str, Any]] = {
     "importance": _VARIATIONAL | {"epochs": 60},
     "ordered": _COMMON
     | {
-        "hidden_layers": [500, 250],
+        "hidden_layers": [500, 1000],
         "n_components": 64,
-        "bottleneck": "ordered",
         "precision": "bfloat16",
         "optimizer": "muon",
         "batch_size": 512,
-        "learning_rate": 6e-3,
+        "learning_rate": 1e-2,
         "epochs": 24,
     },
     "classifier": _CLASSIFIER,

@@ -30,6 +30,7 @@ from twofold.errors import OptionError
 Penalties = dict[str, Tensor]
 _LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE = -12.0, 6.0  # keeps exp within reach of 32-bit numbers
 _FIRST_LOG_VARIANCE = -2.0  # training begins with codes that tell more than their noise hides
+_N_CUTS = 3
 _IDLE = 1e-3  # share of the most active component's activity below which one is dead
 
 
@@ -140,18 +141,39 @@ class Ordered:
     n_cuts : int
         Sizes at which each row's code is cut off at every update: more make an update slower, for
         the decoder works on each, and teach all sizes more.
+    sizes : sequence of int, optional
+        The sizes at which codes will be cut off, where they are known: each row's code is cut at
+        all of them at every update, and whole once more (Kusupati et al., 2022, "Matryoshka
+        Representation Learning", eq. 1). These do better then, and others are not taught at all.
+        By default every size is, and `n_cuts` of them are drawn.
     """
 
-    n_cuts: int = 3
+    n_cuts: int = _N_CUTS
+    sizes: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         if not (isinstance(self.n_cuts, int) and self.n_cuts >= 1):
             raise OptionError(
                 f"Ordered(n_cuts={self.n_cuts!r}) must be a whole number of at least 1."
             )
+        if self.sizes is None:
+            return
+        sizes = tuple(self.sizes)
+        if not sizes or not all(isinstance(size, int) and size >= 1 for size in sizes):
+            raise OptionError(
+                f"Ordered(sizes={self.sizes!r}): sizes must be whole numbers of at least 1."
+            )
+        if self.n_cuts != _N_CUTS:
+            raise OptionError("Ordered: n_cuts are drawn where no sizes are given. Leave one out.")
+        object.__setattr__(self, "sizes", tuple(sorted(set(sizes))))
 
     def module(self, n_components: int, n_below: int) -> OrderedCode:
         """Make the module for a code of this size above a layer of `n_below` outputs."""
+        if self.sizes is not None and self.sizes[-1] > n_components:
+            raise OptionError(
+                f"Ordered(sizes={self.sizes}) cuts at more components than the {n_components} "
+                f"there are. Choose smaller sizes or more components."
+            )
         return OrderedCode(self, n_components)
 
 
@@ -297,7 +319,7 @@ class VariationalCode(nn.Module):
 
 
 class OrderedCode(PlainCode):
-    """Keeps only the first components of each row, of random numbers, while training."""
+    """Keeps only the first components of each row while training; `Ordered` says how many."""
 
     def __init__(self, how: Ordered, n_components: int) -> None:
         super().__init__(n_components)
@@ -306,13 +328,31 @@ class OrderedCode(PlainCode):
     def forward(
         self, code: Tensor, path: Sequence[Tensor], chance: torch.Generator | None = None
     ) -> tuple[Tensor, Penalties]:
-        """Return the code and no penalty; with chance, `how.n_cuts` of each row, cut at random.
+        """Return the code and no penalty; with chance, each row's code cut at several sizes.
 
-        (batch, n_components) -> (n_cuts * batch, n_components), below one another.
+        (batch, n_components) -> (several * batch, n_components), below one another.
         """
         if chance is None:
             return code, {}
-        (n, k), m = code.shape, self.how.n_cuts
+        last = self._drawn(len(code), chance) if self.sizes is None else self._named(len(code))
+        kept = torch.arange(self.n_components) <= last.reshape(-1, 1)
+        several = code.repeat(len(last), 1)
+        return torch.where(kept.to(code.device), several, 0.0), {}
+
+    @property
+    def sizes(self) -> tuple[int, ...] | None:
+        """The sizes that are taught, the whole code among them; None: all of them."""
+        if self.how.sizes is None:
+            return None
+        return tuple(sorted({*self.how.sizes, self.n_components}))
+
+    def _named(self, n: int) -> Tensor:
+        """Return the last component that is kept, at every size: (n_sizes, n)."""
+        return torch.tensor(self.sizes)[:, None].expand(-1, n) - 1
+
+    def _drawn(self, n: int, chance: torch.Generator) -> Tensor:
+        """Draw the last component that is kept: (n_cuts, n)."""
+        k, m = self.n_components, self.how.n_cuts
         # Evenly spread over the rows, which come in random order, and over the cuts of each: less
         # noise than chance alone.
         row, cut = torch.arange(n, dtype=torch.float64), torch.arange(m)[:, None]
@@ -322,9 +362,7 @@ class OrderedCode(PlainCode):
         # whose error is small beside that of short ones and would count too little.
         third = (row + cut) % 3
         last = torch.where(third == 0, torch.expm1(share * math.log(k + 1)), share * k)
-        last = torch.where(third == 2, float(k), last).floor().reshape(-1, 1)
-        kept = torch.arange(k) <= last
-        return torch.where(kept.to(code.device), code.repeat(m, 1), 0.0), {}
+        return torch.where(third == 2, float(k), last).floor()
 
 
 Bottleneck = PlainCode | SparseCode | VariationalCode | OrderedCode
@@ -359,7 +397,14 @@ def resolve(option: Spec | str, n_components: float | None = None) -> Spec:
     (0.05, 4.0)
     """
     spec = _parsed(option) if isinstance(option, str) else option
-    if not is_share(n_components) or isinstance(spec, Ordered):
+    if not is_share(n_components):
+        return spec
+    if isinstance(spec, Ordered):
+        if spec.sizes is not None:
+            raise OptionError(
+                f"n_components={n_components!r} looks for the smallest of all sizes, and "
+                f"bottleneck={option!r} teaches a few. Give the number of components, or no sizes."
+            )
         return spec
     if spec != Plain():
         raise OptionError(
@@ -389,6 +434,8 @@ def _named(name: str, *rest: str) -> Spec:
             return Plain()
         case "ordered", []:
             return Ordered()
+        case "ordered", [sizes] if "," in sizes:
+            return Ordered(sizes=tuple(int(size) for size in sizes.split(",") if size.strip()))
         case "ordered", [n_cuts]:
             return Ordered(n_cuts=int(n_cuts))
         case "variational", []:

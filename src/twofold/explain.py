@@ -24,6 +24,7 @@ from twofold.objective import Objective, observed
 from twofold.rows import tensor
 from twofold.schema import Schema
 from twofold.table import Table, cells
+from twofold.threads import few_for
 
 Array = NDArray[Any]
 _NODES = 24  # of the quadrature: kinks of relu and of far cells leave a remainder below 1 %
@@ -88,9 +89,10 @@ def explain(network: Network, objective: Objective, schema: Schema, table: Table
     network, objective = in_dtype(network, objective, torch.float64)
     device = next(network.parameters()).device
     parts = []
-    for at in row_chunks(table.n_rows, network.widest):
-        x = schema.to_matrix(table.slice(at), np.float64, first_row=at.start)
-        parts.append(attribute(network, objective, tensor(x).to(device)))
+    with few_for(_NODES * network.work(table.n_rows)):
+        for at in row_chunks(table.n_rows, network.widest):
+            x = schema.to_matrix(table.slice(at), np.float64, first_row=at.start)
+            parts.append(attribute(network, objective, tensor(x).to(device)))
     every = [torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True)]
     expected, contribution, base = every
     return Explanation(

@@ -21,6 +21,7 @@ from twofold.objective import Objective, observed
 from twofold.rows import Rows, tensor
 from twofold.schema import Schema
 from twofold.table import Table
+from twofold.threads import few_for
 
 Array = NDArray[Any]
 Function = Callable[[Network, Objective, Tensor], Tensor]
@@ -172,7 +173,7 @@ def _in_chunks(
     parameter = next(network.parameters())
     wanted = torch.float64 if dtype == np.float64 else torch.float32
     network, objective = in_dtype(network, objective, wanted)
-    with torch.inference_mode():
+    with torch.inference_mode(), few_for(network.work(n_rows)):
         for at in row_chunks(n_rows, network.widest):
             x = tensor(rows(at)).to(parameter.device)
             result[at] = function(network, objective, x).cpu().numpy()

@@ -186,6 +186,10 @@ class Network(nn.Module):
         shared = [pair for pair in self.pairs if not isinstance(pair, RecurrentPair)]
         return [] if self.is_recurrent else [pair.product(n_rows) for pair in shared]
 
+    def work(self, n_rows: int) -> float:
+        """Return how many multiplications that are worth sharing one `encode` takes."""
+        return float(sum(rows * inner * columns for rows, inner, columns in self.products(n_rows)))
+
     @property
     def encoder_activations(self) -> tuple[str, ...]:
         """Activation after each `encode`, in order; the last one makes the code."""

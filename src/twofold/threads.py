@@ -11,8 +11,10 @@ from __future__ import annotations
 import math
 import os
 import statistics
+import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -24,6 +26,7 @@ _STRETCHES = 3  # measurements whose median counts: one that an interrupt hit sa
 _SOONEST, _LATEST = 0.5, 16.0  # seconds between two looks at the other count, longer as it loses
 _WORTH_IT = 1.05  # the other count has to win by this much, or noise would flip the choice
 _SMALL_STEP = 3e6  # multiplications per step below which a second thread costs more than it gives
+_SMALL_WORK = 3e7  # multiplications that one thread does within a few milliseconds
 
 
 def granted() -> int:
@@ -79,6 +82,51 @@ def same_bits(shapes: Sequence[tuple[int, int, int]], dtype: torch.dtype, n_thre
     finally:
         torch.set_num_threads(before)
     return all(torch.equal(a, b) for a, b in zip(*made, strict=True))
+
+
+class _Few:
+    """Who computes with one thread at the moment, and how many there are for the others."""
+
+    def __init__(self) -> None:
+        self._lock, self._here = threading.Lock(), threading.local()
+        self._callers, self._usual = 0, 1
+
+    @contextmanager
+    def __call__(self) -> Iterator[None]:
+        if getattr(self._here, "few", False):
+            yield
+            return
+        with self._lock:
+            # PyTorch tells each thread of Python a count of its own, and a new one the last count
+            # that was set anywhere: what is usual is told by who finds nobody here.
+            if not self._callers:
+                self._usual = torch.get_num_threads()
+            self._callers += 1
+            torch.set_num_threads(1)
+        self._here.few = True
+        try:
+            yield
+        finally:
+            self._here.few = False
+            with self._lock:
+                self._callers -= 1
+                torch.set_num_threads(self._usual)
+
+
+_few = _Few()
+
+
+@contextmanager
+def few_for(work: float) -> Iterator[None]:
+    """Compute with one thread where the largest product has few multiplications, `work`.
+
+    On a busy machine each of many small operations would wait for a thread that has no core.
+    """
+    if work > _SMALL_WORK:
+        yield
+        return
+    with _few():
+        yield
 
 
 class Threads:

@@ -29,7 +29,7 @@ from twofold.objective import Objective, observed
 from twofold.plan import Plan
 from twofold.rows import Rows, TrainingRows, pick
 from twofold.team import Team
-from twofold.threads import Threads
+from twofold.threads import Threads, few_for
 
 _CHUNK_ROWS = 4096  # rows per forward pass where nothing is learned
 _EVENT_SECONDS = 0.1  # least time between two "step" events
@@ -361,16 +361,9 @@ class _Run:
         network, plan, validation = self.network, self.plan, self.validation
         self.is_whole = False
         losses, rate = {"loss": self._losses.mean()}, self._rate(self.n_steps)
-        early = self.epoch <= plan.epochs // 2  # what is revived later has no time to learn
-        dead = revival.tend(
-            self.step, network, self.objective, self.rows, early, self.generator, self.team
-        )
-        # The last update is in no batch's loss: the held-out rows, or a few others, tell.
-        if self.objective.adapts:
-            _adapt(network, self.objective, self.rows.head(min(_CHUNK_ROWS, network.rows_per_pass)))
         probe = self.rows.head(plan.batch_size) if validation is None else validation
-        corruption = getattr(self.step, "corruption", None)
-        probe_loss = evaluate(network, self.objective, probe, corruption, self.team)
+        with few_for(network.work(min(_CHUNK_ROWS, len(probe)))):
+            dead, probe_loss = self._look_at(probe)
         _require_finite(probe_loss, self.epoch, self.watch.steps, plan)
         if validation is not None:
             losses["validation_loss"] = probe_loss
@@ -387,6 +380,17 @@ class _Run:
         self.is_whole = True
         # After the bookkeeping, so that whoever interrupts here loses nothing of the epoch.
         self.watch.tell("epoch", epoch, self.watch.steps, losses, rate)
+
+    def _look_at(self, probe: Rows) -> tuple[dict[str, float], float]:
+        """Revive what is dead, adapt likelihoods, and return the dead and the loss of `probe`."""
+        network, objective, team = self.network, self.objective, self.team
+        early = self.epoch <= self.plan.epochs // 2  # what is revived later has no time to learn
+        dead = revival.tend(self.step, network, objective, self.rows, early, self.generator, team)
+        # The last update is in no batch's loss: the held-out rows, or a few others, tell.
+        if objective.adapts:
+            _adapt(network, objective, self.rows.head(min(_CHUNK_ROWS, network.rows_per_pass)))
+        corruption = getattr(self.step, "corruption", None)
+        return dead, evaluate(network, objective, probe, corruption, team)
 
     def _new_losses(self) -> _Losses:
         every = 1 if self.rows.device.type == "cpu" else _STEPS_PER_LOOK
