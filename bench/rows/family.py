@@ -71,7 +71,7 @@ RECIPES: dict[str, dict[str, Any]] = {
     "deep": _DEEP | {"shift": 1, "epochs": 5},
     "deep-training": _DEEP | {"batch_size": 512, "learning_rate": 5e-3, "epochs": 250},
     "codes": _DEEP | {"shape": [28, 28], "epochs": 20, "amounts": [0.5, 1.0], "brief_epochs": 4},
-    "denoising": _NOISE | {"hidden_layers": [1000], "n_components": 500, "epochs": 10},
+    "denoising": _NOISE | {"hidden_layers": [1000], "n_components": 500, "epochs": 4},
     "denoising-conv": _NOISE
     | {
         "hidden_layers": ["conv:16:5:2", 1000],
