@@ -37,9 +37,7 @@ def measured_on(result: Result) -> str:
     if "machine" not in result:
         return "Not measured yet."
     versions = result["versions"]
-    usual = {"processor": result["machine"]["processor"], "made": result["made"]}
-    rows = [row.get("measured", usual) for row in result["rows"].values()] or [usual]
-    where = dict.fromkeys(f"{row['processor']}, {row['made'][:10]}" for row in rows)
+    where = {_where(result, row) for row in result["rows"].values()} or {_where(result, {})}
     named = {
         "twofold": "twofold",
         "torch": "PyTorch",
@@ -52,6 +50,13 @@ def measured_on(result: Result) -> str:
         f"{quick}Measured with {listed} on {result['machine']['cores_used']} cores "
         f"({'; '.join(sorted(where))}); `make quality` measures all of it anew."
     )
+
+
+def _where(result: Result, row: Result) -> str:
+    """Return on what a row was measured, and when: with all others, or on a day of its own."""
+    usual = {"processor": result["machine"]["processor"], "made": result["made"]}
+    measured = row.get("measured", usual)
+    return f"{measured['processor']}, {measured['made'][:10]}"
 
 
 def detection(result: Result) -> str:
@@ -309,19 +314,14 @@ def twins(result: Result) -> str:
     row = _row(result, "twins")
     if not row.get("sets"):
         return _absent(result, "twins")
-    lines = []
+    nets, lines = ("tied", "untied", "wider"), []
     for key, found in row["sets"].items():
         if "failed" in found:
             lines.append([f"{key}: failed ({found['failed']})"])
             continue
-        errors = [
-            f"{found[f'{name}_error']['mean']:.3f}{_after(found[f'{name}_error'])}"
-            for name in ("tied", "untied", "wider")
-        ]
-        seconds = [
-            f"{found[f'{name}_seconds']['mean']:.2g}" for name in ("tied", "untied", "wider")
-        ]
-        lines.append([TWINS.get(key, key), *errors, " / ".join(seconds), str(found["seeds"])])
+        errors = [_with_spread(found[f"{name}_error"]) for name in nets]
+        seconds = " / ".join(f"{found[f'{name}_seconds']['mean']:.2g}" for name in nets)
+        lines.append([TWINS.get(key, key), *errors, seconds, str(found["seeds"])])
     heads = [
         "squared error over PCA's",
         "tied",
@@ -330,8 +330,7 @@ def twins(result: Result) -> str:
         "seconds",
         "seeds",
     ]
-    where = row.get("measured", {"processor": "?", "made": "?"})
-    words = f"Test rows, means ± spread over seeds. {where['processor']}, {where['made'][:10]}."
+    words = f"Test rows, means ± spread over seeds. {_where(result, row)}."
     return f"{_table(heads, lines)}\n\n{words}"
 
 
@@ -346,20 +345,13 @@ def ordered(result: Result) -> str:
             lines.append([f"{key}: failed ({found['failed']})"])
             continue
         for kind, title in ORDERED.items():
-            if kind in found:
-                lines.append(
-                    [f"{key}: {title}", *(f"{error:.2f}" for error in found[kind]["mean"])]
-                )
+            lines.append([f"{key}: {title}", *(f"{error:.2f}" for error in found[kind]["mean"])])
     return _table(["squared error per image", "k = 2", "k = 10", "k = 30"], lines)
 
 
 def _with_spread(found: Result) -> str:
-    return f"{found['mean']:.4g}{_after(found)}"
-
-
-def _after(found: Result) -> str:
-    """Return what is said of the spread after a mean."""
-    return "" if found["spread"] is None else f" ± {found['spread']:.2g}"
+    spread = "" if found["spread"] is None else f" ± {found['spread']:.2g}"
+    return f"{found['mean']:.4g}{spread}"
 
 
 # Title -> what makes the table, and the rows it shows. Pages name tables by these titles.

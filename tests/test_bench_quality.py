@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -230,6 +231,19 @@ def test_a_wider_tied_net_has_as_many_parameters_as_the_untied_one(widths: tuple
     assert 0.95 * untied.n_parameters <= tied.n_parameters <= untied.n_parameters
     more = Network(width, [n + 1 for n in wide], n_components)
     assert more.n_parameters > untied.n_parameters
+
+
+@pytest.mark.parametrize("alone", [True, False])
+def test_the_table_of_twins_says_where_it_was_measured(alone: bool) -> None:
+    figure = {"mean": 0.5, "spread": 0.01}
+    nets = [f"{net}_{what}" for net in ("tied", "untied", "wider") for what in ("error", "seconds")]
+    row: dict[str, Any] = {"sets": {"mnist": {"seeds": 2, **dict.fromkeys(nets, figure)}}}
+    if alone:
+        row["measured"] = {"processor": "new", "made": "2026-02-02T00"}
+    result = {"machine": {"processor": "old"}, "made": "2026-01-01T00", "rows": {"twins": row}}
+    said = quality_table.twins(result)
+    assert "| MNIST | 0.5 ± 0.01 | 0.5 ± 0.01 | 0.5 ± 0.01 | 0.5 / 0.5 / 0.5 | 2 |" in said
+    assert said.endswith("new, 2026-02-02." if alone else "old, 2026-01-01.")
 
 
 def test_tables_of_nothing_say_so() -> None:

@@ -18,6 +18,7 @@ from twofold import (
     bottleneck,
     calibration,
     corruption,
+    density,
     fused,
     generate,
     inference,
@@ -44,6 +45,7 @@ from twofold.sharing import SharedModel
 from twofold.stream import Stream
 from twofold.table import Table
 from twofold.team import Team
+from twofold.threads import few_for
 
 _CUT_ROWS = 5_000  # enough to tell what components keep
 
@@ -540,18 +542,21 @@ class Autoencoder(SharedModel):
         self, table: Table | Stream, drawn: rows.Drawn, rng: np.random.RandomState
     ) -> None:
         """Fit what scores need after training, set the offset, and compare with PCA."""
-        found = calibration.calibrate(
-            self.network_,
-            self._objective,
-            self.schema_,
-            table.tables() if isinstance(table, Stream) else [table],
-            drawn.x,
-            drawn.positions,
-            drawn.held_out,
-            contamination=self.contamination,
-            rng=rng,
-            generator=self._generator,
-        )
+        # Densities are mixtures, each step of whose fit is such a product.
+        step = density.COMPONENTS * len(drawn.positions) * self.schema_.width
+        with few_for(step, libraries=True):
+            found = calibration.calibrate(
+                self.network_,
+                self._objective,
+                self.schema_,
+                table.tables() if isinstance(table, Stream) else [table],
+                drawn.x,
+                drawn.positions,
+                drawn.held_out,
+                contamination=self.contamination,
+                rng=rng,
+                generator=self._generator,
+            )
         self._set_calibration(found)
 
     @classmethod

@@ -16,7 +16,7 @@ Each kind is a value, a frozen dataclass, that makes the module of a network. Al
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, TypeGuard
 
@@ -158,10 +158,11 @@ class Ordered:
             )
         if self.sizes is None:
             return
-        sizes = tuple(self.sizes)
+        sizes = tuple(self.sizes) if isinstance(self.sizes, Iterable) else ()
         if not sizes or not all(isinstance(size, int) and size >= 1 for size in sizes):
             raise OptionError(
-                f"Ordered(sizes={self.sizes!r}): sizes must be whole numbers of at least 1."
+                f"Ordered(sizes={self.sizes!r}): sizes must be a sequence of whole numbers of at "
+                f"least 1, as in Ordered(sizes=(2, 10))."
             )
         if self.n_cuts != _N_CUTS:
             raise OptionError("Ordered: n_cuts are drawn where no sizes are given. Leave one out.")

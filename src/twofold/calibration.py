@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from twofold import inference, metrics
@@ -20,11 +18,9 @@ from twofold.objective import Objective
 from twofold.rows import Rows
 from twofold.schema import Schema
 from twofold.table import Table
-from twofold.threads import few_for
 
 Array = NDArray[Any]
 _ALPHA = 0.05  # contamination="auto": probability of flagging a normal row
-_SMALL_TABLE = 2**21  # cells whose densities one thread fits in a second or two
 _MOST_ROWS = 100_000  # rows enough for a threshold and a comparison
 _MOST_SCORES = 4_000_000  # of rows that stay on disk: a share of 1 % is then true to 0.01 %
 _CUT_CELLS = 200_000_000  # reconstructed cells, over all code sizes, that tell what components keep
@@ -73,46 +69,32 @@ def calibrate(
     `x` is what the network sees of rows, and `train` are the training rows' positions in it;
     `tables` hold all rows, and are used where a share of them is to be flagged.
     """
-    with _threads_for(len(train) * network.width):
-        inference.calibrate(network, objective, x, train, generator)
-        sample = train[:_MOST_ROWS]
-        if isinstance(x, Tensor):
-            matrix, used = x.cpu().numpy(), train.numpy()
-        else:
-            matrix, used = x[sample].cpu().numpy(), None
-        pca = metrics.fit_pca(matrix, network.n_components, rng, rows=used)
-        held = x[sample.to(x.device)] if validation is None else validation[:_MOST_ROWS]
-        held_out = held.cpu().numpy()
-        scores = inference.apply(inference.log_density, network, objective, held_out, 0)
-        if contamination == "auto":
-            offset = metrics.conformal_offset(scores, _ALPHA)
-        else:
-            of_all = _scores(network, objective, schema, tables)
-            offset = float(np.percentile(of_all, 100 * float(contamination)))
-        ratio = None
-        if isinstance(bottleneck := network.bottleneck, OrderedCode):
-            n = max(2, _CUT_CELLS // (network.n_components * network.width))
-            kept = inference.variance_kept(network, objective, held[:n]).cpu().numpy()
-            if bottleneck.sizes is not None:
-                # What a size that was not taught keeps tells nothing: it counts as the one below.
-                taught = np.isin(np.arange(1, len(kept) + 1), bottleneck.sizes)
-                kept = np.maximum.accumulate(np.where(taught, kept, 0.0))
-            ratio = np.diff(kept, prepend=0.0)
-        comparison = compare(network, objective, pca, held_out)
-        return Calibration(pca, comparison, offset, np.sort(scores.astype(np.float64)), ratio)
-
-
-@contextmanager
-def _threads_for(n_cells: int) -> Iterator[None]:
-    """Give a small table one thread: it takes thousands of small operations.
-
-    Those of scikit-learn would be shared among the threads of linear algebra's libraries.
-    """
-    if n_cells > _SMALL_TABLE:
-        yield
-        return
-    with few_for(0), threadpool_limits(1):
-        yield
+    inference.calibrate(network, objective, x, train, generator)
+    sample = train[:_MOST_ROWS]
+    if isinstance(x, Tensor):
+        matrix, used = x.cpu().numpy(), train.numpy()
+    else:
+        matrix, used = x[sample].cpu().numpy(), None
+    pca = metrics.fit_pca(matrix, network.n_components, rng, rows=used)
+    held = x[sample.to(x.device)] if validation is None else validation[:_MOST_ROWS]
+    held_out = held.cpu().numpy()
+    scores = inference.apply(inference.log_density, network, objective, held_out, 0)
+    if contamination == "auto":
+        offset = metrics.conformal_offset(scores, _ALPHA)
+    else:
+        of_all = _scores(network, objective, schema, tables)
+        offset = float(np.percentile(of_all, 100 * float(contamination)))
+    ratio = None
+    if isinstance(bottleneck := network.bottleneck, OrderedCode):
+        n = max(2, _CUT_CELLS // (network.n_components * network.width))
+        kept = inference.variance_kept(network, objective, held[:n]).cpu().numpy()
+        if bottleneck.sizes is not None:
+            # What a size that was not taught keeps tells nothing: it counts as the one below.
+            taught = np.isin(np.arange(1, len(kept) + 1), bottleneck.sizes)
+            kept = np.maximum.accumulate(np.where(taught, kept, 0.0))
+        ratio = np.diff(kept, prepend=0.0)
+    comparison = compare(network, objective, pca, held_out)
+    return Calibration(pca, comparison, offset, np.sort(scores.astype(np.float64)), ratio)
 
 
 def _scores(

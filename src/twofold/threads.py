@@ -14,12 +14,13 @@ import statistics
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 import torch
+from threadpoolctl import threadpool_limits
 
 _STRETCH_STEPS = 16  # steps per measurement
 _STRETCHES = 3  # measurements whose median counts: one that an interrupt hit says nothing
@@ -84,28 +85,34 @@ def same_bits(shapes: Sequence[tuple[int, int, int]], dtype: torch.dtype, n_thre
     return all(torch.equal(a, b) for a, b in zip(*made, strict=True))
 
 
-class _Few:
-    """Who computes with one thread at the moment, and how many there are for the others."""
+class _FewFor:
+    """Compute with one thread where the largest product has few multiplications, `work`.
+
+    On a busy machine each of many small operations would wait for a thread that has no core. With
+    `libraries` that holds for those of linear algebra too, which takes some milliseconds to settle.
+
+    PyTorch tells each thread of Python a count of its own, and a new one the last count that was
+    set anywhere. What is usual is told by who finds nobody else here.
+    """
 
     def __init__(self) -> None:
         self._lock, self._here = threading.Lock(), threading.local()
         self._callers, self._usual = 0, 1
 
     @contextmanager
-    def __call__(self) -> Iterator[None]:
-        if getattr(self._here, "few", False):
+    def __call__(self, work: float, libraries: bool = False) -> Iterator[None]:
+        if work > _SMALL_WORK or getattr(self._here, "few", False):
             yield
             return
         with self._lock:
-            # PyTorch tells each thread of Python a count of its own, and a new one the last count
-            # that was set anywhere: what is usual is told by who finds nobody here.
             if not self._callers:
                 self._usual = torch.get_num_threads()
             self._callers += 1
             torch.set_num_threads(1)
         self._here.few = True
         try:
-            yield
+            with threadpool_limits(1) if libraries else nullcontext():
+                yield
         finally:
             self._here.few = False
             with self._lock:
@@ -113,20 +120,7 @@ class _Few:
                 torch.set_num_threads(self._usual)
 
 
-_few = _Few()
-
-
-@contextmanager
-def few_for(work: float) -> Iterator[None]:
-    """Compute with one thread where the largest product has few multiplications, `work`.
-
-    On a busy machine each of many small operations would wait for a thread that has no core.
-    """
-    if work > _SMALL_WORK:
-        yield
-        return
-    with _few():
-        yield
+few_for = _FewFor()
 
 
 class Threads:
