@@ -197,7 +197,12 @@ class Pool:
     def _run_script(self, task: Task) -> Entry:
         """Run a measure that has the machine for itself, in a process of its own."""
         trial, method = task.trial, METHODS[task.trial.call][task.method]
-        settings = {**trial.options, "seed": trial.seed, "threads": self.cores}
+        settings = {
+            **trial.options,
+            "seed": trial.seed,
+            "threads": self.cores,
+            "venvs": str(self.venvs),
+        }
         watch = machine.Watch()
         crew = Crew(self, threads=self.cores)
         self._crews.append(crew)

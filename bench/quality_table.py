@@ -255,35 +255,42 @@ def large(result: Result) -> str:
     return _table(heads, lines) + "\n\n" + words
 
 
+# Row -> what was trained, and the figures that are shown of it.
 FAMILY = {
-    "deep": "784-1000-500-250-30, tied",
-    "codes": "the same, made to undo warping",
-    "deep-training": "784-1000-500-250-30, no regularisation, on training images",
-    "denoising": "denoising, standard deviation 0.5: squared error per pixel",
-    "denoising-conv": "the same, convolutional",
-    "variational": "variational, 50 components: minus log p, 5,000 draws (nats)",
-    "importance": "the same, trained with 5 importance samples",
-    "classifier": "784-1000-1000-1000, layer by layer, then tuned on labels: wrong",
-    "classifier-warp": "the same, tuned on warped images: wrong",
-    "tutorial": "784-392-196, cross-entropy within the time of the tutorial's script",
+    "deep": (
+        "784-1000-500-250-30, tied",
+        ("test_error", "train_error", "logistic", "neighbours"),
+    ),
+    "codes": ("the same, made to undo warping", ("logistic", "neighbours", "amount")),
+    "deep-training": ("the same, no regularisation", ("train_error",)),
+    "denoising": ("784-1000-500, noise of standard deviation 0.5", ("error",)),
+    "denoising-conv": ("the same, convolutional", ("error",)),
+    "variational": ("784-500-500-50, variational", ("estimate", "bound")),
+    "importance": ("the same, trained with 5 importance samples", ("estimate", "bound")),
+    "classifier": ("784-1000-1000-1000, layer by layer, then tuned on labels", ("wrong",)),
+    "classifier-warp": ("the same, tuned on warped images", ("wrong",)),
+    "tutorial": (
+        "784-392-196, in the time of the tutorial's script",
+        ("validation", "test", "epochs", "tutorial_seconds"),
+    ),
 }
 FIGURES = {
-    "deep": ("test_error", "train_error", "logistic", "neighbours", "seconds"),
-    "codes": ("logistic", "neighbours", "amount", "seconds"),
-    "deep-training": ("train_error", "seconds"),
-    "denoising": ("error", "seconds"),
-    "denoising-conv": ("error", "seconds"),
-    "variational": ("estimate", "bound", "seconds"),
-    "importance": ("estimate", "bound", "seconds"),
-    "classifier": ("wrong", "seconds"),
-    "classifier-warp": ("wrong", "seconds"),
-    "tutorial": ("validation", "test", "seconds"),
+    "test_error": "squared error, test images",
+    "train_error": "squared error, training images",
+    "logistic": "right by logistic regression",
+    "neighbours": "right by five nearest neighbours",
+    "amount": "amount of warping taken",
+    "error": "squared error per pixel",
+    "estimate": "minus log p by 5,000 draws, nats",
+    "bound": "bound of minus log p, nats",
+    "wrong": "wrong",
+    "validation": "cross-entropy, held-out images",
+    "test": "cross-entropy, test images",
+    "epochs": "epochs in that time",
+    "tutorial_seconds": "seconds of the tutorial's script",
 }
-
-
-TWINS = {
-    "mnist": "MNIST",
-    "fashion_mnist": "Fashion-MNIST",
+IMAGES = {"mnist": "MNIST", "fashion_mnist": "Fashion-MNIST"}
+TWINS = IMAGES | {
     "gain_letter": "letter (16 numbers)",
     "gain_spam": "spam (57 numbers)",
 }
@@ -296,17 +303,22 @@ ORDERED = {
 
 
 def family(result: Result) -> str:
-    """Each kind of autoencoder on images, and the ordered code cut off."""
+    """Each kind of autoencoder on images: a line per figure, its network named on the first."""
     lines = []
-    for name, title in FAMILY.items():
+    for name, (title, figures) in FAMILY.items():
         for key, found in _row(result, name).get("sets", {}).items():
-            for figure in FIGURES[name]:
-                shown = _with_spread(found[figure]) if figure in found else "failed"
-                seeds = str(found.get("seeds", 0))
-                lines.append([f"{title}, {key}", figure.replace("_", " "), shown, seeds])
+            heads = [title, IMAGES.get(key, key)]
+            if "failed" in found:
+                lines.append([*heads, f"failed ({found['failed']})"])
+                continue
+            tails = [str(found["seeds"]), f"{found['seconds']['mean']:,.0f}"]
+            for figure in (name for name in figures if name in found):
+                lines.append([*heads, FIGURES[figure], _with_spread(found[figure]), *tails])
+                heads, tails = ["", ""], ["", ""]
     if not lines:
         return _absent(result, *FAMILY)
-    return _table(["network", "figure", "mean ± spread over seeds", "seeds"], lines)
+    heads = ["network", "images", "figure", "mean ± spread", "seeds", "seconds"]
+    return _table(heads, lines, words=3)
 
 
 def twins(result: Result) -> str:
@@ -341,12 +353,18 @@ def ordered(result: Result) -> str:
         return _absent(result, "ordered")
     lines = []
     for key, found in sets.items():
+        name = IMAGES.get(key, key)
         if "failed" in found:
-            lines.append([f"{key}: failed ({found['failed']})"])
+            lines.append([f"{name}: failed ({found['failed']})"])
             continue
         for kind, title in ORDERED.items():
-            lines.append([f"{key}: {title}", *(f"{error:.2f}" for error in found[kind]["mean"])])
-    return _table(["squared error per image", "k = 2", "k = 10", "k = 30"], lines)
+            spreads = found[kind]["spread"] or [None] * len(found[kind]["mean"])
+            cells = [
+                _with_spread({"mean": mean, "spread": spread})
+                for mean, spread in zip(found[kind]["mean"], spreads, strict=True)
+            ]
+            lines.append([f"{name}: {title}", *cells, str(found["seeds"])])
+    return _table(["squared error per image", "k = 2", "k = 10", "k = 30", "seeds"], lines)
 
 
 def _with_spread(found: Result) -> str:
@@ -384,8 +402,9 @@ def _absent(result: Result, *names: str) -> str:
     return f"Not measured yet{''.join(f' ({reason})' for reason in sorted(reasons))}."
 
 
-def _table(heads: list[str], lines: list[list[str]]) -> str:
-    rule = ["---", *["--:"] * (len(heads) - 1)]
+def _table(heads: list[str], lines: list[list[str]], words: int = 1) -> str:
+    """Return a table whose first columns, so many, hold words, and all others figures."""
+    rule = [*["---"] * words, *["--:"] * (len(heads) - words)]
     filled = [[*line, *[""] * (len(heads) - len(line))] for line in lines]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (heads, rule, *filled))
 

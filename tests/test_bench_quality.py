@@ -19,7 +19,7 @@ import cache
 import holes
 import quality
 import quality_table
-from methods import corruption, family
+from methods import METHODS, corruption, family
 from rows import detection, false_alarms, imputation
 from trials import Rows
 
@@ -244,6 +244,33 @@ def test_the_table_of_twins_says_where_it_was_measured(alone: bool) -> None:
     said = quality_table.twins(result)
     assert "| MNIST | 0.5 ± 0.01 | 0.5 ± 0.01 | 0.5 ± 0.01 | 0.5 / 0.5 / 0.5 | 2 |" in said
     assert said.endswith("new, 2026-02-02." if alone else "old, 2026-01-01.")
+
+
+def test_the_family_table_names_a_network_once_and_tells_what_failed() -> None:
+    figures = {"logistic": 0.9825, "neighbours": 0.9879, "amount": 1.0, "seconds": 1234.5}
+    found = {name: {"mean": mean, "spread": 0.01} for name, mean in figures.items()}
+    sets = {"mnist": {"seeds": 5, **found}, "fashion_mnist": {"failed": "it was cold"}}
+    said = quality_table.family({"rows": {"codes": {"sets": sets}}}).splitlines()
+    assert said[2] == (
+        "| the same, made to undo warping | MNIST | right by logistic regression | 0.9825 ± 0.01 "
+        "| 5 | 1,234 |"
+    )
+    assert said[3].startswith("|  |  | right by five nearest neighbours | 0.9879 ± 0.01 |")
+    assert "| Fashion-MNIST | failed (it was cold) |" in said[5]
+
+
+def test_the_table_of_ordered_codes_shows_spreads_where_there_are_any() -> None:
+    errors = {kind: {"mean": [30.0, 9.0, 3.0], "spread": None} for kind in quality_table.ORDERED}
+    errors["cut"]["spread"] = [0.5, 0.1, 0.01]
+    said = quality_table.ordered({"rows": {"ordered": {"sets": {"mnist": {"seeds": 2, **errors}}}}})
+    assert "| MNIST: cut, every size taught | 30 ± 0.5 | 9 ± 0.1 | 3 ± 0.01 | 2 |" in said
+    assert "| MNIST: PCA | 30 | 9 | 3 | 2 |" in said
+
+
+def test_every_method_has_its_script() -> None:
+    for methods in METHODS.values():
+        for method in methods.values():
+            assert (ROOT / "bench" / method.script).is_file()
 
 
 def test_tables_of_nothing_say_so() -> None:

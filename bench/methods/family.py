@@ -287,37 +287,6 @@ def wider(network: Any) -> tuple[int, ...]:
     return hidden(low)
 
 
-def tutorial(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
-    """Cross-entropy of held-out images at the end of so many seconds, and of test images."""
-    from twofold import Autoencoder
-    from twofold.training import Event
-
-    n = len(given["train"]) * 53 // 60
-    x, held_out = unit(given["train"][:n]), unit(given["train"][n:])
-    seconds: list[float] = []
-    losses: list[float] = []
-    start = time.perf_counter()
-
-    def watch(event: Event) -> None:
-        if event.kind == "epoch":
-            seconds.append(time.perf_counter() - start)
-            losses.append(event.losses["validation_loss"])
-
-    settings = {"patience": None, "random_state": seed} | options["recipe"]
-    settings["hidden_layers"] = tuple(settings["hidden_layers"])
-    ae = Autoencoder(**settings)
-    ae.fit(x, validation_data=held_out, on_event=watch)
-    within = int(np.sum(np.array(seconds) <= float(options["seconds"])))
-    again, test = ae.reconstruct(unit(given["test"])).astype(np.float64), unit(given["test"])
-    again = np.clip(again, 1e-7, 1 - 1e-7)
-    entropy = -(test * np.log(again) + (1 - test) * np.log1p(-again)).mean()
-    return {
-        "validation": np.array(min(losses[:within], default=np.nan)),
-        "test": np.array(entropy),
-        "seconds": np.array(seconds[within - 1] if within else np.nan),
-    }
-
-
 _SHARED = (fit, moved, unit, rows_of, squared_error, codes_of, judge_codes, wider)
 STUDIES = {
     study.__name__: Method(study, helpers=_SHARED, constants=(_WATCHED,))
@@ -329,6 +298,5 @@ STUDIES = {
         ordered,
         classifier,
         twins,
-        tutorial,
     )
 }

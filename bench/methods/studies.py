@@ -88,7 +88,7 @@ def read_frame(raw: Array) -> Any:
 
 
 def _in_a_process_of_its_own(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
-    raise NotImplementedError("measures/large.py does this")
+    raise NotImplementedError("a script in measures does this")
 
 
 STUDIES = {
@@ -96,4 +96,7 @@ STUDIES = {
     "round trip": Method(round_trip, helpers=(impute_with_twofold, _same_bits)),
     "planted errors": Method(planted_errors, helpers=(corruption.corrupt, corruption.moved)),
 }
-SCRIPTS = {"large": Method(_in_a_process_of_its_own, script="measures/large.py")}
+SCRIPTS = {
+    name: Method(_in_a_process_of_its_own, script=f"measures/{name}.py")
+    for name in ("large", "tutorial")
+}

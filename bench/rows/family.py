@@ -6,11 +6,11 @@ Recipes were chosen on training images that were held back; these rows show thei
 from __future__ import annotations
 
 import gzip
-import json
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import machine
 import numpy as np
 import sources
 from numpy.typing import NDArray
@@ -98,16 +98,15 @@ RECIPES: dict[str, dict[str, Any]] = {
         "fine": _CLASSIFIER["fine"] | {"epochs": 30, "corruptions": ["warp:0.5"]},
     },
     "twins": {},
-    # The tutorial's net within the tutorial's time.
+    # The tutorial's net within the tutorial's time, for as many epochs as go into it.
     "tutorial": _COMMON
     | {
         "hidden_layers": [392],
         "n_components": 196,
-        "precision": "bfloat16",
+        "precision": "auto",
         "optimizer": "muon",
-        "batch_size": 256,
-        "learning_rate": 6e-3,
-        "epochs": 16,
+        "batch_size": 1024,
+        "learning_rate": 1e-2,
     },
 }
 
@@ -173,11 +172,13 @@ def summary(entries: list[Entry]) -> dict[str, Any]:
     sets: dict[str, Any] = {}
     for name in dict.fromkeys(entry["set"] for entry in entries):
         mine = [entry for entry in entries if entry["set"] == name]
-        good = [entry["result"] for entry in mine if "result" in entry]
+        good = [dict(entry["result"]) for entry in mine if "result" in entry]
         if not good:
             sets[name] = {"failed": mine[0]["failed"]}
             continue
         sets[name] = {"seeds": len(good)}
+        if loads := [found.pop("load") for found in good if "load" in found]:
+            sets[name]["load"] = machine.verdict(loads)
         for figure in good[0]:
             values = np.array([found[figure] for found in good], dtype=float)
             spread = values.std(axis=0, ddof=1).tolist() if len(good) > 1 else None
@@ -191,10 +192,23 @@ def _row(
     return partial(trials, row, study, sets, options)
 
 
-def _tutorial_seconds() -> float:
-    """Return how long the tutorial's script takes for its 20 epochs, by the last results."""
-    measured = json.loads((sources.HERE / "results" / "speed.json").read_text())
-    return 20 * measured["epoch"]["peers"]["keras-tensorflow"]["tied"]["median_seconds"]
+def _tutorial(settings: Settings) -> list[Trial]:
+    options = {
+        "recipe": RECIPES["tutorial"],
+        "rounds": 1 if settings.quick else 3,
+        "quick": settings.quick,
+    }
+
+    def make() -> Rows:
+        measure = sources.raw(sources.HERE / "measures" / "tutorial.py")
+        return Rows({**images("mnist", False, settings.quick).given, "measure": measure})
+
+    return [
+        Trial(
+            "tutorial", "mnist", seed, "script", ("tutorial",), make, figures, options, alone=True
+        )
+        for seed in range(settings.count(SEEDS))
+    ]
 
 
 BOTH, MNIST = ("mnist", "fashion_mnist"), ("mnist",)
@@ -210,5 +224,5 @@ TRIALS = {
     "classifier": _row("classifier", "classifier", MNIST),
     "classifier-warp": _row("classifier-warp", "classifier", MNIST),
     "twins": _row("twins", "twins", (*BOTH, "gain_letter", "gain_spam")),
-    "tutorial": _row("tutorial", "tutorial", MNIST, seconds=_tutorial_seconds()),
+    "tutorial": _tutorial,
 }
