@@ -1048,3 +1048,19 @@ def test_a_network_that_ended_at_the_mean_row_is_told_of_its_long_steps() -> Non
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         ae.set_params(learning_rate=0.02).fit(digits)
+
+
+@pytest.mark.parametrize("shape", [(4, 5), (4, 5, 3)])
+def test_one_image_by_itself_is_refused_with_what_to_do(shape: tuple[int, ...]) -> None:
+    images = np.random.default_rng(0).random((20, *shape))
+    ae = Autoencoder(n_components=2, hidden_layers=(), epochs=1, random_state=0).fit(images)
+    for one in (images[0], torch.from_numpy(images[0])):
+        with pytest.raises(DataError, match=r"shape of one row.*hand over X\[None\]"):
+            ae.transform(one)
+    assert ae.transform(images[0][None]).shape == (1, 2)
+
+
+def test_an_image_of_one_line_is_a_row() -> None:
+    lines = np.random.default_rng(0).random((20, 1, 5))
+    ae = Autoencoder(n_components=2, hidden_layers=(), epochs=1, random_state=0).fit(lines)
+    assert ae.transform(lines[0]).shape == (1, 2)

@@ -105,6 +105,8 @@ def table(estimator: BaseEstimator, X: Any, reset: bool) -> Table:
         if rows.n_rows == 0:
             raise DataError("The table has no rows (0 sample(s)); a minimum of 1 is required.")
         return rows
+    if not reset:
+        _require_many(estimator, source)
     if container == "torch" or len(getattr(source, "shape", ())) > 2:
         rows = data.read(source)
         checked = _validated(estimator, rows.values, reset, ensure_all_finite=False)
@@ -127,6 +129,18 @@ def give_back(schema: Schema, x: Array, like: Table | None = None, index: Any = 
         container, names, shape = like.container, like.names or schema.names, like.row_shape
         index = like.index
     return data.give_back(values, container, names, shape, index, formats)
+
+
+def _require_many(estimator: BaseEstimator, source: Any) -> None:
+    """Refuse one image or sequence by itself: its first axis would be taken for rows."""
+    shape = tuple(getattr(source, "shape", ()))
+    schema = getattr(estimator, "schema_", None)
+    # One of a single line of pixels, or of one step, is a row as it is.
+    if schema is not None and len(shape) > 1 and shape[0] > 1 and shape == schema.row_shape:
+        raise DataError(
+            f"X has the shape of one row, {shape}, and rows come as (n, "
+            f"{', '.join(map(str, shape))}). For a single one, hand over X[None]."
+        )
 
 
 def _validated(estimator: BaseEstimator, X: Any, reset: bool, **checks: bool) -> Any:
