@@ -1,8 +1,8 @@
 """The tutorial's net within the time that its script takes for 20 epochs, here and now.
 
-The script on Keras and TensorFlow does an epoch before and after twofold's turn, and is stopped
-meanwhile. twofold then has 20 times the median of these epochs, of which a brief fit, that shows
-how many epochs go into the rest, takes its part.
+The script on Keras and TensorFlow does some epochs before twofold's turn and some after it, and is
+stopped meanwhile. twofold is granted 20 times the median of those before; a brief fit, which shows
+how many epochs go into the rest, takes its part of that. `tutorial_seconds` is told of all epochs.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def main() -> None:
             epochs = [script.epoch()["seconds"] for _ in range(wanted["rounds"])]
             measured = _within(EPOCHS * statistics.median(epochs), x, held_out, test, options)
             epochs += [script.epoch()["seconds"] for _ in range(wanted["rounds"])]
-    # What was granted was reckoned from the epochs before; all of them say what it really is.
+    # A machine's speed drifts: the time of all epochs may be less, or more, than what was granted.
     channel.send(tutorial_seconds=EPOCHS * statistics.median(epochs), **measured)
 
 
