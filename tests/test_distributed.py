@@ -6,6 +6,8 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import torch.distributed as dist
 from typer.testing import CliRunner
 
 from twofold import Autoencoder, Files, distributed, load, reading
@@ -172,11 +175,17 @@ def test_processes_of_torchrun_are_workers(tmp_path: Path) -> None:
 
 
 _KILLED_ONCE = """
-import os, signal, sys
+import atexit, os, signal, sys
 from pathlib import Path
+import torch.distributed as dist
 from twofold import Autoencoder, distributed
 
+def left():
+    if not dist.is_initialized():
+        (folder / f"left-{team.rank}").touch()
+
 folder, options = Path(sys.argv[1]), eval(sys.argv[2])
+atexit.register(left)  # what is registered first is called last
 team, model = distributed.joined(), Autoencoder(**options)
 
 def kill(event):
@@ -197,17 +206,25 @@ def test_workers_that_torchrun_starts_again_go_on(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", X)
     script = tmp_path / "train.py"
     script.write_text(_KILLED_ONCE, encoding="utf-8")
-    # Workers that are started again may fail to meet (Gloo: connection refused, no answer), which
-    # is none of our doing: then all of them are started anew, and go on as well.
-    for attempt in range(3):
-        try:
-            _torchrun("--max-restarts=2", script, tmp_path, repr(OPTIONS))
-            break
-        except (subprocess.TimeoutExpired, AssertionError):
-            if attempt == 2:
-                raise
+    _torchrun("--max-restarts=1", script, tmp_path, repr(OPTIONS))
     assert (tmp_path / "killed").exists()
+    assert {path.name for path in tmp_path.glob("left-*")} == {"left-0", "left-1"}
     assert_same(load(tmp_path / "model"), Autoencoder(**OPTIONS).fit(X))
+
+
+def test_workers_meet_none_of_an_earlier_start() -> None:
+    store = dist.HashStore()
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(3):
+            parts = list(pool.map(lambda rank: distributed._apart(store, rank, 3), range(3)))
+            assert not parts[0].check(["address"])
+            parts[0].set("address", "")
+            assert all(part.check(["address"]) for part in parts)
+    soon = timedelta(milliseconds=30)
+    with pytest.raises(WorkerError, match=r"The first of 3 workers did not come in 0:00:00\.03"):
+        distributed._apart(store, 1, 3, soon)
+    with pytest.raises(WorkerError, match=r"2 of 3 workers did not come in 0:00:00\.03"):
+        distributed._apart(store, 0, 3, soon)
 
 
 def test_outside_of_torchrun_there_is_no_team(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,6 +7,7 @@ begin again from the last checkpoint.
 
 from __future__ import annotations
 
+import atexit
 import json
 import logging
 import os
@@ -17,15 +18,21 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
+import uuid
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, replace
+from datetime import timedelta
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
 import torch.distributed as dist
+from torch._C._distributed_c10d import PrefixStore, Store
+from torch.distributed.constants import default_pg_timeout
+from torch.distributed.rendezvous import rendezvous
 
 from twofold import autoencoder, cluster, data, errors
 from twofold import checkpoint as checkpoints
@@ -56,8 +63,51 @@ def joined() -> Team | None:
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
         return None
     if not dist.is_initialized():
-        dist.init_process_group("gloo")
+        store, rank, size = next(rendezvous("env://"))
+        dist.init_process_group("gloo", store=_apart(store, rank, size), rank=rank, world_size=size)
+        atexit.register(_leave)
     return Team()
+
+
+def _apart(store: Store, rank: int, size: int, within: timedelta = default_pg_timeout) -> Store:
+    """Return a part of the store that none but the workers of this start read and write.
+
+    `torchrun` keeps its store when it starts workers again, and in it the addresses of those that
+    have ended, at which new ones would look for each other. So the first worker makes up a name,
+    tells it to whoever asks, and waits until each of the others has it. An answer is for one
+    question alone: what is left of earlier ones says nothing.
+    """
+    name = uuid.uuid4().hex
+    if rank > 0:
+        store.set(f"twofold/question of {rank}", name)
+        answer = f"twofold/answer to {name}"
+        try:
+            store.wait([answer], within)
+        except dist.DistStoreError as error:
+            late = f"The first of {size} workers did not come in {within}."
+            raise WorkerError(late) from error
+        first = store.get(answer).decode()
+        store.set(f"twofold/{first} known to {rank}", "")
+        return PrefixStore(first, store)
+    deadline = time.monotonic() + within.total_seconds()
+    others = set(range(1, size))
+    while others:
+        if time.monotonic() > deadline:
+            raise WorkerError(f"{len(others)} of {size} workers did not come in {within}.")
+        for other in sorted(others):
+            question = f"twofold/question of {other}"
+            if store.check([f"twofold/{name} known to {other}"]):
+                others.remove(other)
+            elif store.check([question]):
+                store.set(f"twofold/answer to {store.get(question).decode()}", name)
+        time.sleep(0.01)
+    return PrefixStore(name, store)
+
+
+def _leave() -> None:
+    """End Gloo's threads before Python ends, which now and then aborts a process that was done."""
+    if dist.is_initialized():
+        dist.destroy_process_group()
 
 
 def fit(
