@@ -368,8 +368,11 @@ def ordered(result: Result) -> str:
 
 
 def _with_spread(found: Result) -> str:
-    spread = "" if found["spread"] is None else f" ± {found['spread']:.2g}"
-    return f"{found['mean']:.4g}{spread}"
+    mean, spread = found["mean"], found["spread"]
+    if spread is None:
+        return f"{mean:.4g}"
+    # What no chance goes into, such as PCA, varies by rounding alone.
+    return f"{mean:.4g} ± {spread if spread > 1e-9 * abs(mean) else 0:.2g}"
 
 
 # Title -> what makes the table, and the rows it shows. Pages name tables by these titles.

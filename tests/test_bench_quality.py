@@ -262,8 +262,10 @@ def test_the_family_table_names_a_network_once_and_tells_what_failed() -> None:
 def test_the_table_of_ordered_codes_shows_spreads_where_there_are_any() -> None:
     errors = {kind: {"mean": [30.0, 9.0, 3.0], "spread": None} for kind in quality_table.ORDERED}
     errors["cut"]["spread"] = [0.5, 0.1, 0.01]
+    errors["own"]["spread"] = [0.5, 4e-15, 0.0]
     said = quality_table.ordered({"rows": {"ordered": {"sets": {"mnist": {"seeds": 2, **errors}}}}})
     assert "| MNIST: cut, every size taught | 30 ± 0.5 | 9 ± 0.1 | 3 ± 0.01 | 2 |" in said
+    assert "| MNIST: a net for each size | 30 ± 0.5 | 9 ± 0 | 3 ± 0 | 2 |" in said
     assert "| MNIST: PCA | 30 | 9 | 3 | 2 |" in said
 
 
