@@ -1,9 +1,10 @@
-"""What every test relies on: one thread, no window, no user's folders, and shared fixtures."""
+"""What every test relies on: one thread, Ctrl-C, no window, no user's folders, shared fixtures."""
 
 from __future__ import annotations
 
 import os
 import random
+import signal
 import tempfile
 from collections.abc import Iterator
 
@@ -28,6 +29,8 @@ from twofold import datasets
 from twofold.errors import DatasetUnavailable
 
 torch.set_num_threads(1)
+# What a script starts in its background ignores Ctrl-C, and hands that on to its own processes.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_unconfigure() -> None:
