@@ -266,7 +266,7 @@ FAMILY = {
     "denoising": ("784-1000-500, noise of standard deviation 0.5", ("error",)),
     "denoising-conv": ("the same, convolutional", ("error",)),
     "variational": ("784-500-500-50, variational", ("estimate", "bound")),
-    "importance": ("the same, trained with 5 importance samples", ("estimate", "bound")),
+    "importance": ("the same, with 5 importance samples and weight decay", ("estimate", "bound")),
     "classifier": ("784-1000-1000-1000, layer by layer, then tuned on labels", ("wrong",)),
     "classifier-warp": ("the same, tuned on warped images", ("wrong",)),
     "tutorial": (

@@ -80,7 +80,7 @@ RECIPES: dict[str, dict[str, Any]] = {
         "epochs": 2,
     },
     "variational": _VARIATIONAL | {"epochs": 100},
-    "importance": _VARIATIONAL | {"epochs": 60},
+    "importance": _VARIATIONAL | {"epochs": 100, "weight_decay": 0.1},
     "ordered": _COMMON
     | {
         "hidden_layers": [500, 1000],
