@@ -32,8 +32,9 @@ from typing import Any
 import machine
 import numpy as np
 
-from twofold import Autoencoder, datasets, training
-from twofold.checkpoint import Checkpoint
+from twofold import Autoencoder, datasets
+from twofold.training import loop
+from twofold.training.checkpoint import Checkpoint
 
 RESULTS = Path(__file__).parent / "results" / "kill.json"
 # One run by the hand-derived step, one by autograd with chance in every update.
@@ -94,7 +95,7 @@ def child(
 
 
 def _count(counter: Counter, seconds: float | None) -> None:
-    updates, write, tell = training._Run.updates, Checkpoint.write, training._Watch.tell
+    updates, write, tell = loop._Run.updates, Checkpoint.write, loop._Watch.tell
 
     def counted(run: Any) -> Any:
         for number in updates(run):
@@ -116,9 +117,9 @@ def _count(counter: Counter, seconds: float | None) -> None:
         if kind == "end":
             counter.add(SECONDS, time.perf_counter() - begun.started)  # type: ignore[attr-defined]
 
-    training._Run.updates = counted  # type: ignore[method-assign]
+    loop._Run.updates = counted  # type: ignore[method-assign]
     Checkpoint.write = timed  # type: ignore[method-assign]
-    training._Watch.tell = begun  # type: ignore[method-assign]
+    loop._Watch.tell = begun  # type: ignore[method-assign]
 
 
 def _kill_after(seconds: float) -> None:

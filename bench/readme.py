@@ -24,7 +24,7 @@ import service
 import stream
 import table
 
-from twofold import demo_page
+from twofold.cli.demo import page as demo_page
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "bench" / "results"

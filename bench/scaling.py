@@ -29,12 +29,14 @@ import pyarrow.parquet as pq
 import torch
 import torch.distributed as dist
 
-from twofold import Autoencoder, Files, fused, reading, training
-from twofold.network import Network
-from twofold.objective import Objective
-from twofold.plan import Plan
-from twofold.schema import Schema
-from twofold.table import Table
+from twofold import Autoencoder, Files
+from twofold.data.table import Table
+from twofold.estimators import reading
+from twofold.nn.network import Network
+from twofold.nn.objective import Objective
+from twofold.schema.schema import Schema
+from twofold.training import fused, loop
+from twofold.training.config import Plan
 
 RESULTS = Path(__file__).parent / "results" / "scaling.json"
 COLUMNS, ROWS = 100, 10**9
@@ -63,7 +65,7 @@ def training_rate(x: np.ndarray, batch: int, alone: bool) -> float:
     matrix = torch.from_numpy(schema.to_matrix(table, np.float32))
     network = Network(COLUMNS, HIDDEN, CODE, generator=torch.Generator().manual_seed(0))
     plan = Plan("adam", 0.003, 0.0, False, "constant", batch, 1, 0.0, None)
-    make = fused.make_step if alone else training.AutogradStep
+    make = fused.make_step if alone else loop.AutogradStep
     step = make(network, objective, plan)
     best = np.inf
     for _ in range(5):

@@ -127,13 +127,14 @@ def serving(folder: Path, batch_seconds: float) -> Iterator[tuple[int, int]]:
 
 def serve(folder: Path, batch_seconds: float) -> None:
     """Be the service."""
-    from twofold import load, serving
+    from twofold import load
     from twofold.service import app as service
+    from twofold.service import server
 
     app = service.create_app(load(folder), batch_seconds=batch_seconds)
-    serving.serve(
+    server.serve(
         app,
-        serving.listen("127.0.0.1", 0),
+        server.listen("127.0.0.1", 0),
         timeout=30,
         on_start=lambda address: print(address, flush=True),
     )

@@ -66,7 +66,7 @@ def child(how: str, folder: Path, n_files: int, allowed: int, threads: int) -> d
     import torch
 
     from twofold import Autoencoder, Files
-    from twofold.progress import Progress
+    from twofold.training.progress import Progress
 
     torch.set_num_threads(threads)
     warnings.simplefilter("ignore")
@@ -124,8 +124,8 @@ def loader(folder: Path) -> dict[str, Any]:
     import torch
 
     from twofold import Files
-    from twofold.schema import Schema
-    from twofold.stream import Stream
+    from twofold.schema.schema import Schema
+    from twofold.training.streaming import Stream
 
     source = Files(str(folder / "part-*0.parquet"), stream=True).open()
     started = time.perf_counter()

@@ -12,8 +12,8 @@ import pytest
 
 from twofold import Autoencoder, Sparse, Variational
 from twofold.errors import OptionError
-from twofold.network import ACTIVATIONS
-from twofold.objective import LIKELIHOODS
+from twofold.nn.network import ACTIVATIONS
+from twofold.nn.objective import LIKELIHOODS
 from twofold.options import (
     ACTIVATION_NAMES,
     LIKELIHOOD_NAMES,

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rows.family import images
 
 from twofold import Autoencoder
-from twofold.training import Event
+from twofold.training.loop import Event
 
 EPOCHS = 20  # of the tutorial's script
 MARGIN = 0.95  # of the time that is left is planned for: epochs do not all take equally long

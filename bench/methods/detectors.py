@@ -54,19 +54,19 @@ def reconstruction_error_alone(train: Array, test: Array, seed: int) -> Array:
 
 
 def _with_density(**changes: Any) -> Callable[[Array, Array, int], Array]:
-    """Return twofold with constants of `twofold.density` changed."""
+    """Return twofold with constants of `twofold.nn.row_density` changed."""
 
     def scores(train: Array, test: Array, seed: int) -> Array:
-        from twofold import density
+        from twofold.nn import row_density
 
-        before = {name: getattr(density, name) for name in changes}
+        before = {name: getattr(row_density, name) for name in changes}
         try:
             for name, value in changes.items():
-                setattr(density, name, value)
+                setattr(row_density, name, value)
             return twofold(train, test, seed)
         finally:
             for name, value in before.items():
-                setattr(density, name, value)
+                setattr(row_density, name, value)
 
     return scores
 
@@ -75,7 +75,8 @@ def cells_and_codes(train: Array, test: Array, seed: int) -> Array:
     """log p(row given its code) + log p(code): no clusters of residuals, no floors, no trimming."""
     import torch
 
-    from twofold import Autoencoder, inference
+    from twofold import Autoencoder
+    from twofold.inference import apply as inference
 
     ae = Autoencoder(random_state=seed).fit(train)
     x = torch.from_numpy(ae.schema_.to_matrix(ae._read(test), np.float32))
@@ -89,7 +90,7 @@ def density_alone(train: Array, test: Array, seed: int) -> Array:
     """The same density on the standardised columns themselves, without any network."""
     import torch
 
-    from twofold.density import RowDensity
+    from twofold.nn.row_density import RowDensity
 
     mean, std = train.mean(axis=0), train.std(axis=0)
     a, b = (

@@ -197,8 +197,8 @@ def classifier(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
     import torch
     from torch import nn
 
-    from twofold import corruption
-    from twofold.objective import observed
+    from twofold.nn import corruption
+    from twofold.nn.objective import observed
 
     start = time.perf_counter()
     recipe = dict(options["recipe"])
@@ -269,7 +269,7 @@ def wider(network: Any) -> tuple[int, ...]:
 
     All grow by the same factor.
     """
-    from twofold.network import Network
+    from twofold.nn.network import Network
 
     def hidden(factor: float) -> tuple[int, ...]:
         return tuple(round(factor * width) for width in network.hidden_layers)

@@ -19,7 +19,7 @@ Array = NDArray[Any]
 def impute_with_twofold(X: Any, seed: int) -> Any:
     """What the bench means by imputing with twofold; the one place that says so."""
     from twofold import Imputer
-    from twofold.imputer import filling_autoencoder
+    from twofold.estimators.imputer import filling_autoencoder
 
     return Imputer(filling_autoencoder(random_state=seed)).fit_transform(X)
 

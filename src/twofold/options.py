@@ -131,7 +131,7 @@ class Option:
                     and 0 < float(value) < 1
                 )
             case "corruption" | "bottleneck":
-                return type(value).__module__ == f"twofold.{kind}"
+                return type(value).__module__ == f"twofold.nn.{kind}"
             case "seed":
                 return type(value).__name__ == "RandomState" or (_is_whole(value) and value >= 0)
         return False
@@ -189,7 +189,7 @@ def _names_corruption(text: str) -> bool:
 def _is_layer(value: Any) -> bool:
     if isinstance(value, str):
         return _LAYER.fullmatch(value) is not None
-    return (_is_whole(value) and value >= 1) or type(value).__module__ == "twofold.layers"
+    return (_is_whole(value) and value >= 1) or type(value).__module__ == "twofold.nn.layers"
 
 
 def _names_levels(text: str) -> bool:
@@ -215,14 +215,14 @@ _KIND_WORDS = {
     "none": "None",
     "bool": "True or False",
     "layers": "a tuple with a whole number at least 1 for each dense layer, "
-    "'conv:CHANNELS:SIZE:STRIDE', 'recurrent:UNITS:CELL' or an object of twofold.layers",
+    "'conv:CHANNELS:SIZE:STRIDE', 'recurrent:UNITS:CELL' or an object of twofold.nn.layers",
     "names": "a mapping of column name to one of these words",
     "text": "a name",
     "share": "a share between 0 and 1 of the variance to keep",
     "bottleneck": "one of 'plain', 'sparse', 'variational' and 'ordered' (with details: "
-    "'sparse:topk:32', 'variational:4'), or an object of twofold.bottleneck",
+    "'sparse:topk:32', 'variational:4'), or an object of twofold.nn.bottleneck",
     "corruption": "one of 'masking', 'swap', 'gaussian', 'salt-and-pepper', 'warp' (with a "
-    "share, scale or amount: 'masking:0.3') and 'binarize', or an object of twofold.corruption",
+    "share, scale or amount: 'masking:0.3') and 'binarize', or an object of twofold.nn.corruption",
     "levels": "'layerwise:10' (so many epochs per level)",
     "seed": "a whole number at least 0, or a numpy RandomState",
 }

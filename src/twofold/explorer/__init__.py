@@ -1,5 +1,7 @@
-"""The explorer: a page on a model and the rows of a source, and the server behind it."""
+"""A page on a model and the rows of a source, and the server behind it."""
 
-from twofold.explorer.app import create_app
+from __future__ import annotations
 
-__all__ = ["create_app"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -21,13 +21,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold import cells, data, serving
-from twofold.autoencoder import Autoencoder
+from twofold.data import json as cells
+from twofold.data import sources
 from twofold.errors import MissingExtraError, OptionError, TwofoldError
-from twofold.explorer.codemap import CodeMap, Say
+from twofold.estimators.autoencoder import Autoencoder
+from twofold.explorer.code_map import CodeMap, Say
+from twofold.explorer.source import Difference, Shades, Source
 from twofold.service import app as service
-from twofold.service.refusal import Refusal
-from twofold.source import Difference, Shades, Source
+from twofold.service import server
+from twofold.service.errors import Refusal
 
 try:
     from fastapi import FastAPI, Request, Response
@@ -109,7 +111,7 @@ def create_app(
     """
     rows = CodeMap(ae, Source.read(source, ae.schema_), say)
     # A page elsewhere whose name is made to lead here gets no answer.
-    app = service.create_app(ae, hosts=serving.own_names(HOST), timeout=_SECONDS)
+    app = service.create_app(ae, hosts=server.own_names(HOST), timeout=_SECONDS)
     app.router.routes.extend(_Pages(rows, title, source_title).routes())
     app.add_middleware(_Headers)
     return app
@@ -127,7 +129,7 @@ def run(
 ) -> None:
     """Serve the explorer until Ctrl-C, and open it in the browser."""
     # The port first: it is better to fail before the rows are encoded than after.
-    with serving.listen(HOST, port) as listener:
+    with server.listen(HOST, port) as listener:
         name = Path(source).name or source
         app = create_app(ae, source, title=title, source_title=name, say=progress)
 
@@ -136,7 +138,7 @@ def run(
             if browser:
                 webbrowser.open(address)
 
-        serving.serve(app, listener, timeout=_SECONDS, on_start=started)
+        server.serve(app, listener, timeout=_SECONDS, on_start=started)
 
 
 class _Headers:
@@ -398,7 +400,7 @@ class _Pages:
         table = self._source.table(self._chosen(selection), more)
         folder = tempfile.TemporaryDirectory(prefix="twofold-selection-")
         path = os.path.join(folder.name, f"selection.{suffix}")
-        data.write(table, path)
+        sources.write(table, path)
         return FileResponse(
             path,
             media_type=_FORMATS[suffix],

@@ -1,1 +1,7 @@
-"""The report: one page, complete in itself, on a fitted model and some rows."""
+"""The HTML report, complete in itself, and every plot."""
+
+from __future__ import annotations
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

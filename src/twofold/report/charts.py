@@ -20,7 +20,7 @@ import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
 
-from twofold import page
+from twofold.report import html as page
 
 Array = NDArray[Any]
 WIDTH = 640

@@ -17,16 +17,19 @@ from typing import Any
 import numpy as np
 import torch
 
-from twofold import __version__, data, page
-from twofold.files import Files
+from twofold import __version__
+from twofold.data import sources
+from twofold.data.files import Files
+from twofold.formatting import counted
 from twofold.options import OPTIONS
-from twofold.page import duration, number, percent, short
-from twofold.report import charts, exhibits, specimens
-from twofold.report.cautions import Caution, cautions, in_order, losses, progress
+from twofold.report import charts, examples
+from twofold.report import html as page
+from twofold.report import sections as exhibits
 from twofold.report.charts import Mark, Series
-from twofold.report.findings import Findings, Fitted, Say, examine, is_picture
-from twofold.schema import Schema
-from twofold.texttable import counted
+from twofold.report.checks import Caution, cautions, in_order, losses, progress
+from twofold.report.html import duration, number, percent, short
+from twofold.report.measurements import Findings, Fitted, Say, examine, is_picture
+from twofold.schema.schema import Schema
 
 _SECTIONS = {
     "training": "Training",
@@ -69,7 +72,7 @@ def html(ae: Fitted, X: Any, found: Findings, notes: list[Caution]) -> str:
         sections["anomalies"] = "The oddest images, and why"
     heading, lead = _heading(ae, X, found)
     return page.render(
-        "report.html.j2",
+        "report/report.html.j2",
         title=f"Model report: {heading}",
         heading=heading,
         lead=lead,
@@ -79,9 +82,9 @@ def html(ae: Fitted, X: Any, found: Findings, notes: list[Caution]) -> str:
         sections=sections,
         training=_training(ae),
         fit=exhibits.fit(ae, found),
-        examples=specimens.examples(ae, found),
+        examples=examples.examples(ae, found),
         scores=exhibits.scores(ae, found),
-        anomalies=specimens.anomalies(ae, found),
+        anomalies=examples.anomalies(ae, found),
         map=exhibits.code_map(ae, found),
         components=exhibits.components(ae, found),
         model=_model(ae),
@@ -99,7 +102,7 @@ def _heading(ae: Fitted, X: Any, found: Findings) -> tuple[str, str]:
     kind = "A tied" if network.tied else "An untied"
     noun = "image" if is_picture(schema) else "row"
     path = X.source if isinstance(X, Files) else X
-    name = os.path.basename(os.fspath(path).rstrip("/\\")) if data.is_path(path) else ""
+    name = os.path.basename(os.fspath(path).rstrip("/\\")) if sources.is_path(path) else ""
     source = f" of {short(name)}" if name else ""
     return heading, (
         f"{kind} autoencoder, {'-'.join(sizes)}, and what it makes of "

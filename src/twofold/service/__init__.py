@@ -1,5 +1,7 @@
-"""The service: one fitted model over HTTP, a route per verb."""
+"""One fitted model over HTTP, a route per verb."""
 
-from twofold.service.app import create_app
+from __future__ import annotations
 
-__all__ = ["create_app"]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

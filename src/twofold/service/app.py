@@ -18,18 +18,30 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from twofold import __version__, cells, options, verbs
-from twofold.autoencoder import Autoencoder
+from twofold import __version__, options
+from twofold.data import json as cells
 from twofold.errors import MissingExtraError, OptionError, TwofoldError
-from twofold.service import answers, contract
-from twofold.service.answers import FORMATS, NUMBERS, Answer
+from twofold.estimators.autoencoder import Autoencoder
+from twofold.service import model as verbs
+from twofold.service import openapi as contract
+from twofold.service import responses
 from twofold.service.batching import Verb, Worker
 from twofold.service.bodies import ARROW, JSON, PARQUET, Limits, Reader, whole_number
-from twofold.service.guard import HELD, OPEN, Guard, InPieces, Memory, json_answer, nobody, refused
+from twofold.service.errors import Refusal
 from twofold.service.jsonrows import JsonRows
-from twofold.service.meter import CONTENT_TYPE, Meter
-from twofold.service.refusal import Refusal
-from twofold.verbs import Verbs
+from twofold.service.metrics import CONTENT_TYPE, Meter
+from twofold.service.middleware import (
+    HELD,
+    OPEN,
+    Guard,
+    InPieces,
+    Memory,
+    json_answer,
+    nobody,
+    refused,
+)
+from twofold.service.model import Verbs
+from twofold.service.responses import FORMATS, NUMBERS, Answer
 
 try:
     from fastapi import FastAPI, Request, Response
@@ -221,7 +233,9 @@ class Service:
         """Answer with the codes of the rows."""
         wanted = self._wanted(request, NUMBERS)
         found = await self.worker.run(self._encode, await self._rows(request))
-        return await self._respond(answers.of_codes(found["codes"], self.verbs.code_names), wanted)
+        return await self._respond(
+            responses.of_codes(found["codes"], self.verbs.code_names), wanted
+        )
 
     async def decode(self, request: Request) -> Response:
         """Answer with the rows of the codes."""
@@ -240,13 +254,13 @@ class Service:
         """Answer with scores, p-values and labels."""
         wanted = self._wanted(request)
         found = await self.worker.run(self._score, await self._rows(request))
-        return await self._respond(answers.of_scores(found, self.model.offset_), wanted)
+        return await self._respond(responses.of_scores(found, self.model.offset_), wanted)
 
     async def explain(self, request: Request) -> Response:
         """Answer with each column's share of minus the score, and what was expected."""
         wanted = self._wanted(request)
         found = await self.worker.run(self._explain, await self._rows(request))
-        return await self._respond(answers.of_explanation(found, self.names), wanted)
+        return await self._respond(responses.of_explanation(found, self.names), wanted)
 
     async def impute(self, request: Request) -> Response:
         """Answer with the rows, their holes filled."""
@@ -260,7 +274,7 @@ class Service:
         self.reader.bounds.check_rows(len(rows) * n_draws)
         drawn = await self.worker.call(lambda: self.verbs.draws(rows, n_draws, random_state))
         names = self._names_of(drawn[0]) if drawn else self.names
-        answer = answers.of_draws(drawn, names, self.model.schema_.row_shape)
+        answer = responses.of_draws(drawn, names, self.model.schema_.row_shape)
         return await self._respond(answer, wanted)
 
     async def sample(self, request: Request) -> Response:
@@ -311,23 +325,23 @@ class Service:
         encoded = own.encode(given)["codes"]
         codes = contract.short(encoded.tolist())
         return {
-            "/encode": (body, answers.of_codes(encoded, own.code_names)),
+            "/encode": (body, responses.of_codes(encoded, own.code_names)),
             "/decode": ({"codes": codes}, self._answer(own.decode(np.array(codes))["rows"])),
             "/reconstruct": (body, self._answer(own.reconstruct(given)["rows"])),
-            "/score": (body, answers.of_scores(own.score(given), self.model.offset_)),
-            "/explain": (body, answers.of_explanation(own.explain(given), self.names)),
+            "/score": (body, responses.of_scores(own.score(given), self.model.offset_)),
+            "/explain": (body, responses.of_explanation(own.explain(given), self.names)),
             "/impute": (body, self._answer(own.impute(given)["rows"])),
             "/sample": ({"n": 2, "random_state": 0}, self._answer(drawn)),
         }
 
     def _answer(self, rows: Any) -> Answer:
-        return answers.of_rows(rows, self._names_of(rows), self.model.schema_.row_shape)
+        return responses.of_rows(rows, self._names_of(rows), self.model.schema_.row_shape)
 
     def _names_of(self, rows: Any) -> list[str]:
         return list(rows.column_names) if isinstance(rows, pa.Table) else self.names
 
     def _wanted(self, request: Request, *more: str) -> str:
-        return answers.chosen(request.headers.get("accept", ""), (*FORMATS, *more))
+        return responses.chosen(request.headers.get("accept", ""), (*FORMATS, *more))
 
     async def _rows(self, request: Request) -> Any:
         return (await self._given(request, ("rows",)))["rows"]

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from twofold.service.errors import Refusal
 from twofold.service.jsonrows import JsonRows
-from twofold.service.refusal import Refusal
 
 logger = logging.getLogger(__name__)
 _MOST_WAITING = 1_000  # requests

@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from twofold import cells
-from twofold.schema import Schema
+from twofold.data import json as cells
+from twofold.schema.schema import Schema
 from twofold.service import jsonrows, uploads
-from twofold.service.declared import Bounds
+from twofold.service.errors import Refusal
 from twofold.service.jsonrows import Expected, called
-from twofold.service.refusal import Refusal
+from twofold.service.upload_limits import Bounds
 
 JSON = "application/json"
 ARROW = uploads.ARROW

@@ -14,10 +14,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from twofold import cells
+from twofold.data import json as cells
+from twofold.data.table import Format
 from twofold.errors import DataError
-from twofold.schema import Schema
-from twofold.table import Format
+from twofold.schema.schema import Schema
 
 Array = NDArray[Any]
 _NUMBERS = {int, float, bool, type(None)}

@@ -16,9 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from twofold.errors import DataError, TwofoldError
-from twofold.service import declared
-from twofold.service.declared import Bounds
-from twofold.service.refusal import Refusal
+from twofold.service import upload_limits
+from twofold.service.errors import Refusal
+from twofold.service.upload_limits import Bounds
 
 ARROW = "application/vnd.apache.arrow.stream"
 PARQUET = "application/vnd.apache.parquet"
@@ -72,7 +72,7 @@ def read_stream(body: bytes, wanted: Sequence[str] | None, bounds: Bounds) -> An
     """
     buffer = pa.py_buffer(body)
     with _reading("an Arrow stream"):
-        declared.check_stream(buffer, bounds)
+        upload_limits.check_stream(buffer, bounds)
         with pa.ipc.open_stream(buffer) as stream:
             chosen = _chosen(stream.schema, wanted)
             table = stream.read_all()
@@ -96,13 +96,13 @@ def read_file(body: bytes, wanted: Sequence[str] | None, bounds: Bounds) -> Any:
     }
     buffer = pa.py_buffer(body)
     with _reading("a Parquet file"):
-        declared.check_file(body, bounds)
+        upload_limits.check_file(body, bounds)
         file = pq.ParquetFile(pa.BufferReader(buffer), **settings)
         schema = file.schema_arrow
         _require_different(schema.names)
         names = [schema.names[i] for i in _chosen(schema, wanted)]
         kinds = {name: schema.field(name).type for name in names}
-        declared.check_pages(body, _places(file.schema, kinds), bounds)
+        upload_limits.check_pages(body, _places(file.schema, kinds), bounds)
         # Texts stay in their dictionaries until it is known how long they would be without.
         texts = [name for name, kind in kinds.items() if _is_text(kind)]
         file = pq.ParquetFile(pa.BufferReader(buffer), read_dictionary=texts, **settings)
@@ -128,7 +128,7 @@ def _chosen(schema: Any, wanted: Sequence[str] | None) -> list[int]:
     """
     names = schema.names
     if len(names) > _MOST_COLUMNS:
-        raise declared.too_odd(f"This table has {len(names):,} columns.")
+        raise upload_limits.too_odd(f"This table has {len(names):,} columns.")
     chosen = list(range(len(names)))
     if wanted is not None and names != wanted:
         _require_different(names)
@@ -160,10 +160,10 @@ def _places(physical: Any, kinds: dict[str, Any]) -> list[int]:
     for name, kind in kinds.items():
         column = physical.column(place[name]) if name in place else None
         if column is None or column.max_repetition_level:
-            raise declared.too_odd(f"Column '{name[:100]}' is no plain column of this file.")
+            raise upload_limits.too_odd(f"Column '{name[:100]}' is no plain column of this file.")
         long = column.physical_type == "FIXED_LEN_BYTE_ARRAY" and column.length > _MOST_FIXED
         if long or (column.physical_type == "BYTE_ARRAY" and not _is_text(kind)):
-            raise declared.too_odd(f"Column '{name[:100]}' has cells of an odd length.")
+            raise upload_limits.too_odd(f"Column '{name[:100]}' has cells of an odd length.")
     return [place[name] for name in kinds]
 
 

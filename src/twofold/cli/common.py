@@ -1,0 +1,122 @@
+"""What all commands share: words of the terminal, how files are read, and how they tell.
+
+Results go to standard output, progress, warnings and errors to standard error.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from twofold.formatting import size
+
+if TYPE_CHECKING:
+    from twofold.data.files import Files
+
+INTERRUPTED = 130  # what shells give a program that Ctrl-C ended: 128 + SIGINT
+
+Model = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="Folder of the model, as `twofold fit` wrote it.")
+]
+Source = Annotated[
+    str,
+    typer.Argument(
+        metavar="SOURCE",
+        help="Rows: a CSV, Parquet, .npy or .npz file, a folder of Parquet, CSV, PNG or JPEG "
+        "files, or a pattern such as 'data/*.parquet' in quotes. The model's columns are picked by "
+        "name.",
+    ),
+]
+Output = Annotated[
+    Path,
+    typer.Option(
+        "--output", "-o", metavar="FILE", help="Where the result goes: .csv, .parquet or .npy."
+    ),
+]
+Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
+Seed = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N", help="Seed; the same seed draws the same. [default: none]", show_default=False
+    ),
+]
+
+Stream = Annotated[
+    bool | None,
+    typer.Option(
+        "--stream/--no-stream",
+        help="Whether rows stay on disk and pass through memory part by part; unless said, they do "
+        "where they would take more than a quarter of the memory there is.",
+        show_default=False,
+    ),
+]
+OnBadFile = Annotated[
+    str,
+    typer.Option(
+        "--on-bad-file",
+        metavar="error|skip",
+        help="What to do where some of the files cannot be read or do not fit to the others: "
+        "refuse them all (unless said otherwise), or leave them out.",
+        show_default=False,
+    ),
+]
+Address = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|local|HOST:PORT",
+        help="Let a Ray cluster do it: the one that this machine is part of, one of this machine "
+        "alone for the time of the command, or another. Files have to be there on all of its "
+        "machines.",
+        show_default=False,
+    ),
+]
+Tasks = Annotated[
+    int | None,
+    typer.Option(
+        metavar="N",
+        help="How many tasks of a cluster run at a time; one per CPU, unless said. With --address, "
+        "the result is a folder of Parquet files.",
+        show_default=False,
+    ),
+]
+
+
+def files(source: str, stream: bool | None, on_bad_file: str, drop: Sequence[str] = ()) -> Files:
+    """Return the source and how it is read."""
+    from twofold.data.files import Files
+
+    return Files(source, "auto" if stream is None else stream, on_bad_file, tuple(drop))
+
+
+def teller(quiet: bool) -> Callable[[str], None] | None:
+    """Return what tells progress, if it is to be told."""
+    return None if quiet else lambda text: typer.echo(text, err=True)
+
+
+def tell_written(what: str, output: Path) -> None:
+    """Say what is in a file or a folder, and how large it is."""
+    n_bytes = bytes_in(output) if output.is_dir() else output.stat().st_size
+    typer.echo(f"{output}: {what}, {size(n_bytes)}")
+
+
+def bytes_in(folder: Path) -> int:
+    """Return the size of a folder's files."""
+    return sum(file.stat().st_size for file in folder.iterdir())
+
+
+@contextmanager
+def plain_warnings() -> Iterator[list[warnings.WarningMessage]]:
+    """Collect warnings, and show each as one line at the end instead of in Python's format."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.filterwarnings("always", category=UserWarning)
+        try:
+            yield caught
+        finally:
+            for text in dict.fromkeys(str(warning.message) for warning in caught):
+                typer.echo(f"warning: {text}", err=True)

@@ -1,1 +1,0 @@
-"""The commands of `twofold`, each a function that a terminal calls."""

@@ -1,0 +1,1 @@
+from . import batch_inference as batch_inference, launch as launch

@@ -1,0 +1,370 @@
+"""What a model makes of many rows, on a cluster: each part of the files is one task of its own.
+
+A task reads its rows, applies the model, and writes one Parquet file under a name that depends on
+the part alone. So a task that is run again, because its machine has gone, writes the same file
+again, and every row is there once. The folder of all files gets its name when it is whole.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from twofold import errors
+from twofold.data import sources
+from twofold.data.files import Files, OpenFiles
+from twofold.data.output import Pace
+from twofold.distributed import ray as cluster
+from twofold.distributed.tally import VERBS, Tally
+from twofold.errors import DataError, OptionError, OutputExistsError, TwofoldError, WorkerError
+from twofold.estimators import reading
+from twofold.estimators.autoencoder import Autoencoder
+
+_LEAST_TASKS, _MOST_CHUNKS = 64, 8  # tasks that all rows make at least; chunks in each at most
+_RETRIES = 5  # of a task whose process has ended
+_AHEAD = 2  # tasks per CPU that wait or run: their number bounds what is held
+_SUFFIX = ".parquet"
+_log = logging.getLogger(__name__)
+
+
+class Piece(NamedTuple):
+    """Rows of one task: they begin in a part of the files, after some of its rows."""
+
+    part: int
+    skip: int
+    first_row: int
+    n_rows: int
+    n_chunk: int  # rows that the model is applied to at a time
+
+
+class Done(NamedTuple):
+    """What comes back from a task: a tally, or what is wrong with the rows; and warnings."""
+
+    tally: Tally | None
+    error: tuple[str, str]
+    warned: list[tuple[str, str]]
+
+
+def _table(rows: Any, names: Sequence[str]) -> Any:
+    if isinstance(rows, np.ndarray):
+        return sources.to_arrow(rows.reshape(len(rows), len(names)), names)
+    return rows
+
+
+def write(
+    model: Autoencoder,
+    verb: str,
+    source: str | os.PathLike[str] | Files,
+    output: str | os.PathLike[str],
+    *,
+    address: str,
+    workers: int | None = None,
+    force: bool = False,
+    say: Callable[[str], object] | None = None,
+) -> Tally:
+    """Write what the model makes of every row to a folder of Parquet files, by a Ray cluster.
+
+    Their names are in the order of the rows, and their columns are those that the command of this
+    name writes. All machines have to see the files and the folder under the same names.
+
+    Parameters
+    ----------
+    model : Autoencoder
+        A fitted one.
+    verb : str
+        "encode", "impute", "reconstruct" or "score".
+    source : path-like or Files
+        Parquet or CSV files, or one `.npy` file.
+    output : path-like
+        The folder; it is there once all of it is.
+    address : str
+        "auto", "local" or "HOST:PORT".
+    workers : int, optional
+        How many tasks run at a time; as many as there are CPUs, unless said.
+    force : bool, default=False
+        Whether a folder of such files is overwritten.
+    say : callable, optional
+        Gets a line about the progress now and then.
+
+    Raises
+    ------
+    DataError
+        Where rows cannot be used, or the folder cannot be written to.
+    OutputExistsError
+        Where the folder exists and `force` is false, or holds something else.
+    WorkerError
+        Where processes end again and again.
+    """
+    if verb not in VERBS:
+        raise OptionError(f"verb={verb!r} must be one of {', '.join(VERBS)}.")
+    if workers is not None and workers < 1:
+        raise OptionError(f"workers={workers!r} must be a whole number of at least 1.")
+    cluster.require_address(address)
+    place = Path(output).absolute()
+    require_free(place, force)
+    rows = reading.opened(model, source, stream=True)
+    if not isinstance(rows, OpenFiles):
+        raise DataError(
+            f"{source.source if isinstance(source, Files) else source} is read at once, and not in "
+            f"parts, so a cluster is of no use for it. Leave out the address (--address)."
+        )
+    pieces = list(_pieces(rows))
+    if not pieces:
+        raise DataError("The table has no rows (0 sample(s)); a minimum of 1 is required.")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    fresh = place.parent / f".{place.name}.{secrets.token_hex(4)}"
+    fresh.mkdir()
+    try:
+        with cluster.connected(address, workers or os.cpu_count() or 1) as ray:
+            run = _Run(ray, model, verb, rows, pieces, fresh, workers)
+            tally = run.until_done(Pace(rows.n_rows, say))
+        for path in fresh.glob(".*"):  # what processes that ended had begun
+            path.unlink()
+            tally.n_restarted += 1
+        require_free(place, force)
+        _put_in_place(fresh, place)
+    except OSError as error:
+        raise DataError(
+            f"{place} could not be written: {error.strerror or error}. Nothing there was changed; "
+            f"free some space or choose another place."
+        ) from error
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+    return tally
+
+
+def require_free(path: Path, force: bool) -> None:
+    """Raise OutputExistsError where no folder of results may be written to `path`.
+
+    Even with `force`, only another such folder gives way.
+    """
+    if path.suffix.lower() in sources.OUTPUT_SUFFIXES:
+        raise DataError(
+            f"{path} is the name of a file, and a cluster writes a folder of Parquet files. Give "
+            f"the name of a folder."
+        )
+    if not os.path.lexists(path):
+        sources.require_writable(path)
+        return
+    if not force:
+        raise OutputExistsError(
+            f"{path} exists, and nothing is overwritten unasked. Choose another folder, or say so: "
+            f"--force on the command line, force=True in Python."
+        )
+    held = [entry.name for entry in path.iterdir()] if path.is_dir() else [""]
+    if not all(name.startswith("part-") and name.endswith(_SUFFIX) for name in held):
+        raise OutputExistsError(
+            f"{path} exists and is no folder of part-*{_SUFFIX} files and nothing else, so it is "
+            f"left alone. Choose another folder."
+        )
+
+
+def _put_in_place(fresh: Path, path: Path) -> None:
+    """Give the folder its name; one that is there goes out of the way first."""
+    if not os.path.lexists(path):
+        fresh.rename(path)
+        return
+    old = fresh.with_name(f"{fresh.name}.old")
+    path.rename(old)
+    try:
+        fresh.rename(path)
+    except OSError:
+        old.rename(path)
+        raise
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def _pieces(source: OpenFiles) -> Iterator[Piece]:
+    """Cut the rows into tasks, between two of the chunks that `OpenFiles.chunks` gives.
+
+    A model's results may differ in the last bit by which rows it is applied to together; so they
+    are those of a single process.
+    """
+    most = source.chunk_rows()
+    wanted = min(max(1, source.n_rows // _LEAST_TASKS), _MOST_CHUNKS * most)
+    begin, first, at = (0, 0), 0, 0
+    chunk = 0
+    for number, part in enumerate(source.parts):
+        for skip in range(0, part.n_rows, most):
+            n = min(most, part.n_rows - skip)
+            if chunk and chunk + n > most:
+                chunk = 0
+                # Rows of a part that are skipped are read all the same.
+                if at - first >= (4 * wanted if skip else wanted):
+                    yield Piece(*begin, first, at - first, most)
+                    begin, first = (number, skip), at
+            chunk += n
+            at += n
+    if at > first:
+        yield Piece(*begin, first, at - first, most)
+
+
+def _chunks(source: OpenFiles, piece: Piece) -> Iterator[tuple[int, str, Any]]:
+    """Give a piece's rows by chunks: the number of the first one, the file, and the rows."""
+    held: list[Any] = []
+    n, at, left, skip = 0, piece.first_row, piece.n_rows, piece.skip
+    name = ""
+    for part in source.parts[piece.part :]:
+        for batch in source.batches(part, piece.n_chunk):
+            rows = batch[skip:] if isinstance(batch, np.ndarray) else batch.slice(skip)
+            skip = max(0, skip - len(batch))
+            if not len(rows):
+                continue
+            rows = rows[:left] if isinstance(rows, np.ndarray) else rows.slice(0, left)
+            if n and n + len(rows) > piece.n_chunk:
+                yield at, name, _together(held)
+                at, n, held = at + n, 0, []
+            if not n:
+                name = source.name_of(part)
+            held.append(rows)
+            n, left = n + len(rows), left - len(rows)
+            if not left:
+                yield at, name, _together(held)
+                return
+    raise DataError(f"{name or 'A file'} has fewer rows than when they were counted.")
+
+
+def _together(held: list[Any]) -> Any:
+    if isinstance(held[0], np.ndarray):
+        return held[0] if len(held) == 1 else np.concatenate(held)
+    return pa.Table.from_batches(held)
+
+
+def apply(
+    model: Autoencoder, source: OpenFiles, verb: str, piece: Piece, folder: Path, name: str
+) -> Done:
+    """Do one task; what is wrong with the rows comes back, for another try would not help."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        tally, error = None, ("", "")
+        try:
+            tally = _written(model, source, verb, piece, folder, name)
+        except TwofoldError as failure:
+            error = type(failure).__name__, str(failure)
+        except OSError as failure:
+            text = f"{folder / name} could not be written: {failure.strerror or failure}."
+            error = DataError.__name__, text
+    warned = [(getattr(w.category, "__name__", "UserWarning"), str(w.message)) for w in caught]
+    return Done(tally, error, warned)
+
+
+def _written(
+    model: Autoencoder, source: OpenFiles, verb: str, piece: Piece, folder: Path, name: str
+) -> Tally:
+    if not folder.is_dir():
+        raise DataError(
+            f"{folder.parent} is not the same folder on all machines of the cluster. Write to one "
+            f"that they share."
+        )
+    tally = Tally()
+    fresh = folder / f".{name}.{secrets.token_hex(4)}"
+    with fresh.open("wb") as file:
+        writer: Any = None
+        try:
+            for first, where, rows in _chunks(source, piece):
+                try:
+                    made, found = VERBS[verb].apply(model, rows, first)
+                except DataError as error:
+                    raise DataError(f"{where}, counted from row {first:,}: {error}") from error
+                table = _table(made, VERBS[verb].columns(model))
+                if writer is None:
+                    writer = pq.ParquetWriter(file, table.schema)
+                writer.write_table(table.cast(writer.schema))
+                tally.add(found)
+        except BaseException:
+            fresh.unlink(missing_ok=True)
+            raise
+        finally:
+            if writer is not None:
+                writer.close()
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(fresh, folder / name)
+    return tally
+
+
+class _Run:
+    """The tasks of all pieces, some of which run at a time."""
+
+    def __init__(
+        self,
+        ray: Any,
+        model: Autoencoder,
+        verb: str,
+        source: OpenFiles,
+        pieces: list[Piece],
+        folder: Path,
+        workers: int | None,
+    ) -> None:
+        self._ray, self._verb, self._folder, self._workers = ray, verb, folder, workers
+        digits = max(5, len(str(len(pieces) - 1)))
+        self._names = [f"part-{i:0{digits}d}{_SUFFIX}" for i in range(len(pieces))]
+        self._pieces = pieces
+        self._held = ray.put(model), ray.put(source)
+        self._task = ray.remote(num_cpus=1, max_retries=_RETRIES, scheduling_strategy="SPREAD")(
+            apply
+        )
+
+    def until_done(self, pace: Pace) -> Tally:
+        """Run all tasks, and wait for their end."""
+        ray = self._ray
+        waiting = list(zip(self._pieces, self._names, strict=True))[::-1]
+        running: list[Any] = []
+        tally, warned = Tally(), set[tuple[str, str]]()
+        try:
+            while waiting or running:
+                while waiting and len(running) < self._at_a_time():
+                    piece, name = waiting.pop()
+                    told = self._verb, piece, self._folder, name
+                    running.append(self._task.remote(*self._held, *told))
+                (ref,), running = ray.wait(running)
+                done: Done = self._result(ref)
+                warned.update(done.warned)
+                if done.tally is None:
+                    name, text = done.error
+                    raise getattr(errors, name, DataError)(text)
+                tally.add(done.tally)
+                pace.add(done.tally.n_rows)
+        finally:
+            for ref in running:
+                ray.cancel(ref, force=True)
+            if running:  # or they would go on to write into the folder
+                ray.wait(running, num_returns=len(running), timeout=10)
+        for name, text in sorted(warned):
+            warnings.warn(text, getattr(errors, name, UserWarning), stacklevel=3)
+        lost = [name for name in self._names if not (self._folder / name).is_file()]
+        if lost:
+            raise DataError(
+                f"{len(lost):,} of {len(self._names):,} files were written where this machine does "
+                f"not see them. Write to a folder that all machines share."
+            )
+        return tally
+
+    def _at_a_time(self) -> int:
+        if self._workers is not None:
+            return self._workers
+        return _AHEAD * max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+
+    def _result(self, ref: Any) -> Done:
+        try:
+            done: Done = self._ray.get(ref)
+        except self._ray.exceptions.RayTaskError as error:
+            raise WorkerError(
+                f"A task failed: {type(error.cause).__name__}: {error.cause}"
+            ) from error
+        except self._ray.exceptions.RayError as error:
+            raise WorkerError(
+                f"A task was tried {_RETRIES + 1} times, and its process ended each time. Too "
+                f"little memory is a likely cause: let fewer run at a time (--workers)."
+            ) from error
+        return done

@@ -1,0 +1,118 @@
+"""Filling holes inside a scikit-learn pipeline."""
+
+from __future__ import annotations
+
+from typing import Any, Self
+
+import sklearn
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin, clone
+from sklearn.utils.validation import check_is_fitted
+
+from twofold.errors import OptionError
+from twofold.estimators.autoencoder import Autoencoder
+from twofold.nn.corruption import Masking
+
+
+def filling_autoencoder(random_state: int | None = None) -> Autoencoder:
+    """Return the unfitted autoencoder that fills holes best, as `Imputer` uses it.
+
+    It learns what it is for: each row hides up to half of its cells, and the loss counts these
+    alone. Numbers are histograms, for what fills a hole is the mean of many possible values, and
+    their density is seldom normal. The code is wide, since hidden cells cannot be copied. All that
+    costs time: some minutes on one core for 20,000 rows of 16 columns.
+
+    Examples
+    --------
+    >>> filling_autoencoder(random_state=0).likelihood
+    'histogram'
+    """
+    return Autoencoder(
+        n_components=256,
+        hidden_layers=(256, 256),
+        activation="gelu",
+        code_activation="gelu",
+        likelihood="histogram",
+        corruption=Masking(0.5, up_to=True, only_hidden=True),
+        learning_rate=3e-3,
+        batch_size=256,
+        validation_fraction=0,
+        patience=None,
+        random_state=random_state,
+    )
+
+
+class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: ignore[misc]
+    """Fills missing cells by what the rest of their row lets expect, as a step of a pipeline.
+
+    `transform(X)` is `Autoencoder.impute(X)`: cells that are there stay as they are, and the result
+    comes in the container and the types of X. Columns that the autoencoder ignores, such as those
+    without any cell, keep their holes.
+
+    Parameters
+    ----------
+    autoencoder : Autoencoder or None, default=None
+        What fills the cells; a clone of it is fitted. None is `filling_autoencoder()`.
+
+    Attributes
+    ----------
+    autoencoder_ : Autoencoder
+        The fitted clone.
+    n_features_in_, feature_names_in_
+        As everywhere in scikit-learn.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from sklearn.linear_model import Ridge
+    >>> from sklearn.pipeline import make_pipeline
+    >>> from twofold import Autoencoder, Imputer
+    >>> x = np.linspace(-2, 2, 400)
+    >>> X = np.column_stack([x, x**2, np.sin(x), np.cos(x)])
+    >>> y = X.sum(axis=1)
+    >>> X[np.random.default_rng(0).random(X.shape) < 0.1] = np.nan
+    >>> ae = Autoencoder(n_components=1, hidden_layers=(16,), random_state=0)
+    >>> model = make_pipeline(Imputer(ae), Ridge()).fit(X, y)
+    >>> bool(model.score(X, y) > 0.9)
+    True
+    """
+
+    def __init__(self, autoencoder: Autoencoder | None = None) -> None:
+        self.autoencoder = autoencoder
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Fit a clone of the autoencoder to the rows of X, whose cells may be missing.
+
+        Parameters
+        ----------
+        X : as in `Autoencoder.fit`
+        y : ignored
+
+        Raises
+        ------
+        OptionError
+            Where `autoencoder` is none.
+        DataError
+            Where the rows cannot be used.
+        """
+        wanted = filling_autoencoder() if self.autoencoder is None else self.autoencoder
+        if not isinstance(wanted, Autoencoder):
+            raise OptionError(f"autoencoder must be an Autoencoder or None; got {wanted!r}.")
+        self.autoencoder_ = clone(wanted).fit(X)
+        self.n_features_in_ = self.autoencoder_.n_features_in_
+        if hasattr(self.autoencoder_, "feature_names_in_"):
+            self.feature_names_in_ = self.autoencoder_.feature_names_in_
+        elif hasattr(self, "feature_names_in_"):
+            del self.feature_names_in_  # of an earlier fit
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """Return X with its missing cells filled, in its own container and types."""
+        check_is_fitted(self)
+        return self.autoencoder_.impute(X)
+
+    def __sklearn_tags__(self) -> sklearn.utils.Tags:
+        """Say that missing cells are welcome, and that numbers keep their type."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags

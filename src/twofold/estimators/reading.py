@@ -1,0 +1,157 @@
+"""How rows of any source reach the estimator, checked as scikit-learn does, and go back alike."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from copy import deepcopy
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+from sklearn.base import BaseEstimator
+from sklearn.utils.validation import validate_data
+
+from twofold.data import frames, sources
+from twofold.data.files import Files, OpenFiles
+from twofold.data.table import Table
+from twofold.errors import DataError
+from twofold.schema.schema import Schema
+from twofold.training.streaming import Stream
+
+Array = NDArray[Any]
+Result = TypeVar("Result")
+
+
+def opened(
+    estimator: BaseEstimator, X: Any, reset: bool = False, stream: bool | None = None
+) -> Any:
+    """Return rows in memory, or the open files where X names some that do not fit into it.
+
+    With `stream` false, all rows are in memory. With `reset`, the estimator chooses no columns.
+    """
+    if isinstance(X, OpenFiles) and stream is False:
+        return X.load()
+    if not (sources.is_path(X) or isinstance(X, Files)):
+        return X
+    names = None if reset else getattr(estimator, "feature_names_in_", None)
+    return (X if isinstance(X, Files) else Files(X)).open(names, stream)
+
+
+def training_rows(
+    estimator: BaseEstimator, X: Any, rng: np.random.RandomState, fraction: float, reset: bool
+) -> Table | Stream:
+    """Read any source to train on: into a table, or, part by part, into what is known of it."""
+    X = opened(estimator, X, reset)
+    if not isinstance(X, OpenFiles):
+        return table(estimator, X, reset)
+    if X.schema is None:
+        few = np.zeros((1, int(np.prod(X.row_shape))))
+        _validated(estimator, few, reset, ensure_all_finite=False)
+    else:
+        _validated(estimator, X.schema.empty_table(), reset, skip_check_array=True)
+    # From a copy, so that the same seed gives the same first weights as with rows in memory.
+    return Stream(X, int(deepcopy(rng).randint(2**31)), fraction)
+
+
+def in_parts(rows: Any, verb: Callable[[Any], Result]) -> Iterator[tuple[Any, Result]]:
+    """Give rows and what the verb makes of them: all at once, or part by part of open files."""
+    if not isinstance(rows, OpenFiles):
+        yield rows, verb(rows)
+        return
+    none = True
+    for first, part in rows.chunks():
+        none = False
+        try:
+            result = verb(part)
+        except DataError as error:
+            if first:
+                raise DataError(f"Counted from row {first:,}: {error}") from error
+            raise
+        yield part, result
+    if none:
+        raise DataError("The table has no rows (0 sample(s)); a minimum of 1 is required.")
+
+
+def together(parts: Sequence[Any]) -> Any:
+    """Return tables, arrays or frames of one sort as one."""
+    container = sources.container_of(parts[0])
+    if len(parts) == 1:
+        return parts[0]
+    if container == "arrow":
+        return pa.concat_tables(parts, promote_options="permissive")
+    if container == "numpy":
+        return np.concatenate(parts)
+    if container == "torch":
+        return torch.cat(list(parts))
+    module = frames.extra(container)
+    return module.concat(parts, **({"ignore_index": True} if container == "pandas" else {}))
+
+
+def table(estimator: BaseEstimator, X: Any, reset: bool) -> Table:
+    """Read any source into a table; `reset` makes its columns the ones that later rows must have.
+
+    Raises
+    ------
+    DataError
+        Where the rows cannot be read, or have other columns than the training table.
+    """
+    source = opened(estimator, X, reset, stream=False)
+    container = sources.container_of(source)
+    if container not in ("numpy", "torch"):
+        _validated(estimator, source, reset, skip_check_array=True)
+        rows = sources.read(source)
+        if rows.n_rows == 0:
+            raise DataError("The table has no rows (0 sample(s)); a minimum of 1 is required.")
+        return rows
+    if not reset:
+        _require_many(estimator, source)
+    if container == "torch" or len(getattr(source, "shape", ())) > 2:
+        rows = sources.read(source)
+        checked = _validated(estimator, rows.values, reset, ensure_all_finite=False)
+        return Table(checked, None, rows.row_shape, rows.container)
+    if isinstance(source, np.ma.MaskedArray):
+        # A masked cell is a missing one, and not the number that lies below the mask.
+        source = np.ma.filled(source.astype(np.result_type(source, np.float32)), np.nan)
+    if isinstance(source, np.ndarray | list | tuple):
+        sources.require_numbers(_array(source))
+    checked = _validated(estimator, source, reset, ensure_all_finite=False)
+    return sources.read(checked)
+
+
+def give_back(schema: Schema, x: Array, like: Table | None = None, index: Any = None) -> Any:
+    """Turn a matrix into rows of the container of `like`, else of the training table."""
+    values, formats = schema.cells(x, like)
+    if like is None:
+        container, names, shape = schema.container, schema.names, schema.row_shape
+    else:
+        container, names, shape = like.container, like.names or schema.names, like.row_shape
+        index = like.index
+    return sources.give_back(values, container, names, shape, index, formats)
+
+
+def _require_many(estimator: BaseEstimator, source: Any) -> None:
+    """Refuse one image or sequence by itself: its first axis would be taken for rows."""
+    shape = tuple(getattr(source, "shape", ()))
+    schema = getattr(estimator, "schema_", None)
+    # One of a single line of pixels, or of one step, is a row as it is.
+    if schema is not None and len(shape) > 1 and shape[0] > 1 and shape == schema.row_shape:
+        raise DataError(
+            f"X has the shape of one row, {shape}, and rows come as (n, "
+            f"{', '.join(map(str, shape))}). For a single one, hand over X[None]."
+        )
+
+
+def _validated(estimator: BaseEstimator, X: Any, reset: bool, **checks: bool) -> Any:
+    try:
+        return validate_data(estimator, X, reset=reset, **checks)
+    except ValueError as error:
+        raise DataError(str(error)) from error
+
+
+def _array(rows: Any) -> Array:
+    try:
+        return np.asarray(rows)
+    except ValueError as error:
+        raise DataError(f"These rows make no table, all of one length: {error}") from error

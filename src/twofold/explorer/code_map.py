@@ -1,0 +1,268 @@
+"""The codes of a source's rows on a map: positions, scores, a sample to draw, and what lies where.
+
+Codes of two components are the map themselves. Of longer codes the map shows the first two
+principal components, or any two components that are chosen.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twofold import metrics
+from twofold.errors import DataError, OptionError
+from twofold.estimators.autoencoder import Autoencoder
+from twofold.explorer.source import Source
+
+Array = NDArray[Any]
+Say = Callable[[str], object]
+SAMPLE = 100_000  # points that stay fluid on a machine without a graphics card
+_LEAST_NORMAL = SAMPLE // 2  # of a sample, however many anomalies there are
+_CHUNK_CELLS = 8_000_000  # encoded at a time
+_TELL_SECONDS = 2.0
+_IN_MEMORY = 2**28  # bytes of codes beyond which they lie in a temporary file
+_STUDIED = 100_000  # codes enough for principal components and quantiles
+_TAIL = 0.005  # of the codes on either side that sliders leave out
+_GRID = 256  # cells a side, over which a sample is spread
+
+
+@dataclass(frozen=True)
+class Axis:
+    """What one side of the map can show; `share` is the part of the codes' variance along it."""
+
+    key: str
+    title: str
+    share: float | None = None
+    component: int | None = None
+
+
+class CodeMap:
+    """Rows of a source with their codes and scores, computed once.
+
+    Attributes
+    ----------
+    codes : float32 array of shape (n_rows, n_components)
+    scores, p_values : arrays of shape (n_rows,)
+    is_anomaly : array of bool, (n_rows,)
+    mean : array of shape (n_components,)
+        The mean code.
+    principal : array of shape (2, n_components) or (0, n_components)
+        The first two principal components of the codes; none where the codes are a map themselves.
+    axes : tuple of Axis
+    """
+
+    def __init__(self, ae: Autoencoder, source: Source, say: Say | None = None) -> None:
+        self.ae, self.source = ae, source
+        self.codes, self.scores = _computed(ae, source, say)
+        self.p_values = metrics.conformal_pvalue(self.scores, ae.calibration_scores_)
+        # A row so far out that its score is no number is an anomaly.
+        self.is_anomaly = ~(self.scores - ae.offset_ >= 0)
+        self._study()
+
+    def _study(self) -> None:
+        """Find means, quantiles and principal components of the codes."""
+        n_rows, k = self.codes.shape
+        step = -(-n_rows // _STUDIED)
+        some = self.codes[::step].astype(np.float64)
+        some = some[np.isfinite(some).all(axis=1)]
+        if len(some) == 0:
+            raise DataError("No row has a code that is a number, so there is no map to draw.")
+        self.mean = some.mean(axis=0)
+        variances = some.var(axis=0)
+        total = float(variances.sum()) or 1.0
+        self.spreads = np.sqrt(variances)
+        self.low, self.high = np.quantile(some, [_TAIL, 1 - _TAIL], axis=0)
+        axes = []
+        self.principal = np.empty((0, k))
+        if k > 2:
+            values, vectors = np.linalg.eigh((some - self.mean).T @ (some - self.mean) / len(some))
+            first = vectors[:, ::-1][:, :2].T
+            # Which way a direction points is open; here its largest part is positive.
+            largest = np.take_along_axis(first, np.abs(first).argmax(axis=1)[:, None], axis=1)
+            self.principal = first * np.where(largest < 0, -1.0, 1.0)
+            for i, value in enumerate(values[::-1][:2].tolist()):
+                axes.append(Axis(f"pc{i + 1}", f"principal component {i + 1}", value / total))
+        names = [str(name) for name in self.ae.get_feature_names_out()]
+        for i, name in enumerate(names):
+            axes.append(Axis(f"c{i}", name, float(variances[i]) / total, i))
+        axes.append(Axis("score", "score"))
+        self.axes = tuple(axes)
+        self.default_axes = ("pc1", "pc2") if k > 2 else ("c0", "c1") if k == 2 else ("c0", "score")
+
+    @cached_property
+    def _principal_positions(self) -> NDArray[np.float32]:
+        """The rows along the principal components: (2, n_rows)."""
+        positions = np.empty((2, len(self.codes)), dtype=np.float32)
+        step = max(1, _CHUNK_CELLS // self.codes.shape[1])
+        for start in range(0, len(self.codes), step):
+            part = self.codes[start : start + step]
+            positions[:, start : start + step] = self.principal @ (part - self.mean).T
+        return positions
+
+    def along(self, key: str) -> NDArray[np.float32]:
+        """Return where the rows lie along an axis, `(n_rows,)`.
+
+        Raises
+        ------
+        OptionError
+            Where there is no such axis.
+        """
+        axis = next((axis for axis in self.axes if axis.key == key), None)
+        if axis is None:
+            raise OptionError(
+                f"There is no axis {key!r}; there are pc1, pc2, c0, c1, ... and score."
+            )
+        if axis.component is not None:
+            return np.ascontiguousarray(self.codes[:, axis.component])
+        if key == "score":
+            return self.scores.astype(np.float32)
+        along: NDArray[np.float32] = self._principal_positions[int(key[2:]) - 1]
+        return along
+
+    @cached_property
+    def everything(self) -> NDArray[np.uint32]:
+        """All row numbers in drawing order: normal rows mixed, then anomalies, the oddest last."""
+        return self._in_drawing_order(np.flatnonzero(~self.is_anomaly), self._odd)
+
+    @cached_property
+    def sample(self) -> NDArray[np.uint32]:
+        """Row numbers of a sample that draws quickly, in drawing order; all rows if they are few.
+
+        It holds every anomaly (of more than 100,000 of them, the oddest) and normal rows from all
+        over the map, of each region its share.
+        """
+        if self.codes.shape[0] <= SAMPLE:
+            return self.everything
+        odd = self._odd[-SAMPLE:]
+        normal = np.flatnonzero(~self.is_anomaly)
+        wanted = min(len(normal), max(_LEAST_NORMAL, SAMPLE - len(odd)))
+        # Every so-many-th row, in the order of the map's cells, takes of each cell its share.
+        cells = self._cells(normal)
+        ordered = normal[np.argsort(cells, kind="stable")]
+        chosen = ordered[((np.arange(wanted) + 0.5) * len(normal) / max(wanted, 1)).astype(int)]
+        return self._in_drawing_order(chosen, odd)
+
+    @cached_property
+    def _odd(self) -> NDArray[np.int64]:
+        """The anomalies, the oddest last."""
+        odd = np.flatnonzero(self.is_anomaly)
+        scores = np.where(np.isnan(self.scores[odd]), -np.inf, self.scores[odd])
+        return odd[np.argsort(-scores, kind="stable")]
+
+    @staticmethod
+    def _in_drawing_order(normal: Array, odd: Array) -> NDArray[np.uint32]:
+        # Mixed, since rows that a file lists last would hide those below; a seed of its own, so
+        # that the same rows are drawn alike every time.
+        mixed = np.random.default_rng(0).permutation(normal)
+        return np.concatenate([mixed, odd]).astype(np.uint32)
+
+    def _cells(self, rows: Array) -> NDArray[np.int64]:
+        """Return the cell of a grid over the map that each row lies in, `(n_rows,)`."""
+        cells = np.zeros(len(rows), dtype=np.int64)
+        for key in self.default_axes:
+            along = np.nan_to_num(self.along(key)[rows].astype(np.float64))
+            # Equally many rows on every strip, so that a far row does not take the whole grid.
+            edges = np.quantile(along, np.linspace(0, 1, _GRID + 1)[1:-1])
+            cells = cells * _GRID + np.searchsorted(edges, along)
+        return cells
+
+    def anomalies(self, order: str, start: int, count: int) -> list[int]:
+        """Return row numbers of anomalies: "odd" the oddest first, "mild" last, or by "row"."""
+        orders = {"odd": self._odd[::-1], "mild": self._odd, "row": np.sort(self._odd)}
+        if order not in orders:
+            raise OptionError(f"order={order!r} is none of {', '.join(orders)}.")
+        return [int(row) for row in orders[order][start : start + count]]
+
+    def within(self, x: str, y: str, polygon: Sequence[Sequence[float]]) -> NDArray[np.bool_]:
+        """Return which rows lie within a polygon of corners `(x, y)` on two axes, `(n_rows,)`.
+
+        What a polygon that crosses itself encloses twice is outside.
+        """
+        corners = np.array(polygon, dtype=np.float64)
+        if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3:
+            raise OptionError("A polygon has at least three corners, each of two numbers.")
+        if not np.isfinite(corners).all():
+            raise OptionError("A corner of the polygon is no number.")
+        return within(self.along(x), self.along(y), corners)
+
+    def describe(self, row: int) -> dict[str, Any]:
+        """Return what there is to know of one row without asking the model."""
+        cells, extras = self.source.cells(row)
+        axes = [axis.key for axis in self.axes if axis.component is None]
+        return {
+            "row": row,
+            "score": float(self.scores[row]),
+            "p_value": float(self.p_values[row]),
+            "label": -1 if self.is_anomaly[row] else 1,
+            "code": self.codes[row].tolist(),
+            "axes": {key: float(self.along(key)[row]) for key in axes},
+            "cells": cells,
+            "extras": extras,
+        }
+
+
+def within(x: Array, y: Array, corners: Array) -> NDArray[np.bool_]:
+    """Return which points lie within a polygon: a ray to the left crosses an odd number of edges.
+
+    Examples
+    --------
+    >>> triangle = np.array([[0.0, 0.0], [2.0, 0.0], [0.0, 2.0]])
+    >>> within(np.array([0.5, 1.5]), np.array([0.5, 1.5]), triangle).tolist()
+    [True, False]
+    """
+    low, high = corners.min(axis=0), corners.max(axis=0)
+    near = np.flatnonzero((x >= low[0]) & (x <= high[0]) & (y >= low[1]) & (y <= high[1]))
+    # In the order of y, those on an edge's level are neighbours.
+    near = near[np.argsort(y[near], kind="stable")]
+    px, py = x[near].astype(np.float64), y[near].astype(np.float64)
+    inside = np.zeros(len(near), dtype=bool)
+    for (ax, ay), (bx, by) in zip(corners, np.roll(corners, -1, axis=0), strict=True):
+        if ay == by:
+            continue
+        start, stop = np.searchsorted(py, [min(ay, by), max(ay, by)])
+        level = slice(start, stop)
+        inside[level] ^= px[level] < ax + (py[level] - ay) * (bx - ax) / (by - ay)
+    found = np.zeros(len(x), dtype=bool)
+    found[near[inside]] = True
+    return found
+
+
+def _computed(ae: Autoencoder, source: Source, say: Say | None) -> tuple[Array, Array]:
+    """Encode and score every row, part by part."""
+    n_rows, k = source.n_rows, len(ae.get_feature_names_out())
+    if n_rows == 0:
+        raise DataError("The source has no rows, so there is nothing to explore.")
+    codes: Array
+    if n_rows * k * 4 <= _IN_MEMORY:
+        codes = np.empty((n_rows, k), dtype=np.float32)
+    else:
+        with tempfile.TemporaryFile() as file:  # without a name, it goes when the codes do
+            codes = np.memmap(file, np.float32, "w+", shape=(n_rows, k))
+    scores = np.empty(n_rows)
+    step = max(1_000, _CHUNK_CELLS // ae.schema_.width)
+    started = told = time.perf_counter()
+    for start in range(0, n_rows, step):
+        stop = min(n_rows, start + step)
+        part = source.part(slice(start, stop))
+        try:
+            codes[start:stop] = ae.transform(part)
+            scores[start:stop] = ae.score_samples(part)
+        except DataError:
+            if start == 0:
+                raise
+            # Once more, all rows at once, so that the message counts them from the first one.
+            ae.transform(source.part(slice(0, n_rows)))
+            raise
+        now = time.perf_counter()
+        if say is not None and now - told > _TELL_SECONDS and stop < n_rows:
+            left = (now - started) * (n_rows - stop) / stop
+            say(f"encoded {stop:,} of {n_rows:,} rows  {left:.0f} s left")
+            told = now
+    return codes, scores

@@ -1,0 +1,2 @@
+from .code_statistics import CodeStatistics as CodeStatistics
+from .explain import Explanation as Explanation

@@ -1,0 +1,7 @@
+"""The network and what it is trained on: layers, bottlenecks, corruption, likelihoods."""
+
+from __future__ import annotations
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

@@ -1,0 +1,17 @@
+from .bottleneck import (
+    Ordered as Ordered,
+    Plain as Plain,
+    Sparse as Sparse,
+    Variational as Variational,
+)
+from .corruption import (
+    Binarize as Binarize,
+    Gaussian as Gaussian,
+    Masking as Masking,
+    SaltAndPepper as SaltAndPepper,
+    Swap as Swap,
+    Warp as Warp,
+)
+from .layers import Conv as Conv, Recurrent as Recurrent
+from .network import Network as Network
+from .objective import Objective as Objective

@@ -1,0 +1,317 @@
+"""The whole network, top to bottom: the encoder up through the pairs, the decoder down again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from twofold.errors import OptionError
+from twofold.nn import layers
+from twofold.nn.bottleneck import Bottleneck, Penalties, Plain
+from twofold.nn.bottleneck import Spec as BottleneckSpec
+from twofold.nn.layers import DensePair, Pair, Product, RecurrentPair, Spec
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "identity": lambda x: x,
+    "relu": F.relu,
+    "leaky_relu": F.leaky_relu,
+    "elu": F.elu,
+    "selu": F.selu,
+    "gelu": F.gelu,
+    "silu": F.silu,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+    "softplus": F.softplus,
+}
+
+_PASS_CELLS = 2**26
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One row of `summary()`: a layer, its size and shape, and whose matrix it uses."""
+
+    name: str
+    activation: str
+    width: int
+    n_parameters: int
+    matrix: str
+    shape: tuple[int, ...] = ()
+
+
+class Network(nn.Module):
+    """A symmetric stack: the encoder up through the pairs, the decoder down through the same ones.
+
+    Parameters
+    ----------
+    width : int
+        Number of inputs, and of outputs.
+    hidden_layers : sequence of int, Conv or Recurrent
+        The encoder's hidden layers, dense ones by their width; the decoder mirrors them.
+    n_components : int
+        Size of the code.
+    tied : bool
+        Each pair uses one matrix both ways.
+    activation, code_activation : str
+        Names in `ACTIVATIONS`, for the hidden layers and for the code. The output layer has none:
+        it holds the parameters of each column's likelihood.
+    bottleneck : Plain, Sparse, Variational or Ordered, optional
+        What is done to the code; by default nothing.
+    row_shape : sequence of int, optional
+        Shape of one row, for layers that see rows as images or as sequences; by default `(width,)`.
+    generator : torch.Generator, optional
+        Source of the initial weights.
+
+    Raises
+    ------
+    OptionError
+        Where a layer cannot read what comes to it.
+
+    Examples
+    --------
+    >>> from twofold.nn.network import Network
+    >>> Network(784, (392,), 196, tied=True).n_parameters
+    385924
+    >>> Network(784, (392,), 196, tied=False).n_parameters
+    770084
+    """
+
+    def __init__(
+        self,
+        width: int,
+        hidden_layers: Sequence[Spec],
+        n_components: int,
+        *,
+        tied: bool = True,
+        activation: str = "selu",
+        code_activation: str = "identity",
+        bottleneck: BottleneckSpec | None = None,
+        row_shape: Sequence[int] | None = None,
+        generator: torch.Generator | None = None,
+    ) -> None:
+        super().__init__()
+        self.width, self.n_components, self.tied = width, n_components, tied
+        self.activation, self.code_activation = activation, code_activation
+        self.hidden_layers = tuple(hidden_layers)
+        pairs = layers.stack(
+            row_shape or (width,), width, self.hidden_layers, n_components, tied, generator
+        )
+        self.levels = nn.ModuleList(pairs)
+        spec = bottleneck or Plain()
+        self.bottleneck: Bottleneck = spec.module(n_components, pairs[-1].n_in)
+
+    def encode(
+        self, x: Tensor, chance: torch.Generator | None = None, seen: Tensor | None = None
+    ) -> tuple[Tensor, Penalties]:
+        """Return the code and its penalties: (batch, width) -> (batch, n_components).
+
+        With `chance` it is the code of training, which some bottlenecks draw or cut at random.
+        `seen` tells which inputs are there (None: all of them), for layers that ask.
+        """
+        *path, code = self.path(x, seen)
+        code, penalties = self.bottleneck(code, path, chance)
+        return code, penalties
+
+    def path(self, x: Tensor, seen: Tensor | None = None) -> list[Tensor]:
+        """Return the rows, the hidden layers' outputs and what becomes the code, in order."""
+        path = [x]
+        for pair, activation in zip(self.pairs, self.encoder_activations, strict=True):
+            path.append(ACTIVATIONS[activation](pair.encode(path[-1], seen)))
+            seen = pair.seen_above(seen)
+        return path
+
+    def seen(self, x: Tensor) -> Tensor | None:
+        """Tell which inputs are there, NaN standing for those that are not; None: nobody asks."""
+        return ~torch.isnan(x) if self.is_recurrent else None
+
+    def decode(self, code: Tensor) -> Tensor:
+        """Return the likelihoods' parameters: (batch, n_components) -> (batch, width)."""
+        h = self.bottleneck.widen(code)
+        for pair, activation in zip(reversed(self.pairs), self.decoder_activations, strict=True):
+            h = ACTIVATIONS[activation](pair.decode(h))
+        return h
+
+    def forward(
+        self, x: Tensor, chance: torch.Generator | None = None, seen: Tensor | None = None
+    ) -> tuple[Tensor, Penalties]:
+        """Return the likelihoods' parameters for the rows `x`, and the code's penalties."""
+        code, penalties = self.encode(x, chance, seen)
+        return self.decode(code), penalties
+
+    def cut(self, n_components: int) -> None:
+        """Keep the first components of the code alone."""
+        last = self.pairs[-1]
+        assert isinstance(last, DensePair)
+        last.cut(n_components)
+        self.bottleneck.cut(n_components)
+        self.n_components = n_components
+
+    @property
+    def pairs(self) -> list[Pair]:
+        """The pairs, from the input to the code."""
+        return cast("list[Pair]", list(self.levels))
+
+    @property
+    def is_dense(self) -> bool:
+        """Whether all layers are dense."""
+        return all(isinstance(pair, DensePair) for pair in self.pairs)
+
+    @property
+    def is_recurrent(self) -> bool:
+        """Whether rows are read step by step, and missing steps are passed over."""
+        return self.pairs[0].is_recurrent
+
+    @property
+    def widest(self) -> int:
+        """The most numbers that one row becomes: inputs, or the maps and states of layers."""
+        maps = (pair.n_out for pair in self.pairs if not isinstance(pair, DensePair))
+        return max(self.width, *maps, 0)
+
+    @property
+    def rows_per_pass(self) -> int:
+        """So many rows at once keep what becomes of them near 256 MB, where nothing is learned."""
+        return max(64, _PASS_CELLS // self.widest)
+
+    def products(self, n_rows: int) -> list[Product]:
+        """List the matrix products of one `encode`, as (rows, inner, columns).
+
+        There are none worth sharing among threads where steps are read one by one.
+        """
+        shared = [pair for pair in self.pairs if not isinstance(pair, RecurrentPair)]
+        return [] if self.is_recurrent else [pair.product(n_rows) for pair in shared]
+
+    def work(self, n_rows: int) -> float:
+        """Return how many multiplications that are worth sharing one `encode` takes."""
+        return float(sum(rows * inner * columns for rows, inner, columns in self.products(n_rows)))
+
+    @property
+    def encoder_activations(self) -> tuple[str, ...]:
+        """Activation after each `encode`, in order; the last one makes the code."""
+        hidden = self.pairs[:-1]
+        # A cell has its own: its states come out of a tanh.
+        own = ("identity" if pair.is_recurrent else self.activation for pair in hidden)
+        return (*own, self.code_activation)
+
+    @property
+    def decoder_activations(self) -> tuple[str, ...]:
+        """Activation after each `decode`, in order; the last one gives likelihood parameters."""
+        hidden = reversed(self.pairs[:-1])
+        # What a cell starts from is a state: as if it came out of a tanh.
+        states = ("tanh" if pair.is_recurrent else self.activation for pair in hidden)
+        return (*states, "identity")
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of trained numbers; a tied matrix counts once."""
+        return sum(parameter.numel() for parameter in self.parameters())
+
+    def layers(self, link: str = "identity") -> list[Layer]:
+        """List every layer from the input to the output, whose activation is called `link`."""
+        n, pairs = len(self.pairs), self.pairs
+        rows = [Layer("input", "", self.width, 0, "", pairs[0].shape_in)]
+        for level, (pair, activation) in enumerate(
+            zip(pairs, self.encoder_activations, strict=True), start=1
+        ):
+            count = sum(parameter.numel() for parameter in pair.encoder_parameters)
+            name = "code" if level == n else f"encoder {level}"
+            activation = pair.cell if isinstance(pair, RecurrentPair) else activation
+            rows.append(Layer(name, activation, pair.n_out, count, f"W{level}", pair.shape_out))
+        for step, (pair, activation) in enumerate(
+            zip(reversed(pairs), self.decoder_activations, strict=True), start=1
+        ):
+            level = n + 1 - step
+            matrix = f"W{level} transposed (shared)" if self.tied else f"V{level}"
+            name = "output" if step == n else f"decoder {step}"
+            activation = link if step == n else activation
+            if isinstance(pair, RecurrentPair):
+                activation = f"{pair.cell}, {activation}"
+            shared = sum(parameter.numel() for parameter in pair.encoder_parameters)
+            count = sum(parameter.numel() for parameter in pair.parameters()) - shared
+            shape = pairs[0].shape_in if step == n else pairs[level - 2].shape_out
+            rows.append(Layer(name, activation, pair.n_in, count, matrix, shape))
+        return rows
+
+    def summary(self, link: str = "identity") -> str:
+        """Return the layer table as text, with shapes and parameter counts.
+
+        `link` names the activation that the likelihood puts on the output layer.
+        """
+        titles = ("layer", "activation", "output", "parameters", "matrix")
+        cells = [
+            (
+                layer.name,
+                layer.activation or "-",
+                " x ".join(f"{n:,}" for n in layer.shape),
+                f"{layer.n_parameters:,}",
+                layer.matrix or "-",
+            )
+            for layer in self.layers(link)
+        ]
+        widths = [max(len(row[i]) for row in [titles, *cells]) for i in range(5)]
+        right = (False, False, True, True, False)
+
+        def line(row: Sequence[str]) -> str:
+            parts = [
+                text.rjust(width) if to_right else text.ljust(width)
+                for text, width, to_right in zip(row, widths, right, strict=True)
+            ]
+            return "  ".join(parts).rstrip()
+
+        rule = "-" * (sum(widths) + 2 * 4)
+        kind = "tied" if self.tied else "untied"
+        total = f"{self.n_parameters:,} parameters, {kind} weights"
+        return "\n".join([line(titles), rule, *map(line, cells), rule, total])
+
+
+def default_n_components(width: int) -> int:
+    """Return the code size used where none is given: a quarter of the inputs, rounded up."""
+    return math.ceil(width / 4)
+
+
+def halving(width: int, n_components: int) -> tuple[int, ...]:
+    """Return hidden widths that halve from the input until the code.
+
+    Examples
+    --------
+    >>> halving(784, 196)
+    (392,)
+    >>> halving(784, 30)
+    (392, 196, 98, 49)
+    """
+    widths = []
+    while (width := math.ceil(width / 2)) > max(n_components, 1):
+        widths.append(width)
+    return tuple(widths)
+
+
+def stack_shape(
+    width: int,
+    hidden_layers: str | Sequence[Spec | str],
+    n_components: int | None,
+    denoising: bool = False,
+) -> tuple[tuple[Spec, ...], int]:
+    """Work out the hidden layers and the code size for a table that is `width` inputs wide.
+
+    A code may be wider than the input where the network has noise to remove (`denoising`).
+
+    Raises
+    ------
+    OptionError
+        Where the code would be wider than the input: it would have nothing to learn but a copy.
+    """
+    size = default_n_components(width) if n_components is None else int(n_components)
+    if size > width and not denoising:
+        raise OptionError(
+            f"n_components={size} is more than the {width} inputs, so the code could simply copy "
+            f"them. Choose n_components of at most {width}, or set corruption, which leaves "
+            f"something to learn."
+        )
+    if isinstance(hidden_layers, str):
+        return halving(width, size), size
+    return tuple(layers.resolve(layer) for layer in hidden_layers), size

@@ -1,0 +1,1 @@
+from . import hub as hub, onnx as onnx

@@ -1,0 +1,199 @@
+"""What a model folder holds: a fitted estimator's parts as tensors and one document, and back."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import sklearn
+import torch
+from torch import Tensor
+
+from twofold import __version__, metrics
+from twofold.errors import ModelFileError
+from twofold.inference.calibration import Calibration
+from twofold.nn import bottleneck, corruption, layers
+from twofold.nn.network import Network
+from twofold.nn.objective import Objective
+from twofold.persistence import folder as bundle
+from twofold.schema.schema import Schema
+
+_MOST_ROUNDS = 1000  # of filling holes; more would keep the caller waiting
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Everything that makes a fitted estimator; its attributes say what each part is."""
+
+    options: Mapping[str, Any]
+    schema: Schema
+    feature_names: bool
+    network: Network
+    objective: Objective
+    calibration: Calibration
+    history: list[dict[str, float]]
+    best_epoch: int
+
+
+def save(path: str | os.PathLike[str], parts: Parts, overwrite: bool) -> None:
+    """Write the parts to the folder `path`, whole or not at all; raises as `bundle.write` does."""
+    tensors = {f"network.{k}": v for k, v in parts.network.state_dict().items()}
+    tensors |= {f"objective.{k}": v for k, v in parts.objective.state_dict().items()}
+    found = parts.calibration
+    tensors["pca.mean"] = torch.from_numpy(found.pca.mean)
+    tensors["pca.components"] = torch.from_numpy(found.pca.components)
+    tensors["calibration.scores"] = torch.from_numpy(found.scores)
+    if found.explained_variance_ratio is not None:
+        ratio = torch.from_numpy(found.explained_variance_ratio)
+        tensors["calibration.explained_variance_ratio"] = ratio
+    document = {
+        "options": plain(parts.options),
+        "schema": parts.schema.to_json(),
+        "feature_names": parts.feature_names,
+        "network": {
+            "hidden_layers": [layers.to_json(layer) for layer in parts.network.hidden_layers],
+            "n_components": parts.network.n_components,
+        },
+        "history": parts.history,
+        "best_epoch": parts.best_epoch,
+        "calibration": {"offset": bundle.number(found.offset)},
+        "comparison": {k: bundle.number(v) for k, v in asdict(found.comparison).items()},
+        "versions": {
+            "twofold": __version__,
+            "python": platform.python_version(),
+            "torch": torch.__version__,
+            "numpy": np.__version__,
+            "scikit-learn": sklearn.__version__,
+        },
+    }
+    bundle.write(path, tensors, document, overwrite)
+
+
+def load(path: str | os.PathLike[str]) -> Parts:
+    """Read back what `save` wrote, without running code from it.
+
+    Raises
+    ------
+    ModelFileError
+        Where the folder is missing, cut off, altered, or written by a newer version.
+    """
+    tensors, document = bundle.read(path)
+    try:
+        return _assemble(tensors, document)
+    except (
+        LookupError,
+        TypeError,
+        ValueError,
+        ArithmeticError,
+        AttributeError,
+        RuntimeError,
+    ) as error:
+        reason = (str(error).splitlines() or [""])[0]  # PyTorch adds the frames of its own code
+        raise ModelFileError(
+            f"{path} does not fit together: {type(error).__name__}: {reason:.300}. It was altered; "
+            f"copy the whole folder again, or fit the model anew."
+        ) from error
+
+
+def plain(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options as JSON can hold them."""
+    return {name: _plain(name, option) for name, option in options.items()}
+
+
+def _plain(name: str, option: Any) -> Any:
+    if name == "hidden_layers" and not isinstance(option, str):
+        return [layers.to_json(layer) for layer in option]
+    for room in (corruption, bottleneck):
+        if type(option).__module__ == room.__name__:
+            return room.to_json(option)
+    return bundle.plain(option)
+
+
+def _assemble(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Parts:
+    _require_numbers(tensors)
+    options = {**document["options"]}
+    if isinstance(options.get("hidden_layers"), list):
+        options["hidden_layers"] = tuple(map(layers.from_json, options["hidden_layers"]))
+    if isinstance(options.get("corruption"), dict):
+        options["corruption"] = corruption.from_json(options["corruption"])
+    if isinstance(options.get("bottleneck"), dict):
+        options["bottleneck"] = bottleneck.from_json(options["bottleneck"])
+    schema = Schema.from_json(document["schema"])
+    network = _network(tensors, document["network"], options, schema)
+    adapts = isinstance(network.bottleneck, bottleneck.VariationalCode)
+    objective = Objective(schema, adapts).to(next(network.parameters()).dtype)
+    objective.load_state_dict(bundle.part(tensors, "objective."))
+    if not (1 <= int(objective.rounds) <= _MOST_ROUNDS and objective.noise > 0):
+        raise ValueError("what it has learned of missing cells and of noise cannot be")
+    if not (torch.isfinite(objective.spread) & (objective.spread >= 0)).all():
+        raise ValueError("the spreads in it are none")
+    pca = metrics.PCA(tensors["pca.mean"].numpy(), tensors["pca.components"].numpy())
+    if pca.mean.shape + pca.components.shape[1:] != (schema.width,) * 2:
+        raise ValueError("the PCA in it belongs to another table")
+    scores = tensors["calibration.scores"].numpy()
+    if scores.ndim != 1 or scores.dtype != np.float64:
+        raise ValueError("the held-out scores in it are none")
+    ratio = tensors.get("calibration.explained_variance_ratio")
+    if ratio is not None and ratio.shape != (network.n_components,):
+        raise ValueError("the shares of variance in it belong to another code")
+    return Parts(
+        options=options,
+        schema=schema,
+        feature_names=bool(document["feature_names"]),
+        network=network,
+        objective=objective,
+        calibration=Calibration(
+            pca,
+            metrics.Comparison.from_json(document["comparison"]),
+            float(document["calibration"]["offset"]),
+            scores,
+            None if ratio is None else ratio.double().numpy(),
+        ),
+        history=[bundle.numbers(entry) for entry in document["history"]],
+        best_epoch=int(document["best_epoch"]),
+    )
+
+
+def _require_numbers(tensors: Mapping[str, Tensor]) -> None:
+    """Raise ValueError where a tensor that is computed with holds what is no number.
+
+    A cluster that a density does not have is the exception: the logarithm of its weight is minus
+    infinity.
+    """
+    for name, tensor in tensors.items():
+        if name.startswith("calibration.") or not tensor.is_floating_point():
+            continue
+        if name.endswith(".log_weight") and tensor.ndim:
+            if not (tensor.double().logsumexp(-1).abs() < 0.01).all():
+                raise ValueError(f"the weights in {name} do not sum to 1")
+        elif not torch.isfinite(tensor).all():
+            raise ValueError(f"{name} holds what is no number")
+
+
+def _network(
+    tensors: Mapping[str, Tensor],
+    layout: Mapping[str, Any],
+    options: Mapping[str, Any],
+    schema: Schema,
+) -> Network:
+    if f"network.levels.{len(layout['hidden_layers'])}.weight" not in tensors:
+        raise ValueError("the layers in the document are not those of the weights")
+    # Built without memory, then given the tensors: a hostile layout cannot claim more of it than
+    # the file holds.
+    with torch.device("meta"):
+        network = Network(
+            schema.width,
+            [layers.resolve(layers.from_json(layer)) for layer in layout["hidden_layers"]],
+            layout["n_components"],
+            tied=options["tied"],
+            activation=options["activation"],
+            code_activation=options["code_activation"],
+            bottleneck=bottleneck.resolve(options["bottleneck"], options["n_components"]),
+            row_shape=schema.row_shape,
+        )
+    network.load_state_dict(bundle.part(tensors, "network."), assign=True)
+    return network.to(torch.float64 if options["precision"] == "float64" else torch.float32)

@@ -1,0 +1,1 @@
+from .preprocessing import Cells as Cells, Inputs as Inputs

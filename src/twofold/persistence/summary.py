@@ -1,0 +1,131 @@
+"""What a fitted model is, in plain text: its options, columns and training."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from twofold.formatting import listed, pairs, shortened, table
+from twofold.options import OPTIONS
+
+if TYPE_CHECKING:
+    from twofold.estimators.model import FittedModel
+
+_SHOWN_COLUMNS = 20
+
+
+def changed_options(values: Mapping[str, Any]) -> str:
+    """List the options that differ from their defaults."""
+    changed = []
+    for name, value in values.items():
+        default = OPTIONS[name].default
+        if value != default:
+            changed.append((name, shortened(_plain(value)), f"default {_plain(default)}"))
+    return pairs(changed) or "none"
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(_layer, value)) or "no hidden layer"
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={word}" for name, word in value.items())
+    return "none" if value is None else str(value)
+
+
+def _layer(layer: Any) -> str:
+    """Return a layer as the command line has it."""
+    parts = layer.values() if isinstance(layer, Mapping) else [layer]
+    return ":".join(str(part) for part in parts if part is not None)
+
+
+def columns(ae: FittedModel) -> str:
+    """Show the first columns, and of many name those that need a word."""
+    every = ae.schema_.columns
+    rows = []
+    for column in every[:_SHOWN_COLUMNS]:
+        note = column.note or ("constant" if column.constant else "")
+        seen = "nothing" if column.kind == "ignored" else column.describe()
+        rows.append((column.name, column.kind, column.likelihood, seen, note))
+    text = table(("column", "kind", "likelihood", "what the network sees", "note"), rows)
+    if len(every) <= _SHOWN_COLUMNS:
+        return text
+    text += f"\nand {len(every) - _SHOWN_COLUMNS:,} more"
+    return "\n\n".join([text, *remarks(ae)])
+
+
+def remarks(ae: FittedModel) -> list[str]:
+    """Say which columns are ignored and why, whose rare levels share an input, which never vary."""
+    schema = ae.schema_
+    ignored = schema.ignored_columns()
+    rare = {c.name: c.note for c in schema.columns if c.note and c.name not in ignored}
+    constant = schema.constant_columns()
+    parts = []
+    if ignored:
+        parts.append("ignored columns:\n" + _noted(ignored))
+    if rare:
+        parts.append("columns with rare levels:\n" + _noted(rare))
+    if constant:
+        parts.append(f"constant in training: {listed(constant, _SHOWN_COLUMNS)}")
+    return parts
+
+
+def _noted(notes: Mapping[str, str]) -> str:
+    first = list(notes.items())[:_SHOWN_COLUMNS]
+    text = pairs([(f"  {shortened(name)}", note) for name, note in first])
+    more = len(notes) - len(first)
+    return text + (f"\n  and {more:,} more" if more else "")
+
+
+def training(ae: FittedModel) -> str:
+    """Tell how the training went."""
+    lines = {"epochs": f"{len(ae.history_):,} run"}
+    if ae.best_epoch_:
+        lines["best"] = f"epoch {ae.best_epoch_:,}: {_losses(ae.history_[ae.best_epoch_ - 1])}"
+    if ae.history_:
+        last = ae.history_[-1]
+        lines["last"] = f"epoch {last['epoch']:,}: {_losses(last)}"
+        lines["time"] = f"{last['seconds']:.1f} s"
+    lines["variance kept"] = _variance_kept(ae)
+    lines["anomalies"] = f"score below {ae.offset_:.6g}"
+    return pairs(lines)
+
+
+def fitted(ae: FittedModel, n_rows: int) -> dict[str, str]:
+    """Tell what came of fitting to so many rows."""
+    lines = {"rows": f"{n_rows:,}; {ae.schema_}", "epochs": "none was finished"}
+    if ae.best_epoch_:
+        best = f"the weights are those of epoch {ae.best_epoch_:,}"
+        lines["epochs"] = f"{len(ae.history_):,} run, {best}"
+        lines["loss"] = _losses(ae.history_[ae.best_epoch_ - 1])
+    lines["variance kept"] = _variance_kept(ae)
+    lines["beside PCA"] = _beside_pca(ae)
+    lines["anomalies"] = f"score below {ae.offset_:.6g}"
+    return lines
+
+
+def _beside_pca(ae: FittedModel) -> str:
+    comparison = ae.comparison_
+    better = "the network" if comparison.ratio < 1 else "PCA"
+    return (
+        f"network {_share(comparison.r2)}, PCA with as many components {_share(comparison.r2_pca)} "
+        f"on {comparison.n_rows:,} {_which_rows(ae)} rows: {better} keeps more"
+    )
+
+
+def _losses(epoch: Mapping[str, float]) -> str:
+    text = f"{epoch['loss']:.5g}"
+    if "validation_loss" in epoch:
+        text += f", {epoch['validation_loss']:.5g} on held-out rows"
+    return text
+
+
+def _variance_kept(ae: FittedModel) -> str:
+    return f"{_share(ae.reconstruction_r2_)} on {_which_rows(ae)} rows"
+
+
+def _which_rows(ae: FittedModel) -> str:
+    return "held-out" if "validation_loss" in (ae.history_ or [{}])[-1] else "training"
+
+
+def _share(r2: float) -> str:
+    return f"{100 * r2:.1f} %"

@@ -1,0 +1,7 @@
+"""What each column is, and how its cells become the network's inputs."""
+
+from __future__ import annotations
+
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

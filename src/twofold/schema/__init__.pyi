@@ -1,0 +1,2 @@
+from .column import Column as Column
+from .schema import Schema as Schema

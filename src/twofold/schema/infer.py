@@ -1,0 +1,424 @@
+"""What kind each column of a table is, by the type and the values of its cells."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from twofold.data.table import Format, Table, row_chunks
+from twofold.errors import DataError
+from twofold.schema.column import (
+    KINDS,
+    LIKELIHOODS_OF_KIND,
+    Array,
+    Column,
+    cycles_of,
+    knots_of,
+    white,
+)
+
+_RANGE_SLACK = 1e-6  # rounding that [0, 1] data may carry
+_SAMPLE_CELLS = 4_000_000  # cells enough for quartiles
+_FENCE = 10.0  # interquartile ranges beyond the quartiles: what lies further does not set the scale
+_MOST_LEVELS = 64  # inputs that one category may take
+_RARE = 5e-4  # share of the rows below which a level has no input of its own
+_FEW_LEVELS = 50  # so few different texts are categories, however few rows there are
+_FURTHEST = 100.0  # times that far cells widen a histogram's unit: a code for "missing" wants more
+_FOR_COUNTS = set(LIKELIHOODS_OF_KIND["count"]) - set(LIKELIHOODS_OF_KIND["real"])
+_MOST_COUNT = 5.0  # mean of a count; around larger ones a normal density does as well
+
+
+def infer_columns(
+    table: Table,
+    likelihood: str | Mapping[str, str],
+    kinds: str | Mapping[str, str],
+    statistics: Statistics | None = None,
+) -> tuple[Column, ...]:
+    """Return what each column is; `Schema.infer` tells the rules."""
+    names = table.names or tuple(f"x{i}" for i in range(table.n_columns))
+    if isinstance(kinds, str):
+        kinds = dict.fromkeys(names, kinds)
+    _require_known(names, likelihood, "likelihood")
+    _require_known(names, kinds, "kinds")
+    stats = Statistics.of(table.values) if statistics is None else statistics
+    levels = _pixel_levels(table, stats) if _all_numbers(table) else 0.0
+    columns, mistakes = [], []
+    for i, name in enumerate(names):
+        asked = likelihood if isinstance(likelihood, str) else likelihood.get(name, "auto")
+        try:
+            column = _column(
+                table, i, name, stats, levels, asked, kinds.get(name, "auto"), likelihood is asked
+            )
+        except _Mistake as mistake:
+            mistakes.append(str(mistake))
+            continue
+        columns.append(column)
+    if mistakes:
+        raise DataError(" ".join(mistakes))
+    if all(column.kind == "ignored" for column in columns):
+        reasons = "; ".join(f"'{c.name}' {c.note}" for c in columns[:5])
+        raise DataError(
+            f"No column is left to learn from: {reasons}. Settle their kinds with kinds={{...}}, "
+            f"or add columns."
+        )
+    return _with_pooled_pixels(columns, stats)
+
+
+def _with_pooled_pixels(columns: list[Column], stats: Statistics) -> tuple[Column, ...]:
+    """Give all pixels one scale, where they have one.
+
+    So squared error stays that of the image, and pixels that hardly ever vary are not blown up.
+    """
+    at = [i for i, c in enumerate(columns) if c.kind == "pixel" and c.likelihood != "bernoulli"]
+    if at:
+        largest = float(stats.std[at].max()) or 1.0
+        pooled = largest * float(np.sqrt(np.mean((stats.std[at] / largest) ** 2))) or 1.0
+        for i in at:
+            columns[i] = replace(columns[i], scale=pooled)
+    return tuple(columns)
+
+
+class _Mistake(Exception):
+    """Why a column cannot be what is asked of it; one sentence."""
+
+
+def _column(
+    table: Table,
+    i: int,
+    name: str,
+    stats: Statistics,
+    levels: float,
+    asked: str,
+    kind: str,
+    for_all: bool,
+) -> Column:
+    """Work out one column; `asked` is a likelihood, `kind` a kind, and either may be "auto"."""
+    form = None if table.formats is None else table.formats[i]
+    shape = None if form is None else replace(form, levels=())
+    settled = kind != "auto"
+    if settled:
+        note = "left out as asked" if kind == "ignored" else ""
+        _require_possible(table, i, name, kind, stats)
+    else:
+        kind, note = _kind(table, i, stats, levels, asked)
+        settled = kind in ("category", "time")
+    if kind == "ignored":
+        return Column(name, kind, "none", format=shape, note=note)
+    chosen, possible = asked, LIKELIHOODS_OF_KIND[kind]
+    if asked == "auto" or (for_all and settled):
+        # One likelihood for the whole table is meant for the columns that can have it.
+        chosen = asked if asked in possible else possible[0]
+    elif asked not in possible:
+        if settled or asked == "categorical":
+            raise _Mistake(
+                f"likelihood={asked!r} does not model column '{name}', whose kind is {kind!r}; "
+                f"{' or '.join(map(repr, possible))} does. Settle another kind with kinds={{...}}."
+            )
+        kind = "count" if asked in _FOR_COUNTS else "real"
+    if kind == "category":
+        return _category(table, i, name, shape, stats)
+    low, high = float(stats.low[i]), float(stats.high[i])
+    constant = low == high
+    if chosen == "bernoulli":
+        top = levels or 1.0
+        _require_unit_range(name, low / top, high / top)
+        return Column(name, kind, chosen, 0.0, top, constant, format=shape)
+    if kind == "count" and chosen != "histogram":
+        if low < 0 or not stats.whole[i]:
+            raise _Mistake(
+                f"likelihood={chosen!r} models whole numbers from 0, and column '{name}' runs from "
+                f"{low:g} to {high:g}. Use 'gaussian' for it."
+            )
+        logs = np.log1p(table.values[:, i].astype(np.float64))
+        center, scale = float(np.nanmean(logs)), float(np.nanstd(logs))
+        return Column(name, kind, chosen, center, scale or 1.0, constant, format=shape)
+    center, scale = float(stats.mean[i]), float(stats.std[i])
+    if constant and kind != "pixel":
+        # So small a unit that reconstructions hardly stray, and so large a one that the rounding
+        # of another precision is nothing.
+        center, scale = low, 0.01 * (abs(low) or 1.0)
+    if constant and kind == "pixel":
+        center = low
+    if not np.isfinite([scale, center]).all():
+        raise _Mistake(
+            f"Column '{name}' spans too wide a range to be scaled (from {low:g} to {high:g}). "
+            f"Divide it by a power of ten first."
+        )
+    if chosen == "histogram":
+        cells = table.values[:, i].astype(np.float64)
+        if (
+            not constant
+        ):  # far cells cannot pull at a mean between knots as long as they set its unit
+            scale = min(float(np.nanstd(cells)), _FURTHEST * (scale or 1.0)) or 1.0
+        knots, between = knots_of(cells, center, scale)
+        column = Column(name, kind, chosen, center, scale, constant, knots=knots, format=shape)
+        shares = np.nanmean(column.weights(cells), axis=0).clip(0, 1)
+        return replace(column, shares=tuple(shares.tolist()), between=between and len(knots) > 1)
+    cycles = cycles_of(table.values[:, i]) if kind == "time" else ()
+    return Column(name, kind, chosen, center, scale or 1.0, constant, cycles=cycles, format=shape)
+
+
+def _kind(table: Table, i: int, stats: Statistics, levels: float, asked: str) -> tuple[str, str]:
+    """Return the kind that type and values speak for, and for ignored columns the reason."""
+    cells = _type(table, i)
+    if stats.n[i] == 0:
+        hardly = "no cell" if stats.n_rows is None else "hardly a cell"
+        return "ignored", f"holds {hardly} that is not missing"
+    if cells == "text":
+        if i in stats.overfull:
+            return "ignored", f"holds more than {len(stats.counts[i]) - 1:,} different texts"
+        distinct = _counts(table, i, stats)
+        distinct = distinct[distinct > 0]
+        if len(distinct) > max(_FEW_LEVELS, stats.n[i] // 2) or (
+            len(distinct) > 1 and distinct.max() == 1
+        ):
+            return "ignored", f"looks like an identifier: {len(distinct):,} different texts"
+        return "category", ""
+    if cells == "time":
+        return "time", ""
+    if levels:
+        return "pixel", ""
+    if _counts_rows(table, i) if stats.running is None else i in stats.running:
+        return "ignored", "counts the rows"
+    if stats.is_binary(i):
+        return "binary", ""
+    if asked in _FOR_COUNTS or (asked == "auto" and stats.is_count(i)):
+        return "count", ""
+    return "real", ""
+
+
+def _type(table: Table, i: int) -> str:
+    return "number" if table.formats is None else table.formats[i].type
+
+
+def _all_numbers(table: Table) -> bool:
+    return table.formats is None or {f.type for f in table.formats} <= {"number"}
+
+
+def _counts(table: Table, i: int, stats: Statistics) -> NDArray[np.int64]:
+    """Return how often each of a text column's levels occurs."""
+    assert table.formats is not None
+    n_levels = len(table.formats[i].levels)
+    if i in stats.counts:
+        return stats.counts[i][:n_levels]
+    values = table.values[:, i]
+    known = values[~np.isnan(values)].astype(np.int64)
+    return np.bincount(known, minlength=n_levels)
+
+
+def _counts_rows(table: Table, i: int) -> bool:
+    """Whether a frame's column of whole numbers goes up by one from row to row."""
+    form: Format | None = None if table.formats is None else table.formats[i]
+    if form is None or form.type != "number" or "int" not in form.dtype.lower():
+        return False
+    values = table.values[:, i]
+    return len(values) >= 20 and bool((np.diff(values) == 1).all())
+
+
+def _category(table: Table, i: int, name: str, shape: Format | None, stats: Statistics) -> Column:
+    n_rows = table.n_rows
+    if _type(table, i) == "text":
+        assert table.formats is not None
+        levels = table.formats[i].levels
+        counts = _counts(table, i, stats)
+        n_rows = n_rows if stats.n_rows is None else stats.n_rows
+    else:
+        values = table.values[:, i].astype(np.float64)
+        distinct, counts = np.unique(values[~np.isnan(values)], return_counts=True)
+        levels = tuple(distinct.tolist())
+    order = np.argsort(-counts, kind="stable")
+    least = max(2, _RARE * n_rows)
+    common = [int(p) for p in order if counts[p] >= least][:_MOST_LEVELS]
+    rest = [int(p) for p in order if counts[p] > 0 and p not in set(common)]
+    levels_share = "level shares" if len(rest) == 1 else "levels share"
+    note = f"{len(rest):,} rare {levels_share} one input with unseen ones" if rest else ""
+    if not common:
+        common, rest = [int(order[0])], rest[1:]
+    return Column(
+        name,
+        "category",
+        "categorical",
+        constant=bool((counts > 0).sum() == 1),
+        levels=levels,
+        kept=tuple(common),
+        rest=rest[0] if rest else -1,
+        format=shape,
+        note=note,
+    )
+
+
+def _require_known(names: tuple[str, ...], given: str | Mapping[str, str], option: str) -> None:
+    unknown = [] if isinstance(given, str) else [name for name in given if name not in names]
+    if unknown:
+        raise DataError(
+            f"{option} names {', '.join(map(repr, unknown))}, and the table has no such column. "
+            f"Its columns are {', '.join(map(repr, names[:10]))}{', ...' * (len(names) > 10)}."
+        )
+
+
+def _require_possible(table: Table, i: int, name: str, kind: str, stats: Statistics) -> None:
+    """Raise where a column's cells cannot be of the kind that is asked for it."""
+    cells = _type(table, i)
+    if kind not in KINDS:  # the option table has told already, where there is one
+        raise _Mistake(f"Column '{name}' cannot be {kind!r}; kinds are {', '.join(KINDS)}.")
+    if kind == "ignored":
+        return
+    if stats.n[i] == 0:
+        raise _Mistake(f"Column '{name}' cannot be {kind!r}: all its cells are missing.")
+    if (kind == "time") != (cells == "time") and not (cells == "time" and kind == "real"):
+        raise _Mistake(f"Column '{name}' cannot be {kind!r}: its cells are of type {cells}.")
+    if cells == "text" and kind != "category":
+        raise _Mistake(f"Column '{name}' cannot be {kind!r}: its cells are text.")
+    if kind == "binary" and not stats.only_01[i]:
+        raise _Mistake(f"Column '{name}' cannot be 'binary': it holds more than 0 and 1.")
+    if kind == "count" and (stats.low[i] < 0 or not stats.whole[i]):
+        raise _Mistake(
+            f"Column '{name}' cannot be 'count': not all cells are whole numbers from 0."
+        )
+
+
+def _require_unit_range(name: str, low: float, high: float) -> None:
+    if low < -_RANGE_SLACK or high > 1 + _RANGE_SLACK:
+        raise _Mistake(
+            f"likelihood='bernoulli' models values in [0, 1], and column '{name}' runs from "
+            f"{low:g} to {high:g}. Scale it to [0, 1], or use 'gaussian' for it."
+        )
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Per-column figures of the cells there are, taken chunk by chunk in float64.
+
+    `mean` and `std` leave out how far cells lie beyond the fences: 10 interquartile ranges from the
+    quartiles (such cells count as if they lay at the fence).
+
+    The last ones are for a table that is a sample of all rows: their number, how often each of a
+    text column's levels occurs, the columns of more texts than were counted (with all others in
+    one last count), and the columns that count the rows.
+    """
+
+    n: NDArray[np.int64]
+    mean: NDArray[np.float64]
+    std: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    only_01: NDArray[np.bool_]
+    whole: NDArray[np.bool_]
+    n_rows: int | None = None
+    counts: Mapping[int, NDArray[np.int64]] = field(default_factory=dict)
+    overfull: frozenset[int] = frozenset()
+    running: frozenset[int] | None = None
+
+    @classmethod
+    def of(cls, values: Array) -> Statistics:
+        """Take the figures of these rows."""
+        width = values.shape[1]
+        n, low, high = np.zeros(width, np.int64), np.full(width, np.inf), np.full(width, -np.inf)
+        only_01, whole = np.ones(width, dtype=bool), np.ones(width, dtype=bool)
+        holes = False
+        for rows, missing in _chunks(values):
+            holes = holes or missing is not None
+            n += len(rows) if missing is None else (~missing).sum(axis=0)
+            low = np.fmin(low, np.fmin.reduce(rows, axis=0))
+            high = np.fmax(high, np.fmax.reduce(rows, axis=0))
+            free = False if missing is None else missing
+            if only_01.any():
+                only_01 &= ((rows == 0) | (rows == 1) | free).all(axis=0)
+            if whole.any():
+                whole &= ((rows == np.round(rows)) | free).all(axis=0)
+        least, most = fences(values, low, high)
+        mean, std = _moments(values, n, low, high, least, most, holes)
+        return cls(n, mean, std, low, high, only_01 & (n > 0), whole & (n > 0))
+
+    def is_binary(self, column: int) -> bool:
+        """Whether cells are 0 and 1, and not all the same."""
+        return bool(self.only_01[column] and self.low[column] < self.high[column])
+
+    def is_count(self, column: int) -> bool:
+        """Whether cells are small whole numbers from 0 or 1 that spread at least like Poisson's."""
+        i = column
+        small = 0 <= self.low[i] <= 1 and self.high[i] > 2 and self.mean[i] <= _MOST_COUNT
+        return bool(self.whole[i] and small and self.std[i] ** 2 >= 0.8 * self.mean[i])
+
+
+def _chunks(values: Array) -> Iterator[tuple[Array, NDArray[np.bool_] | None]]:
+    """Cut rows into parts, each with what is missing in it, if anything is."""
+    for _, rows in row_chunks(values):
+        with np.errstate(over="ignore", invalid="ignore"):
+            complete = np.isfinite(rows.sum())
+        missing = None if complete else np.isnan(rows)
+        yield rows, missing if missing is not None and missing.any() else None
+
+
+def fences(
+    values: Array, low: NDArray[np.float64], high: NDArray[np.float64]
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return how far cells may lie to set the scale in full: no limit where the quartiles meet."""
+    n_rows, width = values.shape
+    step = max(1, n_rows // max(200, min(20_000, _SAMPLE_CELLS // width)))
+    sample = np.sort(values[::step].astype(np.float64), axis=0)  # missing cells go last
+    known = (~np.isnan(sample)).sum(axis=0)
+    at = np.maximum(known - 1, 0)
+    columns = np.arange(width)
+    first, third = sample[at // 4, columns], sample[(3 * at) // 4, columns]
+    with np.errstate(invalid="ignore", over="ignore"):
+        reach = _FENCE * (third - first)
+        limited = (reach > 0) & np.isfinite(reach) & (known >= 20)
+        least = np.where(limited, first - reach, -np.inf)
+        most = np.where(limited, third + reach, np.inf)
+    return np.where(least > low, least, -np.inf), np.where(most < high, most, np.inf)
+
+
+def _moments(
+    values: Array,
+    n: NDArray[np.int64],
+    low: NDArray[np.float64],
+    high: NDArray[np.float64],
+    least: NDArray[np.float64],
+    most: NDArray[np.float64],
+    holes: bool,
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    limited = bool(np.isfinite(least).any() or np.isfinite(most).any())
+    count = np.maximum(n, 1)
+    mean, squares = np.zeros(values.shape[1]), np.zeros(values.shape[1])
+    with np.errstate(over="ignore", invalid="ignore"):  # whoever uses them names the column
+        for _, rows in row_chunks(values):
+            part = np.clip(rows, least, most) if limited else rows
+            mean += (np.nansum if holes else np.sum)(part, axis=0, dtype=np.float64) / count
+        # In units of the column's reach, whose squares neither overflow nor vanish.
+        reach = np.maximum(np.minimum(high, most) - mean, mean - np.maximum(low, least))
+        reach[~(reach > 0)] = 1.0
+        for _, rows in row_chunks(values):
+            part = np.clip(rows, least, most) if limited else rows
+            squares += (np.nansum if holes else np.sum)(((part - mean) / reach) ** 2, axis=0)
+        return mean, reach * np.sqrt(squares / count)
+
+
+def _pixel_levels(table: Table, stats: Statistics) -> float:
+    """Return the grey value of white where the table holds pixels, else 0.
+
+    It is 1, 255 for bytes, and for other whole numbers the end of the scale with the fewest bits.
+    """
+    known = stats.n > 0
+    low, high = float(stats.low.min()), float(stats.high.max())
+    if low < -_RANGE_SLACK or low == high:
+        return 0.0
+    if high > 1 + _RANGE_SLACK:
+        grey = table.is_image and high <= 255 and bool(stats.whole[known].all())
+        bright = table.values.dtype == np.uint8 and high >= 128
+        if table.values.dtype == np.uint8:
+            return 255.0 if grey or bright else 0.0
+        return white(high) if grey else 0.0
+    if table.is_image:
+        return 1.0
+    # Small numbers, such as rates of one in a thousand, are no grey values.
+    if stats.only_01[known].all() or high <= 0.5:
+        return 0.0
+    varying = stats.low < stats.high
+    # Scaling rounds: the largest cell may come out a hair below or above 1.
+    at_0 = np.abs(stats.low[varying]) <= _RANGE_SLACK
+    at_1 = np.abs(stats.high[varying] - 1) <= _RANGE_SLACK
+    return 0.0 if (at_0 & at_1).all() else 1.0  # min-max scaled

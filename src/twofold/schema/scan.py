@@ -1,0 +1,536 @@
+"""One pass over rows that stay on disk: what their columns hold, and a random sample of them.
+
+Counts, ranges, means, spreads and the levels of text are those of all rows; what takes sorted cells
+(quartiles, the knots of a histogram, the turns of times) is taken from the sample.
+"""
+
+from __future__ import annotations
+
+import math
+import queue
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, TypeVar
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from twofold.data import arrow, sources
+from twofold.data.arrow import Refused
+from twofold.data.files import OpenFiles
+from twofold.data.table import Format, Table
+from twofold.errors import DataError
+from twofold.schema.infer import Statistics, fences
+
+Array = NDArray[Any]
+Item = TypeVar("Item")
+_BATCH_ROWS, _BATCH_CELLS = 8192, 2**20  # stay in the processor's cache
+_MOST_TEXTS = 100_000  # different ones per column that are counted
+_MOST_ROWS, _MOST_CELLS, _LEAST_ROWS = 100_000, 4_000_000, 5_000  # of a sample
+_EXACT_ROWS = 2**22  # up to so many, as many rows are held out as are asked for, not about so many
+_FENCE_PARTS, _FENCE_ROWS, _FENCE_CELLS = 24, 1024, 2**22
+_LEAST_BATCH = 64  # rows, however wide
+
+
+def ahead(items: Iterable[Item], depth: int = 1) -> Iterator[Item]:
+    """Give the items, while a thread of its own makes the next ones."""
+    made: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(depth)
+    left = threading.Event()
+
+    def put(item: Any, error: BaseException | None) -> None:
+        while not left.is_set():
+            try:
+                return made.put((item, error), timeout=0.05)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for item in items:
+                put(item, None)
+                if left.is_set():
+                    return
+            put(None, StopIteration())
+        except BaseException as error:
+            put(None, error)
+
+    thread = threading.Thread(target=work, name="twofold-ahead", daemon=True)
+    thread.start()
+    try:
+        while True:
+            item, error = made.get()
+            if isinstance(error, StopIteration):
+                return
+            if error is not None:
+                raise error
+            yield item
+            del item
+    finally:
+        left.set()
+        thread.join()
+
+
+class Texts:
+    """The different cells of a column of text, in the order in which they turned up."""
+
+    def __init__(self, kind: Any, levels: Sequence[Any] = (), learning: bool = True) -> None:
+        self._declared = pa.types.is_dictionary(kind)
+        self._codes = {level: code for code, level in enumerate(levels)}
+        self._learning, self.overfull = learning, False
+        self._last: Any = None
+        self._last_codes = np.zeros(0)
+
+    @property
+    def levels(self) -> tuple[Any, ...]:
+        """The cells that have a position; there is one position more, for all others."""
+        return tuple(self._codes)
+
+    def order(self) -> NDArray[np.int64]:
+        """Return the positions in the order that levels have: sorted, unless types declare one."""
+        if self._declared:
+            return np.arange(len(self._codes))
+        return np.array(sorted(range(len(self._codes)), key=self.levels.__getitem__), np.int64)
+
+    def read(self, column: Any) -> Array:
+        """Return the position of each cell, NaN for missing ones."""
+        if not self._declared:
+            column = column.cast(pa.large_string()).dictionary_encode()
+        found = column.dictionary
+        if self._last is None or not found.equals(self._last):
+            plain = found if _is_plain(found.type) else found.cast(pa.string())
+            codes = [self._code(level) for level in plain.to_pylist()]
+            self._last, self._last_codes = found, np.array(codes, np.float64)
+        return arrow.looked_up(self._last_codes, _positions(column.indices))
+
+    def _code(self, level: Any) -> float:
+        if level is None or level != level:
+            return np.nan
+        code = self._codes.get(level)
+        if code is None and self._learning and not self.overfull:
+            if len(self._codes) < _MOST_TEXTS:
+                code = self._codes[level] = len(self._codes)
+            else:
+                self.overfull = True
+        return len(self._codes) if code is None else code
+
+
+def _positions(indices: Any) -> Array:
+    return np.asarray(indices.cast(pa.int64()).fill_null(-1))
+
+
+def _is_plain(kind: Any) -> bool:
+    t = pa.types
+    text = str(kind) in ("string", "large_string", "string_view")
+    return text or t.is_integer(kind) or t.is_floating(kind) or t.is_boolean(kind)
+
+
+class Reader:
+    """Turns batches of a source into numbers, whatever part of it they are of.
+
+    `read` of `twofold.data.sources` does the same for a whole table; here, the levels of text are
+    settled for all rows. Columns that are not `seen` are not read, and are missing.
+    """
+
+    def __init__(
+        self,
+        source: OpenFiles,
+        levels: Sequence[Sequence[Any]] | None = None,
+        seen: Sequence[bool] | None = None,
+    ) -> None:
+        schema = source.schema
+        self._row_shape = source.row_shape
+        self.texts: dict[int, Texts] = {}
+        self.formats: tuple[Format, ...] | None = None
+        self._settled: tuple[Format, ...] | None = None
+        self._seen: list[int] = []
+        self.names: list[str] | None = None
+        self.dtype: np.dtype[Any] | None = None
+        self._plain = False
+        if schema is None:
+            return
+        types = list(schema.types)
+        self.formats, dtypes = _formats(schema)
+        small = all(d.itemsize <= (4 if d.kind == "f" else 2) for d in dtypes)
+        self.dtype = np.dtype(np.float32 if small else np.float64)
+        self._seen = [i for i in range(len(types)) if seen is None or seen[i]]
+        self._names, self._width = tuple(schema.names), len(types)
+        if levels is not None:
+            known = zip(self.formats, levels, strict=True)
+            self._settled = tuple(replace(f, levels=tuple(t)) for f, t in known)
+        for i in self._seen:
+            if self.formats[i].type == "text":
+                given = () if levels is None else levels[i]
+                self.texts[i] = Texts(types[i], given, learning=levels is None)
+        whole = len(self._seen) == len(types)
+        # One copy for all columns where they are floats of one type already.
+        kind = pa.from_numpy_dtype(self.dtype)
+        self._plain = whole and all(t == kind for t in types)
+        self.names = None if whole else [schema.names[i] for i in self._seen]
+
+    def values(self, batch: Any) -> Array:
+        """Return the numbers of a record batch or an array, `(n_rows, n_columns)`."""
+        if self.dtype is None:
+            return sources.read(batch).values
+        if self._plain:
+            cells: Array = batch.to_tensor(null_to_nan=True, row_major=True).to_numpy()
+            return cells
+        values = np.empty((len(batch), self._width), self.dtype)
+        if len(self._seen) < self._width:
+            values.fill(np.nan)
+        for place, i in enumerate(self._seen):
+            column = batch.column(place)
+            text = self.texts.get(i)
+            values[:, i] = (
+                text.read(column) if text is not None else arrow.read(arrow.chunked(column))[0]
+            )
+        return values
+
+    def table(self, values: Array) -> Table:
+        """Return rows as a table, with the levels that are known by now."""
+        if self.formats is None:
+            return Table(values, None, self._row_shape, "numpy")
+        formats = self._settled or tuple(
+            replace(form, levels=self.texts[i].levels) if i in self.texts else form
+            for i, form in enumerate(self.formats)
+        )
+        return Table(values, self._names, self._row_shape, "arrow", None, formats)
+
+
+def _formats(schema: Any) -> tuple[tuple[Format, ...], list[np.dtype[Any]]]:
+    """Return the format and the numpy type of each column, whatever its cells."""
+    formats, dtypes, mistakes = [], [], []
+    for name, kind in zip(schema.names, schema.types, strict=True):
+        try:
+            cells, form = arrow.read(pa.chunked_array([], kind))
+        except Refused as reason:
+            mistakes.append(f"Column '{name}' {reason}. {reason.remedy}")
+        else:
+            formats.append(form)
+            dtypes.append(cells.dtype)
+    if mistakes:
+        raise DataError(" ".join(mistakes))
+    return tuple(formats), dtypes
+
+
+@dataclass(frozen=True)
+class Lottery:
+    """Which rows are held out, and which are in the sample: a matter of a row's number alone.
+
+    Every row has a number between 0 and 2**64 from its own number and a seed. Rows below `held_out`
+    are held out; of the others, those below `sampled` are the sample, in the order of their
+    numbers, which is random.
+    """
+
+    seed: int
+    held_out: int
+    sampled: int
+
+    @classmethod
+    def of(cls, seed: int, n_rows: int, n_held_out: int, n_sampled: int) -> Lottery:
+        """Draw so many rows, or about so many where there are millions."""
+        both = min(n_rows, n_held_out + n_sampled)
+        ends = [n_held_out, both]
+        if n_rows <= _EXACT_ROWS:
+            numbers = np.sort(cls(seed, 0, 0).numbers(0, n_rows))
+            limits = [2**64 if n >= n_rows else int(numbers[n]) for n in ends]
+        else:
+            limits = [min(2**64, int(n / n_rows * 2**64)) for n in ends]
+        return cls(seed, *limits)
+
+    def numbers(self, first: int, n_rows: int) -> NDArray[np.uint64]:
+        """Return the numbers of rows that follow each other.
+
+        They are those of a SplitMix64 generator (Steele, Lea and Flood, 2014, "Fast Splittable
+        Pseudorandom Number Generators", figure 17).
+        """
+        gamma = np.uint64(0x9E3779B97F4A7C15)
+        start = np.uint64((self.seed + (first + 1) * 0x9E3779B97F4A7C15) % 2**64)
+        z = start + np.arange(n_rows, dtype=np.uint64) * gamma
+        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+        return np.asarray(z ^ (z >> np.uint64(31)))
+
+    def trains(self, numbers: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Return which rows are trained on."""
+        return self._from(numbers, self.held_out)
+
+    @staticmethod
+    def _from(numbers: NDArray[np.uint64], limit: int) -> NDArray[np.bool_]:
+        if limit >= 2**64:
+            return np.zeros(len(numbers), dtype=bool)
+        return numbers >= np.uint64(limit)
+
+    def in_sample(self, numbers: NDArray[np.uint64]) -> NDArray[np.bool_]:
+        """Return which rows are in the sample."""
+        return self.trains(numbers) & ~self._from(numbers, self.sampled)
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a pass over a source found out.
+
+    Attributes
+    ----------
+    statistics : Statistics
+        Figures of all rows.
+    sample, held_out : Table
+        Random rows that are trained on, in random order, and the held-out ones.
+    lottery : Lottery
+        Tells which rows are which.
+    n_train : int
+        Number of rows that are trained on.
+    """
+
+    statistics: Statistics
+    sample: Table
+    held_out: Table
+    lottery: Lottery
+    n_train: int
+
+
+def survey(source: OpenFiles, seed: int, fraction: float) -> Survey:
+    """Pass over all rows of a source once; `fraction` of them are held out.
+
+    Raises
+    ------
+    DataError
+        Where there are no rows, cells are infinite or of types that mean nothing, or a file turns
+        out to be broken (which is left out where the source is told so).
+    """
+    while True:
+        try:
+            return _survey(source, seed, fraction)
+        except _Broken as broken:
+            source.without(broken.part, str(broken))
+
+
+class _Broken(Exception):
+    """A part that could not be read."""
+
+    def __init__(self, part: Any, text: str) -> None:
+        super().__init__(text)
+        self.part = part
+
+
+def _survey(source: OpenFiles, seed: int, fraction: float) -> Survey:
+    n_rows = source.n_rows
+    if n_rows == 0:
+        raise DataError("The table has no rows (0 sample(s)); a minimum of 1 is required.")
+    width = int(np.prod(source.row_shape))
+    most = int(min(_MOST_ROWS, max(_LEAST_ROWS, _MOST_CELLS // width)))
+    lottery = Lottery.of(seed, n_rows, min(most, _n_held_out(n_rows, fraction)), most)
+    reader = Reader(source)
+    tally = _Tally(reader, *_usual(source, seed))
+    kept: tuple[list[Any], list[Any]] = ([], [])
+    n_train = 0
+    for first, values in ahead(_numbers_of(source, reader)):
+        tally.add(values)
+        numbers = lottery.numbers(first, len(values))
+        trains = lottery.trains(numbers)
+        n_train += int(trains.sum())
+        for rows, chosen in zip(kept, (lottery.in_sample(numbers), ~trains), strict=True):
+            if chosen.any():
+                rows.append((numbers[chosen], values[chosen]))
+    ranks = _ranks(reader)
+    tables = []
+    for rows in kept:
+        numbers = np.concatenate([n for n, _ in rows]) if rows else np.zeros(0, np.uint64)
+        cells = np.concatenate([v for _, v in rows]) if rows else tally.none
+        rows.clear()
+        tables.append(_ranked(reader.table(cells[np.argsort(numbers)]), ranks))
+    statistics = tally.statistics(n_rows, tables[0].values, ranks)
+    return Survey(statistics, tables[0], tables[1], lottery, n_train)
+
+
+def _n_held_out(n_rows: int, fraction: float) -> int:
+    """Return how many rows to hold out; of few rows as many as `training.split` would."""
+    if fraction == 0 or n_rows < 10:
+        return 0
+    return int(min(max(round(fraction * n_rows), min(19, n_rows // 4)), n_rows - 2))
+
+
+def _numbers_of(source: OpenFiles, reader: Reader) -> Iterator[tuple[int, Array]]:
+    """Give all rows as numbers, in order, and require that none is infinite."""
+    names = None if source.schema is None else tuple(source.schema.names)
+    n_rows = min(_BATCH_ROWS, max(_LEAST_BATCH, _BATCH_CELLS // math.prod(source.row_shape)))
+    last, at = -1, 0
+    for part, first in zip(source.parts, source.first_rows, strict=True):
+        at = at if part.file == last else 0  # rows are counted from the start of their file
+        last, row = part.file, first
+        try:
+            for batch in source.batches(part, n_rows):
+                values = reader.values(batch)
+                values = values.reshape(len(values), -1)
+                _require_finite(Table(values, names), source.name_of(part), at)
+                yield row, values
+                row, at = row + len(values), at + len(values)
+        except _Infinite as error:
+            raise DataError(str(error)) from error
+        except DataError as error:
+            raise _Broken(part, str(error)) from error
+        if row != first + part.n_rows:
+            raise _Broken(part, f"{source.name_of(part)} holds fewer rows than it says.")
+
+
+class _Infinite(Exception):
+    """A cell that is no number: what the rows hold, and no fault of their file."""
+
+
+def _require_finite(table: Table, name: str, first: int) -> None:
+    try:
+        table.check_finite(first, missing=True)
+    except DataError as error:
+        raise _Infinite(f"{name}: {error}") from error
+
+
+def _usual(source: OpenFiles, seed: int) -> tuple[Array, Array, Array, Array]:
+    """Return the fences of the columns, and a center and a unit to add up cells in, from a few."""
+    reader, rng = Reader(source), np.random.default_rng(seed)
+    chosen = rng.permutation(len(source.parts))[:_FENCE_PARTS]
+    share = _FENCE_CELLS // (len(chosen) * math.prod(source.row_shape))
+    n_rows = min(_FENCE_ROWS, max(_LEAST_BATCH, share))
+    rows = []
+    for number in sorted(chosen.tolist()):
+        part = source.parts[number]
+        try:
+            batch = next(source.batches(part, n_rows), None)
+        except DataError as error:
+            raise _Broken(part, str(error)) from error
+        if batch is not None:
+            rows.append(reader.values(batch).astype(np.float64).reshape(len(batch), -1))
+    values = np.concatenate(rows)
+    nowhere = np.full(values.shape[1], np.inf)
+    least, most = fences(values, -nowhere, nowhere)
+    clipped = np.where(np.isfinite(values), np.clip(values, least, most), np.nan)
+    there = ~np.isnan(clipped)
+    n = np.maximum(there.sum(0), 1)
+    scale = np.maximum(np.abs(np.where(there, clipped, 0)).max(0), 1e-300)
+    center = np.where(there, clipped / scale, 0).sum(0) / n
+    unit = np.sqrt((np.where(there, clipped / scale - center, 0) ** 2).sum(0) / n)
+    return least, most, center * scale, np.where(unit > 0, unit * scale, 1.0)
+
+
+class _Tally:
+    """Adds up what `Statistics` says, batch by batch."""
+
+    def __init__(
+        self, reader: Reader, least: Array, most: Array, center: Array, unit: Array
+    ) -> None:
+        width = len(least)
+        self._reader = reader
+        self._least, self._most, self._center, self._unit = least, most, center, unit
+        self._limited = bool(np.isfinite(least).any() or np.isfinite(most).any())
+        self._n = np.zeros(width, np.int64)
+        self._low, self._high = np.full(width, np.inf), np.full(width, -np.inf)
+        self._only_01, self._whole = np.ones(width, dtype=bool), np.ones(width, dtype=bool)
+        self._sum, self._squares = np.zeros(width), np.zeros(width)
+        self._counts = {i: np.zeros(0, np.int64) for i in reader.texts}
+        formats = reader.formats or ()
+        whole = [f.type == "number" and "int" in f.dtype.lower() for f in formats]
+        self._running = whole if any(whole) else []
+        self._last: Array | None = None
+        self.none = np.empty((0, width), reader.dtype or np.float64)
+
+    def add(self, values: Array) -> None:
+        """Take the next rows."""
+        self.none = values[:0]
+        with np.errstate(over="ignore", invalid="ignore"):
+            missing = None if np.isfinite(values.sum()) else np.isnan(values)
+        if missing is not None and not missing.any():
+            missing = None
+        self._n += len(values) if missing is None else (~missing).sum(axis=0)
+        np.fmin(self._low, np.fmin.reduce(values, axis=0), out=self._low)
+        np.fmax(self._high, np.fmax.reduce(values, axis=0), out=self._high)
+        free = False if missing is None else missing
+        if self._only_01.any():
+            self._only_01 &= ((values == 0) | (values == 1) | free).all(axis=0)
+        if self._whole.any():
+            self._whole &= ((values == np.round(values)) | free).all(axis=0)
+        cells = np.clip(values, self._least, self._most) if self._limited else values
+        cells = (cells - self._center) / self._unit
+        if missing is not None:
+            cells[missing] = 0
+        self._sum += cells.sum(axis=0)
+        self._squares += np.einsum("ij,ij->j", cells, cells)
+        for i in self._counts:
+            self._count(i, values[:, i])
+        if any(self._running):
+            self._follow(values)
+
+    def _count(self, i: int, cells: Array) -> None:
+        found = np.bincount(cells[~np.isnan(cells)].astype(np.int64))
+        if len(found) > len(self._counts[i]):
+            found[: len(self._counts[i])] += self._counts[i]
+            self._counts[i] = found
+        else:
+            self._counts[i][: len(found)] += found
+
+    def _follow(self, values: Array) -> None:
+        """Look whether whole numbers still go up by one from row to row."""
+        for i, still in enumerate(self._running):
+            if still:
+                before = [] if self._last is None else [self._last[i]]
+                self._running[i] = bool((np.diff([*before, *values[:, i]]) == 1).all())
+        self._last = values[-1].copy()
+
+    def statistics(self, n_rows: int, sample: Array, ranks: dict[int, Array]) -> Statistics:
+        """Return the figures of all rows."""
+        n = np.maximum(self._n, 1)
+        with np.errstate(over="ignore", invalid="ignore"):
+            mean = self._sum / n
+            std = np.sqrt(np.maximum(self._squares / n - mean**2, 0)) * self._unit
+            mean = self._center + mean * self._unit
+        overfull = frozenset(i for i, text in self._reader.texts.items() if text.overfull)
+        counts = {}
+        for i, found in self._counts.items():
+            n_levels = len(self._reader.texts[i].levels)
+            whole = np.zeros(n_levels + 1, np.int64)
+            whole[: len(found)] = found
+            # In the order of the sorted levels; what has no level comes last.
+            whole[ranks[i]] = whole[:n_levels].copy()
+            counts[i] = whole
+        running = frozenset(np.flatnonzero(self._running).tolist() if n_rows >= 20 else ())
+        # What the sample does not show cannot be settled.
+        shown = ~np.isnan(sample).all(axis=0)
+        return Statistics(
+            np.where(shown, self._n, 0),
+            mean,
+            std,
+            self._low,
+            self._high,
+            self._only_01 & (self._n > 0),
+            self._whole & (self._n > 0),
+            n_rows,
+            counts,
+            overfull,
+            running,
+        )
+
+
+def _ranks(reader: Reader) -> dict[int, Array]:
+    """Return, for each column of text, the place of each level once they are in order."""
+    ranks = {}
+    for i, text in reader.texts.items():
+        order = text.order()
+        ranks[i] = np.empty(len(order), np.int64)
+        ranks[i][order] = np.arange(len(order))
+    return ranks
+
+
+def _ranked(table: Table, ranks: dict[int, Array]) -> Table:
+    """Return a table whose text columns have their levels in order."""
+    if not ranks:
+        return table
+    assert table.formats is not None
+    formats = list(table.formats)
+    for i, rank in ranks.items():
+        levels = np.empty(len(rank), object)
+        levels[rank] = formats[i].levels
+        table.values[:, i] = arrow.looked_up(
+            np.append(rank, len(rank)).astype(np.float64),
+            np.where(np.isnan(table.values[:, i]), -1, table.values[:, i]).astype(np.int64),
+        )
+        formats[i] = replace(formats[i], levels=tuple(levels.tolist()))
+    return replace(table, formats=tuple(formats))

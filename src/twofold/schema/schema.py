@@ -1,0 +1,463 @@
+"""What each column is, and how a table becomes the matrix that the network sees, and back."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from twofold.data.table import Format, Table, row_chunks
+from twofold.errors import DataError
+from twofold.schema import column as rules
+from twofold.schema.column import Column
+from twofold.schema.infer import Statistics, infer_columns
+
+Array = NDArray[Any]
+_RANGE_SLACK = 1e-6  # rounding that [0, 1] data may carry
+_NOISE_SLACK = 8.0  # standard deviations that no noise passes
+
+
+@dataclass(frozen=True)
+class Schema:
+    """What every column of a table is: kind, likelihood and scaling, inferred once by `infer`.
+
+    `noise` is the standard deviation, in [0, 1], of noise that rows may carry beyond their range:
+    whoever learns to remove noise is given rows that have it.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twofold.schema.schema import Schema
+    >>> from twofold.data.table import Table
+    >>> table = Table(np.array([[1.0, 0.0], [3.0, 1.0]]), names=("height", "smoker"))
+    >>> print(Schema.infer(table))
+    2 columns: 1 real (gaussian), 1 binary (bernoulli)
+    """
+
+    columns: tuple[Column, ...]
+    row_shape: tuple[int, ...]
+    container: str = "numpy"
+    named: bool = False
+    is_sequence: bool = False
+    noise: float = 0.0
+
+    @classmethod
+    def infer(
+        cls,
+        table: Table,
+        likelihood: str | Mapping[str, str] = "auto",
+        kinds: str | Mapping[str, str] = "auto",
+        statistics: Statistics | None = None,
+        *,
+        sequences: bool = False,
+    ) -> Schema:
+        """Work out each column's kind from its type and values, and its likelihood from its kind.
+
+        `kinds` and `likelihood` settle columns by name. Else text is a category, unless nearly
+        every cell is different (an identifier, which is ignored, like whole numbers that count the
+        rows and columns without any cell); moments are times. Of numbers, images, and tables whose
+        cells all lie in [0, 1] and reach beyond one half, are pixels; unsigned bytes are pixels of
+        255 levels. A table whose columns each run from 0 to 1 was min-max scaled, which says
+        nothing about its kind: its columns are real. Of what is left, columns that hold only 0 and
+        1 are binary, columns of small whole numbers that spread like counts are counts, and all
+        others are real. With `statistics`, the table is a sample of the rows that these are of.
+
+        Where rows are `sequences`, (steps, channels), a channel is the same at all its steps: it is
+        inferred from them together, and named x0, x1, ... for `kinds` and `likelihood`. Its columns
+        are x0[0], x0[1], ...
+
+        Raises
+        ------
+        DataError
+            Where a column cannot be of the kind or have the likelihood that is asked for it, or
+            `kinds` or `likelihood` names a column that the table does not have.
+        """
+        row_shape = table.row_shape or (table.n_columns,)
+        if sequences and len(row_shape) == 2:
+            steps, channels = row_shape
+            pooled = Table(table.values.reshape(-1, channels))
+            every = infer_columns(pooled, likelihood, kinds)
+            columns = tuple(
+                replace(channel, name=f"{channel.name}[{step}]")
+                for step in range(steps)
+                for channel in every
+            )
+            return cls(columns, row_shape, table.container, is_sequence=True)
+        columns = infer_columns(table, likelihood, kinds, statistics)
+        return cls(columns, row_shape, table.container, table.names is not None)
+
+    @cached_property
+    def width(self) -> int:
+        """Number of inputs of the network."""
+        return sum(column.width for column in self.columns)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Column names; x0, x1, ... where the training table had none."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def is_image(self) -> bool:
+        """Whether a row is an array of more than one axis, and no sequence."""
+        return len(self.row_shape) > 1 and not self.is_sequence
+
+    @cached_property
+    def center(self) -> NDArray[np.float64]:
+        """What is subtracted from each column, `(n_columns,)`, in the column's unit."""
+        return np.array([column.center for column in self.columns])
+
+    @cached_property
+    def scale(self) -> NDArray[np.float64]:
+        """What each column is then divided by, `(n_columns,)`, in the column's unit."""
+        return np.array([column.scale for column in self.columns])
+
+    @cached_property
+    def inputs(self) -> tuple[slice, ...]:
+        """Which inputs of the network are each column's."""
+        ends = np.cumsum([0, *(column.width for column in self.columns)]).tolist()
+        return tuple(slice(a, b) for a, b in pairwise(ends))
+
+    @cached_property
+    def _linear(self) -> NDArray[np.bool_]:
+        return np.array([column.is_linear for column in self.columns])
+
+    @cached_property
+    def _squashed(self) -> NDArray[np.bool_]:
+        return np.array([column.is_squashed for column in self.columns])
+
+    @cached_property
+    def _near_zero(self) -> bool:
+        """Whether 32-bit numbers hold the columns' centers to a small part of their spreads."""
+        tiny = np.finfo(np.float32).tiny
+        digits = np.abs(self.center) <= 1e3 * self.scale
+        return bool(np.all(digits & (self.scale > tiny) & (self.scale < 1 / tiny)))
+
+    @cached_property
+    def _bounded(self) -> NDArray[np.bool_]:
+        return np.array([c.likelihood == "bernoulli" and c.kind != "binary" for c in self.columns])
+
+    @cached_property
+    def _flags(self) -> list[int]:
+        """The inputs within 0 and 1 in training that may be anything where they are scored."""
+        kinds = zip(self.columns, self.inputs, strict=True)
+        return [
+            at.start
+            for c, at in kinds
+            if c.likelihood == "bernoulli" and (c.kind == "binary" or self.noise)
+        ]
+
+    def within_range(self, matrix: Array) -> Array:
+        """Return a matrix to train on: a flag or noisy pixel beyond 0 and 1 is the nearer of them.
+
+        Cross-entropy would go down without end in the direction of such a cell.
+        """
+        flags = matrix[:, self._flags]
+        with np.errstate(invalid="ignore"):
+            if not ((flags < 0) | (flags > 1)).any():
+                return matrix
+        matrix = matrix.copy()
+        matrix[:, self._flags] = flags.clip(0, 1)
+        return matrix
+
+    def likelihoods(self) -> dict[str, list[int]]:
+        """Return, for each likelihood in use, the positions of its columns."""
+        groups: dict[str, list[int]] = {}
+        for position, column in enumerate(self.columns):
+            if column.width:
+                groups.setdefault(column.likelihood, []).append(position)
+        return groups
+
+    def to_matrix(self, table: Table, dtype: DTypeLike, first_row: int = 0) -> Array:
+        """Return what the network sees, `(n_rows, width)`; NaN where a cell is missing.
+
+        Nothing is copied where the cells already are what the network sees.
+
+        Raises
+        ------
+        DataError
+            Where a cell is infinite, or outside the range of its likelihood.
+        """
+        if not self._bounded.all():
+            table.check_finite(first_row, missing=True)  # else the range tells, in its own passes
+        # The checks tell of what is no number, with the place.
+        with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+            if self._linear.all():
+                matrix = self._scaled(table.values, np.dtype(dtype))
+                if self._squashed.all():
+                    matrix = rules.squash(matrix)
+                elif self._squashed.any():
+                    matrix[:, self._squashed] = rules.squash(matrix[:, self._squashed])
+                matrix = np.ascontiguousarray(matrix, dtype=dtype)
+            else:
+                matrix = np.empty((table.n_rows, self.width), dtype)
+                for position, (column, at) in enumerate(
+                    zip(self.columns, self.inputs, strict=True)
+                ):
+                    if column.width:
+                        matrix[:, at] = column.encode(*_cells(table, position, column))
+        self._check_range(table, matrix, first_row)
+        return matrix
+
+    def _scaled(self, values: Array, dtype: np.dtype[Any]) -> Array:
+        if not np.any(self.center) and np.all(self.scale == 1):
+            # What is changed later must not be the caller's own memory.
+            return values.copy() if self._squashed.any() else values
+        if values.dtype.itemsize > 4 or dtype.itemsize > 4:
+            return np.asarray((values - self.center) / self.scale)
+        if self._near_zero:
+            narrow = np.float32
+            return np.asarray((values - self.center.astype(narrow)) / self.scale.astype(narrow))
+        result = np.empty(values.shape, dtype=np.float32)
+        for start, rows in row_chunks(values):
+            result[start : start + len(rows)] = (rows - self.center) / self.scale
+        return result
+
+    def require_types(self, table: Table) -> None:
+        """Raise DataError where columns hold text, numbers or times, and held another in training.
+
+        Numbers in place of text are read as text: a file of codes may hold none but digits.
+        """
+        if table.formats is None:
+            self._require_shape(table)
+            text = next((c for c in self.columns if _is_text(c.format) and c.width), None)
+            if text is not None:
+                raise DataError(
+                    f"Column '{text.name}' held text in training, and an array holds numbers only. "
+                    f"Pass a data frame or a file with the training table's columns."
+                )
+            return
+        mistakes = []
+        for position, (column, found) in enumerate(zip(self.columns, table.formats, strict=True)):
+            if column.kind == "ignored":
+                continue
+            was = _words("number" if column.format is None else column.format.type)
+            now = _words(found.type)
+            if was == now or (was == "text" and now == "numbers"):
+                continue
+            values = table.values[:, position]
+            if np.isnan(values).all():
+                continue
+            row, cell = _odd_cell(values, found)
+            mistakes.append(
+                f"Column '{column.name}' held {was} in training and holds {now} here (row {row}: "
+                f"{cell})"
+            )
+        if mistakes:
+            raise DataError(
+                "; ".join(mistakes) + ". Correct these cells (empty ones are taken as missing), or "
+                "fit anew with these columns dropped."
+            )
+
+    def _require_shape(self, table: Table) -> None:
+        """Raise DataError where rows are arrays, and of other axes than in training."""
+        here, there = ([n for n in shape if n > 1] for shape in (table.row_shape, self.row_shape))
+        if len(here) > 1 and len(there) > 1 and here != there:
+            raise DataError(
+                f"Rows had the shape {self.row_shape} in training and have {table.row_shape} here. "
+                f"Bring their axes into the same order."
+            )
+
+    def _check_range(self, table: Table, matrix: Array, first_row: int) -> None:
+        if matrix.size == 0:
+            return
+        if not self._bounded.all():
+            self._check_still_finite(table, matrix, first_row)
+        if self._bounded.any():
+            self._check_unit_range(table, matrix, first_row)
+
+    def _check_unit_range(self, table: Table, matrix: Array, first_row: int) -> None:
+        at = [self.inputs[i].start for i in np.flatnonzero(self._bounded)]
+        inside = matrix if self._bounded.all() else matrix[:, at]
+        slack = _RANGE_SLACK + _NOISE_SLACK * self.noise
+        with np.errstate(invalid="ignore"):
+            if inside.min() >= -slack and inside.max() <= 1 + slack:
+                return
+            outside = (inside < -slack) | (inside > 1 + slack)
+        table.check_finite(first_row, missing=True)
+        if not outside.any():  # a NaN is missing, and has no range
+            return
+        row, place = (int(i) for i in np.argwhere(outside)[0])
+        column = int(np.flatnonzero(self._bounded)[place])
+        raise DataError(
+            f"Column {table.name(column)} lay between 0 and {self.columns[column].scale:g} in "
+            f"training and holds {table.values[row, column]:g} in row {first_row + row}. Scale "
+            f"these rows like the training rows, or fit with likelihood='gaussian'."
+        )
+
+    def _check_still_finite(self, table: Table, matrix: Array, first_row: int) -> None:
+        with np.errstate(over="ignore", invalid="ignore"):
+            if np.isfinite(matrix.sum()):
+                return
+        outside = np.isinf(matrix)
+        if outside.any():
+            row, place = (int(i) for i in np.argwhere(outside)[0])
+            column = next(i for i, at in enumerate(self.inputs) if at.start <= place < at.stop)
+            if np.isinf(table.values[row, column]):
+                table.check_finite(first_row, missing=True)
+            raise DataError(
+                f"Column {table.name(column)} holds {table.values[row, column]:g} in row "
+                f"{first_row + row}, too far from its training values (around "
+                f"{self.center[column]:g}) to compute with. Correct or drop this row."
+            )
+
+    def from_matrix(self, matrix: Array) -> Array:
+        """Return the cells that a matrix stands for, `(n_rows, n_columns)`, in the columns' units.
+
+        A category comes back as its most probable level, a text as its position among the levels;
+        ignored columns as NaN.
+        """
+        if self._linear.all():
+            if self._squashed.any():
+                matrix = np.where(self._squashed, rules.unsquash(matrix), matrix)
+            if not np.any(self.center) and np.all(self.scale == 1):
+                return matrix
+            wide = matrix.dtype if self._near_zero else np.dtype(np.float64)
+            return rules.in_unit(matrix, self.scale.astype(wide), self.center.astype(wide))
+        values = np.empty((len(matrix), len(self.columns)))
+        for position, (column, at) in enumerate(zip(self.columns, self.inputs, strict=True)):
+            values[:, position] = column.decode(matrix[:, at])
+        return values
+
+    def formats(self, like: Sequence[Format] | None = None) -> tuple[Format, ...] | None:
+        """Return the formats of what `from_matrix` gives, in the types of `like` where it is given.
+
+        None where the training table was no frame.
+        """
+        own = [column.format for column in self.columns]
+        if any(form is None for form in own):
+            return None
+        found = []
+        for column, form in zip(self.columns, like or own, strict=True):
+            assert form is not None
+            assert column.format is not None
+            if column.width and _words(form.type) != _words(column.format.type):
+                form = column.format
+            found.append(replace(form, levels=column.levels if form.type == "text" else ()))
+        return tuple(found)
+
+    def cells(
+        self, matrix: Array, like: Table | None = None
+    ) -> tuple[Array, tuple[Format, ...] | None]:
+        """Return `from_matrix` and its `formats`, in the types of the table `like` where given."""
+        return self.from_matrix(matrix), self.formats(None if like is None else like.formats)
+
+    @property
+    def shown(self) -> list[int]:
+        """Positions of the columns that figures show: all of an image, else what is not ignored.
+
+        Of sequences, one channel after another.
+        """
+        shown = [i for i, column in enumerate(self.columns) if column.width or self.is_image]
+        if not self.is_sequence:
+            return shown
+        n_channels = self.row_shape[1]
+        return sorted(shown, key=lambda i: (i % n_channels, i))
+
+    def drawn(self, matrix: Array) -> Array:
+        """Return the cells of a matrix as figures show them: profiles, or images of their shape."""
+        shape = self.row_shape if self.is_image else (len(self.shown),)
+        return self.from_matrix(matrix)[:, self.shown].reshape(len(matrix), *shape)
+
+    def constant_columns(self) -> list[str]:
+        """Return the names of columns that held one value only in training."""
+        return [column.name for column in self.columns if column.constant]
+
+    def ignored_columns(self) -> dict[str, str]:
+        """Return the columns that the network does not see, and why."""
+        return {column.name: column.note for column in self.columns if column.kind == "ignored"}
+
+    def __str__(self) -> str:
+        kinds = Counter((column.kind, column.likelihood) for column in self.columns)
+        parts = [
+            f"{count:,} {kind}" + (f" ({model})" if model != "none" else "")
+            for (kind, model), count in kinds.items()
+        ]
+        constant = len(self.constant_columns())
+        tail = f"; {constant:,} constant" if constant else ""
+        plural = "column" if len(self.columns) == 1 else "columns"
+        return f"{len(self.columns):,} {plural}: " + ", ".join(parts) + tail
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the schema as plain data for `model.json`."""
+        return {
+            "row_shape": list(self.row_shape),
+            "container": self.container,
+            "named": self.named,
+            "is_sequence": self.is_sequence,
+            "noise": self.noise,
+            "columns": [column.to_json() for column in self.columns],
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Schema:
+        """Read back what `to_json` gave.
+
+        Raises KeyError, TypeError or ValueError where the document is none.
+        """
+        schema = cls(
+            columns=tuple(Column.from_json(column) for column in document["columns"]),
+            row_shape=tuple(int(n) for n in document["row_shape"]),
+            container=str(document["container"]),
+            named=bool(document["named"]),
+            is_sequence=bool(document.get("is_sequence", False)),
+            noise=float(document.get("noise", 0.0)),
+        )
+        if not 0 <= schema.noise < math.inf:
+            raise ValueError(f"noise of {schema.noise} is none")
+        shape = schema.row_shape
+        if min(shape, default=0) < 1 or math.prod(shape) != len(schema.columns):
+            raise ValueError(f"rows of shape {shape} have not {len(schema.columns)} columns")
+        if schema.is_sequence and len(shape) != 2:
+            raise ValueError(f"rows of shape {shape} are no sequences")
+        return schema
+
+    def with_container(self, container: str) -> Schema:
+        """Return the same schema for rows that come in another container."""
+        return replace(self, container=container)
+
+
+def _cells(table: Table, position: int, column: Column) -> tuple[Array, tuple[rules.Level, ...]]:
+    """Return a column's cells, and for a category what its positions stand for."""
+    values = table.values[:, position].astype(np.float64, copy=False)
+    if column.kind != "category":
+        return values, ()
+    if table.formats is not None and table.formats[position].type == "text":
+        return values, table.formats[position].levels
+    distinct, positions = np.unique(values, return_inverse=True)
+    known = distinct[~np.isnan(distinct)]
+    return np.where(np.isnan(values), np.nan, positions), tuple(known.tolist())
+
+
+def _is_text(form: Format | None) -> bool:
+    return form is not None and form.type == "text"
+
+
+def _words(type_of_cells: str) -> str:
+    return {"text": "text", "time": "times"}.get(type_of_cells, "numbers")
+
+
+def _odd_cell(values: Array, form: Format) -> tuple[int, str]:
+    """Return the row and the cell that best shows of what type a column is."""
+    rows = np.flatnonzero(~np.isnan(values))
+    if form.type != "text":
+        return int(rows[0]), f"{values[rows[0]]:g}" if form.type != "time" else "a time"
+    # In a column of numbers, the cell that made it text is the one that is no number.
+    odd = [i for i, level in enumerate(form.levels) if not _is_number(level)]
+    if odd:
+        rows = np.flatnonzero(np.isin(values, odd))
+    return int(rows[0]), repr(form.levels[int(values[rows[0]])])
+
+
+def _is_number(level: rules.Level) -> bool:
+    try:
+        float(level)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,237 @@
+"""What a served model does with rows: each verb as arrays and tables with an entry per row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import copy, deepcopy
+from dataclasses import asdict
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import torch
+from numpy.typing import NDArray
+
+from twofold import metrics
+from twofold.data.sources import row_chunks
+from twofold.data.table import cells
+from twofold.estimators.autoencoder import Autoencoder
+from twofold.persistence import summary as modeltext
+from twofold.schema.column import Column
+
+Array = NDArray[Any]
+_EXPLAINED_CELLS = 40_000  # in one call: a fraction of a second
+_NARROW = {k.id for k in (pa.bool_(), pa.int8(), pa.uint8(), pa.int16(), pa.uint16())}
+_NARROW |= {k.id for k in (pa.float16(), pa.float32(), pa.null())}
+_WIDE = {k.id for k in (pa.int32(), pa.uint32(), pa.int64(), pa.uint64(), pa.float64())}
+
+
+class Verbs:
+    """A fitted estimator whose rows come and go as Arrow tables, or as arrays where it had arrays.
+
+    The estimator that is handed in is left as it is. Two copies of its network are kept, one in 32
+    bits and one in 64, for the precision of a call is that of its rows.
+
+    Attributes
+    ----------
+    model : Autoencoder
+    most_rows, most_explained : int
+        Rows that one call of the library should have at most, so that others wait for it a fraction
+        of a second.
+    """
+
+    def __init__(self, ae: Autoencoder) -> None:
+        typed = ae.schema_.formats() is not None
+        self.model = copy(ae)
+        self.model.schema_ = ae.schema_.with_container("arrow" if typed else "numpy")
+        if typed and not hasattr(ae, "feature_names_in_"):
+            # A frame whose names were numbers; rows have the names as text.
+            self.model.feature_names_in_ = np.array(ae.schema_.names, dtype=object)
+        self.named = hasattr(self.model, "feature_names_in_")
+        self.names = ae.schema_.names
+        self.code_names = [str(name) for name in ae.get_feature_names_out()]
+        width = ae.schema_.width
+        self.most_rows = next(row_chunks(2**31, width)).stop
+        self.most_explained = max(1, _EXPLAINED_CELLS // width)
+
+    @cached_property
+    def _narrow(self) -> Autoencoder:
+        return self._in_precision(torch.float32)
+
+    @cached_property
+    def _wide(self) -> Autoencoder:
+        return self._in_precision(torch.float64)
+
+    def _in_precision(self, dtype: torch.dtype) -> Autoencoder:
+        model = copy(self.model)
+        if next(model.network_.parameters()).dtype != dtype:
+            # Made once, where the estimator's own methods make it for each call.
+            model.network_ = deepcopy(model.network_).to(dtype)
+            model._objective = deepcopy(model._objective).to(dtype)
+        return model
+
+    def _for(self, rows: Any) -> Autoencoder:
+        """Return the copy that computes on these rows fastest; each gives the same numbers."""
+        if not isinstance(rows, pa.Table):
+            return self._wide if getattr(rows, "dtype", None) == np.float64 else self._narrow
+        model = self._wide if _is_wide(rows.schema) else self._narrow
+        if not self.named:
+            # Columns are taken as they come, which the estimator would warn of.
+            model = copy(model)
+            model.feature_names_in_ = np.array(rows.column_names, dtype=object)
+        return model
+
+    def encode(self, rows: Any) -> dict[str, Any]:
+        """Return the codes."""
+        return {"codes": np.asarray(self._for(rows).transform(rows))}
+
+    def decode(self, codes: Any) -> dict[str, Any]:
+        """Return the rows that codes stand for."""
+        return {"rows": self._for(codes).inverse_transform(codes)}
+
+    def reconstruct(self, rows: Any) -> dict[str, Any]:
+        """Return what the network makes of rows."""
+        return {"rows": self._for(rows).reconstruct(rows)}
+
+    def score(self, rows: Any) -> dict[str, Any]:
+        """Return scores, p-values and labels."""
+        scores = self._for(rows).score_samples(rows)
+        return {
+            "score": scores,
+            "p_value": metrics.conformal_pvalue(scores, self.model.calibration_scores_),
+            # A row so far out that its score is no number is an anomaly.
+            "label": np.where(scores - self.model.offset_ >= 0, 1, -1),
+        }
+
+    def explain(self, rows: Any) -> dict[str, Any]:
+        """Return what was observed and expected, and each column's share of minus the score."""
+        found = self._for_explaining(rows).explain(rows)
+        return {
+            "base": found.base,
+            "score": -(found.base + found.contribution.sum(axis=1)),
+            "observed": found.observed,
+            "expected": found.expected,
+            "contribution": found.contribution,
+        }
+
+    def _for_explaining(self, rows: Any) -> Autoencoder:
+        # Explanations are 64-bit whatever the rows.
+        model = copy(self._for(rows))
+        model.network_, model._objective = self._wide.network_, self._wide._objective
+        return model
+
+    def impute(self, rows: Any) -> dict[str, Any]:
+        """Return the rows with their holes filled by best values."""
+        return {"rows": self._for(rows).impute(rows)}
+
+    def draws(self, rows: Any, n_draws: int, random_state: int | None) -> list[Any]:
+        """Return the rows with their holes filled by random draws; one draw is the best values."""
+        drawn = self._for(rows).impute(rows, n_draws, random_state)
+        return [drawn] if n_draws == 1 else list(drawn)
+
+    def sample(self, n: int, random_state: int | None) -> Any:
+        """Return new rows."""
+        return self.model.sample(n, random_state)
+
+
+def _is_wide(schema: Any) -> bool:
+    """Whether the library computes in 64 bits on rows of this Arrow schema."""
+    ids = {kind.id for kind in schema.types}
+    return ids <= _NARROW | _WIDE and bool(ids & _WIDE)
+
+
+def describe(ae: Autoencoder, versions: Mapping[str, str]) -> dict[str, Any]:
+    """Return what a model is, as plain data: options, layers, training, figures and versions."""
+    network = ae.network_
+    return {
+        "options": {name: _plain(value) for name, value in ae.get_params(deep=False).items()},
+        "n_columns": len(ae.schema_.columns),
+        "n_components": network.n_components,
+        "n_parameters": network.n_parameters,
+        "layers": [asdict(layer) for layer in network.layers(ae._objective.link)],
+        "training": {
+            "epochs": len(ae.history_),
+            "best_epoch": ae.best_epoch_,
+            "history": ae.history_,
+        },
+        "comparison": asdict(ae.comparison_),
+        "offset": ae.offset_,
+        "summary": ae.summary(),
+        "remarks": modeltext.remarks(ae),
+        "versions": dict(versions),
+    }
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return repr(value)
+
+
+def describe_columns(ae: Autoencoder) -> dict[str, Any]:
+    """Return what each column is, and the shape of a row, as plain data."""
+    schema = ae.schema_
+    return {
+        "columns": [_column(column) for column in schema.columns],
+        "row_shape": list(schema.row_shape),
+        "named": schema.named,
+    }
+
+
+def _column(column: Column) -> dict[str, Any]:
+    form = column.format
+    kept = [column.levels[i] for i in column.kept]
+    low, high = _RANGES.get(column.likelihood, _no_range)(column)
+    return {
+        "name": column.name,
+        "kind": column.kind,
+        "likelihood": column.likelihood,
+        "type": "number" if form is None else form.type,
+        "dtype": "" if form is None else form.dtype,
+        "constant": column.constant,
+        "levels": kept if column.kind == "category" else None,
+        "range": [low, high],
+        "typical": _typical(column),
+        "note": column.note,
+    }
+
+
+def _no_range(column: Column) -> tuple[float | None, float | None]:
+    return None, None
+
+
+def _of_counts(column: Column) -> tuple[float | None, float | None]:
+    return 0.0, None
+
+
+def _of_shares(column: Column) -> tuple[float | None, float | None]:
+    return (0.0, column.scale) if column.kind != "binary" else (0.0, 1.0)
+
+
+def _of_knots(column: Column) -> tuple[float | None, float | None]:
+    return column.knots[0], column.knots[-1]
+
+
+# Cells that the column's likelihood knows; None where there is no end.
+_RANGES: dict[str, Callable[[Column], tuple[float | None, float | None]]] = {
+    "bernoulli": _of_shares,
+    "poisson": _of_counts,
+    "negative_binomial": _of_counts,
+    "histogram": _of_knots,
+}
+
+
+def _typical(column: Column) -> Any:
+    """Return the cell that the training cells lie around, where the model keeps one."""
+    if column.kind in ("ignored", "category"):
+        return None
+    if column.kind == "count" and not column.knots:
+        return float(np.expm1(column.center))
+    if column.format is None:
+        return column.center
+    return cells(np.array([[column.center]]), (column.format,))[0, 0]

@@ -1,0 +1,120 @@
+"""How to train: every option of training with its "auto" worked out, and the learning rates."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from twofold.nn import bottleneck
+from twofold.nn.corruption import Masking
+from twofold.training.optimizers import Rule
+
+_LARGE_BATCH, _WIDE = 64, 256  # below, rounding copies cost more than bfloat16 products save
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How to train: every option of training with its "auto" worked out."""
+
+    optimizer: str
+    learning_rate: float
+    momentum: float
+    nesterov: bool
+    schedule: str
+    batch_size: int
+    epochs: int
+    weight_decay: float
+    patience: int | None
+    bfloat16: bool = False
+
+    @classmethod
+    def resolve(cls, options: Mapping[str, Any], n_rows: int, width: int) -> Plan:
+        """Work out what "auto" means for a table of `n_rows` rows and `width` inputs."""
+        values = {name: options[name] for name in cls.__dataclass_fields__ if name in options}
+        if values["batch_size"] == "auto":
+            values["batch_size"] = automatic_batch_size(n_rows)
+        if values["epochs"] == "auto":
+            noise = options.get("corruption")
+            fills = isinstance(noise, Masking) and noise.only_hidden
+            values["epochs"] = automatic_epochs(n_rows, values["batch_size"], fills)
+        if values["learning_rate"] == "auto":
+            spec = bottleneck.resolve(
+                options.get("bottleneck", "plain"), options.get("n_components")
+            )
+            values["learning_rate"] = automatic_learning_rate(
+                values["optimizer"], width, isinstance(spec, bottleneck.Ordered)
+            )
+        for name in ("learning_rate", "momentum", "weight_decay"):
+            values[name] = float(values[name])  # numpy's numbers are no JSON
+        bfloat16 = options["precision"] == "bfloat16" or (
+            options["precision"] == "auto"
+            and fast_in_bfloat16(options["device"])
+            and values["batch_size"] >= _LARGE_BATCH
+            and width >= _WIDE
+        )
+        return cls(**values, bfloat16=bfloat16)
+
+    def rule(self, parameters: Iterable[Tensor]) -> Rule:
+        """Make the plan's update rule for these parameters, in an order that all steps share."""
+        everything = list(parameters)
+        matrices = [p for p in everything if p.ndim > 1]
+        biases = [p for p in everything if p.ndim <= 1]
+        how = (self.optimizer, self.momentum, self.nesterov, self.weight_decay, self.bfloat16)
+        return Rule(*how, matrices, biases)
+
+    def learning_rate_at(self, step: int, steps: int) -> float:
+        """Return the learning rate of update `step` out of `steps`, counted from 0.
+
+        One-cycle rises linearly from a 25th of the peak over the first tenth of the run and
+        falls along a cosine to zero (Smith and Topin, 2019, "Super-Convergence").
+        """
+        if self.schedule == "constant":
+            return self.learning_rate
+        rise = max(1, steps // 10)
+        if step < rise:
+            return self.learning_rate * (0.04 + 0.96 * step / rise)
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - rise) / (steps - rise)))
+
+
+def fast_in_bfloat16(device: str) -> bool:
+    """Whether `device` multiplies bfloat16 in hardware: AVX-512 BF16, AMX, or a recent GPU."""
+    if device != "cpu" and torch.cuda.is_available():
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def automatic_batch_size(n_rows: int) -> int:
+    """Return a power of two between 32 and 1,024 that gives some hundred updates per epoch."""
+    return int(min(1024, max(32, 2 ** math.floor(math.log2(max(n_rows, 1) / 400)))))
+
+
+def automatic_epochs(n_rows: int, batch_size: int, fills: bool = False) -> int:
+    """Return enough epochs for about 4,000 updates, between 10 and 200.
+
+    A network that `fills` hidden cells, and learns from those alone, learns less from an update and
+    goes on learning for longer: 150 epochs, and at least 1,000 and at most 12,000 updates.
+    """
+    if fills:
+        steps = math.ceil(n_rows / batch_size)
+        return max(1, math.ceil(min(12_000, max(1000, 150 * steps)) / steps))
+    return int(min(200, max(10, math.ceil(4000 / math.ceil(n_rows / batch_size)))))
+
+
+def automatic_learning_rate(optimizer: str, width: int, ordered: bool = False) -> float:
+    """Return a step size that suits the loss per cell.
+
+    Adam's steps do not depend on the scale of the loss, but a unit adds up `width` of them, so
+    they shrink with the square root of the width. The gradient of a mean over `width` cells shrinks
+    with the width, so plain gradient descent makes up for it. An `ordered` code is many codes that
+    are learned at once, and with Adam takes larger steps: on images of 196 pixels, three to seven
+    times as large ones left less error at every size of the code.
+    """
+    if optimizer == "sgd":
+        return min(1.5, max(0.05, 0.01 * width))
+    usual = min(0.02, max(0.001, 0.08 / math.sqrt(width)))
+    return min(0.04, 3 * usual) if ordered else usual

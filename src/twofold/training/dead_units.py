@@ -1,0 +1,105 @@
+"""Components of a sparse code that have died: they are counted, and get another chance."""
+
+from __future__ import annotations
+
+from typing import Protocol, runtime_checkable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from twofold.nn.bottleneck import SparseCode
+from twofold.nn.layers import DensePair
+from twofold.nn.network import Network
+from twofold.nn.objective import Objective, observed
+from twofold.training.batches import TrainingRows
+from twofold.training.process_group import Team
+
+_ROWS = 4096
+_FIRST_SIZE = 0.2  # of the mean weights of living components
+
+
+@runtime_checkable
+class Remembers(Protocol):
+    """A step with a memory of past gradients."""
+
+    def forget(self, parameter: Tensor, rows: Tensor) -> None:
+        """Forget the past gradients of some rows of a parameter."""
+
+
+@torch.no_grad()
+def tend(
+    step: object,
+    network: Network,
+    objective: Objective,
+    rows: TrainingRows,
+    revives: bool,
+    generator: torch.Generator,
+    team: Team | None = None,
+) -> dict[str, float]:
+    """Count the components that are never active, and where it `revives`, give them new weights.
+
+    A dead component gets the direction of a row that is reconstructed badly, so that it has
+    something to explain (Bricken et al., 2023, "Towards Monosemanticity", section "Neuron
+    Resampling"): rows are drawn by their squared losses, seen from the mean of what comes to the
+    code. Of "topk" it starts as large as the living ones, for smaller ones are never among the
+    largest.
+
+    Returns
+    -------
+    dict
+        What is noted in the history: `dead_units`, before any revival; nothing where a component
+        at rest is no dead one.
+    """
+    code = network.bottleneck
+    if not isinstance(code, SparseCode):
+        return {}
+    x = rows.head(min(_ROWS, network.rows_per_pass))
+    filled, seen = observed(x)
+    path = network.path(filled, seen)
+    activity = code(path[-1], path[:-1])[0]
+    dead = code.idle(activity)
+    assert dead is not None
+    n_dead = int(dead.sum())
+    if n_dead and revives:
+        loss = -objective.log_prob(network.decode(activity), x).sum(1)
+        _revive(step, network, path[-2], loss, dead, generator)
+        if team is not None:
+            # Losses that differ by rounding may draw another row, and workers share one network.
+            network.load_state_dict(team.of_first(network.state_dict()))
+    return {"dead_units": n_dead}
+
+
+def _revive(
+    step: object,
+    network: Network,
+    below: Tensor,
+    loss: Tensor,
+    dead: Tensor,
+    generator: torch.Generator,
+) -> None:
+    """Give dead components directions of rows, drawn by their squared losses."""
+    pair, code = network.pairs[-1], network.bottleneck
+    assert isinstance(pair, DensePair)
+    assert isinstance(code, SparseCode)
+    n_dead = int(dead.sum())
+    weight = ((loss - loss.min()) ** 2).nan_to_num(0.0).double().cpu() + 1e-12
+    chosen = torch.multinomial(weight, n_dead, n_dead > len(weight), generator=generator)
+    centre = below.mean(0)
+    direction = F.normalize(below[chosen.to(below.device)] - centre)
+    size = 1.0 if code.how.kind == "topk" else _FIRST_SIZE
+    pair.weight[dead] = size * _mean_norm(pair.weight, dead) * direction
+    pair.encoder_bias[dead] = -(pair.weight[dead] @ centre)
+    changed = [pair.weight, pair.encoder_bias]
+    if pair.decoder_weight is not None:
+        pair.decoder_weight[dead] = _mean_norm(pair.decoder_weight, dead) * direction
+        changed.append(pair.decoder_weight)
+    if isinstance(step, Remembers):
+        for parameter in changed:
+            step.forget(parameter, dead)
+
+
+def _mean_norm(matrix: Tensor, dead: Tensor) -> Tensor:
+    """Return how large the weights of living components are; 1 where none lives."""
+    living = matrix[~dead]
+    return living.norm(dim=1).mean() if len(living) else matrix.new_ones(())

@@ -1,0 +1,537 @@
+r"""The training step for dense stacks, derived by hand: autograd's numbers in less time.
+
+For a batch `x` of n rows and D columns, with `f` the activations,
+
+    encode     h_0 = x           h_i = f(h_{i-1} W_i^T + b_i)     i = 1 ... L
+    decode     g_{L+1} = h_L     g_i = f(g_{i+1} W_i + c_i)       i = L ... 1
+    loss       (1 / nD) sum over cells of l(theta, x)             theta = g_1, without f
+
+Let d(.) be the loss's gradient *before* an activation. Both likelihoods are in canonical form, so d
+starts as a residual, and then walks back down the stairs that the batch came up:
+
+    d(g_1)     = (mean(theta) - x) / nD                           mean = identity or sigmoid
+    d(g_{i+1}) = d(g_i) W_i^T * f'                                d(h_L) likewise, from d(g_L)
+    d(h_{i-1}) = d(h_i) W_i * f'
+
+A tied matrix works twice, so its gradient is the sum of two products; with the factors stacked,
+
+    H_i = [d(h_i); g_{i+1}]  (2n, n_out)         V_i = [h_{i-1}; d(g_i)]  (2n, n_in)
+
+    d(W_i) = d(h_i)^T h_{i-1} + g_{i+1}^T d(g_i) = H_i^T V_i
+
+it is **one product over twice the batch**. Every number above is therefore computed right where it
+is needed, in one half of an H or a V, and with plain gradient descent the product is added to the
+matrix as it is made: no gradient is ever stored. An untied pair multiplies the halves one by one.
+Gradients of biases are the column sums of d(h_i) and d(g_i).
+
+On a GPU the launch of these kernels costs more than most of them. There the gradients are stored,
+so that one kernel updates all parameters, and the step is recorded and replayed (`graphs`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from itertools import pairwise
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from twofold.nn.bottleneck import PlainCode
+from twofold.nn.corruption import Corruption, Masking
+from twofold.nn.layers import DensePair
+from twofold.nn.network import Network
+from twofold.nn.objective import Objective
+from twofold.training.config import Plan
+from twofold.training.cuda_graph import Recording, can_record
+from twofold.training.loop import AutogradStep, Step, spoil
+from twofold.training.process_group import Team
+
+aten = torch.ops.aten
+
+
+def supports(network: Network, objective: Objective) -> bool:
+    """Tell whether the derivation above covers this network and objective."""
+    parameters = list(network.parameters())
+    return (
+        type(network) is Network
+        and all(type(pair) is DensePair for pair in network.pairs)
+        and type(network.bottleneck) is PlainCode
+        and {network.activation, network.code_activation} <= ACTIVATIONS.keys()
+        and {name for name, _ in objective.groups} <= RESIDUALS.keys()
+        and all(p.requires_grad for p in parameters)
+        and {p.dtype for p in parameters} in ({torch.float32}, {torch.float64})
+        and {p.device.type for p in parameters} in ({"cpu"}, {"cuda"})
+    )
+
+
+def make_step(
+    network: Network,
+    objective: Objective,
+    plan: Plan,
+    *,
+    complete: bool = True,
+    corruption: Corruption | None = None,
+    generator: torch.Generator | None = None,
+    team: Team | None = None,
+) -> Step:
+    """Return the fused step where it applies, else the plain one.
+
+    It applies to `complete` rows, which have no holes, all of whose cells count, and to one worker,
+    for it adds most gradients to the weights as they are made.
+    """
+    fills = isinstance(corruption, Masking) and corruption.only_hidden
+    if complete and not fills and team is None and supports(network, objective):
+        return FusedStep(network, objective, plan, corruption, generator)
+    return AutogradStep(network, objective, plan, corruption, generator, team)
+
+
+class FusedStep:
+    """One update of a dense stack, without autograd; a `training.Step`.
+
+    Parameters
+    ----------
+    network : Network
+        Updated in place; `supports` tells which ones are taken.
+    objective : Objective
+        Gaussian and Bernoulli columns, in any mixture.
+    plan : Plan
+        Names the optimizer and its settings.
+    corruption : Corruption, optional
+        Spoils what the network is given, and not what it has to give back, with chance from
+        `generator`.
+    capturable : bool
+        Compute as a step on a GPU always does: with the learning rate in a tensor, so that a
+        recorded step takes a new one.
+
+    Notes
+    -----
+    On a GPU, 32-bit products keep their 24 binary digits unless the program says otherwise. TF32
+    would drop 13 of them for speed, but PyTorch switches it on for the whole process
+    (`torch.backends.cuda.matmul`), which is not for a step to do; `plan.bfloat16` is the fast mode.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        objective: Objective,
+        plan: Plan,
+        corruption: Corruption | None = None,
+        generator: torch.Generator | None = None,
+        *,
+        capturable: bool = False,
+    ) -> None:
+        self.network, self.objective = network, objective
+        self.corruption, self.generator = corruption, generator or torch.Generator()
+        self._capturable = capturable
+        self._updates = _Updates(plan, network)
+        self._low = torch.bfloat16 if plan.bfloat16 else None
+        self._place: tuple[torch.dtype, torch.device] | None = None  # of the parameters
+        self._rate: Tensor | None = None  # in the capturable mode
+        self._workspaces: dict[int, _Workspace] = {}
+
+    def buffer(self, n_rows: int) -> Tensor:
+        """Return where the caller puts the next batch, `(n_rows, width)`."""
+        return self._workspace(n_rows).x
+
+    def update(self, x: Tensor, learning_rate: float) -> Tensor:
+        """Update the weights from the batch in `x`; return its loss before the update."""
+        work = self._workspace(len(x))
+        if x.data_ptr() != work.x.data_ptr():
+            work.x.copy_(x)
+        with torch.inference_mode():
+            if self.corruption is not None:
+                given, wanted = spoil(self.corruption, work.x, self.objective, self.generator)
+                work.given.copy_(given.nan_to_num(0.0))  # as `observed` fills holes
+                if wanted is not work.x:
+                    work.x.copy_(wanted)
+            if self._rate is None:
+                return self._update(work, learning_rate)
+            rate = self._rate.fill_(learning_rate)
+            if work.recording is None:
+                return self._update(work, rate)
+            return work.recording.run(lambda: self._update(work, rate), self._updates.parameters)
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what the next update depends on beside the network and the objective."""
+        return self._updates.rule.state_dict()
+
+    def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
+        """Go on from what `state_dict` returned."""
+        self._updates.rule.load_state_dict(state)
+
+    def _update(self, work: _Workspace, learning_rate: float | Tensor) -> Tensor:
+        for rounded, exact in work.roundings:
+            rounded.copy_(exact)
+        for layer in work.layers:
+            torch.addmm(layer.bias, layer.input, layer.forth, out=layer.a)
+            layer.activation.forward(layer.a, layer.output)
+
+        loss = work.start_from_residual()
+
+        for above, below in pairwise(reversed(work.layers)):
+            torch.mm(above.delta, above.back, out=below.delta)
+            below.activation.backward(below.delta, below.saved)
+
+        # Not before: until here the deltas needed the matrices as they were.
+        self._updates.apply(work, learning_rate)
+        return loss
+
+    def _workspace(self, n_rows: int) -> _Workspace:
+        weight = self._updates.parameters[0]
+        place = weight.dtype, weight.device
+        if place != self._place:
+            self._settle(*place)
+        work = self._workspaces.get(n_rows)
+        if work is None:
+            # Two sizes take turns: full batches, and what is left at the end of an epoch.
+            if len(self._workspaces) == 2:
+                self._workspaces.clear()
+            spoils = self.corruption is not None
+            work = _Workspace(self.network, self.objective, n_rows, self._low, spoils)
+            self._workspaces[n_rows] = work
+        return work
+
+    def _settle(self, dtype: torch.dtype, device: torch.device) -> None:
+        """Be where the parameters are, and forget whatever was elsewhere."""
+        self._workspaces.clear()
+        capturable = self._capturable or can_record(device)
+        # On a GPU, PyTorch's kernels read a rate of 32 bits whatever the parameters have.
+        rate = torch.float64 if device.type == "cpu" else torch.float32
+        self._rate = torch.zeros((), dtype=rate, device=device) if capturable else None
+        self._updates.follow_parameters(with_gradients=capturable)
+        self._place = dtype, device
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Copied or pickled one by one, views would no longer share memory: they are made anew.
+        return {**self.__dict__, "_workspaces": {}, "_rate": None, "_place": None}
+
+
+@dataclass(slots=True)
+class _Layer:
+    """One use of a matrix, and where its numbers lie in the stacked halves."""
+
+    matrix: Tensor
+    bias: Tensor
+    encodes: bool
+    activation: Activation
+    input: Tensor
+    output: Tensor
+    delta: Tensor
+    a: Tensor = field(init=False)  # before the activation, which overwrites it where it can
+
+    def __post_init__(self) -> None:
+        self.a = torch.empty_like(self.output) if self.activation.keeps_input else self.output
+
+    @property
+    def forth(self) -> Tensor:
+        """What the input is multiplied by."""
+        return self.matrix.t() if self.encodes else self.matrix
+
+    @property
+    def back(self) -> Tensor:
+        """What the delta is multiplied by."""
+        return self.matrix if self.encodes else self.matrix.t()
+
+    @property
+    def saved(self) -> Tensor:
+        """What the activation's derivative is computed from."""
+        return self.a if self.activation.keeps_input else self.output
+
+
+class _Workspace:
+    """The memory that a batch of n rows needs, cut into views once.
+
+    Attributes
+    ----------
+    x, given : Tensor
+        The batch, `(n, width)`, and what the network is given of it, which may be spoilt.
+    layers : list of _Layer
+        From the batch to theta.
+    products : list of (matrix, left, right)
+        Once all deltas are known, `left @ right` is the matrix's gradient.
+    sums : list of (bias, delta)
+        And the sum over the rows of `delta` the bias's.
+    roundings : list of (rounded, exact)
+        What a step in less precision copies before it starts.
+    recording : Recording or None
+        The step on this memory, where it can be recorded.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        objective: Objective,
+        n: int,
+        low: torch.dtype | None,
+        spoils: bool,
+    ) -> None:
+        pairs = network.pairs
+        self.roundings: list[tuple[Tensor, Tensor]] = []
+        like = pairs[0].weight.data if low is None else pairs[0].weight.data.to(low)
+        v = [like.new_empty(2 * n, pair.n_in) for pair in pairs]
+        h = [like.new_empty(2 * n, pair.n_out) for pair in pairs]
+        # The code goes where the last decode reads it; every other result to the pair beside.
+        encoded = [*(v_i[:n] for v_i in v[1:]), h[-1][n:]]
+        decoded = [v[0][n:], *(h_i[n:] for h_i in h[:-1])]
+        up, down = [], []
+        self.products: list[tuple[Tensor, Tensor, Tensor]] = []
+        for i, pair in enumerate(pairs):
+            weight = self._usable(pair.weight, low)
+            back = pair.decoder_weight
+            up.append(
+                _Layer(
+                    matrix=weight,
+                    bias=self._usable(pair.encoder_bias, low),
+                    encodes=True,
+                    activation=ACTIVATIONS[network.encoder_activations[i]],
+                    input=v[i][:n],
+                    output=encoded[i],
+                    delta=h[i][:n],
+                )
+            )
+            down.append(
+                _Layer(
+                    matrix=weight if back is None else self._usable(back, low),
+                    bias=self._usable(pair.decoder_bias, low),
+                    encodes=False,
+                    activation=ACTIVATIONS[network.decoder_activations[-1 - i]],
+                    input=h[i][n:],
+                    output=decoded[i],
+                    delta=v[i][n:],
+                )
+            )
+            if back is None:
+                self.products.append((pair.weight, h[i].t(), v[i]))
+            else:
+                self.products.append((pair.weight, h[i][:n].t(), v[i][:n]))
+                self.products.append((back, h[i][n:].t(), v[i][n:]))
+        self.layers = up + down[::-1]
+        biases = [pair.encoder_bias for pair in pairs]
+        biases += [pair.decoder_bias for pair in reversed(pairs)]
+        self.sums = [(b, layer.delta) for b, layer in zip(biases, self.layers, strict=True)]
+        self.x = self.given = v[0][:n]
+        self._theta = self._start = v[0][n:]
+        if spoils or low is not None:
+            self.x = pairs[0].weight.data.new_empty(n, network.width)
+        if low is not None:
+            self._theta = torch.empty_like(self.x)
+            if not spoils:
+                self.roundings.append((self.given, self.x))
+        self._groups = [
+            _Group(name, at, self.x, self._theta, objective) for name, at in objective.groups
+        ]
+        self._scale = self.x.new_full((), 1 / self.x.numel())
+        self.recording = Recording(like.device) if can_record(like.device) else None
+
+    def _usable(self, parameter: Tensor, low: torch.dtype | None) -> Tensor:
+        """Return what stands for a parameter in this step's products: itself, or a rounded copy."""
+        if low is None:
+            return parameter
+        rounded = torch.empty_like(parameter.data, dtype=low)
+        self.roundings.append((rounded, parameter))
+        return rounded
+
+    def start_from_residual(self) -> Tensor:
+        """Turn theta into its delta, and return the loss."""
+        if self._theta is not self._start:
+            self._theta.copy_(self._start)
+        loss = self._groups[0].residual()
+        for group in self._groups[1:]:
+            loss.add_(group.residual())
+        torch.mul(self._theta, self._scale, out=self._start)
+        return loss.mul_(self._scale)
+
+
+class _Group:
+    """The columns of one likelihood, gathered where they are not all there are."""
+
+    def __init__(
+        self, name: str, at: slice | Tensor, x: Tensor, theta: Tensor, objective: Objective
+    ) -> None:
+        self._compute, self._all_x, self._all_theta = RESIDUALS[name], x, theta
+        self._noise = objective.noise if name == "gaussian" and objective.adapts else None
+        self._columns = at.to(x.device) if isinstance(at, Tensor) else None
+        if self._columns is not None:
+            x = x.new_empty(len(x), len(self._columns))
+            theta = torch.empty_like(x)
+        self._x, self._theta = x, theta
+        self._flat = theta.view(-1), x.view(-1), _Scratch(x)
+
+    def residual(self) -> Tensor:
+        """Turn this group's cells of theta into residuals, and return their summed loss."""
+        if self._columns is None:
+            return self._weighed(self._compute(*self._flat))
+        torch.index_select(self._all_x, 1, self._columns, out=self._x)
+        torch.index_select(self._all_theta, 1, self._columns, out=self._theta)
+        loss = self._weighed(self._compute(*self._flat))
+        self._all_theta.index_copy_(1, self._columns, self._theta)
+        return loss
+
+    def _weighed(self, loss: Tensor) -> Tensor:
+        """Weigh the residuals by the noise that Gaussian columns share beside other likelihoods."""
+        if self._noise is None:
+            return loss
+        variance = self._noise.to(self._theta.dtype) ** 2
+        self._theta.div_(variance)
+        return loss / variance + 0.5 * self._theta.numel() * variance.log()
+
+
+_FACTORS = 32  # probabilities that are multiplied before one logarithm is taken
+
+
+class _Scratch:
+    """Room for one number per cell of `x`, flat, and constants where the cells are."""
+
+    def __init__(self, x: Tensor) -> None:
+        # What follows the cells stays 1, and fills the last products up.
+        self.factors = x.new_ones(_FACTORS, math.ceil(x.numel() / _FACTORS))
+        self.cells = self.factors.view(-1)[: x.numel()]
+        self.zero, self.one = x.new_zeros(()), x.new_ones(())
+
+
+def _gaussian(theta: Tensor, x: Tensor, scratch: _Scratch) -> Tensor:
+    theta.sub_(x)
+    return torch.dot(theta, theta).mul_(0.5)
+
+
+def _bernoulli(theta: Tensor, x: Tensor, scratch: _Scratch) -> Tensor:
+    # The loss log(1 + e^theta) - x theta is max(theta, 0) - x theta - log q, q = sigmoid(|theta|).
+    # No q is below 1/2, so a product of 32 is far from underflow, and one logarithm does for all.
+    cells = scratch.cells
+    linear = torch.maximum(theta, scratch.zero, out=cells).sum().sub_(torch.dot(theta, x))
+    p = theta.sigmoid_()
+    torch.maximum(p, torch.sub(scratch.one, p, out=cells), out=cells)
+    p.sub_(x)
+    return linear.sub_(scratch.factors.prod(0).log_().sum())
+
+
+# Each turns `theta` into mean(theta) - x and returns the summed loss of these cells; all are flat.
+RESIDUALS: dict[str, Callable[[Tensor, Tensor, _Scratch], Tensor]] = {
+    "gaussian": _gaussian,
+    "bernoulli": _bernoulli,
+}
+
+
+@dataclass(frozen=True)
+class Activation:
+    """An activation and its derivative, both written into memory that is there.
+
+    Attributes
+    ----------
+    forward : callable
+        `(a, output)` writes f(a) to `output`, which is `a` itself unless `keeps_input`.
+    backward : callable
+        `(delta, saved)` multiplies `delta` by f'; `saved` is f(a), or `a` if `keeps_input`.
+    keeps_input : bool
+        f(a) does not tell f', as for every f that falls somewhere.
+    """
+
+    forward: Callable[[Tensor, Tensor], object]
+    backward: Callable[[Tensor, Tensor], object]
+    keeps_input: bool = False
+
+
+def _elu_backward(alpha: float, scale: float) -> Callable[[Tensor, Tensor], object]:
+    def backward(d: Tensor, h: Tensor) -> object:
+        return aten.elu_backward.grad_input(d, alpha, scale, 1.0, True, h, grad_input=d)
+
+    return backward
+
+
+# Constants are PyTorch's; selu's two are from Klambauer et al., 2017, "Self-Normalizing Neural
+# Networks", eq. 14. softplus would need no input, but PyTorch is linear above its threshold of 20.
+ACTIVATIONS: dict[str, Activation] = {
+    "identity": Activation(lambda a, out: None, lambda d, h: None),
+    "relu": Activation(
+        lambda a, out: a.relu_(),
+        lambda d, h: aten.threshold_backward.grad_input(d, h, 0, grad_input=d),
+    ),
+    "leaky_relu": Activation(
+        lambda a, out: F.leaky_relu(a, inplace=True),
+        lambda d, h: aten.leaky_relu_backward.grad_input(d, h, 0.01, True, grad_input=d),
+    ),
+    "elu": Activation(lambda a, out: F.elu(a, inplace=True), _elu_backward(1.0, 1.0)),
+    "selu": Activation(
+        lambda a, out: torch.selu_(a),
+        _elu_backward(1.6732632423543772848170429916717, 1.0507009873554804934193349852946),
+    ),
+    "gelu": Activation(
+        lambda a, out: aten.gelu.out(a, out=out),
+        lambda d, a: aten.gelu_backward.grad_input(d, a, grad_input=d),
+        keeps_input=True,
+    ),
+    "silu": Activation(
+        lambda a, out: aten.silu.out(a, out=out),
+        lambda d, a: aten.silu_backward.grad_input(d, a, grad_input=d),
+        keeps_input=True,
+    ),
+    "tanh": Activation(
+        lambda a, out: a.tanh_(),
+        lambda d, h: aten.tanh_backward.grad_input(d, h, grad_input=d),
+    ),
+    "sigmoid": Activation(
+        lambda a, out: a.sigmoid_(),
+        lambda d, h: aten.sigmoid_backward.grad_input(d, h, grad_input=d),
+    ),
+    "softplus": Activation(
+        lambda a, out: aten.softplus.out(a, out=out),
+        lambda d, a: aten.softplus_backward.grad_input(d, a, 1, 20, grad_input=d),
+        keeps_input=True,
+    ),
+}
+
+
+class _Updates:
+    """Turns the deltas of a workspace into updates.
+
+    `_gradients` are in the order of the rule's parameters, `_order` says which of them belong to
+    the workspace's products and then to its sums.
+    """
+
+    def __init__(self, plan: Plan, network: Network) -> None:
+        self.rule = plan.rule(network.parameters())
+        self.parameters = self.rule.parameters
+        pairs = network.pairs
+        matrices = [m for p in pairs for m in (p.weight, p.decoder_weight) if m is not None]
+        biases = [p.encoder_bias for p in pairs] + [p.decoder_bias for p in reversed(pairs)]
+        at = {id(parameter): i for i, parameter in enumerate(self.parameters)}
+        self._order = [at[id(parameter)] for parameter in [*matrices, *biases]]
+        self._gradients: list[Tensor] = []
+
+    def follow_parameters(self, with_gradients: bool) -> None:
+        """Be where the parameters are, and as precise."""
+        self.rule.follow_parameters()
+        if self.rule.remembers or with_gradients:
+            self._gradients = [torch.empty_like(p.data) for p in self.parameters]
+
+    def apply(self, work: _Workspace, learning_rate: float | Tensor) -> None:
+        """Update the parameters from the deltas in `work`."""
+        if not self.rule.remembers and not isinstance(learning_rate, Tensor):
+            # W - rate (left right + decay W), in the one pass over W that the product makes.
+            beta = 1 - learning_rate * self.rule.weight_decay
+            for matrix, left, right in work.products:
+                if left.dtype == matrix.dtype:
+                    matrix.addmm_(left, right, beta=beta, alpha=-learning_rate)
+                else:
+                    if beta != 1:
+                        matrix.mul_(beta)
+                    matrix.sub_(torch.mm(left, right), alpha=learning_rate)
+            for bias, delta in work.sums:
+                bias.sub_(delta.sum(0, dtype=bias.dtype), alpha=learning_rate)
+            return
+        k, gradients = len(work.products), [self._gradients[i] for i in self._order]
+        for (_, left, right), gradient in zip(work.products, gradients[:k], strict=True):
+            if left.dtype == gradient.dtype:
+                torch.mm(left, right, out=gradient)
+            else:
+                gradient.copy_(torch.mm(left, right))
+        for (_, delta), gradient in zip(work.sums, gradients[k:], strict=True):
+            torch.sum(delta, 0, dtype=gradient.dtype, out=gradient)
+        self.rule.apply(self._gradients, learning_rate)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_gradients": []}

@@ -1,0 +1,636 @@
+r"""Where training begins: one level after another, or at the error of PCA.
+
+"layerwise" trains one shallow autoencoder at a time, each on the codes of the one below (Bengio,
+Lamblin, Popovici and Larochelle, 2007, "Greedy Layer-Wise Training of Deep Networks"; with
+corruption Vincent et al., 2010, "Stacked Denoising Autoencoders", section 3.5).
+
+"pca" is closed form. With C the principal components of the rows, S x their scaled inputs and Q_i
+random columns at right angles, the matrices
+
+    W_1 = w_1 Q_1 C S       W_i = w_i Q_i Q_{i-1}^T       i = 2 ... L,  Q_L = identity
+
+make the code hold the first principal components, and their transposes lead back to S C^T C S x, as
+long as no activation bends. So biases move what comes to each activation to where it is straight,
+and the numbers w_i make the product of all slopes one. For squared error S is the identity, and the
+result is PCA's. Other likelihoods are not linear in what they are about, but nearly so near the
+columns' means: there the slope of theta over the mean is S^2, and as a step along it from the means
+goes too far or not far enough, one gain per likelihood is fitted, with all output biases, to
+training rows (generalised linear models; McCullagh and Nelder, 1989, "Generalized Linear Models",
+section 2.5).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from twofold import metrics
+from twofold.errors import OptionError
+from twofold.nn.bottleneck import Plain, Sparse, SparseCode, VariationalCode
+from twofold.nn.corruption import Corruption, for_codes
+from twofold.nn.layers import DensePair
+from twofold.nn.network import ACTIVATIONS, Network
+from twofold.nn.objective import Objective, observed
+from twofold.schema.column import Column
+from twofold.schema.schema import Schema
+from twofold.training import fused, loop
+from twofold.training.batches import Drawn, TrainingRows
+from twofold.training.config import Plan
+from twofold.training.process_group import Team
+
+Array = NDArray[Any]
+_log = logging.getLogger(__name__)
+
+_SHARE = 0.25  # of the epochs, for each level
+_MOST_CELLS, _MOST_ROWS, _LEAST_ROWS = 50_000_000, 100_000, 2_000  # that PCA is fitted to
+_ROWS, _CELLS = 4_096, 1_000_000  # that biases and gains are fitted to
+_STEPS = 30  # of that
+_CURVE_ROWS = 64
+_WIDE = 2_048  # inputs above which only as many components are sought as the code has
+_BEND = 0.5  # largest activity that leaves tanh and sigmoid nearly straight
+_DAMPING = 0.1  # added to a cell's variance, so that rare flags do not outweigh all others
+_FILL = 0.01  # size of the weights of components that nothing is left for
+_ROUNDS = 5  # of settling noise and spread in turn
+_GAINS, _MOST_GAIN = (0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0), 50.0
+
+
+@dataclass(frozen=True)
+class _Straight:
+    """Where an activation is straight: its slope there, and from what activity on.
+
+    A `begin` of None is that of one that is straight around zero alone. `tail` is the share of the
+    rows that may lie below `begin`: the softer the bend, the more, for units that bend on no row
+    have still to find out where to.
+    """
+
+    slope: float
+    begin: float | None
+    tail: float = 0.0
+
+
+_STRAIGHT = {
+    "identity": _Straight(1.0, -math.inf),
+    "relu": _Straight(1.0, 0.0, 0.02),
+    "leaky_relu": _Straight(1.0, 0.0, 0.02),
+    "elu": _Straight(1.0, 0.0, 0.05),
+    "selu": _Straight(1.0507009873554804934193349852946, 0.0, 0.15),
+    "gelu": _Straight(1.0, 3.0, 0.2),
+    "silu": _Straight(1.0, 5.0, 0.2),
+    "softplus": _Straight(1.0, 4.0, 0.2),
+    "tanh": _Straight(1.0, None),
+    "sigmoid": _Straight(0.25, None),
+}
+
+
+def _slope_of_flags(mean: Tensor, share: Tensor, scale: Tensor) -> Tensor:
+    return 1 / (mean * (1 - mean) + _DAMPING)
+
+
+def _slope_of_knots(mean: Tensor, share: Tensor, scale: Tensor) -> Tensor:
+    return scale / (share * (1 - share) + _DAMPING)
+
+
+def _ones(mean: Tensor, share: Tensor, scale: Tensor) -> Tensor:
+    return torch.ones_like(mean)
+
+
+@dataclass(frozen=True)
+class _Link:
+    """How theta follows the mean of a cell, near the mean of its column.
+
+    `theta` gives the theta of the column's mean, and `slope` how theta changes with the mean.
+    `is_mean` says that they are the same, and `has_gain` that farther from the mean of the column
+    theta changes more or less than there.
+    """
+
+    theta: Callable[[Tensor], Tensor]
+    slope: Callable[[Tensor, Tensor, Tensor], Tensor]
+    is_mean: bool = False
+    has_gain: bool = False
+
+
+_LINKS: dict[str, _Link] = {
+    "gaussian": _Link(lambda mean: mean, _ones, is_mean=True),
+    "student_t": _Link(lambda mean: mean, _ones, is_mean=True),
+    "bernoulli": _Link(
+        lambda mean: mean.clamp(1e-3, 1 - 1e-3).logit(), _slope_of_flags, has_gain=True
+    ),
+    "categorical": _Link(lambda mean: mean.clamp_min(1e-3).log(), _slope_of_flags, has_gain=True),
+    "histogram": _Link(torch.zeros_like, _slope_of_knots, has_gain=True),
+    "poisson": _Link(lambda mean: mean, _ones),
+    "negative_binomial": _Link(lambda mean: mean, _ones),
+}
+
+
+def require_meaning(how: str | None, network: Network) -> None:
+    """Refuse a start that this network cannot have.
+
+    Raises
+    ------
+    OptionError
+        With the reason, and what to choose.
+    """
+    if how is None:
+        return
+    if how != "pca":
+        if len(network.pairs) == 1:
+            raise OptionError(
+                f"pretraining={how!r} trains one level at a time, and this network has a single "
+                f"one, from the {network.width} inputs to the code. Set hidden_layers, or leave "
+                f"pretraining out."
+            )
+        return
+    if not network.is_dense:
+        raise OptionError(
+            "pretraining='pca' lays principal components out in dense layers, and convolutional "
+            "and recurrent layers see parts of a row at a time. Choose 'layerwise', or dense "
+            "layers."
+        )
+    used = {"code_activation": network.code_activation}
+    if len(network.pairs) > 1:
+        used["activation"] = network.activation
+    for option, name in used.items():
+        if network.tied and _STRAIGHT[name].begin is None:
+            raise OptionError(
+                f"pretraining='pca' needs a stretch on which {option}={name!r} is nearly straight, "
+                f"and with tied weights what comes to it cannot be made small and large again "
+                f"behind it: one matrix works both ways. Choose tied=False, an activation such as "
+                f"'selu' or 'relu', or pretraining='layerwise'."
+            )
+
+
+def start(
+    how: str,
+    network: Network,
+    objective: Objective,
+    options: Mapping[str, Any],
+    plan: Plan,
+    drawn: Drawn,
+    corruption: Corruption | None,
+    generator: torch.Generator,
+    on_event: loop.OnEvent | None = None,
+    team: Team | None = None,
+) -> bool:
+    """Bring a fresh network to where training is to begin; tell whether the user ended it.
+
+    Parameters
+    ----------
+    how : "pca", "layerwise" or "layerwise:EPOCHS"
+    options : mapping
+        The estimator's, which settle how each level is trained.
+    plan : Plan
+        How the whole is trained afterwards.
+    drawn : Drawn
+        The rows to train on, and the held-out ones.
+
+    Other parameters are as in `training.fit`.
+    """
+    if how == "pca":
+        seed = int(torch.randint(2**31 - 1, (), generator=generator))
+        if team is None or team.leads:
+            from_pca(network, objective, drawn.rows, np.random.RandomState(seed))
+        if team is not None:
+            # Sums in another order differ by rounding, and workers have to begin with one network.
+            network.load_state_dict(team.of_first(network.state_dict()))
+            objective.load_state_dict(team.of_first(objective.state_dict()))
+        return False
+    _, _, number = how.partition(":")
+    epochs = int(number) if number else max(1, round(_SHARE * plan.epochs))
+    options = {**options, "epochs": epochs}
+    ended = _layerwise(network, objective, options, drawn, corruption, generator, on_event, team)
+    _settle(network, objective, drawn.rows)
+    return ended
+
+
+# --- one level after another
+
+
+class _Level(Network):
+    """One pair of a stack, between two hidden layers: a shallow autoencoder of codes."""
+
+    output_activation = "identity"
+
+    @property
+    def decoder_activations(self) -> tuple[str, ...]:
+        """Activation after `decode`: what it gives back are codes."""
+        return (self.output_activation,)
+
+
+class _CodedRows:
+    """Rows as the levels below make codes of them, whenever they are asked for."""
+
+    def __init__(self, rows: TrainingRows, encode: Callable[[Tensor], Tensor]) -> None:
+        self._rows, self._encode, self.device = rows, encode, rows.device
+        self._scratch = rows.head(1)
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def batches(
+        self,
+        n_rows: int,
+        generator: torch.Generator,
+        buffer: Callable[[int], Tensor],
+        skip: int = 0,
+    ) -> Iterator[Tensor]:
+        """Give every row once, in a new order; `TrainingRows` says how."""
+        batches = self._rows.batches(n_rows, generator, self._room, skip)
+        return (buffer(len(batch)).copy_(self._encode(batch)) for batch in batches)
+
+    def head(self, n_rows: int) -> Tensor:
+        """Return the codes of so many rows, the same ones at every call."""
+        return self._encode(self._rows.head(n_rows))
+
+    def share(self, rank: int, size: int) -> _CodedRows:
+        """Return one worker's share; `TrainingRows` says how."""
+        return _CodedRows(self._rows.share(rank, size), self._encode)
+
+    def _room(self, n_rows: int) -> Tensor:
+        if n_rows > len(self._scratch):
+            self._scratch = self._scratch.new_empty(n_rows, self._scratch.shape[1])
+        return self._scratch[:n_rows]
+
+
+def _layerwise(
+    network: Network,
+    objective: Objective,
+    options: Mapping[str, Any],
+    drawn: Drawn,
+    corruption: Corruption | None,
+    generator: torch.Generator,
+    on_event: loop.OnEvent | None,
+    team: Team | None,
+) -> bool:
+    """Train the pairs from the first to the last, each for itself; tell whether the user ended it.
+
+    Pairs are trained where they are, so the network holds what each of them has learned.
+    """
+    n_levels = len(network.pairs)
+    for i in range(n_levels):
+        level = _level(network, i)
+        aim, coded, held_out, noise = objective, drawn.rows, drawn.held_out, corruption
+        if i > 0:
+            encode = _below(network, i)
+            aim, coded = _squared_error(network, i), _CodedRows(drawn.rows, encode)
+            noise = for_codes(corruption, float(coded.head(_ROWS).std(0).mean()))
+            if held_out is not None:
+                parts = held_out.split(network.rows_per_pass)
+                held_out = torch.cat([encode(part) for part in parts])
+        how = options
+        if i < n_levels - 1:  # the bottleneck belongs to the last level
+            how = {**options, "bottleneck": "plain", "n_components": None}
+        plan = Plan.resolve(how, len(drawn.rows), level.width)
+        stage = f"level {i + 1} of {n_levels}"
+        history = loop.fit(
+            fused.make_step(
+                level,
+                aim,
+                plan,
+                complete=drawn.complete or i > 0,
+                corruption=noise,
+                generator=generator if team is None else team.chance,
+                team=team,
+            ),
+            level,
+            aim,
+            plan,
+            coded if team is None else coded.share(team.rank, team.size),
+            held_out,
+            generator,
+            None if on_event is None else _named(stage, on_event),
+            team=team,
+        )
+        if history.epochs:
+            losses = history.epochs[max(history.best_epoch, 1) - 1]
+            told = losses.get("validation_loss", losses["loss"])
+            _log.info("%s: loss %.6g after %d epochs", stage, told, len(history.epochs))
+        if history.ended == "interrupted":
+            return True
+    return False
+
+
+def _level(network: Network, i: int) -> Network:
+    """Return pair `i` of the network as a shallow autoencoder, which shares its weights."""
+    pair, last = network.pairs[i], i == len(network.pairs) - 1
+    code = network.bottleneck
+    spec: Plain | Sparse = Plain()
+    if isinstance(code, SparseCode) and code.how.hidden:
+        spec = replace(code.how, hidden=False)
+    kind = Network if i == 0 else _Level
+    with torch.device("meta"):  # without memory and without chance: its pair and its code are given
+        level = kind(
+            pair.n_in,
+            (),
+            pair.n_out,
+            tied=network.tied,
+            code_activation=network.encoder_activations[i],
+        )
+    level.levels = nn.ModuleList([pair])
+    # No density of these codes is ever asked for, so that one number is large enough for it.
+    level.bottleneck = code if last else spec.module(1, 1).to(pair.weight)
+    if isinstance(level, _Level):
+        # What the pair gives back goes through this activation in the whole network, too.
+        level.output_activation = network.decoder_activations[-1 - i]
+    return level
+
+
+def _below(network: Network, i: int) -> Callable[[Tensor], Tensor]:
+    """Return the function that makes codes of rows by the first `i` pairs."""
+
+    @torch.no_grad()
+    def encode(x: Tensor) -> Tensor:
+        filled, _ = observed(x)
+        seen, h = network.seen(x), filled
+        activations = network.encoder_activations
+        for pair, activation in zip(network.pairs[:i], activations, strict=False):
+            h = ACTIVATIONS[activation](pair.encode(h, seen))
+            seen = pair.seen_above(seen)
+        return h
+
+    return encode
+
+
+def _squared_error(network: Network, i: int) -> Objective:
+    """Return the objective of a level above the first: half the squared error of codes."""
+    n = network.pairs[i].n_in
+    columns = tuple(Column(f"component {j}", "real", "gaussian") for j in range(n))
+    last = i == len(network.pairs) - 1
+    adapts = last and isinstance(network.bottleneck, VariationalCode)
+    objective = Objective(Schema(columns, (n,)), adapts)
+    parameter = next(network.parameters())
+    return objective.to(device=parameter.device, dtype=parameter.dtype)
+
+
+def _named(stage: str, on_event: loop.OnEvent) -> loop.OnEvent:
+    return lambda event: on_event(replace(event, stage=stage))
+
+
+# --- at the error of PCA
+
+
+def from_pca(
+    network: Network, objective: Objective, rows: TrainingRows, rng: np.random.RandomState
+) -> None:
+    """Give a dense network the weights with which it reconstructs as PCA does."""
+    width = network.width
+    n = min(_MOST_ROWS, max(_LEAST_ROWS, _MOST_CELLS // width))
+    x = rows.head(n).detach().cpu()
+    few = x[: max(256, min(_ROWS, _CELLS // width))].double()
+    own = deepcopy(objective).cpu().double()  # what is settled here is settled in 64 bits
+    mean = torch.nanmean(x, 0).nan_to_num(0.0).double()
+    linear = _linear(network, own, x, few, mean, rng)
+    _lay_out(network, linear, rng)
+    net = deepcopy(network).cpu().double()
+    _place_biases(net, observed(few)[0])
+    exact = all(_LINKS[name].is_mean for name, _ in own.groups)
+    if not exact:
+        found, _ = _fit_output(own, few, _through(net, few), linear.bias, has_gain=False)
+        net.pairs[0].decoder_bias.data += found
+    if isinstance(net.bottleneck, VariationalCode):
+        _settle_posterior(net, own, few)
+    network.load_state_dict(net.state_dict())
+    if exact:
+        _centre(network, x)
+    _settle(network, objective, rows)
+
+
+@dataclass(frozen=True)
+class _Linear:
+    """The linear map to be built: scales `(width,)`, components `(m, width)`, biases `(width,)`."""
+
+    scale: Tensor
+    components: Tensor
+    bias: Tensor
+
+
+def _linear(
+    network: Network,
+    objective: Objective,
+    x: Tensor,
+    few: Tensor,
+    mean: Tensor,
+    rng: np.random.RandomState,
+) -> _Linear:
+    """Find scales and components with which `S C^T C S (x - mean)`, and biases, explain the rows.
+
+    Of all components, `C` there holds as many as the code does.
+    """
+    width, k = network.width, network.n_components
+    scale, bias = torch.ones_like(mean), torch.zeros_like(mean)
+    steep = torch.zeros_like(mean, dtype=torch.bool)
+    for name, at in objective.groups:
+        link, share, spread = _LINKS[name], objective.center[at], objective.unit[at]
+        scale[at] = link.slope(mean[at], share, spread).sqrt()
+        bias[at] = link.theta(mean[at])
+        steep[at] = link.has_gain
+
+    def components(of: Tensor, scale: Tensor, most: int) -> Tensor:
+        centred = torch.nan_to_num((of - mean.to(of.dtype)) * scale.to(of.dtype))
+        return torch.from_numpy(metrics.fit_pca(centred.numpy(), most, rng).components).double()
+
+    def signal(scale: Tensor, found: Tensor) -> Tensor:
+        return torch.nan_to_num((few - mean) * scale) @ found.T @ found * scale
+
+    if steep.all() and len(objective.groups) == 1:
+        bias, gain = _fit_output(objective, few, signal(scale, components(few, scale, k)), bias)
+        scale = scale * math.sqrt(gain)
+    elif steep.any():
+        # The larger their gain, the more of the code is about these columns: try and see.
+        best = math.inf
+        for gain in _GAINS:
+            tried = torch.where(steep, math.sqrt(gain) * scale, scale)
+            theta = signal(tried, components(few, tried, k))
+            found, _ = _fit_output(objective, few, theta, bias, has_gain=False)
+            objective.adapt(theta + found, few)
+            loss = float(objective.reconstruction(theta + found, few))
+            if loss < best:
+                best, chosen, bias = loss, tried, found
+        scale = chosen
+    first = min(width, network.pairs[0].n_out)
+    most = first if width <= _WIDE else min(first, 2 * k)
+    return _Linear(scale, components(x, scale, max(most, min(k, width))), bias)
+
+
+def _fit_output(
+    objective: Objective, x: Tensor, signal: Tensor, bias: Tensor, has_gain: bool = True
+) -> tuple[Tensor, float]:
+    """Fit output biases and the gain of a signal to the rows `x`; without `has_gain` it stays."""
+    from scipy.optimize import minimize
+
+    width = len(bias)
+
+    def loss(values: Array) -> tuple[float, Array]:
+        leaf = torch.tensor(values, requires_grad=True)
+        theta = signal * leaf[width].exp() if has_gain else signal
+        # The loss is a mean over cells, and a bias moves few of them.
+        total = objective.reconstruction(theta + leaf[:width], x) * width
+        (gradient,) = torch.autograd.grad(total, leaf)
+        return float(total.detach()), gradient.numpy()
+
+    begin = np.append(bias.numpy(), [0.0] if has_gain else [])
+    bounds: list[tuple[float | None, float | None]] = [(None, None)] * width
+    bounds += [(math.log(_GAINS[0]), math.log(_MOST_GAIN))] if has_gain else []
+    found = minimize(
+        loss, begin, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS}
+    )
+    values = torch.from_numpy(np.asarray(found.x))
+    return values[:width], float(values[width].exp()) if has_gain else 1.0
+
+
+def _lay_out(network: Network, linear: _Linear, rng: np.random.RandomState) -> None:
+    """Put the matrices of the linear map into the pairs; biases are for `_place_biases`."""
+    below = linear.components * linear.scale  # from inputs to scores
+    m, up = len(below), None
+    n_pairs = len(network.pairs)
+    for i, pair in enumerate(network.pairs):
+        assert isinstance(pair, DensePair)
+        kept = min(m, pair.n_out)
+        if i == n_pairs - 1:
+            turn = np.eye(pair.n_out, kept)  # components in their order, each for itself
+        else:
+            turn, _ = np.linalg.qr(rng.standard_normal((pair.n_out, kept)))
+        matrix = turn @ (below.numpy()[:kept] if up is None else up[:, :kept].T)
+        if kept < pair.n_out and i == n_pairs - 1:
+            rest = rng.standard_normal((pair.n_out - kept, pair.n_in))
+            matrix[kept:] = _FILL * rest / math.sqrt(pair.n_in)
+        m, up = kept, turn
+        pair.weight.data.copy_(torch.from_numpy(matrix))
+        if pair.decoder_weight is not None:
+            pair.decoder_weight.data.copy_(torch.from_numpy(matrix))
+
+
+@torch.no_grad()
+def _place_biases(network: Network, x: Tensor) -> None:
+    """Set biases and scales so that activations are straight on the rows `x`, and slopes cancel."""
+    pairs = network.pairs
+    outer, inner = network.encoder_activations, network.decoder_activations
+    h, size = x, 1.0  # what comes in, and how many times as large as it should be its changes are
+    for i, pair in enumerate(pairs):
+        assert isinstance(pair, DensePair)
+        straight = _STRAIGHT[outer[i]]
+        slope = straight.slope
+        a = h @ pair.weight.T
+        factor = 1 / (size * slope)
+        if network.tied:
+            # Once on the way up and once down: hidden slopes count twice, that of the code once.
+            factor = slope**-0.5 if i == len(pairs) - 1 else 1 / slope
+        elif straight.begin is None:
+            factor = _BEND / max(float((a - a.mean(0)).abs().max()), 1e-12)
+        pair.weight.data *= factor
+        a = a * factor
+        pair.encoder_bias.data.copy_(_shift(a, straight))
+        h = ACTIVATIONS[outer[i]](a + pair.encoder_bias)
+        size *= factor * slope
+    h = network.bottleneck.widen(h)
+    for i in reversed(range(len(pairs))):
+        pair = pairs[i]
+        assert isinstance(pair, DensePair)
+        matrix = pair.weight if pair.decoder_weight is None else pair.decoder_weight
+        name = inner[len(pairs) - 1 - i]
+        straight = _STRAIGHT[name]
+        a = h @ matrix
+        if pair.decoder_weight is not None:
+            factor = 1 / (size * straight.slope)
+            if straight.begin is None:
+                factor = _BEND / max(float((a - a.mean(0)).abs().max()), 1e-12)
+            pair.decoder_weight.data *= factor
+            a = a * factor
+            size *= factor * straight.slope
+        pair.decoder_bias.data.copy_(_shift(a, straight))
+        h = ACTIVATIONS[name](a + pair.decoder_bias)
+
+
+def _shift(a: Tensor, straight: _Straight) -> Tensor:
+    """Return the biases that bring activities to where their activation is straight."""
+    if straight.begin is None or straight.begin == -math.inf:
+        return -a.mean(0)
+    lowest = a.kthvalue(1 + int(straight.tail * len(a)), dim=0).values
+    return straight.begin - lowest
+
+
+@torch.no_grad()
+def _through(network: Network, x: Tensor) -> Tensor:
+    """Return what the network makes of rows, from their codes without noise."""
+    return network.decode(network.path(observed(x)[0])[-1])
+
+
+@torch.no_grad()
+def _centre(network: Network, x: Tensor) -> None:
+    """Give the output the biases that leave no cell of the rows `x` too high or low on average."""
+    bias = network.pairs[0].decoder_bias
+    total, count = torch.zeros(network.width).double(), torch.zeros(network.width)
+    for part in x.split(network.rows_per_pass):
+        off = (part - _through(network, part.to(bias.device)).cpu()).double()
+        total, count = total + off.nansum(0), count + (~torch.isnan(off)).sum(0)
+    bias.add_((total / count.clamp_min(1)).to(bias))
+
+
+@torch.no_grad()
+def _settle_posterior(network: Network, objective: Objective, x: Tensor) -> None:
+    """Set scales and spreads of a variational code so that the bound is tight at the start.
+
+    Where all is linear and normal these are the posteriors of probabilistic PCA (Tipping and
+    Bishop, 1999, "Probabilistic Principal Component Analysis", eq. 7): with components that vary by
+    one, the variance left over is one over the loss's curvature.
+    """
+    code, pair = network.bottleneck, network.pairs[-1]
+    assert isinstance(code, VariationalCode)
+    spread = network.path(observed(x)[0])[-1].std(0)
+    spread = spread.clamp_min(1e-3 * float(spread.max()) + 1e-12)
+
+    def scale_up(factor: Tensor, back: Tensor) -> None:
+        """Multiply codes by one number per component, and what comes back by another."""
+        pair.weight.data *= factor[:, None]
+        pair.encoder_bias.data *= factor
+        # A tied matrix has multiplied the way back already.
+        code.log_gain.data += (back / factor).log() if network.tied else back.log()
+
+    scale_up(1 / spread, spread)
+    code.weight.data.zero_()
+    theta, told = _through(network, x), torch.ones_like(spread)
+    for _ in range(_ROUNDS if objective.adapts else 1):
+        # The noise of the cells settles how far codes spread, and is settled by that in turn.
+        if objective.adapts:
+            objective.adapt(theta, x)
+        scale_up(1 / told, 1 / told)
+        left = 1 / _curvature(network, objective, x[:_CURVE_ROWS]).clamp_min(1.0)
+        told = (1 - left).clamp_min(0.01).sqrt()
+        scale_up(told, told)
+        code.bias.data.copy_(left.log())
+        theta, _ = network(observed(x)[0], torch.Generator().manual_seed(0))
+        theta = theta[: len(x)]
+
+
+def _curvature(network: Network, objective: Objective, x: Tensor) -> Tensor:
+    """Return the second derivatives of a row's loss by its code's components, `(n_components,)`."""
+    code, step = network.path(observed(x)[0])[-1], 0.1
+
+    def loss(at: Tensor) -> float:
+        return float(objective.loss(network.decode(at), x, {}) * objective.n_cells(x)) / len(x)
+
+    here, found = loss(code), []
+    for j in range(code.shape[1]):
+        aside = torch.zeros_like(code)
+        aside[:, j] = step
+        found.append((loss(code + aside) + loss(code - aside) - 2 * here) / step**2)
+    return torch.tensor(found, dtype=code.dtype)
+
+
+@torch.no_grad()
+def _settle(network: Network, objective: Objective, rows: TrainingRows) -> None:
+    """Let what likelihoods learn beside the weights follow the network as it is now."""
+    if not objective.adapts:
+        return
+    x = rows.head(min(_ROWS, network.rows_per_pass))
+    filled, seen = observed(x)
+    theta, _ = network(filled, torch.Generator().manual_seed(0), seen)
+    objective.adapt(theta[: len(x)], x)

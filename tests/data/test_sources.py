@@ -1,0 +1,814 @@
+"""Sources of every sort become tables of numbers, mistakes name their place, results go back."""
+
+from __future__ import annotations
+
+import builtins
+import errno
+import os
+import stat
+import warnings
+from collections.abc import Callable
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet
+import pytest
+import torch
+
+from twofold import Autoencoder
+from twofold.data import sources
+from twofold.data.table import Format
+from twofold.errors import DataError, OutputExistsError, TwofoldError
+
+ROWS = np.array([[1.0, 2.0], [3.0, 4.5], [5.0, 6.0]])
+
+
+def csv_file(path: Path, text: str) -> Path:
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def values_of(source: Any) -> Any:
+    return sources.read(sources.load(source)).values
+
+
+# Arrays
+
+
+@pytest.mark.parametrize(
+    ("given", "kept"),
+    [
+        (np.float16, np.float32),
+        (np.float32, np.float32),
+        (np.float64, np.float64),
+        (np.longdouble, np.float64),
+        (np.uint8, np.uint8),
+        (np.int8, np.float32),
+        (np.int16, np.float32),
+        (np.int32, np.float64),
+        (np.int64, np.float64),
+        (np.bool_, np.float32),
+        (">f4", np.float32),
+        (object, np.float64),
+    ],
+)
+def test_numbers_of_an_array_keep_their_precision(given: Any, kept: Any) -> None:
+    array = np.array([[0, 1], [1, 0]]).astype(given)
+    table = sources.read(array)
+    assert table.values.dtype == kept
+    np.testing.assert_array_equal(table.values, [[0, 1], [1, 0]])
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.uint8])
+def test_array_is_not_copied(dtype: Any) -> None:
+    array = np.zeros((100, 7), dtype)
+    assert np.shares_memory(sources.read(array).values, array)
+
+
+def test_part_of_an_array_is_not_copied() -> None:
+    array = np.zeros((100, 8), np.float32)
+    assert np.shares_memory(sources.read(array[::2, ::2]).values, array)
+
+
+def test_images_are_not_copied() -> None:
+    images = np.zeros((10, 5, 4), np.float32)
+    assert np.shares_memory(sources.read(images).values, images)
+
+
+def test_read_only_memory_map_is_not_copied(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", ROWS)
+    mapped = np.load(tmp_path / "x.npy", mmap_mode="r")
+    table = sources.read(mapped)
+    assert np.shares_memory(table.values, mapped)
+    assert not table.values.flags.writeable
+
+
+def test_images_become_flat_rows_of_known_shape() -> None:
+    images = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
+    table = sources.read(images)
+    assert table.row_shape == (3, 4)
+    np.testing.assert_array_equal(table.values, images.reshape(2, 12))
+
+
+def test_no_images_at_all_keep_their_shape() -> None:
+    assert sources.read(np.zeros((0, 28, 28))).values.shape == (0, 784)
+
+
+def test_lists_are_rows() -> None:
+    np.testing.assert_array_equal(sources.read([[1, 2], [3, 4]]).values, [[1, 2], [3, 4]])
+
+
+def test_ragged_lists_are_refused() -> None:
+    with pytest.raises(DataError, match="not all of one length"):
+        sources.read([[1, 2], [3]])
+
+
+def test_objects_that_are_numbers_are_numbers() -> None:
+    table = sources.read(np.array([[Decimal("1.5"), True], [np.float32(2), 3]], dtype=object))
+    np.testing.assert_array_equal(table.values, [[1.5, 1], [2, 3]])
+
+
+def test_text_in_an_array_is_named_by_its_place() -> None:
+    array = np.array([[1, "2.5"], [3, "n/a"]], dtype=object)
+    with pytest.raises(DataError, match=r"Column 1 holds 'n/a' in row 1\."):
+        sources.read(array)
+
+
+@pytest.mark.parametrize(
+    "array",
+    [np.ones((2, 2), complex), np.zeros((2, 2), "datetime64[D]"), np.array([[{}]], dtype=object)],
+)
+def test_array_of_no_numbers_is_refused(array: Any) -> None:
+    with pytest.raises(DataError, match="These rows"):
+        sources.read(array)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.uint8, torch.bfloat16])
+def test_tensors_are_rows(dtype: torch.dtype) -> None:
+    table = sources.read(torch.tensor([[1, 2], [3, 4]], dtype=dtype))
+    assert table.container == "torch"
+    np.testing.assert_array_equal(table.values, [[1, 2], [3, 4]])
+
+
+def test_tensor_with_a_gradient_is_read_without_it() -> None:
+    tensor = torch.ones(3, 2, requires_grad=True)
+    assert np.shares_memory(sources.read(tensor).values, tensor.detach().numpy())
+
+
+# Frames
+
+
+def test_pandas_columns_of_many_types_are_numbers() -> None:
+    frame = pd.DataFrame(
+        {
+            "float": [1.5, np.nan],
+            "int": [1, 2],
+            "bool": [True, False],
+            "Int64": pd.array([1, None], dtype="Int64"),
+            "Int64 whole": pd.array([1, 2], dtype="Int64"),
+            "Float32": pd.array([1.5, None], dtype="Float32"),
+            "boolean": pd.array([True, None], dtype="boolean"),
+            "object": np.array([Decimal("2.5"), pd.NA], dtype=object),
+            "arrow": pd.array([7, None], dtype=pd.ArrowDtype(pa.int32())),
+        },
+        index=["a", "b"],
+    )
+    table = sources.read(frame)
+    nan = np.nan
+    np.testing.assert_array_equal(
+        table.values,
+        [[1.5, 1, 1, 1, 1, 1.5, 1, 2.5, 7], [nan, 2, 0, nan, 2, nan, nan, nan, nan]],
+    )
+    assert table.names == tuple(frame.columns)
+    assert list(table.index) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    ("column", "kept"),
+    [
+        (np.array([1, 2], np.uint8), np.float32),
+        (np.array([1, 2], np.int64), np.float64),
+        (np.array([1, np.nan], np.float32), np.float32),
+        (pd.array([1, None], dtype="Float32"), np.float32),
+    ],
+)
+def test_pandas_columns_keep_their_precision(column: Any, kept: Any) -> None:
+    assert sources.read(pd.DataFrame({"a": column})).values.dtype == kept
+
+
+def test_columns_of_a_frame_may_hold_more_than_numbers() -> None:
+    frame = pd.DataFrame(
+        {
+            "age": [31.5, np.nan],
+            "city": ["Rome", None],
+            "smoker": pd.array([None, True], dtype="boolean"),
+            "joined": pd.to_datetime(["1970-01-02", None]),
+        }
+    )
+    table = sources.read(frame)
+    np.testing.assert_array_equal(
+        table.values, [[31.5, 0, np.nan, 86400], [np.nan] * 2 + [1, np.nan]]
+    )
+    assert table.formats is not None
+    assert [form.type for form in table.formats] == ["number", "text", "boolean", "time"]
+
+
+def test_column_of_numbers_and_text_is_named() -> None:
+    frame = pd.DataFrame({"fine": [1.0, 2.0, 3.0], "odd": pd.Series([1, None, "x"], dtype=object)})
+    with pytest.raises(DataError, match=r"^Column 'odd' holds numbers and text \(row 2: 'x'\)\. "):
+        sources.read(frame)
+
+
+def test_array_has_no_formats() -> None:
+    assert sources.read(ROWS).formats is None
+
+
+def test_frame_without_columns_is_refused() -> None:
+    with pytest.raises(DataError, match="no columns"):
+        sources.read(pd.DataFrame(index=[1, 2]))
+
+
+def test_polars_frame_is_read() -> None:
+    frame = pl.DataFrame({"a": [1.5, None], "b": [1, 2], "c": [True, None]})
+    table = sources.read(frame)
+    assert (table.container, table.names) == ("polars", ("a", "b", "c"))
+    np.testing.assert_array_equal(table.values, [[1.5, 1, 1], [np.nan, 2, np.nan]])
+
+
+def test_chunks_of_an_arrow_table_are_joined() -> None:
+    part = pa.table({"a": [1, None], "b": pa.array([0.5, 1.5], pa.float32())})
+    table = sources.read(pa.concat_tables([part, part]))
+    assert table.container == "arrow"
+    np.testing.assert_array_equal(table.values[:, 0], [1, np.nan, 1, np.nan])
+
+
+def test_arrow_record_batch_with_nulls_is_read() -> None:
+    batch = pa.record_batch({"a": [1, None], "b": [True, False], "c": [None, True]})
+    np.testing.assert_array_equal(sources.read(batch).values, [[1, 1, np.nan], [np.nan, 0, 1]])
+
+
+# Files
+
+
+def test_csv_has_a_header_and_rows(tmp_path: Path) -> None:
+    path = csv_file(tmp_path / "x.csv", "a,b\n1,2\n3,4.5\n")
+    table = sources.read(sources.load(path))
+    assert table.names == ("a", "b")
+    np.testing.assert_array_equal(table.values, [[1, 2], [3, 4.5]])
+
+
+def test_csv_may_be_quoted_and_marked_as_unicode(tmp_path: Path) -> None:
+    path = csv_file(tmp_path / "x.csv", '\ufeff"size, cm","say ""hi"""\n"1",2\n')
+    assert sources.read(sources.load(path)).names == ("size, cm", 'say "hi"')
+
+
+def test_csv_column_may_turn_to_fractions_late(tmp_path: Path) -> None:
+    # More than one of the reader's blocks, which are 16 MB long.
+    whole = "1000000,2000000\n" * 1_100_000
+    path = csv_file(tmp_path / "x.csv", "a,b\n" + whole + "0.5,1\n")
+    assert sources.read(sources.load(path)).values[-1, 0] == 0.5
+
+
+def test_empty_csv_cells_are_missing(tmp_path: Path) -> None:
+    path = csv_file(tmp_path / "x.csv", "a,b\n1,\nNA,2\n")
+    np.testing.assert_array_equal(values_of(path), [[1, np.nan], [np.nan, 2]])
+
+
+@pytest.mark.parametrize(
+    ("cells", "kind", "found"),
+    [
+        (["unknown", "", "3"], "text", ["unknown", None, "3"]),
+        (
+            ['"Smith, J"', '"say ""hi"""', '"two\nlines"'],
+            "text",
+            ["Smith, J", 'say "hi"', "two\nlines"],
+        ),
+        (['"x"', '""', "größe"], "text", ["x", None, "größe"]),
+        (["true", "", "false"], "boolean", [1, None, 0]),
+        (["1970-01-02", "", "1969-12-31"], "time", [86400, None, -86400]),
+        (["1970-01-01T00:00:01.5", "", "1970-01-01 00:01"], "time", [1.5, None, 60]),
+        (["1970-01-01T01:00:00+01:00", "1970-01-01T00:00:07Z", ""], "time", [0, 7, None]),
+        (["01:00:00", "", "00:00:07"], "number", [3600, None, 7]),
+        (['"1"', '""', "2.5"], "number", [1, None, 2.5]),
+        (["", "NA", "null"], "number", [None, None, None]),
+    ],
+)
+def test_csv_cells_tell_the_type_of_their_column(
+    tmp_path: Path, cells: list[str], kind: str, found: list[Any]
+) -> None:
+    path = csv_file(tmp_path / "x.csv", "c,n\n" + "".join(f"{cell},1\n" for cell in cells))
+    table = sources.read(sources.load(path))
+    assert table.formats is not None
+    form, column = table.formats[0], table.values[:, 0].tolist()
+    assert form.type == kind
+    looked_up = [form.levels[int(c)] if form.levels and c == c else c for c in column]
+    assert [None if cell != cell else cell for cell in looked_up] == found
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "cannot be read as CSV: Empty CSV file"),
+        ("a,b\n1,2\n3\n", "Expected 2 columns, got 1"),
+        ("a;b\n1,5;2\n", "Expected 1 columns|separates its cells by ';'"),
+        ("a;b\n1;2\n", "separates its cells by ';'"),
+        ("5.1,3.5,1.4\n4.9,3.0,1.4\n", "seems to have no header: its first line is 5.1,3.5,1.4"),
+        ("a,b,a\n1,2,3\n", "more than one column 'a'"),
+    ],
+)
+def test_csv_that_makes_no_sense_is_refused(tmp_path: Path, text: str, reason: str) -> None:
+    path = csv_file(tmp_path / "x.csv", text)
+    with pytest.raises(DataError, match=reason) as raised:
+        sources.load(path)
+    assert str(path) in str(raised.value)
+
+
+@pytest.mark.parametrize("header", ["0,1,2", "2001,2002,2003", "3,2,1", "9.5,9,8.5,8,7.5,7"])
+def test_csv_header_of_ordered_numbers_is_a_header(tmp_path: Path, header: str) -> None:
+    path = csv_file(tmp_path / "x.csv", f"{header}\n{header}\n")
+    assert sources.load(path).column_names == header.split(",")
+
+
+def test_csv_in_another_encoding_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_bytes("größe,b\n1,2\n".encode("latin-1"))
+    with pytest.raises(DataError, match="cannot be read as CSV"):
+        sources.load(path)
+
+
+def test_parquet_file_is_read(tmp_path: Path) -> None:
+    pa.parquet.write_table(pa.table({"a": [1, 2], "b": [0.5, None]}), tmp_path / "x.parquet")
+    np.testing.assert_array_equal(values_of(tmp_path / "x.parquet"), [[1, 0.5], [2, np.nan]])
+
+
+@pytest.fixture
+def parts(tmp_path: Path) -> Path:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    pa.parquet.write_table(pa.table({"a": [1, 2], "b": [1, 2]}), folder / "part-0.parquet")
+    pa.parquet.write_table(pa.table({"b": [3.5], "a": [3]}), folder / "part-1.parquet")
+    return folder
+
+
+@pytest.mark.parametrize(
+    "pattern", ["rows", "rows/*.parquet", "rows/part-?.parquet", "*/*.parquet"]
+)
+def test_parquet_folder_or_pattern_is_one_table(parts: Path, pattern: str) -> None:
+    np.testing.assert_array_equal(values_of(parts.parent / pattern), [[1, 1], [2, 2], [3, 3.5]])
+
+
+def test_hidden_files_of_a_folder_are_no_rows(parts: Path) -> None:
+    (parts / ".half-written.parquet").write_bytes(b"PAR1")
+    (parts / "_SUCCESS").touch()
+    assert len(values_of(parts)) == 3
+
+
+def test_files_with_different_columns_are_refused(parts: Path) -> None:
+    pa.parquet.write_table(pa.table({"a": [1], "c": [1]}), parts / "part-2.parquet")
+    with pytest.raises(DataError, match="different columns: only one of them has 'b', 'c'"):
+        sources.load(parts)
+
+
+def test_files_with_different_types_are_refused(parts: Path) -> None:
+    pa.parquet.write_table(pa.table({"a": [1], "b": ["x"]}), parts / "part-2.parquet")
+    with pytest.raises(DataError, match="do not fit together"):
+        sources.load(parts)
+
+
+def test_folder_named_like_a_partition_adds_no_column(tmp_path: Path) -> None:
+    folder = tmp_path / "year=2020"
+    folder.mkdir()
+    pa.parquet.write_table(pa.table({"a": [1, 2]}), folder / "x.parquet")
+    assert sources.load(folder / "x.parquet").column_names == ["a"]
+
+
+def test_parquet_column_may_have_dots_in_its_name(tmp_path: Path) -> None:
+    table = pa.table({"a": [1], "a.b": [2], "c": [3]})
+    pa.parquet.write_table(table, tmp_path / "x.parquet")
+    assert sources.load(tmp_path / "x.parquet", columns=["a.b", "a"]).to_pylist() == [
+        {"a.b": 2, "a": 1}
+    ]
+
+
+def test_folder_of_mixed_files_is_refused(parts: Path) -> None:
+    csv_file(parts / "x.csv", "a,b\n1,2\n")
+    with pytest.raises(DataError, match=r"holds files of type \.csv, \.parquet"):
+        sources.load(parts)
+
+
+def test_folder_without_rows_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "readme.txt").touch()
+    with pytest.raises(DataError, match=r"holds no \.csv, \.parquet"):
+        sources.load(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["x.csv", "*.parquet", "missing/x.npy"])
+def test_missing_path_is_named(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match="does not exist, and matches no file"):
+        sources.load(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["x.xlsx", "x"])
+def test_unknown_type_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).touch()
+    with pytest.raises(DataError, match="Sources are files of one type out of"):
+        sources.load(tmp_path / name)
+
+
+def test_path_may_start_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    csv_file(tmp_path / "x.csv", "a,b\n1,2\n")
+    assert len(sources.load("~/x.csv")) == 1
+
+
+def test_name_with_brackets_is_a_name_before_it_is_a_pattern(tmp_path: Path) -> None:
+    csv_file(tmp_path / "x[1].csv", "a,b\n1,2\n")
+    assert len(sources.load(tmp_path / "x[1].csv")) == 1
+
+
+def test_npy_file_stays_on_disk(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", ROWS)
+    loaded = sources.load(tmp_path / "x.npy")
+    assert isinstance(loaded, np.memmap)
+    np.testing.assert_array_equal(loaded, ROWS)
+
+
+def test_npz_rows_are_called_x_or_are_alone(tmp_path: Path) -> None:
+    np.savez(tmp_path / "named.npz", X=ROWS, y=np.zeros(3))
+    np.savez_compressed(tmp_path / "alone.npz", rows=ROWS)
+    np.testing.assert_array_equal(sources.load(tmp_path / "named.npz"), ROWS)
+    np.testing.assert_array_equal(sources.load(tmp_path / "alone.npz"), ROWS)
+
+
+def test_npz_with_several_arrays_needs_to_name_the_rows(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", a=ROWS, b=ROWS)
+    with pytest.raises(DataError, match="holds the arrays a, b; call the rows 'X'"):
+        sources.load(tmp_path / "x.npz")
+
+
+def test_several_array_files_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", ROWS)
+    np.save(tmp_path / "b.npy", ROWS)
+    with pytest.raises(DataError, match="matches 2 array files"):
+        sources.load(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npy", ".npz"])
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 nothing", b"\x93NUMPY\x01"])
+def test_broken_file_is_a_clear_error(tmp_path: Path, suffix: str, content: bytes) -> None:
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=f"{path} cannot be read as {suffix[1:].upper()}: "):
+        sources.load(path)
+
+
+def test_pickled_array_is_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(DataError, match="cannot be read as NPY"):
+        sources.load(tmp_path / "x.npy")
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_columns_are_picked_by_name_in_the_models_order(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"x{suffix}"
+    sources.write(pa.table({"id": ["p", "q"], "a": [1, 2], "b": [3, 4]}), path)
+    assert sources.load(path, columns=("b", "a")).to_pydict() == {"b": [3, 4], "a": [1, 2]}
+
+
+def test_dropped_columns_are_left_out(tmp_path: Path) -> None:
+    path = csv_file(tmp_path / "x.csv", "id,a,b\np,1,2\n")
+    assert sources.load(path, drop=["id"]).column_names == ["a", "b"]
+
+
+@pytest.mark.parametrize("choice", [{"columns": ["a", "z"]}, {"drop": ["z"]}])
+def test_column_that_is_not_there_is_named(tmp_path: Path, choice: dict[str, Any]) -> None:
+    path = csv_file(tmp_path / "x.csv", "a,b\n1,2\n")
+    with pytest.raises(DataError, match=r"has no column 'z'. It has 'a', 'b'\."):
+        sources.load(path, **choice)
+
+
+def test_columns_of_an_array_cannot_be_dropped(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", ROWS)
+    with pytest.raises(DataError, match="no names to drop"):
+        sources.load(tmp_path / "x.npy", drop=["a"])
+
+
+def test_what_is_no_path_is_handed_back() -> None:
+    assert sources.load(ROWS) is ROWS
+
+
+def test_model_takes_its_columns_from_a_file_and_ignores_others(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(rng.normal(size=(40, 3)), columns=["a", "b", "c"])
+    ae = Autoencoder(n_components=2, epochs=2, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        ae.fit(frame)
+    path = tmp_path / "x.csv"
+    frame.assign(id="p")[["id", "c", "a", "b"]].to_csv(path, index=False)
+    np.testing.assert_allclose(ae.transform(path), ae.transform(frame), rtol=1e-12)
+
+
+# Going back
+
+
+@pytest.mark.parametrize("shape", [(3, 2), (2, 2)])
+@pytest.mark.parametrize("container", ["pandas", "polars", "arrow", "torch", "numpy"])
+def test_rows_go_back_as_they_came(container: str, shape: tuple[int, int]) -> None:
+    values = np.arange(shape[0] * shape[1], dtype=np.float32).reshape(shape)
+    result = sources.give_back(values, container, ["a", "b c"], (2,))
+    assert sources.container_of(result) == container
+    table = sources.read(result)
+    np.testing.assert_array_equal(table.values, values)
+    assert table.values.dtype == np.float32
+    assert table.names == (("a", "b c") if container in ("pandas", "polars", "arrow") else None)
+
+
+def test_images_go_back_as_images() -> None:
+    assert sources.give_back(np.zeros((5, 12)), "numpy", [], (3, 4)).shape == (5, 3, 4)
+
+
+def test_columns_of_one_name_are_all_given_back() -> None:
+    assert sources.to_arrow(ROWS, ["a", "a"]).num_columns == 2
+
+
+@pytest.mark.parametrize("container", ["pandas", "polars", "arrow"])
+def test_columns_go_back_in_their_own_types(container: str) -> None:
+    table = pa.table({"n": pa.array([1, None], pa.int8()), "t": ["x", None], "b": [True, None]})
+    frame = {"pandas": lambda: table.to_pandas(types_mapper=pd.ArrowDtype), "arrow": lambda: table}
+    source = frame.get(container, lambda: pl.from_arrow(table))()
+    read = sources.read(source)
+    again = sources.give_back(
+        read.values, container, read.names or (), read.row_shape, read.index, read.formats
+    )
+    assert again.equals(source)
+
+
+def test_formats_do_nothing_to_an_array() -> None:
+    values = np.array([[0.5]])
+    forms = [Format("text", "str", ("a",))]
+    np.testing.assert_array_equal(
+        sources.give_back(values, "numpy", ["c"], (1,), None, forms), values
+    )
+
+
+# Filling
+
+
+@pytest.mark.parametrize(
+    ("source", "expected"),
+    [
+        (np.array([[1, np.nan]], np.float16), np.array([[1, 7]], np.float16)),
+        (np.array([[1, np.nan]], np.float32), np.array([[1, 7]], np.float32)),
+        (np.array([[1, None]], object), np.array([[1, 7.0]], object)),
+        (np.array([[1, 2]], np.int8), np.array([[1, 2]], np.int8)),
+        (np.array([[1, 2]], np.uint8), np.array([[1, 2]], np.uint8)),
+        ([[1, None]], np.array([[1.0, 7.0]])),
+        ([[1, 2]], np.array([[1.0, 2.0]])),
+        (((1.0, np.nan),), np.array([[1.0, 7.0]])),
+    ],
+)
+def test_holes_of_an_array_are_filled(source: Any, expected: Any) -> None:
+    filled = sources.fill(source, sources.read(source), np.full((1, 2), 7.0))
+    assert filled.dtype == expected.dtype
+    np.testing.assert_array_equal(filled, expected)
+
+
+def test_masked_cells_of_whole_numbers_are_filled_by_whole_numbers() -> None:
+    rows = np.ma.array([[1, 2]], mask=[[False, True]])
+    table = sources.read(np.ma.filled(rows.astype(float), np.nan))
+    filled = sources.fill(rows, table, np.array([[9.0, 6.7]]))
+    assert filled.dtype == rows.dtype
+    assert filled.tolist() == [[1, 7]]
+
+
+def test_text_that_says_numbers_is_filled_as_numbers() -> None:
+    rows = np.array([["1", "nan"]])
+    np.testing.assert_array_equal(
+        sources.fill(rows, sources.read(rows), np.full((1, 2), 2.5)), [[1, 2.5]]
+    )
+
+
+def test_holes_of_images_are_filled() -> None:
+    images = np.arange(8.0).reshape(2, 2, 2)
+    images[1, 0, 1] = np.nan
+    filled = sources.fill(images, sources.read(images), np.full((2, 4), 9.0))
+    assert filled.shape == (2, 2, 2)
+    assert np.isnan(images[1, 0, 1])
+    np.testing.assert_array_equal(filled.ravel(), [0, 1, 2, 3, 4, 9, 6, 7])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+def test_holes_of_a_tensor_are_filled(dtype: torch.dtype) -> None:
+    tensor = torch.tensor([[1.0, torch.nan], [3.0, 4.0]], dtype=dtype, requires_grad=True)
+    filled = sources.fill(tensor, sources.read(tensor), np.full((2, 2), 7.0))
+    assert filled.dtype == dtype
+    assert not filled.requires_grad
+    assert filled.tolist() == [[1, 7], [3, 4]]
+    assert torch.isnan(tensor[0, 1])
+
+
+def test_hole_without_a_number_stays_one() -> None:
+    rows = np.array([[np.nan, np.nan]])
+    filled = sources.fill(rows, sources.read(rows), np.array([[np.nan, 2.0]]))
+    np.testing.assert_array_equal(filled, [[np.nan, 2.0]])
+
+
+def test_frames_are_filled_in_their_own_types() -> None:
+    frame = pl.DataFrame({"a": [2**60 + 1, None], "b": ["x", None]})
+    filled = sources.fill(frame, sources.read(frame), np.array([[0.0, 0.0], [2.6, 0.0]]))
+    assert filled.equals(pl.DataFrame({"a": [2**60 + 1, 3], "b": ["x", "x"]}))
+
+
+def test_chunks_cover_every_row_once() -> None:
+    chunks = list(sources.row_chunks(20_001, 784))
+    assert [row for chunk in chunks for row in range(20_001)[chunk]] == list(range(20_001))
+
+
+# Writing
+
+NAMES = ["size, cm", 'say "hi"', "größe", " b "]
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int64])
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy", ".CSV"])
+def test_table_comes_back_from_its_file(tmp_path: Path, suffix: str, dtype: Any) -> None:
+    values = (1000 * np.random.default_rng(0).normal(size=(50, 4))).astype(dtype)
+    path = tmp_path / "deep" / f"x{suffix}"
+    sources.write(sources.to_arrow(values, NAMES), path)
+    again = sources.read(sources.load(path))
+    np.testing.assert_array_equal(again.values.astype(dtype), values)
+    assert again.names == (None if suffix == ".npy" else tuple(NAMES))
+
+
+MIXED = pa.table(
+    {
+        "text": pa.array(["größe, cm", None, 'say "hi"\n']),
+        "category": pa.array(["b", None, "a"]).dictionary_encode(),
+        "flag": [True, None, False],
+        "count": pa.array([1, None, 3], pa.int16()),
+        "real": [1.5, None, -2e300],
+        "day": pa.array([18_000, None, -1], pa.date32()),
+        "moment": pa.array([1_700_000_000_123_456, None, -1], pa.timestamp("us")),
+        "instant": pa.array([1_700_000_000, None, -1], pa.timestamp("ms", "Asia/Tokyo")),
+        "time of day": pa.array([3600 * 10**6, None, 0], pa.time64("us")),
+        "duration": pa.array([1_500, None, -1], pa.duration("ms")),
+        "view": pa.array(["b", None, "a"], pa.string_view()),
+        "none": pa.nulls(3),
+    }
+)
+
+
+def test_mixed_table_comes_back_from_parquet(tmp_path: Path) -> None:
+    sources.write(MIXED, tmp_path / "x.parquet")
+    assert sources.load(tmp_path / "x.parquet").equals(MIXED)
+
+
+def test_cells_of_a_mixed_table_come_back_from_csv(tmp_path: Path) -> None:
+    sources.write(MIXED, tmp_path / "x.csv")
+    before, after = sources.read(MIXED), sources.read(sources.load(tmp_path / "x.csv"))
+    assert before.formats is not None
+    assert after.formats is not None
+    assert [f.type for f in after.formats] == [f.type for f in before.formats]
+    codes = [before.names.index(name) for name in ("category",) if before.names]
+    np.testing.assert_array_equal(
+        np.delete(after.values, codes, axis=1), np.delete(before.values, codes, axis=1)
+    )
+    assert sources.load(tmp_path / "x.csv")["category"].to_pylist() == ["b", None, "a"]
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_frame_of_any_container_is_written_and_read_again(tmp_path: Path, suffix: str) -> None:
+    frame = pd.DataFrame({"city": ["Rome", None], "n": [1, 2], "c": pd.Categorical(["x", None])})
+    table = sources.read(frame)
+    path = tmp_path / f"x{suffix}"
+    sources.write(sources.to_arrow(table.values, table.names or (), table.formats), path)
+    assert sources.load(path).to_pydict() == {"city": ["Rome", None], "n": [1, 2], "c": ["x", None]}
+
+
+def test_array_file_holds_numbers_and_booleans_only(tmp_path: Path) -> None:
+    numbers = pa.table({"a": [True, None], "b": [1, 2], "c": pa.nulls(2)})
+    sources.write(numbers, tmp_path / "x.npy")
+    np.testing.assert_array_equal(
+        sources.load(tmp_path / "x.npy"), [[1, 1, np.nan], [np.nan, 2, np.nan]]
+    )
+    with pytest.raises(DataError, match=r"hold something else: 'text', 'category', 'day'"):
+        sources.write(MIXED.select(["text", "real", "category", "day"]), tmp_path / "y.npy")
+    assert not (tmp_path / "y.npy").exists()
+
+
+@pytest.mark.parametrize("suffix", [".parquet", ".npy"])
+def test_binary_files_keep_the_precision(tmp_path: Path, suffix: str) -> None:
+    sources.write(sources.to_arrow(ROWS.astype(np.float32), ["a", "b"]), tmp_path / f"x{suffix}")
+    assert values_of(tmp_path / f"x{suffix}").dtype == np.float32
+
+
+def test_array_goes_into_npy_in_its_own_shape(tmp_path: Path) -> None:
+    sources.write(np.zeros((2, 3, 4)), tmp_path / "x.npy")
+    assert sources.load(tmp_path / "x.npy").shape == (2, 3, 4)
+
+
+TABLE = sources.to_arrow(ROWS, ["a", "b"])
+
+
+def test_existing_file_is_not_overwritten(tmp_path: Path) -> None:
+    path = csv_file(tmp_path / "x.csv", "mine")
+    with pytest.raises(OutputExistsError, match=f"{path} exists.*--force"):
+        sources.write(TABLE, path)
+    assert path.read_text(encoding="utf-8") == "mine"
+
+
+def test_existing_file_is_overwritten_when_asked(tmp_path: Path) -> None:
+    path = csv_file(tmp_path / "x.csv", "mine")
+    sources.write(TABLE, path, force=True)
+    assert path.read_text(encoding="utf-8").startswith('"a","b"')
+
+
+def test_folder_is_never_overwritten(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").mkdir()
+    with pytest.raises(OutputExistsError, match="is a folder"):
+        sources.write(TABLE, tmp_path / "x.csv", force=True)
+
+
+@pytest.mark.parametrize("name", ["x.txt", "x"])
+def test_unknown_output_type_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(DataError, match=r"outputs are \.csv, \.parquet, \.npy"):
+        sources.require_free_output(tmp_path / name, force=False)
+
+
+def test_output_below_a_file_is_refused(tmp_path: Path) -> None:
+    csv_file(tmp_path / "x", "a file")
+    with pytest.raises(DataError, match="is no folder"):
+        sources.require_free_output(tmp_path / "x" / "deep" / "y.csv", force=False)
+
+
+def test_output_where_one_may_not_write_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(DataError, match="you may not write to the folder"):
+        sources.require_free_output(tmp_path / "y.csv", force=False)
+
+
+def test_new_file_may_be_read_by_whom_the_user_lets(tmp_path: Path) -> None:
+    (tmp_path / "plain").touch()
+    sources.write(TABLE, tmp_path / "x.csv")
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("plain", "x.csv")]
+    assert modes[0] == modes[1]
+
+
+def no_space(*_: Any, **__: Any) -> Any:
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+class FullFile:
+    """A file on a full disk: the first bytes go in, then no more."""
+
+    def __init__(self, file: Any) -> None:
+        self.file = file
+
+    def write(self, content: bytes) -> int:
+        self.file.write(bytes(content)[:10])
+        return int(no_space())
+
+    def __enter__(self) -> FullFile:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self.file.close()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.file, name)
+
+
+def fill_disk_while_writing(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = builtins.open
+    monkeypatch.setattr(
+        sources, "open", lambda path, mode: FullFile(real(path, mode)), raising=False
+    )
+
+
+def fill_disk_while_syncing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "fsync", no_space)
+
+
+def fill_disk_while_opening(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources, "open", no_space, raising=False)
+
+
+def fill_disk_while_making_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sources.tempfile, "TemporaryDirectory", no_space)
+
+
+@pytest.mark.parametrize(
+    "fill",
+    [
+        fill_disk_while_writing,
+        fill_disk_while_syncing,
+        fill_disk_while_opening,
+        fill_disk_while_making_folders,
+    ],
+)
+@pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy"])
+def test_full_disk_leaves_the_old_file(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    suffix: str,
+    fill: Callable[[pytest.MonkeyPatch], None],
+) -> None:
+    path = tmp_path / f"x{suffix}"
+    path.write_bytes(b"mine")
+    with monkeypatch.context() as patch:
+        fill(patch)
+        with pytest.raises(
+            TwofoldError, match=r"No space left on device\. Nothing there was changed"
+        ):
+            sources.write(TABLE, path, force=True)
+    assert path.read_bytes() == b"mine"
+    assert list(tmp_path.iterdir()) == [path]

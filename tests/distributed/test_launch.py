@@ -1,0 +1,301 @@
+"""Workers that train together make the same updates as one, and outlive each other."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+import torch.distributed as dist
+from typer.testing import CliRunner
+
+from twofold import Autoencoder, Files, load
+from twofold.cli.main import app
+from twofold.distributed import launch
+from twofold.errors import CheckpointError, DivergenceError, OptionError, WorkerError, WorkerWarning
+from twofold.estimators import reading
+from twofold.schema.schema import Schema
+from twofold.training.batches import Selection
+from twofold.training.loop import Event
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning"),
+]
+RNG = np.random.default_rng(4)
+X = RNG.normal(size=(150, 3)) @ RNG.normal(size=(3, 6)) + 0.1 * RNG.normal(size=(150, 6))
+HOLES = np.where(RNG.random(X.shape) < 0.1, np.nan, X)
+# Of 131 rows, the last batch has one: a worker's part of it is empty. Cells are missing, so parts
+# of equal rows weigh differently.
+OPTIONS: dict[str, Any] = {
+    "n_components": 2,
+    "epochs": 4,
+    "batch_size": 26,
+    "random_state": 0,
+    "precision": "float64",
+}
+
+
+def assert_same(found: Autoencoder, expected: Autoencoder) -> None:
+    """The same model, to rounding."""
+    ours, theirs = found.network_.state_dict(), expected.network_.state_dict()
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-7, atol=1e-9)
+    for mine, other in zip(found.history_, expected.history_, strict=True):
+        assert mine["loss"] == pytest.approx(other["loss"], rel=1e-9)
+        assert mine["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-9)
+    assert found.best_epoch_ == expected.best_epoch_
+    assert found.offset_ == pytest.approx(expected.offset_, rel=1e-6)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+@pytest.mark.parametrize("skip", [0, 2])
+def test_the_parts_of_all_workers_make_the_batches_of_one(size: int, skip: int) -> None:
+    x = torch.arange(50.0)[:, None]
+
+    def batches(selection: Selection) -> list[list[float]]:
+        made = selection.batches(8, torch.Generator().manual_seed(3), _room, skip)
+        return [batch[:, 0].tolist() for batch in made]
+
+    whole = batches(Selection(x, torch.arange(45)))
+    shares = [batches(Selection(x, torch.arange(45)).share(i, size)) for i in range(size)]
+    assert [list(chain(*parts)) for parts in zip(*shares, strict=True)] == whole
+
+
+def _room(n_rows: int) -> torch.Tensor:
+    return torch.empty(n_rows, 1)
+
+
+def test_two_workers_make_the_same_model_as_one() -> None:
+    events: list[Event] = []
+    model = Autoencoder(**OPTIONS)
+    found = launch.fit(model, HOLES, workers=2, on_event=events.append)
+    assert_same(found.model, Autoencoder(**OPTIONS).fit(HOLES))
+    assert found.n_rows == 150
+    assert [event.epoch for event in events if event.kind == "epoch"] == [1, 2, 3, 4]
+
+
+def test_where_a_worker_is_killed_all_go_on_from_the_last_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    crews: list[Any] = []
+    begin = launch._Crew.__init__
+
+    def noted(crew: Any, *given: Any) -> None:
+        crews.append(crew)
+        begin(crew, *given)
+
+    monkeypatch.setattr(launch._Crew, "__init__", noted)
+
+    def kill(event: Event) -> None:
+        if event.epoch == 2 and len(crews) == 1:
+            crews[0]._processes[1].send_signal(signal.SIGKILL)
+
+    path = tmp_path / "rows.npy"
+    np.save(path, X)
+    with pytest.warns(WorkerWarning, match=r"ended \(signal 9\); all go on"):
+        found = launch.fit(
+            Autoencoder(**OPTIONS),
+            path,
+            workers=2,
+            on_event=kill,
+            checkpoint=tmp_path / "run",
+            checkpoint_seconds=0,
+        )
+    assert len(crews) == 2
+    assert_same(found.model, Autoencoder(**OPTIONS).fit(X))
+
+
+def test_what_a_worker_cannot_do_is_told_as_by_one_process() -> None:
+    with pytest.raises(DivergenceError, match="at epoch 1, step"):
+        launch.fit(Autoencoder(**OPTIONS, optimizer="sgd", learning_rate=1e200), X, workers=2)
+
+
+def test_workers_that_are_killed_again_and_again_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    # Ended before they come to anything, as by too little memory.
+    monkeypatch.setattr(launch, "_CHILD", "import os, signal; os.kill(os.getpid(), 9)")
+    warned = pytest.warns(WorkerWarning, match="signal 9")
+    with warned, pytest.raises(WorkerError, match=r"again and again \(signal 9\)"):
+        launch.fit(Autoencoder(**OPTIONS), X, workers=2)
+
+
+def test_the_command_line_starts_workers(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", X)
+    words = ["fit", tmp_path / "rows.npy", "--output", tmp_path / "model", "--workers", "2"]
+    result = CliRunner().invoke(app, [*map(str, words), *_flags()])
+    assert result.exit_code == 0, result.output
+    assert_same(load(tmp_path / "model"), Autoencoder(**OPTIONS).fit(X))
+
+
+def _flags() -> list[str]:
+    return [word for k, v in OPTIONS.items() for word in (f"--{k.replace('_', '-')}", str(v))]
+
+
+def _torchrun(*words: object) -> str:
+    """Run two processes by torchrun, and return what they printed."""
+    meeting = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", *meeting]
+    process = subprocess.Popen(
+        [*torchrun, *map(str, words)],
+        env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        out, err = process.communicate(timeout=40)
+    finally:
+        if process.poll() is None:
+            # Workers are in sessions of their own, and would keep the pipes open.
+            children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+            workers = children.read_text().split() if children.exists() else []
+            for number in (*map(int, workers), process.pid):
+                os.kill(number, signal.SIGKILL)
+            process.communicate()
+    assert process.returncode == 0, err
+    return out
+
+
+def test_processes_of_torchrun_are_workers(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", X)
+    twofold = Path(sys.executable).with_name("twofold")
+    fit = ["fit", tmp_path / "rows.npy", "--output", tmp_path / "model", *_flags()]
+    out = _torchrun("--no-python", twofold, *fit)
+    assert out.count("parameters, tied weights") == 1
+    assert_same(load(tmp_path / "model"), Autoencoder(**OPTIONS).fit(X))
+
+
+_KILLED_ONCE = """
+import atexit, os, signal, sys
+from pathlib import Path
+import torch.distributed as dist
+from twofold import Autoencoder, distributed
+
+def left():
+    if not dist.is_initialized():
+        (folder / f"left-{team.rank}").touch()
+
+folder, options = Path(sys.argv[1]), eval(sys.argv[2])
+atexit.register(left)  # what is registered first is called last
+team, model = distributed.joined(), Autoencoder(**options)
+
+def kill(event):
+    if event.epoch == 2 and not (folder / "killed").exists():
+        (folder / "killed").touch()
+        os.kill(os.getpid(), signal.SIGKILL)
+
+distributed.fit(
+    model, folder / "rows.npy", team=team, on_event=kill,
+    checkpoint=folder / "run", resume=True, checkpoint_seconds=0,
+)
+if team.leads:
+    model.save(folder / "model")
+"""
+
+
+def test_workers_that_torchrun_starts_again_go_on(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", X)
+    script = tmp_path / "train.py"
+    script.write_text(_KILLED_ONCE, encoding="utf-8")
+    _torchrun("--max-restarts=1", script, tmp_path, repr(OPTIONS))
+    assert (tmp_path / "killed").exists()
+    assert {path.name for path in tmp_path.glob("left-*")} == {"left-0", "left-1"}
+    assert_same(load(tmp_path / "model"), Autoencoder(**OPTIONS).fit(X))
+
+
+def test_workers_meet_none_of_an_earlier_start() -> None:
+    store = dist.HashStore()
+    with ThreadPoolExecutor(3) as pool:
+        for _ in range(3):
+            parts = list(pool.map(lambda rank: launch._apart(store, rank, 3), range(3)))
+            assert not parts[0].check(["address"])
+            parts[0].set("address", "")
+            assert all(part.check(["address"]) for part in parts)
+    soon = timedelta(milliseconds=30)
+    with pytest.raises(WorkerError, match=r"The first of 3 workers did not come in 0:00:00\.03"):
+        launch._apart(store, 1, 3, soon)
+    with pytest.raises(WorkerError, match=r"2 of 3 workers did not come in 0:00:00\.03"):
+        launch._apart(store, 0, 3, soon)
+
+
+def test_outside_of_torchrun_there_is_no_team(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    assert launch.joined() is None
+
+
+@pytest.mark.parametrize("workers", [0, -1])
+def test_there_is_at_least_one_worker(workers: int) -> None:
+    with pytest.raises(OptionError, match="workers="):
+        launch.fit(Autoencoder(**OPTIONS), X, workers=workers)
+
+
+def test_one_worker_is_this_process() -> None:
+    model = Autoencoder(**OPTIONS)
+    assert launch.fit(model, X) == (model, 150)
+
+
+def test_workers_do_not_overwrite_a_run_unasked(tmp_path: Path) -> None:
+    def stop(event: Event) -> None:
+        if event.kind == "epoch":
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        Autoencoder(**OPTIONS).fit(X, checkpoint=tmp_path, on_event=stop, checkpoint_seconds=0)
+    with pytest.raises(CheckpointError, match="nothing is overwritten unasked"):
+        launch.fit(Autoencoder(**OPTIONS), X, workers=2, checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize("rows", [X, HOLES], ids=["complete", "incomplete"])
+def test_another_number_of_workers_goes_on(rows: Any, tmp_path: Path) -> None:
+    # One process, whose step is another one where no cell is missing; then two; then one again.
+    expected = Autoencoder(**OPTIONS).fit(rows)
+    for workers, last in ((1, 1), (2, 3), (1, 4)):
+
+        def stop(event: Event, last: int = last) -> None:
+            if event.kind == "epoch" and event.epoch == last < 4:
+                raise SystemExit
+
+        try:
+            found = launch.fit(
+                Autoencoder(**OPTIONS),
+                rows,
+                workers=workers,
+                checkpoint=tmp_path,
+                resume=True,
+                checkpoint_seconds=0,
+                on_event=stop,
+            )
+        except SystemExit:
+            continue
+    assert_same(found.model, expected)
+
+
+def test_workers_read_parts_of_their_own_where_there_are_many(tmp_path: Path) -> None:
+    table = pa.table({"row": np.arange(960.0), "other": np.arange(960.0) % 7})
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=30)
+    files = Files(tmp_path / "rows.parquet", stream=True)
+    model, chance = Autoencoder(**OPTIONS), np.random.RandomState(0)
+    stream = reading.training_rows(model, files, chance, 0.0, reset=True)
+    schema = Schema.infer(stream.sample)
+    drawn = stream.draw(schema, torch.float64, torch.device("cpu")).rows
+    given: list[list[float]] = []
+    for rank in range(2):
+        room = torch.empty(50, 2, dtype=torch.float64)
+        share = drawn.share(rank, 2).batches(100, torch.Generator(), lambda n, room=room: room[:n])
+        batches = [batch[:, 0].clone() for batch in share]
+        assert len(batches) == 10
+        given.append(torch.cat(batches).tolist())
+    # Parts are of one length, so nothing is left out, and nothing comes twice.
+    assert len(set(given[0]) | set(given[1])) == 960
+    assert len(given[0]) == len(given[1]) == 480

@@ -1,0 +1,441 @@
+"""Workers of a Ray cluster train as one process does, and outlive each other and their machines."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from twofold import Autoencoder, Files, load
+from twofold.cli.main import app
+from twofold.data import files
+from twofold.distributed import batch_inference, launch
+from twofold.distributed import ray as cluster
+from twofold.errors import (
+    DataError,
+    DivergenceError,
+    MissingExtraError,
+    OptionError,
+    OutputExistsError,
+    WorkerError,
+    WorkerWarning,
+)
+from twofold.training.loop import Event
+
+ray = pytest.importorskip("ray", reason="ray is not installed")
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning"),
+    # Ray forgets the handles of processes that it has ended.
+    pytest.mark.filterwarnings("ignore::ResourceWarning"),
+]
+RNG = np.random.default_rng(4)
+X = RNG.normal(size=(150, 3)) @ RNG.normal(size=(3, 6)) + 0.1 * RNG.normal(size=(150, 6))
+HOLES = np.where(RNG.random(X.shape) < 0.1, np.nan, X)
+OPTIONS: dict[str, Any] = {
+    "n_components": 2,
+    "epochs": 4,
+    "batch_size": 26,
+    "random_state": 0,
+    "precision": "float64",
+}
+LONG: dict[str, Any] = {**OPTIONS, "epochs": 30, "patience": None}
+N_FILES, N_ROWS = 8, 2500
+NAMES = [f"x{i}" for i in range(6)]
+
+
+@pytest.fixture(scope="module")
+def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """Two machines of one CPU each, both of them this one, and this process on the first."""
+    from ray._private import ray_constants
+    from ray.cluster_utils import Cluster
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        # This machine alone: nothing listens at an address that others reach.
+        patch.setenv(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, "0")
+        patch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", False)
+        folder = tmp_path_factory.mktemp("ray", numbered=False)
+        short = Path("/tmp", f"twofold-{os.getpid()}")  # paths of sockets have to be short
+        short.symlink_to(folder)
+        # Whatever folder Ray is given, it notes the address in this one, which may not be there.
+        Path("/tmp/ray").mkdir(exist_ok=True)
+        usual = {"num_cpus": 1, "object_store_memory": 80 * 2**20, "include_dashboard": False}
+        # A machine that does not answer is given up sooner than in earnest.
+        sooner = {"health_check_period_ms": 500}
+        head = {**usual, "temp_dir": str(short), "_system_config": sooner}
+        made = Cluster(initialize_head=True, head_node_args=head)
+        try:
+            made.add_node(**usual)
+            ray.init(made.address, log_to_driver=False, logging_level="ERROR")
+            made.wait_for_nodes()
+            yield made
+        finally:
+            ray.shutdown()
+            made.shutdown()
+            short.unlink()
+
+
+@pytest.fixture
+def crews(monkeypatch: pytest.MonkeyPatch) -> list[cluster.Crew]:
+    """The crews that were started."""
+    found: list[cluster.Crew] = []
+    begin = cluster.Crew.__init__
+
+    def noted(crew: cluster.Crew, *given: Any) -> None:
+        begin(crew, *given)
+        found.append(crew)
+
+    monkeypatch.setattr(cluster.Crew, "__init__", noted)
+    return found
+
+
+def assert_same(found: Autoencoder, expected: Autoencoder) -> None:
+    """The same model, to rounding."""
+    ours, theirs = found.network_.state_dict(), expected.network_.state_dict()
+    for name in theirs:
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-7, atol=1e-9)
+    for mine, other in zip(found.history_, expected.history_, strict=True):
+        assert mine["loss"] == pytest.approx(other["loss"], rel=1e-9)
+    assert found.offset_ == pytest.approx(expected.offset_, rel=1e-6)
+
+
+def test_two_workers_make_the_same_model_as_one(nodes: Any) -> None:
+    events: list[Event] = []
+    found = launch.fit(
+        Autoencoder(**OPTIONS), HOLES, workers=2, address=nodes.address, on_event=events.append
+    )
+    assert_same(found.model, Autoencoder(**OPTIONS).fit(HOLES))
+    assert found.n_rows == 150
+    assert [event.epoch for event in events if event.kind == "epoch"] == [1, 2, 3, 4]
+
+
+def test_where_a_worker_is_killed_all_go_on_from_the_last_checkpoint(
+    nodes: Any, crews: list[cluster.Crew], tmp_path: Path
+) -> None:
+    epochs: list[int] = []
+
+    def kill(event: Event) -> None:
+        if event.kind == "epoch":
+            epochs.append(event.epoch)
+        if event.epoch == 2 and len(crews) == 1:
+            os.kill(crews[0].places[1][1], signal.SIGKILL)
+
+    path = tmp_path / "rows.npy"
+    np.save(path, X)
+    with pytest.warns(WorkerWarning, match="is gone.*all go on from the last checkpoint"):
+        found = launch.fit(
+            Autoencoder(**LONG),
+            path,
+            workers=2,
+            address="auto",
+            on_event=kill,
+            checkpoint=tmp_path / "run",
+            checkpoint_seconds=0,
+        )
+    assert len(crews) == 2
+    assert len(epochs) - len(set(epochs)) <= 1
+    assert sorted(set(epochs)) == list(range(1, 31))
+    assert_same(found.model, Autoencoder(**LONG).fit(X))
+
+
+def test_where_a_machine_has_gone_the_rest_goes_on(nodes: Any, crews: list[cluster.Crew]) -> None:
+    second = next(node for node in nodes.worker_nodes)
+
+    def lose(event: Event) -> None:
+        if event.epoch == 2 and len(crews) == 1 and second in nodes.worker_nodes:
+            nodes.remove_node(second, allow_graceful=False)
+
+    try:
+        with pytest.warns(WorkerWarning, match="all go on from the last checkpoint"):
+            found = launch.fit(
+                Autoencoder(**LONG),
+                X,
+                workers=(1, 2),
+                address="auto",
+                on_event=lose,
+                checkpoint_seconds=0,
+            )
+    finally:
+        nodes.add_node(num_cpus=1, object_store_memory=80 * 2**20, include_dashboard=False)
+        nodes.wait_for_nodes()
+    assert [len(crew.places) for crew in crews] == [2, 1]
+    assert_same(found.model, Autoencoder(**LONG).fit(X))
+
+
+def test_as_many_workers_go_on_as_there_is_room_for(
+    nodes: Any, crews: list[cluster.Crew], tmp_path: Path
+) -> None:
+    def stop(event: Event) -> None:
+        if event.kind == "epoch" and event.epoch == 2:
+            raise SystemExit
+
+    with pytest.raises(SystemExit):
+        Autoencoder(**OPTIONS).fit(X, checkpoint=tmp_path, on_event=stop, checkpoint_seconds=0)
+    went_on = launch.fit(
+        Autoencoder(**OPTIONS),
+        X,
+        workers=(1, 8),
+        address="auto",
+        checkpoint=tmp_path,
+        resume=True,
+    )
+    assert [len(crew.places) for crew in crews] == [2]
+    assert_same(went_on.model, Autoencoder(**OPTIONS).fit(X))
+
+
+def test_what_a_worker_cannot_do_is_told_as_by_one_process(nodes: Any) -> None:
+    model = Autoencoder(**OPTIONS, optimizer="sgd", learning_rate=1e200)
+    with pytest.raises(DivergenceError, match="at epoch 1, step"):
+        launch.fit(model, X, workers=1, address="auto")
+
+
+def test_where_there_is_no_room_it_is_told(nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster, "_START_SECONDS", 1.0)
+    with pytest.raises(WorkerError, match=r"no room for 9 workers.*has 2 in all"):
+        launch.fit(Autoencoder(**OPTIONS), X, workers=9, address="auto")
+
+
+@pytest.fixture(scope="module")
+def rows(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder of files with some missing cells."""
+    folder, rng = tmp_path_factory.mktemp("rows"), np.random.default_rng(1)
+    for i in range(N_FILES):
+        cells = rng.normal(size=(N_ROWS, 6)).astype(np.float32)
+        cells[rng.random(cells.shape) < 0.01] = np.nan
+        table = pa.table({name: cells[:, j] for j, name in enumerate(NAMES)})
+        pq.write_table(table, folder / f"rows-{i}.parquet")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def model(rows: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("fitted") / "model"
+    Autoencoder(n_components=2, epochs=1, random_state=0).fit(rows / "rows-0.parquet").save(folder)
+    return folder
+
+
+@pytest.fixture
+def _small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "CHUNK_ROWS", 1024)
+
+
+def whole(path: Path) -> pa.Table:
+    """A file, or all of a folder in the order of the names."""
+    paths = sorted(path.iterdir()) if path.is_dir() else [path]
+    return pa.concat_tables([pq.read_table(p) for p in paths]).combine_chunks()
+
+
+def digest(table: pa.Table) -> str:
+    """A hash of the names, the types and all cells."""
+    found = hashlib.sha256(str(table.schema).encode())
+    for name in table.column_names:
+        found.update(np.ascontiguousarray(table[name].to_numpy()).tobytes())
+    return found.hexdigest()
+
+
+def by_one_process(verb: str, model: Path, rows: Path, output: Path) -> pa.Table:
+    words = [verb, model, rows, "--output", output, "--stream", "--quiet"]
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    return whole(output)
+
+
+def processes_of_tasks() -> list[int]:
+    """Processes below this one that do tasks of Ray, or wait for one."""
+    parents, names = {}, {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                stat, words = (entry / "stat").read_text(), (entry / "cmdline").read_text()
+            except OSError:
+                continue  # it has ended meanwhile
+            parents[int(entry.name)] = int(stat.rpartition(")")[2].split()[1])
+            names[int(entry.name)] = words
+    own = {os.getpid()}
+    while more := {pid for pid, parent in parents.items() if parent in own} - own:
+        own |= more
+    return [pid for pid in own if names.get(pid, "").startswith(("ray::apply", "ray::IDLE"))]
+
+
+@pytest.mark.usefixtures("_small_parts")
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are found in /proc")
+def test_every_row_is_encoded_once_whatever_is_killed(
+    nodes: Any, model: Path, rows: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    killed: list[int] = []
+    result, done = batch_inference._Run._result, []
+
+    def noted(run: Any, ref: Any) -> Any:
+        done.append(ref)
+        if len(done) == 2:
+            for pid in processes_of_tasks():
+                os.kill(pid, signal.SIGKILL)
+                killed.append(pid)
+        return result(run, ref)
+
+    monkeypatch.setattr(batch_inference._Run, "_result", noted)
+    output = tmp_path / "codes"
+    tally = batch_inference.write(load(model), "encode", rows, output, address="auto")
+    assert killed
+    assert tally.n_rows == N_FILES * N_ROWS
+    names = sorted(path.name for path in output.iterdir())
+    assert names == [f"part-{i:05d}.parquet" for i in range(len(done))]
+    assert len(names) > 10
+    found = whole(output)
+    assert digest(found) == digest(by_one_process("encode", model, rows, tmp_path / "one.parquet"))
+
+
+@pytest.mark.usefixtures("_small_parts")
+@pytest.mark.parametrize("verb", ["impute", "reconstruct", "score"])
+def test_a_cluster_writes_what_one_process_does(
+    nodes: Any, model: Path, rows: Path, tmp_path: Path, verb: str
+) -> None:
+    source, output = rows / "rows-[01].parquet", tmp_path / "results"
+    words = [verb, model, source, "--output", output, "--address", "auto", "--workers", 2]
+    result = CliRunner().invoke(app, [str(word) for word in words])
+    assert result.exit_code == 0, result.output
+    expected = by_one_process(verb, model, source, tmp_path / "one.parquet")
+    assert whole(output).equals(expected)
+    assert expected.num_rows == 2 * N_ROWS
+
+
+@pytest.mark.usefixtures("_small_parts")
+def test_rows_that_cannot_be_used_are_told_with_their_file(
+    nodes: Any, model: Path, rows: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "rows"
+    folder.mkdir()
+    for i in range(3):
+        table = pq.read_table(rows / f"rows-{i}.parquet")
+        if i == 2:
+            cells = table["x3"].to_numpy().copy()
+            cells[7] = np.inf
+            table = table.set_column(3, "x3", pa.array(cells))
+        pq.write_table(table, folder / f"rows-{i}.parquet")
+    with pytest.raises(DataError, match=r"rows-\d.parquet, counted from row \d,\d\d\d: .*'x3'"):
+        batch_inference.write(load(model), "encode", folder, tmp_path / "codes", address="auto")
+    assert [path.name for path in tmp_path.iterdir()] == ["rows"]
+
+
+@pytest.mark.usefixtures("_small_parts")
+def test_parts_of_csv_files_and_arrays_are_tasks_too(
+    nodes: Any, model: Path, rows: Path, tmp_path: Path
+) -> None:
+    table = pq.read_table(rows / "rows-0.parquet")
+    pa.csv.write_csv(table, tmp_path / "rows.csv")
+    batch_inference.write(
+        load(model), "encode", tmp_path / "rows.csv", tmp_path / "codes", address="auto"
+    )
+    one = by_one_process("encode", model, tmp_path / "rows.csv", tmp_path / "one.parquet")
+    assert len(list((tmp_path / "codes").iterdir())) == 3
+    assert digest(whole(tmp_path / "codes")) == digest(one)
+
+
+@pytest.mark.parametrize("most", [7, 300, 2500, 4000, 2**16])
+@pytest.mark.parametrize("n_tasks", [1, 7, 64])
+def test_pieces_hold_every_row_once(
+    rows: Path, monkeypatch: pytest.MonkeyPatch, most: int, n_tasks: int
+) -> None:
+    if most == 7:
+        rows = rows / "rows-0.parquet"
+    monkeypatch.setattr(batch_inference, "_LEAST_TASKS", n_tasks)
+    monkeypatch.setattr(files.OpenFiles, "chunk_rows", lambda _: most)
+    source = Files(rows, stream=True).open()
+    found = [
+        (at, table)
+        for p in batch_inference._pieces(source)
+        for at, _, table in batch_inference._chunks(source, p)
+    ]
+    expected = list(source.chunks())
+    assert [at for at, _ in found] == [at for at, _ in expected]
+    assert [digest(table) for _, table in found] == [digest(table) for _, table in expected]
+
+
+def test_nothing_is_overwritten_unasked(model: Path, rows: Path, tmp_path: Path) -> None:
+    ae = load(model)
+    (tmp_path / "note").touch()
+    with pytest.raises(OutputExistsError, match="nothing is overwritten unasked"):
+        batch_inference.write(ae, "encode", rows, tmp_path, address="local")
+    with pytest.raises(OutputExistsError, match="so it is left alone"):
+        batch_inference.write(ae, "encode", rows, tmp_path, address="local", force=True)
+    with pytest.raises(DataError, match="name of a file"):
+        batch_inference.write(ae, "encode", rows, tmp_path / "codes.parquet", address="local")
+
+
+@pytest.mark.parametrize("address", ["", "here", "ray://host:10001", "host"])
+def test_an_address_is_one_of_a_cluster(address: str) -> None:
+    with pytest.raises(OptionError, match="address="):
+        launch.fit(Autoencoder(**OPTIONS), X, workers=2, address=address)
+
+
+def test_a_range_of_workers_is_for_a_cluster() -> None:
+    with pytest.raises(OptionError, match="whose address is missing"):
+        launch.fit(Autoencoder(**OPTIONS), X, workers=(1, 2))
+    with pytest.raises(OptionError, match="no larger than"):
+        launch.fit(Autoencoder(**OPTIONS), X, workers=(3, 2), address="local")
+
+
+def test_without_ray_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(MissingExtraError, match=r"twofold\[ray\]"):
+        launch.fit(Autoencoder(**OPTIONS), X, workers=2, address="local")
+
+
+def test_a_cluster_of_this_machine_ends_with_the_command(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", X)
+    words = ["fit", "rows.npy", "--output", "model", "--workers", "2", "--address", "local"]
+    given = {**OPTIONS, "epochs": 100_000, "patience": "none"}
+    words += [word for k, v in given.items() for word in (f"--{k.replace('_', '-')}", str(v))]
+    process = subprocess.Popen(
+        [str(Path(sys.executable).with_name("twofold")), *words],
+        env={**os.environ, "HOME": str(tmp_path)},
+        cwd=tmp_path,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        assert process.stderr is not None
+        for line in process.stderr:
+            if line.startswith("epoch"):
+                break
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does
+        out, err = process.communicate(timeout=60)
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert process.returncode == 130, err
+    assert "Training was interrupted; the model was saved all the same" in err
+    assert load(tmp_path / "model").n_iter_ >= 1
+    assert out.count("parameters, tied weights") == 1
+    # Ray's processes end when they see that the command has; until then its group is there.
+    deadline = time.monotonic() + 30
+    while _is_there(process.pid) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert not _is_there(process.pid)
+
+
+def _is_there(group: int) -> bool:
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True

@@ -1,0 +1,105 @@
+"""Odd rows are explained a few at a time, with what explaining all at once would tell."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from twofold import Autoencoder
+from twofold.distributed import reasons
+from twofold.distributed.reasons import Report, Scored
+
+pytestmark = pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning")
+
+
+@pytest.fixture(scope="module")
+def rows() -> pa.Table:
+    """Rows in several chunks, with text and a hole, and an absurd one in the middle."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(90, 3))
+    x[41] = 30.0
+    table = pa.table(
+        {
+            "a": x[:, 0],
+            "b": pa.array(x[:, 1], mask=np.arange(90) == 7),
+            "c": x[:, 2],
+            "name": [f"n{i}" for i in range(90)],
+            "side": rng.choice(["left", "right"], 90),
+        }
+    )
+    return pa.concat_tables([table.slice(start, 30) for start in (0, 30, 60)])
+
+
+@pytest.fixture(scope="module")
+def ae(rows: pa.Table) -> Autoencoder:
+    return Autoencoder(epochs=2, contamination=0.2, random_state=0).fit(rows)
+
+
+def test_labels_are_those_of_predict(ae: Autoencoder, rows: pa.Table) -> None:
+    scored = Scored(ae, rows)
+    assert scored.labels.tolist() == ae.predict(rows).tolist()
+    assert scored.anomalies.tolist() == np.flatnonzero(ae.predict(rows) < 0).tolist()
+    assert scored.p_values.tolist() == ae.anomaly_pvalue(rows).tolist()
+
+
+def test_score_that_is_no_number_is_the_oddest(ae: Autoencoder, rows: pa.Table) -> None:
+    scored = Scored(ae, rows)
+    scored.scores[3] = np.nan
+    assert scored.oddest(1).tolist() == [3]
+
+
+@pytest.mark.parametrize("cells", [1, 100, 10**9])
+def test_parts_tell_what_the_whole_tells(
+    ae: Autoencoder, rows: pa.Table, monkeypatch: pytest.MonkeyPatch, cells: int
+) -> None:
+    monkeypatch.setattr(reasons, "_CELLS", cells)
+    chosen = np.array([41, 7, 88, 0])
+    whole = ae.explain(rows)
+    parts = list(Scored(ae, rows).explained(chosen))
+    assert np.concatenate([part.rows for part in parts]).tolist() == chosen.tolist()
+    for name in ("observed", "expected", "contribution", "base"):
+        found = np.concatenate([getattr(part, name) for part in parts])
+        expected = getattr(whole, name)[chosen]
+        if expected.dtype == object:
+            assert [[type(c) for c in r] for r in found] == [[type(c) for c in r] for r in expected]
+        else:
+            np.testing.assert_allclose(found, expected, atol=1e-9)
+
+
+def test_only_anomalies_have_reasons(ae: Autoencoder, rows: pa.Table) -> None:
+    scored = Scored(ae, rows)
+    named = scored.reasons()
+    whole = ae.explain(rows)
+    for row, reason in enumerate(named):
+        assert reason == ("; ".join(whole.top(row)) if scored.labels[row] < 0 else None)
+
+
+def test_report_holds_back_columns_that_are_ignored(ae: Autoencoder, rows: pa.Table) -> None:
+    scored, report = Scored(ae, rows), Report(ae, 9)
+    for part in scored.explained(np.array([7])):
+        report.show(part)
+        report.keep(part)
+    text = report.table(scored)
+    assert "  name " not in text
+    assert "\n  b     (missing)" in text
+    record: dict[str, list[Any]] = report.arrow().to_pydict()
+    assert tuple(record) == reasons.RECORD
+    assert sorted(record["column"]) == ["a", "b", "c", "name", "side"]
+    at = record["column"].index("name")
+    assert (record["observed"][at], record["expected"][at]) == ("n7", None)
+    assert record["contribution"] == sorted(record["contribution"], reverse=True)
+
+
+def test_arrays_are_explained_too() -> None:
+    x = np.random.default_rng(0).normal(size=(60, 4))
+    ae = Autoencoder(epochs=2, random_state=0).fit(x)
+    report = Report(ae, 1)
+    scored = Scored(ae, x)
+    for part in scored.explained(scored.oddest(2)):
+        report.show(part)
+        report.keep(part)
+    assert report.table(scored).count("\nrow ") == 2
+    assert str(report.arrow().schema.field("observed").type) == "double"

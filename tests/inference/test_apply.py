@@ -1,0 +1,184 @@
+"""Applying a stack: chunks change nothing, precision follows the rows, memory stays flat."""
+
+from __future__ import annotations
+
+import tracemalloc
+
+import numpy as np
+import pytest
+import torch
+
+from twofold.data import sources
+from twofold.data.table import Format, Table
+from twofold.inference import apply as inference
+from twofold.nn.network import Network
+from twofold.nn.objective import Objective
+from twofold.schema.schema import Schema
+from twofold.training.batches import tensor
+
+
+@pytest.fixture
+def parts() -> tuple[Table, Schema, Network, Objective]:
+    rows = np.random.default_rng(0).normal(3.0, 2.0, size=(300, 12)).astype(np.float32)
+    table = Table(rows)
+    schema = Schema.infer(table)
+    network = Network(12, (8,), 4, generator=torch.Generator().manual_seed(0))
+    return table, schema, network, Objective(schema).float()
+
+
+@pytest.mark.parametrize("function", [inference.encode, inference.log_density])
+def test_chunks_give_what_the_whole_gives(
+    parts: tuple[Table, Schema, Network, Objective],
+    function: inference.Function,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table, schema, network, objective = parts
+    width = 4 if function is inference.encode else 0
+    whole = inference.apply_to_table(function, network, objective, schema, table, width)
+    pieces = iter([slice(0, 7), slice(7, 8), slice(8, 300)])
+    monkeypatch.setattr(inference, "row_chunks", lambda *_: pieces)
+    parted = inference.apply_to_table(function, network, objective, schema, table, width)
+    np.testing.assert_allclose(parted, whole, rtol=1e-5, atol=1e-5)
+
+
+def test_64_bit_rows_are_computed_in_64_bit(
+    parts: tuple[Table, Schema, Network, Objective],
+) -> None:
+    _, _, network, objective = parts
+    x = np.random.default_rng(1).normal(size=(5, 12))
+    found = inference.apply(inference.encode, network, objective, x, 4)
+    expected = network.double().encode(torch.from_numpy(x))[0].detach().numpy()
+    np.testing.assert_allclose(found, expected, rtol=1e-13)
+
+
+def test_the_network_keeps_its_own_precision(
+    parts: tuple[Table, Schema, Network, Objective],
+) -> None:
+    _, _, network, objective = parts
+    inference.apply(inference.encode, network, objective, np.zeros((2, 12)), 4)
+    assert {p.dtype for p in network.parameters()} == {torch.float32}
+
+
+def test_an_error_in_a_later_chunk_names_the_row_of_the_table(
+    parts: tuple[Table, Schema, Network, Objective], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, schema, network, objective = parts
+    table.values[250, 3] = np.inf
+    monkeypatch.setattr(inference, "row_chunks", lambda *_: iter([slice(0, 200), slice(200, 300)]))
+    with pytest.raises(ValueError, match="column 3 holds infinity in row 250"):
+        inference.apply_to_table(inference.encode, network, objective, schema, table, 4)
+
+
+def test_chunks_get_smaller_as_rows_get_wider() -> None:
+    sizes = [next(sources.row_chunks(10**6, width)).stop for width in (10, 1000, 100_000)]
+    assert sizes == sorted(sizes, reverse=True)
+
+
+def test_memory_does_not_grow_with_the_rows(
+    parts: tuple[Table, Schema, Network, Objective],
+) -> None:
+    _, schema, network, objective = parts
+
+    def extra(n_rows: int) -> int:
+        table = Table(np.ones((n_rows, 12), dtype=np.float32))
+        tracemalloc.start()
+        inference.apply_to_table(inference.encode, network, objective, schema, table, 4)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        return peak - n_rows * 4 * 4
+
+    assert extra(160_000) < extra(16_000) + 100_000
+
+
+def test_calibration_finds_the_spread_of_each_column(
+    parts: tuple[Table, Schema, Network, Objective],
+) -> None:
+    table, schema, network, objective = parts
+    x = torch.from_numpy(schema.to_matrix(table, np.float32))
+    inference.calibrate(network, objective, x, torch.arange(300))
+    residual = x - inference.reconstruct(network, objective, x)
+    torch.testing.assert_close(objective.spread, (residual**2).mean(0).sqrt().detach())
+
+
+def test_calibration_finds_what_missing_cells_count(
+    parts: tuple[Table, Schema, Network, Objective],
+) -> None:
+    table, schema, network, objective = parts
+    x = torch.from_numpy(schema.to_matrix(table, np.float32))
+    inference.calibrate(network, objective, x, torch.arange(300))
+    cells = objective.log_prob(network.decode(network.encode(x)[0]), x)
+    torch.testing.assert_close(objective.typical, cells.mean(0).detach())
+
+
+def holed(table: Table, share: float = 0.2) -> Table:
+    hidden = np.random.default_rng(9).uniform(size=table.values.shape) < share
+    return Table(np.where(hidden, np.float32(np.nan), table.values))
+
+
+@pytest.mark.parametrize("rounds", [1, 3])
+def test_cells_that_are_there_are_not_touched_by_filling(
+    parts: tuple[Table, Schema, Network, Objective], rounds: int
+) -> None:
+    table, schema, network, objective = parts
+    x = torch.from_numpy(schema.to_matrix(holed(table), np.float32))
+    filled = inference.complete(network, objective, x, rounds)
+    seen = ~x.isnan()
+    assert torch.equal(filled[seen], x[seen])
+    assert not filled.isnan().any()
+
+
+def test_holes_are_filled_by_the_reconstruction_of_the_row_with_its_last_filling(
+    parts: tuple[Table, Schema, Network, Objective],
+) -> None:
+    table, schema, network, objective = parts
+    x = torch.from_numpy(schema.to_matrix(holed(table), np.float32))
+    last, filled = (inference.complete(network, objective, x, rounds) for rounds in (2, 3))
+    x_hat = inference.decode(network, objective, network.encode(last)[0])
+    torch.testing.assert_close(filled[x.isnan()], x_hat[x.isnan()])
+
+
+def test_rows_without_holes_are_handed_on(
+    parts: tuple[Table, Schema, Network, Objective],
+) -> None:
+    table, schema, network, objective = parts
+    x = torch.from_numpy(schema.to_matrix(table, np.float32))
+    assert inference.complete(network, objective, x) is x
+
+
+def test_holes_in_other_rows_do_not_change_a_row(
+    parts: tuple[Table, Schema, Network, Objective],
+) -> None:
+    table, schema, network, objective = parts
+    x = torch.from_numpy(schema.to_matrix(table, np.float64))
+    network, objective = network.double(), objective.double()
+    inference.calibrate(network, objective, x, torch.arange(300))
+    beside = x.clone()
+    beside[1::2, 3] = torch.nan
+    for function in (inference.encode, inference.log_density):
+        alone = function(network, objective, x)
+        found = function(network, objective, beside)
+        torch.testing.assert_close(found[::2], alone[::2], rtol=1e-12, atol=1e-12)
+        assert not torch.isclose(found[1::2], alone[1::2]).all()
+
+
+@pytest.mark.parametrize(
+    ("types", "dtype"),
+    [
+        (None, np.float64),
+        (["number", "number"], np.float64),
+        (["number", "boolean"], np.float64),
+        (["number", "text"], np.float32),
+        (["time", "number"], np.float32),
+    ],
+)
+def test_text_and_times_alone_do_not_ask_for_64_bits(types: list[str] | None, dtype: type) -> None:
+    formats = None if types is None else tuple(Format(name, "") for name in types)
+    assert inference.dtype_of(Table(np.zeros((3, 2)), formats=formats)) == dtype
+    narrow = Table(np.zeros((3, 2), dtype=np.float32), formats=formats)
+    assert inference.dtype_of(narrow) == np.float32
+
+
+def test_read_only_rows_are_taken() -> None:
+    rows = np.ones((2, 3), dtype=np.float32)
+    rows.flags.writeable = False
+    assert torch.equal(tensor(rows), torch.ones(2, 3))

@@ -1,0 +1,302 @@
+"""Holes are filled by what the row lets expect, draws are as uncertain as cells, rows are new."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from twofold import Autoencoder
+from twofold.data.table import Table
+from twofold.errors import LosesToPCAWarning, OptionError
+from twofold.inference import apply as inference
+from twofold.inference import sampling
+from twofold.nn.network import Network
+from twofold.nn.objective import Objective
+from twofold.schema.schema import Schema
+
+pytestmark = pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning")
+Array = NDArray[Any]
+# Two numbers decide twelve columns, up to noise that is alike in all of them.
+WIDTH, NOISE = 12, 0.3
+ANGLES = np.arange(WIDTH) * np.pi / WIDTH
+LOADINGS = np.array([np.cos(ANGLES), np.sin(ANGLES)])
+COVARIANCE = LOADINGS.T @ LOADINGS + NOISE**2 * np.eye(WIDTH)
+LINEAR: dict[str, Any] = {
+    "n_components": 2,
+    "hidden_layers": (),
+    "epochs": 60,
+    "random_state": 0,
+    "precision": "float64",
+}
+
+
+def gaussian_rows(n: int, seed: int = 0) -> Array:
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(n, 2)) @ LOADINGS + NOISE * rng.normal(size=(n, WIDTH)) + 5
+
+
+def conditional(rows: Array, hidden: NDArray[np.bool_]) -> tuple[Array, Array]:
+    """Mean and standard deviation of each hidden cell given the rest of its row."""
+    means, spreads = np.full(rows.shape, np.nan), np.full(rows.shape, np.nan)
+    for i, out in enumerate(hidden):
+        weights = COVARIANCE[np.ix_(out, ~out)] @ np.linalg.inv(COVARIANCE[np.ix_(~out, ~out)])
+        means[i, out] = 5 + weights @ (rows[i, ~out] - 5)
+        rest = COVARIANCE[np.ix_(out, out)] - weights @ COVARIANCE[np.ix_(~out, out)]
+        spreads[i, out] = np.sqrt(np.diagonal(rest))
+    return means[hidden], spreads[hidden]
+
+
+@pytest.fixture(scope="module")
+def linear() -> Autoencoder:
+    """A linear model of the Gaussian table, which no test changes."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LosesToPCAWarning)
+        return Autoencoder(**LINEAR).fit(gaussian_rows(2000))
+
+
+def holed(rows: Array, share: float = 0.1) -> tuple[Array, NDArray[np.bool_]]:
+    hidden = np.random.default_rng(7).uniform(size=rows.shape) < share
+    return np.where(hidden, np.nan, rows), hidden
+
+
+# --- holes
+
+
+def test_holes_are_filled_by_what_the_rest_of_the_row_lets_expect(linear: Autoencoder) -> None:
+    rows, hidden = holed(gaussian_rows(300, 1))
+    expected, _ = conditional(rows, hidden)
+    found = linear.impute(rows)[hidden]
+    assert np.sqrt(np.mean((found - expected) ** 2)) < 0.25 * NOISE
+    assert np.corrcoef(found, expected)[0, 1] > 0.99
+
+
+def test_cells_that_are_there_are_the_same_bits(linear: Autoencoder) -> None:
+    rows, hidden = holed(gaussian_rows(300, 1))
+    found = linear.impute(rows)
+    assert found[~hidden].tobytes() == rows[~hidden].tobytes()
+    assert not np.isnan(found).any()
+
+
+def test_a_row_is_filled_alike_whatever_rows_come_with_it(linear: Autoencoder) -> None:
+    rows, _ = holed(gaussian_rows(60, 1))
+    one_by_one = np.concatenate([linear.impute(row[None]) for row in rows])
+    np.testing.assert_allclose(one_by_one, linear.impute(rows), rtol=1e-12)
+
+
+def test_imputing_leaves_the_callers_rows_alone(linear: Autoencoder) -> None:
+    rows, _ = holed(gaussian_rows(50, 1))
+    before = rows.copy()
+    linear.impute(rows)
+    linear.impute(rows, n_draws=2)
+    np.testing.assert_array_equal(rows, before)
+
+
+def test_filling_is_the_reconstruction_of_the_row_as_it_is_read(linear: Autoencoder) -> None:
+    rows, hidden = holed(gaussian_rows(50, 1))
+    expected = linear.reconstruct(rows)[hidden]
+    np.testing.assert_allclose(linear.impute(rows)[hidden], expected, rtol=1e-9)
+
+
+def test_rows_without_a_cell_are_filled_with_something_usual(linear: Autoencoder) -> None:
+    found = linear.impute(np.full((2, WIDTH), np.nan))
+    assert np.abs(found - 5).max() < 1
+
+
+# --- draws
+
+
+def test_draws_are_as_uncertain_as_the_cells_are(linear: Autoencoder) -> None:
+    rows, hidden = holed(gaussian_rows(60, 2))
+    draws = np.stack([table[hidden] for table in linear.impute(rows, 200, random_state=0)])
+    means, spreads = conditional(rows, hidden)
+    error = draws.mean(0) - means
+    assert np.sqrt(np.mean(error**2)) < 0.3 * NOISE
+    # A code is taken for certain, so draws vary somewhat less than the cells do.
+    assert 0.75 < np.mean(draws.std(0) / spreads) < 1.15
+
+
+def test_draws_do_not_follow_each_other(linear: Autoencoder) -> None:
+    rows, hidden = holed(gaussian_rows(100, 2))
+    first, second = (t[hidden] for t in linear.impute(rows, 2, random_state=0))
+    best = linear.impute(rows)[hidden]
+    assert abs(np.corrcoef(first - best, second - best)[0, 1]) < 0.3
+
+
+def test_the_one_cell_that_is_left_tells_all_draws() -> None:
+    z = np.random.default_rng(0).normal(size=(3000, 1))
+    rows = np.hstack([z, z, z, z]) + 0.1 * np.random.default_rng(1).normal(size=(3000, 4))
+    ae = Autoencoder(**LINEAR | {"n_components": 1}).fit(rows)
+    holes = rows[:200].copy()
+    holes[:, 1:] = np.nan
+    for table in ae.impute(holes, 3, random_state=0):
+        away = table[:, 1:] - table[:, :1]
+        assert 0.06 < np.abs(away).mean() < 0.12  # of cells it is 0.11
+        # What is uncertain about the row is common to its holes.
+        assert np.corrcoef(away.T)[np.triu_indices(3, 1)].min() > 0.05
+
+
+def test_each_draw_keeps_the_cells_that_are_there(linear: Autoencoder) -> None:
+    rows, hidden = holed(gaussian_rows(50, 1))
+    for table in linear.impute(rows, n_draws=3):
+        assert table[~hidden].tobytes() == rows[~hidden].tobytes()
+        assert not np.isnan(table).any()
+
+
+def test_draws_differ(linear: Autoencoder) -> None:
+    rows, hidden = holed(gaussian_rows(50, 1))
+    first, second = linear.impute(rows, 2, random_state=0)
+    assert (first[hidden] != second[hidden]).all()
+
+
+def test_the_same_seed_gives_the_same_draws(linear: Autoencoder) -> None:
+    rows, hidden = holed(gaussian_rows(50, 1))
+    first, again, other = (linear.impute(rows, 2, random_state=seed)[1] for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert (first[hidden] != other[hidden]).all()
+
+
+def test_without_a_seed_draws_are_new_each_time(linear: Autoencoder) -> None:
+    rows, hidden = holed(gaussian_rows(20, 1))
+    first, second = (linear.impute(rows, 2)[0] for _ in range(2))
+    assert (first[hidden] != second[hidden]).all()
+
+
+@pytest.mark.parametrize("n_draws", [0, -3])
+def test_no_draws_are_refused(n_draws: int, linear: Autoencoder) -> None:
+    with pytest.raises(OptionError, match=rf"n_draws={n_draws} must be a whole number of at least"):
+        linear.impute(gaussian_rows(3), n_draws)
+
+
+def test_drawing_touches_no_global_random_state(
+    linear: Autoencoder, untouched_random_state: None
+) -> None:
+    rows, _ = holed(gaussian_rows(20, 1))
+    linear.impute(rows, n_draws=2)
+    linear.sample(5)
+
+
+# --- new rows
+
+
+def test_new_rows_have_the_means_and_the_covariance_of_the_table(linear: Autoencoder) -> None:
+    rows = linear.sample(20_000, random_state=0)
+    np.testing.assert_allclose(rows.mean(0), 5, atol=0.06)
+    np.testing.assert_allclose(np.cov(rows.T), COVARIANCE, atol=0.08)
+
+
+def test_new_rows_score_like_the_tables(linear: Autoencoder) -> None:
+    new = linear.score_samples(linear.sample(2000, random_state=1))
+    own = linear.score_samples(gaussian_rows(2000, 3))
+    assert new.mean() == pytest.approx(own.mean(), abs=0.25 * own.std())
+
+
+def test_as_many_rows_come_as_asked_for(
+    linear: Autoencoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sampling, "_CHUNK_ROWS", 7)
+    rows = linear.sample(30, random_state=0)
+    assert rows.shape == (30, WIDTH)
+    assert len(np.unique(rows[:, 0])) == 30
+
+
+def test_the_same_seed_gives_the_same_rows(linear: Autoencoder) -> None:
+    first, again, other = (linear.sample(9, random_state=seed) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first, again)
+    assert (first != other).all()
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_no_rows_are_refused(n: int, linear: Autoencoder) -> None:
+    with pytest.raises(OptionError, match=f"n={n} rows cannot be drawn"):
+        linear.sample(n)
+
+
+# --- the way between two rows
+
+
+def test_the_way_ends_at_the_reconstructions(linear: Autoencoder) -> None:
+    a, b = np.split(gaussian_rows(2, 4), 2)
+    way = linear.interpolate(a, b, 7)
+    assert way.shape == (7, WIDTH)
+    np.testing.assert_allclose(way[[0]], linear.reconstruct(a), rtol=1e-12)
+    np.testing.assert_allclose(way[[-1]], linear.reconstruct(b), rtol=1e-12)
+
+
+def test_the_way_is_straight_in_codes_and_evenly_walked(linear: Autoencoder) -> None:
+    a, b = np.split(gaussian_rows(2, 4), 2)
+    steps = np.diff(linear.interpolate(a, b, 9), axis=0)  # straight in rows too: it is linear
+    np.testing.assert_allclose(steps, np.broadcast_to(steps[0], steps.shape), atol=1e-9)
+
+
+@pytest.mark.parametrize(("n_a", "n_b", "steps"), [(1, 1, 1), (2, 1, 5), (1, 3, 5)])
+def test_a_way_takes_two_rows_and_two_steps(
+    n_a: int, n_b: int, steps: int, linear: Autoencoder
+) -> None:
+    with pytest.raises(OptionError, match=f"given {n_a} and {n_b} rows and {steps} steps"):
+        linear.interpolate(gaussian_rows(n_a), gaussian_rows(n_b), steps)
+
+
+# --- where chance comes from
+
+
+def test_a_seed_stands_for_a_generator_of_its_own(untouched_random_state: None) -> None:
+    first, again = (sampling.random_state(7).normal(size=3) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert (sampling.random_state(None).normal(size=3) != first).all()
+
+
+def test_a_generator_stands_for_itself() -> None:
+    rng = np.random.RandomState(0)
+    assert sampling.random_state(rng) is rng
+
+
+@pytest.mark.parametrize("seed", [-1, 2**40])
+def test_a_seed_out_of_range_is_refused(seed: int) -> None:
+    with pytest.raises(OptionError, match=f"random_state={seed} is no seed"):
+        sampling.random_state(seed)
+
+
+# --- one likelihood after another
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "student_t", "histogram", "poisson"])
+def test_draws_fill_holes_alone(likelihood: str) -> None:
+    rng = np.random.default_rng(0)
+    table = Table(rng.poisson(3, size=(40, 6)).astype(float))
+    schema = Schema.infer(table, likelihood)
+    network = Network(schema.width, (), 2, generator=torch.Generator().manual_seed(0)).double()
+    objective = Objective(schema).double()
+    x = torch.from_numpy(schema.to_matrix(table, np.float64))
+    inference.calibrate(network, objective, x, torch.arange(40))
+    table.values[rng.uniform(size=(40, 6)) < 0.3] = np.nan
+    x = torch.from_numpy(schema.to_matrix(table, np.float64))
+    seen = ~x.isnan()
+
+    def drawn(seed: int) -> Tensor:
+        with torch.inference_mode():
+            return sampling.imputer(torch.Generator().manual_seed(seed))(network, objective, x)
+
+    assert torch.equal(drawn(0)[seen], x[seen])
+    assert torch.equal(drawn(0), drawn(0))
+    assert not torch.equal(drawn(0), drawn(1))
+    assert torch.isfinite(drawn(0)).all()
+
+
+def test_counts_are_drawn_whole_and_categories_known() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame(
+        {"visits": rng.poisson(1.5, 300) * 1.0, "town": rng.choice(["Bonn", "Ulm"], 300)}
+    )
+    ae = Autoencoder(n_components=2, epochs=2, random_state=0).fit(frame)
+    holes = frame.mask(rng.uniform(size=frame.shape) < 0.3)
+    for table in [*ae.impute(holes, 3, random_state=0), ae.sample(300, random_state=0)]:
+        assert (table["visits"] == np.rint(table["visits"])).all()
+        assert table["visits"].min() >= 0
+        assert set(table["town"]) == {"Bonn", "Ulm"}

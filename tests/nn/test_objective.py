@@ -1,0 +1,723 @@
+"""Losses, means and densities are those of the textbooks, in nats and in the columns' own units."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from numpy.typing import NDArray
+from scipy import special, stats
+from torch import Tensor
+
+from twofold.data import sources
+from twofold.data.table import Table
+from twofold.nn.objective import LIKELIHOODS, Objective, Unit, observed
+from twofold.schema.column import unsquash
+from twofold.schema.schema import Schema
+
+RNG = np.random.default_rng(7)
+REAL = RNG.normal(50.0, 4.0, size=(30, 3))
+FLAGS = RNG.uniform(size=(30, 2)) > 0.4
+MIXED = np.column_stack([REAL[:, 0], FLAGS[:, 0], REAL[:, 1], FLAGS[:, 1]])
+THETA = torch.from_numpy(RNG.normal(size=(30, 4)))
+N = 60
+FRAME = pd.DataFrame(
+    {
+        "height": RNG.normal(170, 8, N),
+        "income": RNG.standard_t(3, N) * 900 + 2000,
+        "smoker": RNG.uniform(size=N) < 0.3,
+        "town": np.array(["Bonn", "Kiel", "Ulm"])[RNG.integers(3, size=N)],
+        "visits": RNG.poisson(2.0, N),
+        "calls": RNG.negative_binomial(2, 0.4, N),
+        "size": np.array(["S", "M"])[RNG.integers(2, size=N)],
+        "since": pd.date_range("2019-05-03", periods=N, freq="40h"),
+        "share": RNG.beta(0.3, 0.4, N),
+        "grade": RNG.integers(1, 7, N) / 2,
+        "key": [f"k{i}" for i in range(N)],
+    }
+)
+CHOICES = {
+    "income": "student_t",
+    "visits": "poisson",
+    "calls": "negative_binomial",
+    "share": "histogram",
+    "grade": "histogram",
+}
+
+
+def setting(values: NDArray[Any], **options: Any) -> tuple[Schema, Objective, Tensor]:
+    """The schema, the objective and the matrix of a table."""
+    table = Table(values)
+    schema = Schema.infer(table, **options)
+    matrix = torch.from_numpy(schema.to_matrix(table, np.float64))
+    return schema, Objective(schema).double(), matrix
+
+
+def everything(holes: float = 0.0) -> tuple[Schema, Objective, Tensor, Tensor]:
+    """A table of every likelihood: its schema, objective and matrix, and what a decoder may say."""
+    table = sources.read(FRAME)
+    schema = Schema.infer(table, CHOICES)
+    assert set(schema.likelihoods()) == set(LIKELIHOODS)
+    rng = np.random.default_rng(3)
+    table.values[rng.uniform(size=table.values.shape) < holes] = np.nan
+    x = torch.from_numpy(schema.to_matrix(table, np.float64))
+    theta = torch.from_numpy(rng.normal(size=x.shape))
+    return schema, Objective(schema).double(), x, theta
+
+
+# --- losses
+
+
+def test_gaussian_loss_is_half_the_mean_squared_error() -> None:
+    _, objective, x = setting(REAL)
+    theta = THETA[:, :3]
+    expected = 0.5 * float(((x - theta) ** 2).mean())
+    assert float(objective.reconstruction(theta, x)) == pytest.approx(expected, rel=1e-14)
+
+
+def test_bernoulli_loss_is_the_mean_cross_entropy() -> None:
+    _, objective, x = setting(RNG.uniform(0.1, 0.9, (30, 4)))
+    p = 1 / (1 + np.exp(-THETA.numpy()))
+    expected = -(x.numpy() * np.log(p) + (1 - x.numpy()) * np.log(1 - p)).mean()
+    assert float(objective.reconstruction(THETA, x)) == pytest.approx(expected, rel=1e-14)
+
+
+def test_a_mixed_loss_is_the_mean_over_all_cells() -> None:
+    _, objective, x = setting(MIXED)
+    normal = 0.5 * (x - THETA)[:, [0, 2]] ** 2
+    flags = stats.bernoulli.logpmf(x[:, [1, 3]], torch.sigmoid(THETA[:, [1, 3]]))
+    expected = (float(normal.sum()) - flags.sum()) / 120
+    assert float(objective.reconstruction(THETA, x)) == pytest.approx(expected, rel=1e-13)
+
+
+def test_noise_weighs_gaussian_columns_as_their_density_would() -> None:
+    _, objective, x = setting(MIXED)
+    objective.noise.fill_(0.3)
+    normal = stats.norm.logpdf(x[:, [0, 2]], THETA[:, [0, 2]], 0.3) + 0.5 * math.log(2 * math.pi)
+    flags = stats.bernoulli.logpmf(x[:, [1, 3]], torch.sigmoid(THETA[:, [1, 3]]))
+    expected = -(normal.sum() + flags.sum()) / 120
+    assert float(objective.reconstruction(THETA, x)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_a_mixed_mean_is_each_columns_own() -> None:
+    _, objective, _ = setting(MIXED)
+    expected = THETA.clone()
+    expected[:, [1, 3]] = torch.sigmoid(THETA[:, [1, 3]])
+    torch.testing.assert_close(objective.mean(THETA), expected)
+
+
+@pytest.mark.parametrize("theta", [-200.0, 200.0])
+def test_bernoulli_loss_keeps_its_digits_far_out(theta: float) -> None:
+    far = torch.full((2, 4), theta, dtype=torch.float32)
+    wrong = torch.full((2, 4), float(theta < 0))
+    one = torch.ones(4)
+    assert (
+        LIKELIHOODS["bernoulli"].loss(far, wrong, one, (one, one, one)).tolist()
+        == [[200.0] * 4] * 2
+    )
+
+
+# --- one likelihood at a time
+
+
+def wide(*numbers: float) -> Tensor:
+    return torch.tensor(numbers, dtype=torch.float64)
+
+
+PLAIN = (wide(0, 0, 0), wide(1, 1, 1), wide(0, 0, 0))
+LOGS = (wide(0.8, 0.5, 0.1), wide(0.5, 1.0, 0.7), wide(0, 0, 0))
+KNOTS, SHARES = wide(-1.5, -0.2, 0.1, 2.0), wide(0.1, 0.4, 0.3, 0.2)
+WIDTHS = wide(0.65, 0.8, 1.1, 0.95)  # half the way to both neighbours
+PAIR = torch.ones(2, 3, dtype=torch.float64)
+# What a decoder may say, the learned spread, and the unit: centre, scale and knots.
+SETTINGS: dict[str, tuple[Tensor, Tensor, Unit]] = {
+    "gaussian": (wide(-1.2, 0.3, 2.0), wide(0.4, 1.0, 2.5), PLAIN),
+    "student_t": (wide(-1.2, 0.3, 2.0), wide(0.4, 1.0, 2.5), PLAIN),
+    "bernoulli": (wide(-1.2, 0.3, 2.0), wide(1, 1, 1), PLAIN),
+    "categorical": (
+        torch.stack([wide(-1.2, 0.3, 2.0), wide(0.5, -0.5, 0.1)]),
+        PAIR,
+        (0 * PAIR, PAIR, 0 * PAIR),
+    ),
+    "histogram": (
+        wide(-1.2, 0.3, 2.0, 0.4)[None],
+        WIDTHS[None],
+        (SHARES[None], torch.full((1, 4), 0.7, dtype=torch.float64), KNOTS[None]),
+    ),
+    "poisson": (wide(-1.2, 0.3, 2.0), wide(1, 1, 1), LOGS),
+    "negative_binomial": (wide(-1.2, 0.3, 2.0), wide(0.7, 3.0, 200.0), LOGS),
+}
+# The decoder says how a row's knots differ from their shares in all rows.
+CHANCES = special.softmax(SETTINGS["histogram"][0][0].numpy() + np.log(SHARES.numpy()))
+
+
+def rate(name: str) -> NDArray[np.float64]:
+    theta, _, (center, scale, _) = SETTINGS[name]
+    return np.exp((theta * scale + center).numpy())
+
+
+def counts_as_inputs(name: str, counts: NDArray[np.float64]) -> Tensor:
+    _, _, (center, scale, _) = SETTINGS[name]
+    return (torch.from_numpy(np.log1p(counts))[:, None] - center) / scale
+
+
+def test_gaussian_log_density_is_that_of_a_normal() -> None:
+    theta, spread, unit = SETTINGS["gaussian"]
+    x = torch.linspace(-5, 5, 41, dtype=torch.float64)[:, None]
+    found = LIKELIHOODS["gaussian"].log_prob(theta, x, spread, unit)
+    np.testing.assert_allclose(found, stats.norm.logpdf(x, theta, spread), rtol=1e-12)
+
+
+def test_student_t_log_density_is_that_of_4_degrees_of_freedom() -> None:
+    theta, spread, unit = SETTINGS["student_t"]
+    x = torch.linspace(-50, 50, 41, dtype=torch.float64)[:, None]
+    found = LIKELIHOODS["student_t"].log_prob(theta, x, spread, unit)
+    np.testing.assert_allclose(found, stats.t.logpdf(x, 4, theta, spread), rtol=1e-12)
+
+
+def test_bernoulli_log_probability() -> None:
+    theta, spread, unit = SETTINGS["bernoulli"]
+    x = wide(0, 1)[:, None].expand(2, 3)
+    found = LIKELIHOODS["bernoulli"].log_prob(theta.expand(2, 3), x, spread, unit)
+    chance = special.expit(theta.numpy())
+    np.testing.assert_allclose(found, stats.bernoulli.logpmf(x, chance), rtol=1e-12)
+
+
+@pytest.mark.parametrize("theta", [-12.0, -0.5, 0.0, 3.0, 12.0])
+def test_a_number_that_no_flag_can_be_is_less_likely_than_either(theta: float) -> None:
+    x, one = wide(0, 1, -1, 2, 3, 100), torch.ones(6, dtype=torch.float64)
+    log_prob = LIKELIHOODS["bernoulli"].log_prob(theta * one, x, one, (one, one, one))
+    flags, others = log_prob[:2], log_prob[2:]
+    assert bool((others < flags.min()).all())
+    assert bool((others[1:].diff() < 0).all())
+
+
+def test_categorical_log_probability_is_the_log_of_the_softmax() -> None:
+    theta, spread, unit = SETTINGS["categorical"]
+    chances = np.exp(theta.numpy()) / np.exp(theta.numpy()).sum(1, keepdims=True)
+    for level in range(3):
+        x = torch.zeros(1, 2, 3, dtype=torch.float64)
+        x[..., level] = 1
+        found = LIKELIHOODS["categorical"].log_prob(theta[None], x, spread, unit).sum(-1)
+        np.testing.assert_allclose(found[0], np.log(chances[:, level]), rtol=1e-12)
+
+
+COUNTS = np.array([0.0, 1, 2, 5, 17, 90])
+
+
+def test_poisson_log_probability() -> None:
+    theta, spread, unit = SETTINGS["poisson"]
+    x = counts_as_inputs("poisson", COUNTS)
+    found = LIKELIHOODS["poisson"].log_prob(theta.expand_as(x), x, spread, unit)
+    expected = stats.poisson.logpmf(COUNTS[:, None], rate("poisson"))
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-10)
+
+
+def test_negative_binomial_log_probability() -> None:
+    theta, r, unit = SETTINGS["negative_binomial"]
+    x = counts_as_inputs("negative_binomial", COUNTS)
+    found = LIKELIHOODS["negative_binomial"].log_prob(theta.expand_as(x), x, r, unit)
+    p = r.numpy() / (r.numpy() + rate("negative_binomial"))
+    expected = stats.nbinom.logpmf(COUNTS[:, None], r.numpy(), p)
+    np.testing.assert_allclose(found, expected, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", ["poisson", "negative_binomial"])
+def test_a_number_below_0_is_less_likely_than_no_count(name: str) -> None:
+    theta, spread, unit = SETTINGS[name]
+    below = np.array([0.0, 1, 2, 5, 100, 1e6])
+    x = (-torch.from_numpy(np.log1p(below))[:, None] - unit[0]) / unit[1]
+    found = LIKELIHOODS[name].log_prob(theta.expand_as(x), x, spread, unit)
+    assert bool((found.diff(dim=0) < 0).all())
+
+
+def test_a_histograms_density_is_a_line_between_its_knots() -> None:
+    theta, spread, unit = SETTINGS["histogram"]
+    heights = CHANCES / WIDTHS.numpy()
+    at = np.array([-1.5, -1.0, -0.2, 0.0, 0.1, 1.7, 2.0])
+    place = np.interp(at, KNOTS, np.arange(4))
+    weights = np.maximum(1 - np.abs(place[:, None] - np.arange(4)), 0)
+    x = (torch.from_numpy(weights)[:, None] - unit[0]) / unit[1]
+    found = LIKELIHOODS["histogram"].log_prob(theta[None].expand(7, 1, 4), x, spread, unit)
+    np.testing.assert_allclose(found.sum((1, 2)), np.log(np.interp(at, KNOTS, heights)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_the_mean_minimises_the_loss(name: str) -> None:
+    theta, spread, unit = SETTINGS[name]
+    theta = theta[None].clone().requires_grad_()
+    x = LIKELIHOODS[name].mean(theta, unit).detach()
+    LIKELIHOODS[name].loss(theta, x, spread, unit).sum().backward()
+    torch.testing.assert_close(theta.grad, torch.zeros_like(theta), atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("name", [name for name in LIKELIHOODS if name != "histogram"])
+def test_loss_and_log_density_of_unit_spread_differ_by_a_constant(name: str) -> None:
+    theta, spread, unit = SETTINGS[name]
+    one = torch.ones_like(spread)
+    hot = torch.eye(3, dtype=torch.float64)
+    x = hot[:, None].expand(3, 2, 3) if name == "categorical" else hot
+    total = LIKELIHOODS[name].loss(theta.expand_as(x), x, one, unit)
+    total = total + LIKELIHOODS[name].log_prob(theta.expand_as(x), x, one, unit)
+    torch.testing.assert_close(total, total.flatten()[0].expand_as(total))
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+@pytest.mark.parametrize("of", ["loss", "log_prob"])
+def test_gradients_are_those_of_finite_differences(name: str, of: str) -> None:
+    theta, spread, unit = SETTINGS[name]
+    theta = theta[None].clone().requires_grad_()
+    x = torch.linspace(0.1, 0.9, theta.numel(), dtype=torch.float64).reshape(theta.shape)
+    function = getattr(LIKELIHOODS[name], of)
+
+    def in_theta(theta: Tensor) -> Tensor:
+        result: Tensor = function(theta, x, spread, unit)
+        return result
+
+    assert torch.autograd.gradcheck(in_theta, theta)
+
+
+DRAWS = 40_000
+# The variance of a draw, in the unit of what `moments_of` takes it to.
+VARIANCES: dict[str, Callable[[], NDArray[np.float64]]] = {
+    "gaussian": lambda: SETTINGS["gaussian"][1].numpy() ** 2,
+    "student_t": lambda: 2 * SETTINGS["student_t"][1].numpy() ** 2,
+    "bernoulli": lambda: (p := special.expit(SETTINGS["bernoulli"][0].numpy())) * (1 - p),
+    "categorical": lambda: (p := special.softmax(SETTINGS["categorical"][0].numpy(), 1)) * (1 - p),
+    "poisson": lambda: rate("poisson"),
+    "negative_binomial": lambda: (
+        rate("negative_binomial")
+        + rate("negative_binomial") ** 2 / SETTINGS["negative_binomial"][1].numpy()
+    ),
+}
+
+
+def drawn(name: str, seed: int = 0) -> NDArray[np.float64]:
+    theta, spread, unit = SETTINGS[name]
+    many = theta.expand(DRAWS, *theta.shape)
+    generator = torch.Generator().manual_seed(seed)
+    x = LIKELIHOODS[name].draw(many, spread, unit, generator)
+    counts = np.expm1((x * unit[1] + unit[0]).numpy())
+    return counts if name in ("poisson", "negative_binomial") else x.numpy()
+
+
+@pytest.mark.parametrize("name", VARIANCES)
+def test_draws_have_the_mean_and_the_variance(name: str) -> None:
+    theta, _, unit = SETTINGS[name]
+    x = drawn(name)
+    counts = name in ("poisson", "negative_binomial")
+    mean = rate(name) if counts else LIKELIHOODS[name].mean(theta, unit).numpy()
+    variance = VARIANCES[name]()
+    assert (np.abs(x.mean(0) - mean) < 5 * np.sqrt(variance / DRAWS)).all()
+    np.testing.assert_allclose(x.var(0), variance, rtol=0.25 if name == "student_t" else 0.06)
+
+
+@pytest.mark.parametrize("name", ["poisson", "negative_binomial"])
+def test_drawn_counts_are_whole(name: str) -> None:
+    counts = drawn(name)
+    np.testing.assert_allclose(counts, np.rint(counts), atol=1e-9)
+    assert counts.min() >= 0
+
+
+def test_drawn_categories_are_one_level_each() -> None:
+    x = drawn("categorical")
+    assert (np.sort(x, axis=-1) == [0, 0, 1]).all()
+
+
+def test_draws_of_a_t_have_its_tails() -> None:
+    x, (theta, spread, _) = drawn("student_t"), SETTINGS["student_t"]
+    standard = ((x - theta.numpy()) / spread.numpy()).ravel()
+    assert stats.kstest(standard, stats.t(4).cdf).pvalue > 1e-3
+
+
+def test_draws_of_a_histogram_lie_as_its_density_says() -> None:
+    _, scale, _ = SETTINGS["histogram"][2]
+    places = (drawn("histogram") * scale.numpy() + SHARES.numpy())[:, 0] @ KNOTS.numpy()
+    grid = np.linspace(-1.5, 2.0, 2001)
+    density = np.interp(grid, KNOTS, CHANCES / WIDTHS.numpy())
+    below = np.concatenate([[0], np.cumsum((density[1:] + density[:-1]) / 2 * np.diff(grid))])
+    assert below[-1] == pytest.approx(1, rel=1e-3)
+    assert stats.kstest(places, lambda at: np.interp(at, grid, below)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("name", LIKELIHOODS)
+def test_draws_follow_their_generator_alone(name: str, untouched_random_state: None) -> None:
+    np.testing.assert_array_equal(drawn(name, 1), drawn(name, 1))
+    assert (drawn(name, 1) != drawn(name, 2)).any()
+
+
+# --- densities integrate to one, in the columns' own units
+
+
+def log_prob_of(column: str, cells: Any, theta: float | NDArray[np.float64]) -> NDArray[np.float64]:
+    """The log-density of cells of one column, where the decoder says `theta` throughout."""
+    schema, objective, _, _ = everything()
+    objective.spread.copy_(torch.where(objective.spread == 1, 0.7, objective.spread))
+    i = schema.names.index(column)
+    frame = FRAME.iloc[np.zeros(len(cells), dtype=int)].assign(**{column: cells})
+    table = sources.read(frame)
+    x = torch.from_numpy(schema.to_matrix(table, np.float64))
+    said = torch.zeros_like(x)
+    said[:, schema.inputs[i]] = torch.as_tensor(theta, dtype=torch.float64)
+    result: NDArray[np.float64] = objective.log_prob(said, x)[:, i].numpy()
+    return result
+
+
+@pytest.mark.parametrize("column", ["height", "income"])
+@pytest.mark.parametrize("theta", [0.3, 9.8, -14.0])
+def test_the_density_of_a_number_integrates_to_1_near_and_far(column: str, theta: float) -> None:
+    schema, *_ = everything()
+    found = schema.columns[schema.names.index(column)]
+    far = 6 if column == "height" else 60
+    inputs = np.linspace(theta - far, theta + far, 40_001)
+    cells = unsquash(inputs) * found.scale + found.center
+    density = np.exp(log_prob_of(column, cells, theta))
+    assert np.trapezoid(density, cells) == pytest.approx(1, rel=1e-4)
+
+
+@pytest.mark.parametrize("column", ["visits", "calls"])
+def test_the_probabilities_of_counts_sum_to_1(column: str) -> None:
+    total = np.exp(log_prob_of(column, np.arange(4000), 0.4)).sum()
+    assert total == pytest.approx(1, rel=1e-6)
+
+
+def test_the_probabilities_of_levels_sum_to_1() -> None:
+    theta = np.array([0.3, -1.0, 0.5, 0.1])  # the last one is of all other texts
+    total = np.exp(log_prob_of("town", ["Bonn", "Kiel", "Ulm", "Oslo"], theta)).sum()
+    assert total == pytest.approx(1, rel=1e-12)
+
+
+def test_the_probabilities_of_a_flag_sum_to_1() -> None:
+    assert np.exp(log_prob_of("smoker", [True, False], 0.7)).sum() == pytest.approx(1, rel=1e-12)
+
+
+def test_the_density_of_a_histogram_integrates_to_1() -> None:
+    schema, *_ = everything()
+    column = schema.columns[schema.names.index("share")]
+    assert column.between
+    theta = np.linspace(-1, 1, len(column.knots))
+    cells = np.linspace(column.knots[0], column.knots[-1], 40_001)
+    density = np.exp(log_prob_of("share", cells, theta))
+    assert np.trapezoid(density, cells) == pytest.approx(1, rel=1e-3)
+
+
+def test_the_probabilities_of_a_histogram_of_few_values_sum_to_1() -> None:
+    schema, *_ = everything()
+    column = schema.columns[schema.names.index("grade")]
+    assert not column.between
+    theta = np.linspace(-1, 1, len(column.knots))
+    assert np.exp(log_prob_of("grade", column.knots, theta)).sum() == pytest.approx(1, rel=1e-9)
+
+
+@pytest.mark.parametrize("column", ["height", "income", "share", "grade"])
+def test_the_further_out_a_number_the_less_likely(column: str) -> None:
+    schema, *_ = everything()
+    found = schema.columns[schema.names.index(column)]
+    cells = found.center + found.scale * np.geomspace(20, 1e9, 12)
+    assert (np.diff(log_prob_of(column, cells, 0.1)) < 0).all()
+
+
+def test_log_density_is_that_of_a_normal_in_the_columns_own_unit() -> None:
+    schema, objective, x = setting(REAL)
+    theta = THETA[:, :3]
+    objective.spread.copy_(wide(0.5, 1.0, 2.0))
+    mean = schema.from_matrix(theta.numpy())
+    expected = stats.norm.logpdf(REAL, mean, schema.scale * np.array([0.5, 1.0, 2.0]))
+    np.testing.assert_allclose(objective.log_prob(theta, x).numpy(), expected, rtol=1e-10)
+
+
+def test_log_density_of_flags_has_no_unit() -> None:
+    _, objective, x = setting(MIXED)
+    expected = stats.bernoulli.logpmf(x[:, [1, 3]], torch.sigmoid(THETA[:, [1, 3]]))
+    np.testing.assert_allclose(objective.log_prob(THETA, x)[:, [1, 3]], expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize("factor", [1000.0, 1e-3])
+@pytest.mark.parametrize("likelihood", ["gaussian", "student_t", "histogram"])
+def test_another_unit_shifts_the_log_density_by_its_log(factor: float, likelihood: str) -> None:
+    _, one, x = setting(REAL, likelihood=likelihood)
+    _, other, _ = setting(REAL * factor, likelihood=likelihood)
+    theta = torch.linspace(-1, 1, x.numel(), dtype=torch.float64).reshape(x.shape)
+    shift = one.log_prob(theta, x) - other.log_prob(theta, x)
+    np.testing.assert_allclose(shift, math.log(factor), rtol=1e-6)
+
+
+# --- spreads
+
+
+def test_the_fitted_spread_is_the_maximum_likelihood_one() -> None:
+    _, objective, x = setting(REAL)
+    theta = THETA[:, :3]
+    objective.fit_spread(theta, x)
+    best = objective.spread.clone()
+
+    def total(factor: float) -> float:
+        objective.spread.copy_(best * factor)
+        return float(objective.log_prob(theta, x).sum())
+
+    assert total(1.0) > max(total(0.98), total(1.02))
+
+
+def test_the_fitted_spread_of_a_t_is_its_scale() -> None:
+    rng = np.random.default_rng(1)
+    _, objective, x = setting(rng.normal(size=(20_000, 2)), likelihood="student_t")
+    residual = torch.from_numpy(rng.standard_t(4, size=(20_000, 2)) * [0.2, 3.0])
+    objective.fit_spread(x - residual, x)
+    np.testing.assert_allclose(objective.spread, [0.2, 3.0], rtol=0.03)
+
+
+@pytest.mark.parametrize("r", [0.8, 5.0])
+def test_the_fitted_dispersion_of_counts_is_theirs(r: float) -> None:
+    rng = np.random.default_rng(2)
+    means = np.exp(rng.normal(0.7, 0.5, size=(30_000, 1)))
+    counts = rng.negative_binomial(r, r / (r + means)).astype(float)
+    schema, objective, x = setting(counts, likelihood="negative_binomial")
+    theta = torch.from_numpy((np.log(means) - schema.center) / schema.scale)
+    objective.fit_spread(theta, x)
+    assert float(objective.spread[0]) == pytest.approx(r, rel=0.12)
+
+
+def test_counts_that_spread_like_poissons_get_its_distribution() -> None:
+    rng = np.random.default_rng(2)
+    schema, objective, x = setting(
+        rng.binomial(9, 0.3, size=(5000, 1)).astype(float), likelihood="negative_binomial"
+    )
+    theta = torch.full_like(x, (math.log(2.7) - schema.center[0]) / schema.scale[0])
+    objective.fit_spread(theta, x)
+    expected = stats.poisson.logpmf(rng.binomial(9, 0.3, size=(5000, 1)), 2.7)
+    assert float(objective.spread[0]) > 1e3
+    assert float(objective.log_prob(theta, x).mean()) == pytest.approx(expected.mean(), abs=0.02)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "student_t", "negative_binomial"])
+def test_missing_cells_do_not_change_the_spread(likelihood: str) -> None:
+    rng = np.random.default_rng(5)
+    values = rng.negative_binomial(2, 0.4, size=(400, 1)).astype(float)
+    _, objective, x = setting(values, likelihood=likelihood)
+    theta = torch.zeros_like(x)
+    objective.fit_spread(theta, x)
+    expected = objective.spread.clone()
+    more = torch.cat([x, torch.full((300, 1), torch.nan, dtype=x.dtype)])
+    objective.fit_spread(torch.cat([theta, theta[:300] + 5]), more)
+    torch.testing.assert_close(objective.spread, expected)
+
+
+def test_what_has_no_spread_to_fit_keeps_its_own() -> None:
+    schema, objective, x, theta = everything()
+    before = objective.spread.clone()
+    objective.fit_spread(theta, x)
+    fitted = [
+        c.name
+        for c, at in zip(schema.columns, schema.inputs, strict=True)
+        if c.width and not torch.equal(before[at], objective.spread[at])
+    ]
+    assert fitted == ["height", "income", "calls", "since"]
+
+
+def test_a_perfect_reconstruction_has_a_finite_density() -> None:
+    _, objective, x = setting(REAL)
+    objective.fit_spread(x, x)
+    assert torch.isfinite(objective.log_prob(x, x)).all()
+
+
+def test_constant_columns_have_a_finite_density() -> None:
+    _, objective, x = setting(np.ones((5, 3)))
+    objective.fit_spread(x, x)
+    assert torch.isfinite(objective.log_prob(x, x)).all()
+
+
+def test_noise_is_the_spread_that_gaussian_columns_share() -> None:
+    _, objective, x = setting(MIXED)
+    objective.adapt(THETA, x)
+    expected = math.sqrt(float(((x - THETA)[:, [0, 2]] ** 2).mean()))
+    assert float(objective.noise) == pytest.approx(expected, rel=1e-9)
+
+
+def test_noise_does_not_vanish_with_the_residuals() -> None:
+    _, objective, x = setting(MIXED)
+    objective.adapt(x, x)
+    assert float(objective.noise) == pytest.approx(0.05)
+
+
+@pytest.mark.parametrize(
+    ("values", "likelihood", "adapts"),
+    [
+        (REAL, "auto", False),
+        (FLAGS * 1.0, "auto", False),
+        (MIXED, "auto", True),
+        (REAL, "student_t", True),
+    ],
+)
+def test_likelihoods_are_weighed_where_there_are_several_or_a_spread_to_learn(
+    values: NDArray[np.float64], likelihood: str, adapts: bool
+) -> None:
+    assert setting(values, likelihood=likelihood)[1].adapts is adapts
+
+
+# --- holes
+
+
+def only(x: Tensor, row: int, inputs: slice) -> Tensor:
+    """The rows with every cell missing but one."""
+    rest = torch.full_like(x, torch.nan)
+    rest[row, inputs] = x[row, inputs]
+    return rest
+
+
+def test_the_loss_is_the_mean_over_the_cells_there_are() -> None:
+    schema, objective, x, theta = everything(holes=0.4)
+    x, theta = x[:6], theta[:6]
+    objective.noise.fill_(0.6)
+    losses = [
+        float(objective.reconstruction(theta, only(x, row, at)))
+        for row in range(6)
+        for at in schema.inputs
+        if at.stop > at.start and not x[row, at.start].isnan()
+    ]
+    assert 20 < len(losses) < 50
+    expected = np.mean(losses)
+    assert float(objective.reconstruction(theta, x)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_missing_cells_have_no_gradient_and_others_all_have() -> None:
+    _, objective, x, theta = everything(holes=0.3)
+    theta.requires_grad_()
+    objective.reconstruction(theta, x).backward()
+    assert theta.grad is not None
+    assert torch.equal(theta.grad == 0, x.isnan())
+
+
+def test_what_the_decoder_says_of_missing_cells_does_not_matter() -> None:
+    _, objective, x, theta = everything(holes=0.3)
+    wild = torch.where(x.isnan(), 1e4, theta)
+    assert torch.equal(objective.reconstruction(wild, x), objective.reconstruction(theta, x))
+
+
+def test_rows_without_cells_have_no_loss() -> None:
+    _, objective, x, theta = everything()
+    assert float(objective.reconstruction(theta, x * torch.nan)) == 0
+
+
+def test_a_missing_cell_counts_what_its_column_counts_on_average() -> None:
+    schema, objective, x, theta = everything(holes=0.3)
+    objective.fit_typical(theta, x)
+    cells = objective.log_prob(theta, x)
+    there = ~torch.stack(
+        [x[:, at.start].isnan() if at.stop > at.start else x[:, 0] < -1e9 for at in schema.inputs],
+        dim=1,
+    )
+    for i, column in enumerate(schema.columns):
+        if column.width:
+            typical = cells[there[:, i], i].mean()
+            torch.testing.assert_close(
+                cells[~there[:, i], i], typical.expand(int((~there[:, i]).sum()))
+            )
+
+
+def test_ignored_columns_count_nothing() -> None:
+    schema, objective, x, theta = everything(holes=0.3)
+    objective.fit_typical(theta, x)
+    assert not objective.log_prob(theta, x)[:, schema.names.index("key")].any()
+
+
+@pytest.mark.parametrize("holes", [0.0, 0.3])
+def test_inputs_without_holes_are_handed_on(holes: float) -> None:
+    *_, x, _ = everything(holes)
+    filled, seen = observed(x)
+    if holes:
+        assert seen is not None
+        assert torch.equal(seen, ~x.isnan())
+        assert not filled[x.isnan()].any()
+        assert torch.equal(filled[seen], x[seen])
+    else:
+        assert filled is x
+        assert seen is None
+
+
+# --- columns and their inputs
+
+
+def test_what_belongs_to_a_column_is_summed_and_handed_back() -> None:
+    schema, objective, x, _ = everything()
+    cells = objective.per_column(x)
+    expected = np.column_stack([x[:, at].sum(1) for at in schema.inputs])
+    np.testing.assert_allclose(cells, expected, atol=1e-12)
+    for i, at in enumerate(schema.inputs):
+        width = at.stop - at.start
+        torch.testing.assert_close(
+            objective.per_input(cells)[:, at], cells[:, [i]].expand(N, width)
+        )
+
+
+def test_the_mean_of_a_category_and_of_a_histogram_are_probabilities() -> None:
+    schema, objective, _, theta = everything()
+    for column, at in zip(schema.columns, schema.inputs, strict=True):
+        if column.likelihood == "categorical":
+            mean = objective.mean(theta)[:, at]
+            torch.testing.assert_close(mean, theta[:, at].softmax(1))
+        if column.likelihood == "histogram":
+            shares = torch.tensor(column.shares, dtype=theta.dtype)
+            mean = objective.mean(theta)[:, at] * column.share_scale + shares
+            torch.testing.assert_close(mean, (theta[:, at] + shares.log()).softmax(1))
+
+
+def test_draws_of_every_column_are_cells_of_it() -> None:
+    schema, objective, _, theta = everything()
+    x = objective.draw(theta, torch.Generator().manual_seed(0))
+    cells = schema.from_matrix(x.numpy())
+    named = dict(zip(schema.names, cells.T, strict=True))
+    assert set(named["smoker"]) <= {0.0, 1.0}
+    assert set(named["town"]) <= {0.0, 1.0, 2.0}
+    assert set(named["grade"]) <= set(FRAME["grade"])
+    for name in ("visits", "calls"):
+        np.testing.assert_array_equal(named[name], np.rint(named[name]))
+
+
+def test_grey_values_are_drawn_as_their_means() -> None:
+    _, objective, _ = setting(RNG.uniform(0.1, 0.9, (30, 4)))
+    found = objective.draw(THETA, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found, torch.sigmoid(THETA))
+
+
+# --- saving, precision, words
+
+
+def test_what_is_learned_is_saved_with_the_weights() -> None:
+    _, objective, *_ = everything()
+    kept = set(objective.state_dict())
+    assert kept >= {"spread", "noise", "typical"}
+    assert not kept & {"log_unit", "center", "unit", "column"}  # which the schema tells
+
+
+def test_a_copy_in_another_precision_gives_the_same_densities() -> None:
+    _, objective, x, theta = everything(holes=0.2)
+    objective.fit_spread(theta, x)
+    objective.fit_typical(theta, x)
+    narrow = copy.deepcopy(objective).float()
+    expected = objective.log_prob(theta, x).float()
+    found = narrow.log_prob(theta.float(), x.float())
+    assert found.dtype == torch.float32
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_units_keep_64_bits() -> None:
+    schema, objective, _ = setting(REAL)
+    np.testing.assert_allclose(objective.log_unit.numpy(), np.log(schema.scale), rtol=1e-15)
+
+
+@pytest.mark.parametrize(
+    ("values", "link"),
+    [(REAL, "identity"), (FLAGS * 1.0, "sigmoid"), (MIXED, "identity | sigmoid")],
+)
+def test_link_names_the_output_activation(values: NDArray[np.float64], link: str) -> None:
+    assert setting(values)[1].link == link
+
+
+def test_link_names_every_activation_once() -> None:
+    assert everything()[1].link.split(" | ").count("softmax") == 1

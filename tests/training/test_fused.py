@@ -1,0 +1,606 @@
+"""The fused step: autograd's numbers, whatever the network, the columns and the optimizer."""
+
+from __future__ import annotations
+
+import copy
+import math
+import pickle
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from twofold.errors import DivergenceError
+from twofold.nn import network
+from twofold.nn.bottleneck import Penalties, PlainCode
+from twofold.nn.corruption import Binarize, Corruption, Gaussian, Masking, SaltAndPepper, Swap
+from twofold.nn.network import DensePair, Network
+from twofold.nn.objective import LIKELIHOODS, Objective
+from twofold.schema.schema import Column, Schema
+from twofold.training import fused
+from twofold.training.batches import Selection
+from twofold.training.fused import FusedStep, make_step
+from twofold.training.loop import AutogradStep, Plan, Step, fit
+
+PLAN = Plan(
+    optimizer="sgd",
+    learning_rate=0.3,
+    momentum=0.0,
+    nesterov=False,
+    schedule="constant",
+    batch_size=8,
+    epochs=1,
+    weight_decay=0.0,
+    patience=None,
+)
+PLANS = {
+    "sgd": PLAN,
+    "momentum": replace(PLAN, momentum=0.9, weight_decay=0.02, learning_rate=0.1),
+    "nesterov": replace(PLAN, momentum=0.9, nesterov=True, learning_rate=0.1),
+    "adam": replace(PLAN, optimizer="adam", learning_rate=0.01),
+    "adamw": replace(PLAN, optimizer="adamw", learning_rate=0.01, weight_decay=0.02),
+    "muon": replace(PLAN, optimizer="muon", learning_rate=0.02, weight_decay=0.02),
+}
+BFLOAT16 = replace(PLANS["adam"], bfloat16=True)
+COLUMNS = {
+    "gaussian": ["gaussian"] * 6,
+    "bernoulli": ["bernoulli"] * 6,
+    "mixed": ["gaussian", "bernoulli", "bernoulli", "gaussian", "bernoulli", "gaussian"],
+}
+TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
+# Two full batches and the smaller one that ends an epoch.
+BATCHES = (8, 8, 3)
+
+
+def parts(
+    activation: str = "selu",
+    tied: bool = True,
+    likelihood: str = "mixed",
+    dtype: torch.dtype = torch.float64,
+    hidden: tuple[int, ...] = (5,),
+) -> tuple[Network, Objective]:
+    """A tiny network whose code has another activation than its hidden layers."""
+    names = list(network.ACTIVATIONS)
+    schema = Schema(
+        tuple(Column(f"x{i}", "real", name) for i, name in enumerate(COLUMNS[likelihood])), (6,)
+    )
+    net = Network(
+        6,
+        hidden,
+        3,
+        tied=tied,
+        activation=activation,
+        code_activation=names[names.index(activation) - 1],
+        generator=torch.Generator().manual_seed(0),
+    )
+    return net.to(dtype), Objective(schema).to(dtype)
+
+
+def rows(dtype: torch.dtype = torch.float64) -> Tensor:
+    """One epoch's rows, between 0 and 1 so that every likelihood takes them."""
+    generator = torch.Generator().manual_seed(1)
+    return torch.rand(sum(BATCHES), 6, generator=generator, dtype=dtype)
+
+
+def run(step: Step, x: Tensor, n_steps: int, learning_rate: float) -> Tensor:
+    """Take steps over the rows as training does, and return the losses."""
+    batches = x.split(BATCHES)
+    losses = []
+    for i in range(n_steps):
+        batch = batches[i % len(batches)]
+        buffer = step.buffer(len(batch))
+        torch.index_select(batch, 0, torch.arange(len(batch), device=x.device), out=buffer)
+        losses.append(float(step.update(buffer, learning_rate)))
+    return torch.tensor(losses, dtype=torch.float64)
+
+
+def distance(ours: Tensor, theirs: Tensor) -> float:
+    """How far apart two tensors are, relative to the larger one's largest number."""
+    with torch.no_grad():
+        return float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-3))
+
+
+def assert_same_run(
+    net: Network,
+    objective: Objective,
+    plan: Plan,
+    x: Tensor,
+    make: Callable[[Network, Objective, Plan], Step] = FusedStep,
+) -> None:
+    """After 100 steps the losses and the parameters are those of autograd."""
+    plain = copy.deepcopy(net)
+    losses = run(make(net, objective, plan), x, 100, plan.learning_rate)
+    expected = run(AutogradStep(plain, objective, plan), x, 100, plan.learning_rate)
+    tolerance = TOLERANCE[x.dtype]
+    assert distance(losses, expected) < tolerance
+    for name, parameter in plain.named_parameters():
+        assert distance(net.get_parameter(name), parameter) < tolerance, name
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
+@pytest.mark.parametrize("likelihood", COLUMNS)
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("activation", network.ACTIVATIONS)
+def test_hundred_steps_end_where_autograd_does(
+    activation: str, tied: bool, likelihood: str, plan: Plan
+) -> None:
+    assert_same_run(*parts(activation, tied, likelihood), plan, rows())
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("activation", network.ACTIVATIONS)
+def test_hundred_steps_in_32_bits(activation: str, tied: bool, plan: Plan) -> None:
+    assert_same_run(*parts(activation, tied, dtype=torch.float32), plan, rows(torch.float32))
+
+
+NOISES = [Gaussian(0.4), Masking(0.3), Masking(0.5, up_to=True), Swap(0.3), SaltAndPepper(0.2)]
+
+
+@pytest.mark.parametrize("plan", [PLANS["sgd"], PLANS["adam"], BFLOAT16], ids=lambda p: p.optimizer)
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("noise", [*NOISES, Binarize()], ids=repr)
+def test_hundred_steps_from_spoilt_rows_end_where_autograd_does(
+    noise: Corruption, tied: bool, plan: Plan
+) -> None:
+    dtype = torch.float32 if plan.bfloat16 else torch.float64
+    net, objective = parts(
+        tied=tied, likelihood="bernoulli" if noise == Binarize() else "mixed", dtype=dtype
+    )
+    plain, x = copy.deepcopy(net), rows(dtype)
+
+    def chance() -> torch.Generator:
+        return torch.Generator().manual_seed(7)
+
+    losses = run(FusedStep(net, objective, plan, noise, chance()), x, 100, plan.learning_rate)
+    step = AutogradStep(plain, objective, plan, noise, chance())
+    expected = run(step, x, 100, plan.learning_rate)
+    tolerance = 0.05 if plan.bfloat16 else TOLERANCE[dtype]
+    assert distance(losses, expected) < tolerance
+    if not plan.bfloat16:
+        for name, parameter in plain.named_parameters():
+            assert distance(net.get_parameter(name), parameter) < tolerance, name
+
+
+def test_spoilt_rows_take_the_fused_step_where_all_cells_count() -> None:
+    net, objective = parts()
+    for noise in NOISES:
+        step = make_step(net, objective, PLAN, corruption=noise)
+        assert isinstance(step, FusedStep)
+        assert step.corruption is noise  # held-out rows are spoilt alike
+    fills = Masking(0.3, only_hidden=True)
+    assert isinstance(make_step(net, objective, PLAN, corruption=fills), AutogradStep)
+
+
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_weight_decay_is_that_of_the_plain_step(optimizer: str, tied: bool) -> None:
+    plan = replace(PLANS[optimizer], weight_decay=0.05)
+    assert_same_run(*parts(tied=tied), plan, rows())
+
+
+@pytest.mark.parametrize("hidden", [(), (6, 5, 5, 4)], ids=str)
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_any_depth(optimizer: str, tied: bool, hidden: tuple[int, ...]) -> None:
+    assert_same_run(*parts(tied=tied, hidden=hidden), PLANS[optimizer], rows())
+
+
+def capturable(net: Network, objective: Objective, plan: Plan) -> FusedStep:
+    return FusedStep(net, objective, plan, capturable=True)
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("activation", ["identity", "selu", "gelu"])
+def test_capturable_steps_end_where_autograd_does(activation: str, tied: bool, plan: Plan) -> None:
+    assert_same_run(*parts(activation, tied), plan, rows(), make=capturable)
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
+def test_capturable_steps_in_32_bits(plan: Plan) -> None:
+    assert_same_run(*parts(dtype=torch.float32), plan, rows(torch.float32), make=capturable)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_capturable_weight_decay_is_that_of_the_plain_step(optimizer: str) -> None:
+    plan = replace(PLANS[optimizer], weight_decay=0.05)
+    assert_same_run(*parts(), plan, rows(), make=capturable)
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
+def test_capturable_bfloat16_is_bfloat16(plan: Plan) -> None:
+    plan, x = replace(plan, bfloat16=True), rows(torch.float32)
+    net, objective = parts(dtype=torch.float32)
+    twin = copy.deepcopy(net)
+    losses = run(capturable(net, objective, plan), x, 30, plan.learning_rate)
+    expected = run(FusedStep(twin, objective, plan), x, 30, plan.learning_rate)
+    torch.testing.assert_close(losses, expected, rtol=0.01, atol=1e-3)
+
+
+def _same_place(*groups: Sequence[Tensor], lr: Tensor, **settings: object) -> None:
+    """Stands for PyTorch's kernels, and requires what they do of tensors on a GPU."""
+    *lists, steps = groups if len(groups) == 6 else (*groups, ())
+    for tensors in zip(*(tensors for tensors in lists if tensors), strict=True):
+        assert len({(t.shape, t.stride(), t.dtype, t.device) for t in tensors}) == 1
+        assert tensors[0].is_contiguous()
+    for scalar in (lr, *steps):
+        assert (scalar.shape, scalar.dtype, scalar.device.type) == ((), torch.float32, "meta")
+
+
+@pytest.mark.parametrize("bfloat16", [False, True], ids=["exact", "bfloat16"])
+@pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
+@pytest.mark.parametrize("activation", network.ACTIVATIONS)
+def test_a_step_on_a_device_mixes_no_devices_and_asks_for_no_number(
+    activation: str, plan: Plan, bfloat16: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for kernel in ("_fused_sgd_", "_fused_adam_", "_fused_adamw_"):
+        monkeypatch.setattr(torch, kernel, _same_place)
+    net, objective = parts(activation, dtype=torch.float32)
+    # A device that is always there, whose tensors hold no numbers: to read one is an error.
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for pair in net.pairs:
+            for name, parameter in list(pair.named_parameters()):
+                setattr(pair, name, nn.Parameter(torch.empty_like(parameter, device="meta")))
+        step = capturable(net, objective, replace(plan, bfloat16=bfloat16))
+        x = step.buffer(8)
+        assert step._rate is not None
+        with torch.inference_mode():
+            loss = step._update(step._workspace(8), step._rate)
+    assert x.device == loss.device == torch.device("meta")
+    assert (loss.shape, loss.dtype) == ((), torch.float32)
+
+
+def test_every_activation_has_its_derivation_and_likelihoods_exist() -> None:
+    assert fused.ACTIVATIONS.keys() == network.ACTIVATIONS.keys()
+    assert fused.RESIDUALS.keys() <= LIKELIHOODS.keys()
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("reach", [1e-3, 1.0, 30.0, 200.0])
+def test_cross_entropy_is_exact_however_far_the_log_odds_reach(
+    reach: float, dtype: torch.dtype
+) -> None:
+    generator = torch.Generator().manual_seed(3)
+    net, objective = parts("identity", likelihood="bernoulli", dtype=dtype, hidden=())
+    with torch.no_grad():
+        net.pairs[0].decoder_bias.uniform_(-reach, reach, generator=generator)
+    x = rows(dtype)
+    theta, _ = net(x)
+    expected = objective.reconstruction(theta, x).item()
+    loss = FusedStep(net, objective, PLAN).update(x, 0.0).item()
+    assert loss == pytest.approx(expected, rel=100 * torch.finfo(dtype).eps)
+
+
+def test_update_returns_the_loss_before_it() -> None:
+    net, objective = parts()
+    step = FusedStep(net, objective, PLAN)
+    x = rows()
+    with torch.no_grad():
+        before = objective.reconstruction(net(x)[0], x)
+    assert step.update(x, 0.5).item() == pytest.approx(before.item())
+    assert step.update(x, 0.5).item() < before.item()
+
+
+def test_rows_from_elsewhere_are_copied_in() -> None:
+    net, objective = parts()
+    twin = copy.deepcopy(net)
+    x = rows()
+    step = FusedStep(net, objective, PLAN)
+    step.buffer(len(x)).copy_(x)
+    step.update(step.buffer(len(x)), 0.5)
+    FusedStep(twin, objective, PLAN).update(x, 0.5)
+    assert_equal_networks(net, twin)
+
+
+def assert_equal_networks(ours: Network, theirs: Network) -> None:
+    for name, parameter in theirs.named_parameters():
+        assert torch.equal(ours.get_parameter(name), parameter), name
+
+
+def test_the_gradient_of_a_tied_matrix_is_one_product_over_twice_the_batch() -> None:
+    net, objective = parts(tied=True)
+    work = FusedStep(net, objective, PLAN)._workspace(8)
+    assert [(left.shape, right.shape) for _, left, right in work.products] == [
+        ((pair.n_out, 16), (16, pair.n_in)) for pair in net.pairs
+    ]
+
+
+@pytest.mark.parametrize("optimizer", PLANS)
+def test_parameters_stay_apart_and_carry_no_gradient(optimizer: str) -> None:
+    net, objective = parts()
+    before = {name: p.data_ptr() for name, p in net.named_parameters()}
+    run(FusedStep(net, objective, PLANS[optimizer]), rows(), 3, 0.1)
+    assert {name: p.data_ptr() for name, p in net.named_parameters()} == before
+    assert all(p.grad is None for p in net.parameters())
+    theta, _ = net(rows())
+    theta.sum().backward()  # weights updated in inference mode still take part in autograd
+
+
+@pytest.mark.parametrize("optimizer", PLANS)
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))], ids=["deepcopy", "pickle"]
+)
+def test_a_copy_goes_on_where_the_original_does(
+    copied: Callable[[FusedStep], FusedStep], optimizer: str
+) -> None:
+    net, objective = parts()
+    step = FusedStep(net, objective, PLANS[optimizer])
+    run(step, rows(), 5, 0.1)
+    twin = copied(step)
+    run(step, rows(), 5, 0.1)
+    assert distance(twin.network.pairs[0].weight, net.pairs[0].weight) > 0
+    run(twin, rows(), 5, 0.1)
+    assert_equal_networks(twin.network, net)
+    assert twin.network.n_parameters == net.n_parameters
+
+
+def test_a_pickled_step_holds_no_buffers() -> None:
+    net, objective = parts(dtype=torch.float32)
+    step = FusedStep(net, objective, PLANS["adam"])
+    before = len(pickle.dumps(step))
+    step.update(torch.rand(5000, 6), 0.1)
+    assert len(pickle.dumps(step)) < before + 100
+
+
+@pytest.mark.parametrize("optimizer", PLANS)
+def test_a_network_cast_between_steps_trains_on_in_its_new_precision(optimizer: str) -> None:
+    net, objective = parts(dtype=torch.float32)
+    plan = PLANS[optimizer]
+    step = FusedStep(net, objective, plan)
+    run(step, rows(torch.float32), 5, plan.learning_rate)
+    net.double()
+    losses = run(step, rows(), 30, plan.learning_rate)
+    assert step.buffer(8).dtype == net.pairs[0].weight.dtype == torch.float64
+    assert losses[-1] < losses[0]
+    assert [matrix is pair.weight for (matrix, _, _), pair in _uses(step, net)] == [True] * 2
+
+
+def _uses(step: FusedStep, net: Network) -> zip[tuple[tuple[Tensor, Tensor, Tensor], DensePair]]:
+    return zip(step._workspace(8).products, net.pairs, strict=True)
+
+
+@pytest.mark.parametrize("bfloat16", [False, True])
+def test_weights_put_in_between_steps_are_the_ones_trained_on(bfloat16: bool) -> None:
+    net, objective = parts(dtype=torch.float32)
+    start = copy.deepcopy(net)
+    step = FusedStep(net, objective, replace(PLAN, bfloat16=bfloat16))
+    first = run(step, rows(torch.float32), 3, 0.3)
+    net.load_state_dict(start.state_dict())
+    assert torch.equal(run(step, rows(torch.float32), 3, 0.3), first)
+    for parameter, original in zip(net.parameters(), start.parameters(), strict=True):
+        parameter.data = original.data.clone()  # other memory, same parameter
+    assert torch.equal(run(step, rows(torch.float32), 3, 0.3), first)
+
+
+def test_memory_is_kept_for_two_batch_sizes_only() -> None:
+    net, objective = parts()
+    step = FusedStep(net, objective, PLAN)
+    for n in range(1, 20):
+        step.buffer(n)
+    assert len(step._workspaces) <= 2
+
+
+def test_training_stops_at_the_step_that_diverges() -> None:
+    net, objective = parts("identity", likelihood="gaussian")
+    step = FusedStep(net, objective, PLAN)
+    plan = replace(PLAN, learning_rate=1e6, epochs=50)
+    chosen = Selection(rows(), torch.arange(19))
+    with pytest.raises(DivergenceError, match="epoch"):
+        fit(step, net, objective, plan, chosen, None, torch.Generator())
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
+def test_the_global_random_state_stays(optimizer: str, untouched_random_state: None) -> None:
+    run(FusedStep(*parts(), PLANS[optimizer]), rows(), 3, 0.1)
+
+
+class _OwnPair(DensePair):
+    def encode(self, x: Tensor) -> Tensor:
+        return 2 * super().encode(x)
+
+
+class _OwnBottleneck(PlainCode):
+    def forward(
+        self, code: Tensor, path: object, chance: object = None
+    ) -> tuple[Tensor, Penalties]:
+        return code, {"sparsity": code.abs().mean()}
+
+
+def _own_pair(net: Network, objective: Objective) -> None:
+    net.levels[0] = _OwnPair(6, 5).double()
+
+
+def _own_bottleneck(net: Network, objective: Objective) -> None:
+    net.bottleneck = _OwnBottleneck(3).double()
+
+
+def _own_activation(net: Network, objective: Objective) -> None:
+    net.activation = "of my own"
+
+
+def _own_likelihood(net: Network, objective: Objective) -> None:
+    objective.groups = [("of my own", slice(None))]
+
+
+def _frozen(net: Network, objective: Objective) -> None:
+    net.pairs[0].weight.requires_grad_(False)
+
+
+def _half(net: Network, objective: Objective) -> None:
+    net.to(torch.bfloat16)
+
+
+@pytest.mark.parametrize(
+    "change", [_own_pair, _own_bottleneck, _own_activation, _own_likelihood, _frozen, _half]
+)
+def test_what_the_derivation_does_not_cover_is_left_to_autograd(
+    change: Callable[[Network, Objective], None],
+) -> None:
+    net, objective = parts()
+    change(net, objective)
+    assert type(make_step(net, objective, PLAN)) is AutogradStep
+
+
+def test_dense_stacks_take_the_fused_step() -> None:
+    assert type(make_step(*parts(), PLAN)) is FusedStep
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_bfloat16_learns_what_float32_does(plan: Plan, tied: bool) -> None:
+    x = rows(torch.float32)
+    net, objective = parts(tied=tied, dtype=torch.float32)
+    exact = copy.deepcopy(net)
+    expected = run(FusedStep(exact, objective, plan), x, 200, plan.learning_rate)
+    losses = run(
+        FusedStep(net, objective, replace(plan, bfloat16=True)), x, 200, plan.learning_rate
+    )
+    drop = float(expected[0] - expected[-3:].mean())
+    assert float((losses[-3:] - expected[-3:]).abs().mean()) < 0.1 * drop
+
+
+def test_bfloat16_keeps_the_weights_in_float32() -> None:
+    net, objective = parts(dtype=torch.float32)
+    step = FusedStep(net, objective, replace(PLANS["adam"], bfloat16=True))
+    run(step, rows(torch.float32), 5, 1e-6)  # updates far below bfloat16's resolution
+    start, _ = parts(dtype=torch.float32)
+    moved = net.pairs[0].weight.data - start.pairs[0].weight.data
+    assert net.pairs[0].weight.dtype == torch.float32
+    assert 0 < float(moved.abs().max()) < 1e-4
+
+
+def test_bfloat16_really_rounds_the_products() -> None:
+    x = rows(torch.float32)
+    net, objective = parts(dtype=torch.float32)
+    other = copy.deepcopy(net)
+    a = run(FusedStep(net, objective, PLAN), x, 1, 0.1)
+    b = run(FusedStep(other, objective, replace(PLAN, bfloat16=True)), x, 1, 0.1)
+    assert 1e-7 < float((a - b).abs()) < 1e-2
+
+
+def test_the_plain_step_knows_bfloat16_too() -> None:
+    x = rows(torch.float32)
+    net, objective = parts(dtype=torch.float32)
+    other = copy.deepcopy(net)
+    plan = replace(PLANS["adam"], bfloat16=True)
+    fused_losses = run(FusedStep(net, objective, plan), x, 100, 0.01)
+    plain_losses = run(AutogradStep(other, objective, plan), x, 100, 0.01)
+    torch.testing.assert_close(fused_losses, plain_losses, rtol=0.05, atol=0.01)
+
+
+on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+# A GPU takes the learning rate in 32 bits, so only such rates are the same on both sides.
+GPU_PLANS = {
+    name: replace(plan, learning_rate=2.0 ** round(math.log2(plan.learning_rate)))
+    for name, plan in PLANS.items()
+}
+
+
+def on_both(
+    plan: Plan, tied: bool, dtype: torch.dtype = torch.float64
+) -> tuple[FusedStep, FusedStep]:
+    net, objective = parts(tied=tied, dtype=dtype)
+    there = copy.deepcopy(net).cuda(), copy.deepcopy(objective).cuda()
+    return FusedStep(*there, plan), FusedStep(net, objective, plan)
+
+
+def assert_close_networks(ours: Network, theirs: Network, tolerance: float) -> None:
+    for name, parameter in theirs.named_parameters():
+        assert distance(ours.get_parameter(name).cpu(), parameter) < tolerance, name
+
+
+def replays(step: FusedStep) -> list[bool]:
+    """Tell for each batch size whether its step is recorded."""
+    recordings = [work.recording for work in step._workspaces.values()]
+    return [recording is not None and recording._recorded is not None for recording in recordings]
+
+
+@on_a_gpu
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("plan", GPU_PLANS.values(), ids=list(GPU_PLANS))
+def test_a_gpu_ends_where_the_cpu_does(plan: Plan, tied: bool, dtype: torch.dtype) -> None:
+    there, here = on_both(plan, tied, dtype)
+    tolerance = {torch.float64: 1e-7, torch.float32: 1e-3}[dtype]
+    losses = run(there, rows(dtype).cuda(), 100, plan.learning_rate)
+    assert distance(losses, run(here, rows(dtype), 100, plan.learning_rate)) < tolerance
+    assert_close_networks(there.network, here.network, tolerance)
+    assert replays(there) == [True, True]
+
+
+@on_a_gpu
+def test_a_gpu_takes_a_new_rate_at_every_step() -> None:
+    there, here = on_both(GPU_PLANS["momentum"], True)
+    x = rows()[:8]
+    for number in range(20):
+        rate = 2.0 ** -(3 + number % 4)
+        assert float(there.update(x.cuda(), rate)) == pytest.approx(float(here.update(x, rate)))
+    assert_close_networks(there.network, here.network, 1e-7)
+
+
+@on_a_gpu
+@pytest.mark.parametrize("optimizer", GPU_PLANS)
+def test_a_copy_on_a_gpu_goes_on_where_the_original_does(optimizer: str) -> None:
+    plan = GPU_PLANS[optimizer]
+    step, _ = on_both(plan, True)
+    run(step, rows().cuda(), 20, plan.learning_rate)
+    twin = copy.deepcopy(step)
+    losses = run(step, rows().cuda(), 20, plan.learning_rate)
+    assert distance(run(twin, rows().cuda(), 20, plan.learning_rate), losses) < 1e-9
+    assert_close_networks(twin.network, step.network.cpu(), 1e-9)
+
+
+@on_a_gpu
+def test_a_network_moves_to_a_gpu_and_back_between_steps() -> None:
+    plan = GPU_PLANS["adam"]
+    moved, stayed = on_both(plan, True)
+    for device in ("cpu", "cuda", "cpu"):
+        moved.network.to(device)
+        run(moved, rows().to(device), 20, plan.learning_rate)
+        run(stayed, rows(), 20, plan.learning_rate)
+    assert_close_networks(moved.network, stayed.network, 1e-7)
+
+
+@on_a_gpu
+def test_weights_moved_on_a_gpu_are_the_ones_trained_on() -> None:
+    plan = GPU_PLANS["sgd"]
+    there, here = on_both(plan, True)
+    for _ in range(3):
+        run(there, rows().cuda(), 20, plan.learning_rate)
+        run(here, rows(), 20, plan.learning_rate)
+        for parameter in there.network.parameters():
+            old, parameter.data = parameter.data, parameter.data.clone()
+            old.fill_(math.nan)
+    assert_close_networks(there.network, here.network, 1e-7)
+
+
+@on_a_gpu
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
+def test_a_recorded_step_does_not_wait_for_the_gpu() -> None:
+    plan = GPU_PLANS["adamw"]
+    step, _ = on_both(plan, True)
+    x = rows().cuda()
+    run(step, x, 20, plan.learning_rate)
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for batch in x.split(BATCHES) * 5:
+            step.update(batch, plan.learning_rate)
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+@on_a_gpu
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+def test_bfloat16_on_a_gpu_learns_what_float32_does(tied: bool) -> None:
+    plan = replace(GPU_PLANS["adam"], bfloat16=True)
+    step, _ = on_both(plan, tied, torch.float32)
+    _, exact = on_both(GPU_PLANS["adam"], tied, torch.float32)
+    losses = run(step, rows(torch.float32).cuda(), 200, plan.learning_rate)
+    expected = run(exact, rows(torch.float32), 200, plan.learning_rate)
+    drop = float(expected[0] - expected[-3:].mean())
+    assert float((losses[-3:] - expected[-3:]).abs().mean()) < 0.1 * drop
