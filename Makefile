@@ -21,11 +21,11 @@ demo: $(READY) ## train a tied autoencoder on images and show what it can do (AR
 test: $(READY) ## run the tests (ARGS="-k schema")
 	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
-check: $(READY) ## formatting, lint, types and the floors that imports keep to
+check: $(READY) ## formatting, lint, types and the layers that imports keep to
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy --strict src
-	$(VENV)/bin/python -m pytest -q tests/test_floors.py
+	$(VENV)/bin/lint-imports --no-cache --no-logo
 
 bench: $(READY) ## time twofold against its peers, about 20 minutes (ARGS="--quick" for a trial)
 	@$(VENV)/bin/python bench/speed.py $(ARGS)

@@ -14,7 +14,7 @@ from twofold.inference import apply as inference
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Schema
-from twofold.training.batches import tensor
+from twofold.schema.tensors import tensor
 
 
 @pytest.fixture

@@ -385,15 +385,16 @@ def _write(
     quiet: bool,
 ) -> Tally:
     """Write what is made of the rows, part by part: one table for each output."""
+    from twofold.data.files import in_parts, opened
     from twofold.data.output import Pace, Writer
     from twofold.distributed.tally import Tally
     from twofold.estimators import reading
 
     say, total = teller(quiet), Tally()
     with plain_warnings(), Writer(outputs, names, force) as writer:
-        rows = reading.opened(ae, source)
+        rows = opened(source, reading.names_of(ae))
         pace = Pace(len(rows), say)
-        for part, (made, told) in reading.in_parts(rows, lambda p: make(p, total.n_rows, say)):
+        for part, (made, told) in in_parts(rows, lambda p: make(p, total.n_rows, say)):
             writer.write(*made)
             total.add(told)
             pace.add(len(part))

@@ -9,17 +9,18 @@ import fnmatch
 import os
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.fs
+import torch
 
-from twofold.data import memory, sources
+from twofold.data import frames, memory, sources
 from twofold.data.formats import (
     TYPES,
     ArrayFile,
@@ -32,6 +33,8 @@ from twofold.data.formats import (
     Place,
 )
 from twofold.errors import DataError, OptionError, SkippedFilesWarning
+
+Result = TypeVar("Result")
 
 CHUNK_ROWS = 65_536  # rows at a time, where they are taken in order
 _SHARE = 0.25  # of the memory that may be taken: a larger source is streamed
@@ -470,3 +473,49 @@ def _word(kind: Any) -> str:
     if pa.types.is_null(kind):
         return ""
     return next((word for word, holds in _WORDS if holds(kind)), f"cells of type {kind}")
+
+
+def opened(X: Any, names: Sequence[str] | None = None, stream: bool | None = None) -> Any:
+    """Return rows in memory, or the open files where X names some that do not fit into it.
+
+    `names` are the columns to read, by default all. With `stream` false, all rows are in memory.
+    """
+    if isinstance(X, OpenFiles) and stream is False:
+        return X.load()
+    if not (sources.is_path(X) or isinstance(X, Files)):
+        return X
+    return (X if isinstance(X, Files) else Files(X)).open(names, stream)
+
+
+def in_parts(rows: Any, verb: Callable[[Any], Result]) -> Iterator[tuple[Any, Result]]:
+    """Give rows and what the verb makes of them: all at once, or part by part of open files."""
+    if not isinstance(rows, OpenFiles):
+        yield rows, verb(rows)
+        return
+    none = True
+    for first, part in rows.chunks():
+        none = False
+        try:
+            result = verb(part)
+        except DataError as error:
+            if first:
+                raise DataError(f"Counted from row {first:,}: {error}") from error
+            raise
+        yield part, result
+    if none:
+        raise DataError("The table has no rows (0 sample(s)); a minimum of 1 is required.")
+
+
+def together(parts: Sequence[Any]) -> Any:
+    """Return tables, arrays or frames of one sort as one."""
+    container = sources.container_of(parts[0])
+    if len(parts) == 1:
+        return parts[0]
+    if container == "arrow":
+        return pa.concat_tables(parts, promote_options="permissive")
+    if container == "numpy":
+        return np.concatenate(parts)
+    if container == "torch":
+        return torch.cat(list(parts))
+    module = frames.extra(container)
+    return module.concat(parts, **({"ignore_index": True} if container == "pandas" else {}))

@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from twofold import errors
 from twofold.data import sources
-from twofold.data.files import Files, OpenFiles
+from twofold.data.files import Files, OpenFiles, opened
 from twofold.data.output import Pace
 from twofold.distributed import ray as cluster
 from twofold.distributed.tally import VERBS, Tally
@@ -112,7 +112,7 @@ def write(
     cluster.require_address(address)
     place = Path(output).absolute()
     require_free(place, force)
-    rows = reading.opened(model, source, stream=True)
+    rows = opened(source, reading.names_of(model), stream=True)
     if not isinstance(rows, OpenFiles):
         raise DataError(
             f"{source.source if isinstance(source, Files) else source} is read at once, and not in "

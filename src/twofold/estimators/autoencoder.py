@@ -28,6 +28,7 @@ from twofold.nn.objective import Objective
 from twofold.nn.threads import few_for
 from twofold.options import option
 from twofold.persistence import model as modelfile
+from twofold.schema import tensors
 from twofold.schema.schema import Schema
 from twofold.training import batches, fused, loop, pretraining
 from twofold.training.checkpoint import Checkpoint
@@ -363,7 +364,7 @@ class Autoencoder(SharedModel):
             schema = replace(schema, noise=self._noise.scale)
         spec = bottleneck.resolve(self.bottleneck, self.n_components)
         require_meaning(spec, self.activation, self.code_activation)
-        size = self._size(batches.encode(schema, table, torch.float32, torch.device("cpu")), rng)
+        size = self._size(tensors.encode(schema, table, torch.float32, torch.device("cpu")), rng)
         hidden, n_components = stack_shape(
             schema.width, self.hidden_layers, size, self.corruption is not None
         )
@@ -389,7 +390,7 @@ class Autoencoder(SharedModel):
         names = [name for name, _ in self._objective.groups]
         corruption.require_meaning(self._noise, names, self._objective, schema.is_image)
 
-    def _size(self, matrix: batches.Rows, rng: np.random.RandomState) -> int | None:
+    def _size(self, matrix: tensors.Rows, rng: np.random.RandomState) -> int | None:
         """Return the size of code to train: for a share, the one with which PCA keeps it."""
         if not is_share(self.n_components):
             return None if self.n_components is None else int(self.n_components)
@@ -398,7 +399,7 @@ class Autoencoder(SharedModel):
         # Some more than are enough for PCA on these very rows: held-out rows are harder to keep.
         return min(matrix.shape[1], math.ceil(1.25 * enough) + 1)
 
-    def _cut(self, held_out: batches.Rows) -> None:
+    def _cut(self, held_out: tensors.Rows) -> None:
         """Keep as many components as the share in `n_components` takes."""
         if not is_share(self.n_components):
             return
@@ -459,7 +460,7 @@ class Autoencoder(SharedModel):
         x = self._matrix(table)
         train, held_out = loop.split(x, rng, fraction)
         return batches.Drawn(
-            batches.Selection(x, train), held_out, x, train, not batches.has_holes(x)
+            batches.Selection(x, train), held_out, x, train, not tensors.has_holes(x)
         )
 
     def _train(

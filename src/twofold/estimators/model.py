@@ -19,7 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from twofold import metrics
 from twofold.data import sources
-from twofold.data.files import OpenFiles
+from twofold.data.files import OpenFiles, in_parts, opened, together
 from twofold.data.table import Table
 from twofold.errors import DataError, OptionError
 from twofold.estimators import reading
@@ -30,8 +30,8 @@ from twofold.nn.bottleneck import OrderedCode, VariationalCode
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.persistence import model as modelfile
+from twofold.schema import tensors
 from twofold.schema.schema import Schema
-from twofold.training import batches
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -225,8 +225,8 @@ class FittedModel(
         if isinstance(source, OpenFiles):
             drawn = self._parts(lambda part: self.impute(part, n_draws, rng), source)
             if n_draws == 1:
-                return reading.together(drawn)
-            return [reading.together(parts) for parts in zip(*drawn, strict=True)]
+                return together(drawn)
+            return [together(parts) for parts in zip(*drawn, strict=True)]
         table = self._read(source)
         generator = sampling.torch_generator(rng)
         tables = []
@@ -476,17 +476,21 @@ class FittedModel(
     def _n_features_out(self) -> int:
         return self.network_.n_components
 
+    def read(self, X: Any) -> Table:
+        """Return the rows of any source as a table, checked against the training table."""
+        return self._read(X)
+
     def _open(self, X: Any) -> Any:
         """Return rows in memory as they are, or the open files where they do not fit into it."""
         check_is_fitted(self, "network_")
-        return reading.opened(self, X)
+        return opened(X, reading.names_of(self))
 
     def _parts(self, verb: Callable[[Any], Any], files: OpenFiles) -> list[Any]:
-        return [result for _, result in reading.in_parts(files, verb)]
+        return [result for _, result in in_parts(files, verb)]
 
     def _by_parts(self, verb: Callable[[Any], Result], files: OpenFiles) -> Result:
         """Apply a verb to rows that stay on disk, part by part, and return all it gives."""
-        whole: Result = reading.together(self._parts(verb, files))
+        whole: Result = together(self._parts(verb, files))
         return whole
 
     def _read(self, X: Any, reset: bool = False) -> Table:
@@ -498,10 +502,10 @@ class FittedModel(
             self.schema_.require_types(table)
         return table
 
-    def _matrix(self, table: Table) -> batches.Rows:
+    def _matrix(self, table: Table) -> tensors.Rows:
         """Return what the network sees of a table, in its own precision and place."""
         parameter = next(self.network_.parameters())
-        return batches.encode(self.schema_, table, parameter.dtype, parameter.device)
+        return tensors.encode(self.schema_, table, parameter.dtype, parameter.device)
 
     def _set_calibration(self, found: calibration.Calibration) -> None:
         self._calibration = found

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
 from copy import deepcopy
 from typing import Any, TypeVar
 
 import numpy as np
-import pyarrow as pa
-import torch
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from twofold.data import frames, sources
-from twofold.data.files import Files, OpenFiles
+from twofold.data import sources
+from twofold.data.files import OpenFiles, opened
 from twofold.data.table import Table
 from twofold.errors import DataError
 from twofold.schema.schema import Schema
@@ -24,26 +21,16 @@ Array = NDArray[Any]
 Result = TypeVar("Result")
 
 
-def opened(
-    estimator: BaseEstimator, X: Any, reset: bool = False, stream: bool | None = None
-) -> Any:
-    """Return rows in memory, or the open files where X names some that do not fit into it.
-
-    With `stream` false, all rows are in memory. With `reset`, the estimator chooses no columns.
-    """
-    if isinstance(X, OpenFiles) and stream is False:
-        return X.load()
-    if not (sources.is_path(X) or isinstance(X, Files)):
-        return X
-    names = None if reset else getattr(estimator, "feature_names_in_", None)
-    return (X if isinstance(X, Files) else Files(X)).open(names, stream)
+def names_of(estimator: BaseEstimator) -> Any:
+    """Return the columns that the estimator was fitted to, or None where they had no names."""
+    return getattr(estimator, "feature_names_in_", None)
 
 
 def training_rows(
     estimator: BaseEstimator, X: Any, rng: np.random.RandomState, fraction: float, reset: bool
 ) -> Table | Stream:
     """Read any source to train on: into a table, or, part by part, into what is known of it."""
-    X = opened(estimator, X, reset)
+    X = opened(X, None if reset else names_of(estimator))
     if not isinstance(X, OpenFiles):
         return table(estimator, X, reset)
     if X.schema is None:
@@ -55,40 +42,6 @@ def training_rows(
     return Stream(X, int(deepcopy(rng).randint(2**31)), fraction)
 
 
-def in_parts(rows: Any, verb: Callable[[Any], Result]) -> Iterator[tuple[Any, Result]]:
-    """Give rows and what the verb makes of them: all at once, or part by part of open files."""
-    if not isinstance(rows, OpenFiles):
-        yield rows, verb(rows)
-        return
-    none = True
-    for first, part in rows.chunks():
-        none = False
-        try:
-            result = verb(part)
-        except DataError as error:
-            if first:
-                raise DataError(f"Counted from row {first:,}: {error}") from error
-            raise
-        yield part, result
-    if none:
-        raise DataError("The table has no rows (0 sample(s)); a minimum of 1 is required.")
-
-
-def together(parts: Sequence[Any]) -> Any:
-    """Return tables, arrays or frames of one sort as one."""
-    container = sources.container_of(parts[0])
-    if len(parts) == 1:
-        return parts[0]
-    if container == "arrow":
-        return pa.concat_tables(parts, promote_options="permissive")
-    if container == "numpy":
-        return np.concatenate(parts)
-    if container == "torch":
-        return torch.cat(list(parts))
-    module = frames.extra(container)
-    return module.concat(parts, **({"ignore_index": True} if container == "pandas" else {}))
-
-
 def table(estimator: BaseEstimator, X: Any, reset: bool) -> Table:
     """Read any source into a table; `reset` makes its columns the ones that later rows must have.
 
@@ -97,7 +50,7 @@ def table(estimator: BaseEstimator, X: Any, reset: bool) -> Table:
     DataError
         Where the rows cannot be read, or have other columns than the training table.
     """
-    source = opened(estimator, X, reset, stream=False)
+    source = opened(X, None if reset else names_of(estimator), stream=False)
     container = sources.container_of(source)
     if container not in ("numpy", "torch"):
         _validated(estimator, source, reset, skip_check_array=True)

@@ -21,7 +21,7 @@ from twofold.nn.network import Network
 from twofold.nn.objective import Objective, observed
 from twofold.nn.threads import few_for
 from twofold.schema.schema import Schema
-from twofold.training.batches import Rows, tensor
+from twofold.schema.tensors import Rows, tensor
 
 Array = NDArray[Any]
 Function = Callable[[Network, Objective, Tensor], Tensor]

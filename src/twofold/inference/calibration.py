@@ -18,7 +18,7 @@ from twofold.nn.bottleneck import OrderedCode
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Schema
-from twofold.training.batches import Rows
+from twofold.schema.tensors import Rows
 
 Array = NDArray[Any]
 _ALPHA = 0.05  # contamination="auto": probability of flagging a normal row

@@ -24,7 +24,7 @@ from twofold.nn.network import Network
 from twofold.nn.objective import Objective, observed
 from twofold.nn.threads import few_for
 from twofold.schema.schema import Schema
-from twofold.training.batches import tensor
+from twofold.schema.tensors import tensor
 
 Array = NDArray[Any]
 _NODES = 24  # of the quadrature: kinks of relu and of far cells leave a remainder below 1 %

@@ -18,9 +18,8 @@ from numpy.typing import NDArray
 
 from twofold import metrics
 from twofold.data import sources
-from twofold.data.files import OpenFiles
+from twofold.data.files import OpenFiles, opened, together
 from twofold.data.table import Table, cells
-from twofold.estimators import reading
 from twofold.inference import apply as inference
 from twofold.inference.explain import Explanation
 from twofold.nn.network import Network
@@ -63,6 +62,9 @@ class Fitted(Protocol):
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the options."""
+
+    def read(self, X: Any) -> Table:
+        """Return rows as a table, checked against the training table."""
 
     def transform(self, X: Any) -> Any:
         """Return the codes of rows."""
@@ -186,8 +188,7 @@ def examine(ae: Fitted, X: Any, say: Say | None = None) -> Findings:
     oddest = scores.oddest[: min(EXPLAINED, few)]
     watch.tell(f"reading {len(sample):,} rows")
     part, odd = source.take(sample, oddest)
-    table = reading.table(ae, part, reset=False)
-    schema.require_types(table)
+    table = ae.read(part)
     codes = np.asarray(ae.transform(part))
     x = schema.to_matrix(table, codes.dtype)
     x_hat = _decoded(ae, codes).astype(codes.dtype, copy=False)
@@ -278,13 +279,13 @@ class _Source:
     """The rows of any source: part by part, and some of them; they may lie in open files."""
 
     def __init__(self, ae: Fitted, X: Any) -> None:
-        rows = reading.opened(ae, X)
+        rows = opened(X, getattr(ae, "feature_names_in_", None))
         self._open = rows if isinstance(rows, OpenFiles) else None
         if self._open is not None:
             self.n_rows = self._open.n_rows
             return
         if sources.container_of(rows) == "numpy" and not isinstance(rows, np.ndarray):
-            reading.table(ae, rows, reset=False)  # tells what is wrong with lists that are no table
+            ae.read(rows)  # tells what is wrong with lists that are no table
             rows = np.asanyarray(rows)
         self._rows = rows
         self.n_rows = 0 if getattr(rows, "shape", (1,)) == () else len(rows)
@@ -308,7 +309,7 @@ class _Source:
             here = every[(every >= first) & (every < first + len(part))]
             if len(here):
                 held.append(taken(part, here - first))
-        rows = reading.together(held)
+        rows = together(held)
         return [taken(rows, np.searchsorted(every, numbers)) for numbers in many]
 
 

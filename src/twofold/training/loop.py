@@ -25,8 +25,9 @@ from twofold.nn.corruption import Corruption
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective, observed
 from twofold.nn.threads import Threads, few_for
+from twofold.schema.tensors import Rows, pick
 from twofold.training import dead_units
-from twofold.training.batches import Rows, TrainingRows, pick
+from twofold.training.batches import TrainingRows
 from twofold.training.checkpoint import Checkpoint, Interruption
 from twofold.training.config import Plan
 from twofold.training.process_group import Team

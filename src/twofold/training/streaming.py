@@ -18,6 +18,7 @@ from torch import Tensor
 
 from twofold.data.files import OpenFiles
 from twofold.data.table import Table
+from twofold.schema import tensors
 from twofold.schema.scan import Reader, Survey, ahead, survey
 from twofold.schema.schema import Schema
 from twofold.training import batches as rows
@@ -68,8 +69,8 @@ class Stream:
         )
         held_out = None
         if found.held_out.n_rows:
-            held_out = rows.encode(schema, found.held_out, dtype, device)
-        x = rows.encode(schema, found.sample, dtype, device)
+            held_out = tensors.encode(schema, found.held_out, dtype, device)
+        x = tensors.encode(schema, found.sample, dtype, device)
         streamed = StreamedRows(self._source, found, schema, x)
         return rows.Drawn(streamed, held_out, x, torch.arange(len(x)), complete)
 
@@ -94,7 +95,7 @@ class StreamedRows:
         source: OpenFiles,
         survey: Survey,
         schema: Schema,
-        sample: rows.Rows,
+        sample: tensors.Rows,
         rank: int = 0,
         size: int = 1,
     ) -> None:

@@ -10,9 +10,9 @@ import torch
 from twofold import Autoencoder
 from twofold.data import sources
 from twofold.data.table import Table
+from twofold.schema import tensors
 from twofold.schema.schema import Schema
-from twofold.training import batches
-from twofold.training.batches import EncodedRows
+from twofold.schema.tensors import EncodedRows
 
 RNG = np.random.default_rng(6)
 N = 300
@@ -35,16 +35,16 @@ def parts() -> tuple[Schema, Table]:
 
 
 def lazily(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "_LARGE", 0)
-    monkeypatch.setattr(batches, "_MUCH_LARGER", 0)
+    monkeypatch.setattr(tensors, "_LARGE", 0)
+    monkeypatch.setattr(tensors, "_MUCH_LARGER", 0)
 
 
 def both(monkeypatch: pytest.MonkeyPatch) -> tuple[torch.Tensor, EncodedRows]:
     schema, table = parts()
     cpu = torch.device("cpu")
-    whole = batches.encode(schema, table, torch.float32, cpu)
+    whole = tensors.encode(schema, table, torch.float32, cpu)
     lazily(monkeypatch)
-    lazy = batches.encode(schema, table, torch.float32, cpu)
+    lazy = tensors.encode(schema, table, torch.float32, cpu)
     assert isinstance(whole, torch.Tensor)
     assert isinstance(lazy, EncodedRows)
     return whole, lazy
@@ -67,26 +67,26 @@ def test_rows_by_number_by_slice_and_in_parts(monkeypatch: pytest.MonkeyPatch) -
 def test_picked_and_taken_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, lazy = both(monkeypatch)
     some = torch.tensor([7, 3, 250])
-    a, b = batches.pick(lazy, some), batches.pick(whole, some)
+    a, b = tensors.pick(lazy, some), tensors.pick(whole, some)
     assert isinstance(a, EncodedRows)
     assert same(a[:], b[:])
     out = torch.empty(3, whole.shape[1])
-    batches.take(lazy, some, out)
+    tensors.take(lazy, some, out)
     assert same(out, whole[some])
 
 
 def test_holes_are_found_where_the_network_looks(monkeypatch: pytest.MonkeyPatch) -> None:
     whole, lazy = both(monkeypatch)
-    assert batches.has_holes(whole)
-    assert batches.has_holes(lazy)
+    assert tensors.has_holes(whole)
+    assert tensors.has_holes(lazy)
     table = sources.read(FRAME.dropna())
     filled = EncodedRows(Schema.infer(table), table, torch.float32, torch.device("cpu"))
-    assert not batches.has_holes(filled)
+    assert not tensors.has_holes(filled)
 
 
 def test_small_matrices_are_made_at_once() -> None:
     schema, table = parts()
-    made = batches.encode(schema, table, torch.float64, torch.device("cpu"))
+    made = tensors.encode(schema, table, torch.float64, torch.device("cpu"))
     assert isinstance(made, torch.Tensor)
     assert made.dtype == torch.float64
 
@@ -118,6 +118,6 @@ def test_training_takes_a_flag_beyond_0_and_1_for_the_nearer_one() -> None:
     ae.partial_fit(wild)
     np.testing.assert_array_equal(wild, before)
     assert ae.history_[-1]["loss"] > -2
-    clipped = batches.encode(ae.schema_, sources.read(wild), torch.float32, torch.device("cpu"))
+    clipped = tensors.encode(ae.schema_, sources.read(wild), torch.float32, torch.device("cpu"))
     assert isinstance(clipped, torch.Tensor)
     assert set(clipped[:, 1].tolist()) == {0.0, 1.0}
