@@ -373,7 +373,7 @@ def test_paths_are_streamed_by_every_method(plain: Path, monkeypatch: pytest.Mon
 def test_limit_of_the_process_counts(tmp_path: Path) -> None:
     code = (
         "import resource, sys; sys.modules['x'] = None\n"
-        "from twofold import memory\n"
+        "from twofold.data import memory\n"
         "free = memory.available()\n"
         "size = memory._figures(memory.Path('/proc/self/status'))['VmSize']\n"
         "resource.setrlimit(resource.RLIMIT_AS, (size + 50_000_000,) * 2)\n"
@@ -579,7 +579,8 @@ def test_pace_tells_rows_speed_and_time_left(monkeypatch: pytest.MonkeyPatch) ->
 def test_ctrl_c_leaves_no_half_file(plain: Path, saved: Path, tmp_path: Path) -> None:
     code = (
         "import sys, time\n"
-        "from twofold import Autoencoder, files\n"
+        "from twofold import Autoencoder\n"
+        "from twofold.data import files\n"
         "from twofold.cli.main import main\n"
         "files.CHUNK_ROWS = 400\n"
         "whole = Autoencoder.transform\n"

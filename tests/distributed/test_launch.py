@@ -180,7 +180,8 @@ _KILLED_ONCE = """
 import atexit, os, signal, sys
 from pathlib import Path
 import torch.distributed as dist
-from twofold import Autoencoder, distributed
+from twofold import Autoencoder
+from twofold.distributed import launch
 
 def left():
     if not dist.is_initialized():
@@ -188,14 +189,14 @@ def left():
 
 folder, options = Path(sys.argv[1]), eval(sys.argv[2])
 atexit.register(left)  # what is registered first is called last
-team, model = distributed.joined(), Autoencoder(**options)
+team, model = launch.joined(), Autoencoder(**options)
 
 def kill(event):
     if event.epoch == 2 and not (folder / "killed").exists():
         (folder / "killed").touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
-distributed.fit(
+launch.fit(
     model, folder / "rows.npy", team=team, on_event=kill,
     checkpoint=folder / "run", resume=True, checkpoint_seconds=0,
 )

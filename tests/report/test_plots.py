@@ -239,10 +239,10 @@ def test_a_notebook_can_show_a_figure() -> None:
 
 def test_pyplot_and_settings_are_left_alone() -> None:
     code = (
-        "import sys, numpy, matplotlib; from twofold import figures; "
+        "import sys, numpy, matplotlib; from twofold.report import plots; "
         "before = dict(matplotlib.rcParams); "
-        "figures.to_png(figures.rows({'a': numpy.eye(9)[None]})); "
-        "figures.to_png(figures.history({'': []})); "
+        "plots.to_png(plots.rows({'a': numpy.eye(9)[None]})); "
+        "plots.to_png(plots.history({'': []})); "
         "assert 'matplotlib.pyplot' not in sys.modules; "
         "assert dict(matplotlib.rcParams) == before"
     )

@@ -477,10 +477,11 @@ def test_between_short_epochs_writing_takes_a_small_share_of_the_time(
 CHILD = """
 import os, signal, sys, threading, time, warnings
 import numpy as np
-from twofold import Autoencoder, training
+from twofold import Autoencoder
+from twofold.training import loop
 warnings.simplefilter("ignore")
 X = np.random.default_rng(0).normal(size=(400, 6)).astype("float32")
-tell = training._Watch.tell
+tell = loop._Watch.tell
 
 def fit(folder, seconds):
     def kill():
@@ -493,7 +494,7 @@ def fit(folder, seconds):
             threading.Thread(target=kill, daemon=True).start()
         tell(watch, kind, *rest)
 
-    training._Watch.tell = begin
+    loop._Watch.tell = begin
     how = {"epochs": 100, "patience": None, "batch_size": 8, "corruption": "masking"}
     ae = Autoencoder(n_components=2, random_state=0, **how)
     ae.fit(X, checkpoint=folder, resume=True, checkpoint_seconds=0.01)

@@ -154,11 +154,11 @@ def running(app: Any, *, port: int = 0, timeout: float = 30.0) -> Iterator[str]:
     --------
     >>> import urllib.request
     >>> import numpy as np
-    >>> from twofold import Autoencoder, serving
-    >>> from twofold.service.app import create_app
+    >>> from twofold import Autoencoder
+    >>> from twofold.service import create_app, running
     >>> X = np.random.default_rng(0).normal(size=(200, 8))
     >>> app = create_app(Autoencoder(n_components=2, epochs=2, random_state=0).fit(X))
-    >>> with serving.running(app) as address:
+    >>> with running(app) as address:
     ...     with urllib.request.urlopen(address + "/healthz") as answer:
     ...         print(answer.read().decode())
     {"status":"ok"}
