@@ -14,10 +14,12 @@ from twofold import metrics
 from twofold.errors import LosesToPCAWarning
 from twofold.metrics import (
     PCA,
+    Scores,
     compare,
     conformal_offset,
     conformal_pvalue,
     fit_pca,
+    is_anomaly,
     squared_error,
 )
 
@@ -294,3 +296,15 @@ def test_no_loss_is_told_where_both_keep_everything() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         metrics.Comparison(2, 500, 1e-6, 1e-15, 0.99999, 1.0).warn_if_worse()
+
+
+def test_a_row_without_a_score_is_the_most_anomalous() -> None:
+    scores = Scores.of(np.array([0.5, np.nan, -7.0, -np.inf]), np.arange(99.0), 0.0)
+    assert scores.label.tolist() == [1, -1, -1, -1]
+    assert scores.anomalies.tolist() == [1, 2, 3]
+    assert scores.most_anomalous(2).tolist() == [1, 3]
+    assert scores.p_value[1] == scores.p_value.min() == 0.01
+
+
+def test_a_row_at_the_offset_is_normal() -> None:
+    assert not is_anomaly(np.array([1.5]), 1.5).any()

@@ -197,6 +197,61 @@ def compare(x: Array, x_hat: Array, pca: PCA) -> Comparison:
     return Comparison(len(pca.components), len(x), *errors, r2, r2_pca)
 
 
+def by_rank(scores: ArrayLike) -> NDArray[np.float64]:
+    """Return scores that can be ordered: a row without one (NaN) ranks below all others.
+
+    It lies so far out that its score cannot be computed.
+    """
+    scores = np.asarray(scores, dtype=np.float64)
+    return np.where(np.isnan(scores), -np.inf, scores)
+
+
+def is_anomaly(score: NDArray[Any], offset: float) -> NDArray[np.bool_]:
+    """Return which rows score below the offset, or so far below that they have no score (NaN)."""
+    return np.asarray(~(score - offset >= 0))
+
+
+@dataclass(frozen=True, eq=False)
+class Scores:
+    """Scores of rows and what follows from them.
+
+    Attributes
+    ----------
+    score, p_value : float64 arrays of shape (n_rows,)
+    is_anomaly : array of bool, (n_rows,)
+
+    Examples
+    --------
+    >>> scores = Scores.of(np.array([0.5, np.nan, -7.0]), np.arange(9.0), 0.0)
+    >>> scores.label.tolist(), scores.most_anomalous(2).tolist()
+    ([1, -1, -1], [1, 2])
+    """
+
+    score: NDArray[Any]
+    p_value: NDArray[np.float64]
+    is_anomaly: NDArray[np.bool_]
+
+    @classmethod
+    def of(cls, score: NDArray[Any], calibration_scores: ArrayLike, offset: float) -> Scores:
+        """Rank scores among those of the calibration rows; below `offset` is an anomaly."""
+        p_value = conformal_pvalue(score, calibration_scores)
+        return cls(score, p_value, is_anomaly(score, offset))
+
+    @property
+    def label(self) -> NDArray[np.int64]:
+        """1 for normal rows and -1 for anomalies, `(n_rows,)`."""
+        return np.where(self.is_anomaly, -1, 1)
+
+    @property
+    def anomalies(self) -> NDArray[np.int64]:
+        """Row numbers of the anomalies, in the order of the rows."""
+        return np.flatnonzero(self.is_anomaly)
+
+    def most_anomalous(self, n: int | None = None) -> NDArray[np.int64]:
+        """Return the numbers of the rows with the lowest scores, the lowest first."""
+        return np.argsort(by_rank(self.score), kind="stable")[:n]
+
+
 def conformal_pvalue(scores: ArrayLike, held_out: ArrayLike) -> NDArray[np.float64]:
     """Return, per score, how likely a row of the held-out rows' source scores as low, `(n_rows,)`.
 
@@ -211,9 +266,7 @@ def conformal_pvalue(scores: ArrayLike, held_out: ArrayLike) -> NDArray[np.float
     [0.2, 1.0, 0.1]
     """
     known = np.sort(np.asarray(held_out, dtype=np.float64))
-    scores = np.asarray(scores, dtype=np.float64)
-    # A score that is no number belongs to a row too far out to compute with.
-    lower = np.searchsorted(known, np.where(np.isnan(scores), -np.inf, scores), side="right")
+    lower = np.searchsorted(known, by_rank(scores), side="right")
     return (1 + lower) / (len(known) + 1)
 
 

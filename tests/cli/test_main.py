@@ -620,12 +620,12 @@ def test_score_as_an_array_holds_the_numbers(mixed: Path, tmp_path: Path) -> Non
     assert np.load(tmp_path / "s.npy").shape == (60, 4)
 
 
-def test_explain_shows_the_oddest_rows_and_their_columns(mixed: Path) -> None:
+def test_explain_shows_the_most_anomalous_rows_and_their_columns(mixed: Path) -> None:
     text = succeed("explain", mixed / "model", mixed / "rows.csv", "--top", 2).stdout
     scores = load(mixed / "model").score_samples(mixed / "rows.csv")
     shown = [int(row) for row in re.findall(r"^row (\d+): score", text, re.M)]
     assert shown == np.argsort(scores)[:2].tolist()
-    assert text.startswith("2 oddest of 60 rows; a score below ")
+    assert text.startswith("The 2 most anomalous of 60 rows; a score below ")
     assert re.search(
         rf"^row {ODD_ROW}: score {scores[ODD_ROW]:.6g}, p-value 0\.\d+\n  age +400 +\d\d\.\d+ +\d",
         text,
@@ -661,9 +661,9 @@ def test_explain_writes_every_column(mixed: Path, tmp_path: Path, suffix: str) -
     words = ("--top", 4, "--columns", 1, "-o", output)
     succeed("explain", mixed / "model", mixed / "rows.csv", *words)
     ae = load(mixed / "model")
-    oddest = np.argsort(ae.score_samples(mixed / "rows.csv"))[:4]
+    lowest = np.argsort(ae.score_samples(mixed / "rows.csv"))[:4]
     expected = ae.explain(mixed / "rows.csv").to_frame()
-    expected = pd.concat([expected[expected["row"] == row] for row in oddest])
+    expected = pd.concat([expected[expected["row"] == row] for row in lowest])
     table = (pd.read_csv if suffix == ".csv" else pd.read_parquet)(output)
     assert list(table) == ["row", "column", "observed", "expected", "contribution"]
     assert table["row"].tolist() == expected["row"].tolist()
@@ -684,11 +684,11 @@ def test_explained_numbers_stay_numbers(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("--row 60", "There is no row 60: "),
-        ("--row -1", "has 60 rows, counted from 0"),
-        ("--top 0", "--top must be a whole number of at least 1; got 0."),
-        ("--columns 0", "--columns must be a whole number of at least 1; got 0."),
-        ("--top 3 --row 3", "--top and --row exclude each other"),
+        ("--row 60", "from 0 to 59, got --row 60: "),
+        ("--row -1", "has 60 rows"),
+        ("--top 0", "--top must be an integer of at least 1, got 0."),
+        ("--columns 0", "--columns must be an integer of at least 1, got 0."),
+        ("--top 3 --row 3", "Expected --top or --row, got both"),
         ("--output x.npy", "Write .csv or .parquet."),
         ("--output x.txt", "outputs are .csv, .parquet, .npy"),
     ],
@@ -751,7 +751,7 @@ def test_no_row_is_no_table(mixed: Path, tmp_path: Path, command: str) -> None:
 def test_impute_fills_the_holes_only(mixed: Path, tmp_path: Path, name: str) -> None:
     output = tmp_path / name
     text = succeed("impute", mixed / "typed", mixed / name, "-o", output).stdout
-    assert "60 rows, 3 missing cells filled" in text
+    assert "60 rows, 3 missing values filled" in text
     before, after = sources.load(mixed / name), sources.load(output)
     assert after.schema.remove_metadata() == before.schema.remove_metadata()
     for old, new in zip(before.columns, after.columns, strict=True):
@@ -764,7 +764,7 @@ def test_impute_counts_what_stays_missing(mixed: Path, tmp_path: Path) -> None:
     frame.loc[8, "id"] = None
     source = write_csv(frame, tmp_path / "x.csv")
     text = succeed("impute", mixed / "model", source, "-o", tmp_path / "i.csv").stdout
-    assert "3 missing cells filled, 1 left in ignored columns" in text
+    assert "3 missing values filled, 1 left in ignored columns" in text
 
 
 def test_impute_writes_a_file_per_draw(mixed: Path, tmp_path: Path) -> None:
@@ -903,7 +903,7 @@ def test_images_are_completed_and_drawn_as_images(tmp_path: Path) -> None:
     images[2, 1, 1] = np.nan
     np.save(tmp_path / "y.npy", images)
     text = succeed("impute", tmp_path / "m", tmp_path / "y.npy", "-o", tmp_path / "i.npy").stdout
-    assert "40 rows, 1 missing cell filled" in text
+    assert "40 rows, 1 missing value filled" in text
     succeed("sample", tmp_path / "m", "--rows", 5, "-o", tmp_path / "s.npy")
     assert np.load(tmp_path / "i.npy").shape == images.shape
     assert np.load(tmp_path / "s.npy").shape == (5, 3, 4)
@@ -916,8 +916,8 @@ def test_images_are_completed_and_drawn_as_images(tmp_path: Path) -> None:
 
 
 def test_explaining_tells_how_far_it_got(mixed: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("twofold.distributed.reasons._CELLS", 1)
-    monkeypatch.setattr("twofold.distributed.reasons._TELL_SECONDS", -1.0)
+    monkeypatch.setattr("twofold.distributed.results._CELLS", 1)
+    monkeypatch.setattr("twofold.distributed.results._PROGRESS_SECONDS", -1.0)
     words = ("explain", mixed / "model", mixed / "rows.csv", "--top", 3)
     lines = succeed(*words).stderr.splitlines()
     assert [line.partition(" rows")[0] for line in lines] == [

@@ -236,13 +236,13 @@ def test_anomalies_page_by_page(table: TestClient, table_model: Autoencoder) -> 
     scores = table_model.score_samples(frame())
     odd = np.flatnonzero(table_model.predict(frame()) == -1)
     oddest = odd[np.argsort(scores[odd])].tolist()
-    first = table.get("/rows/anomalies?order=odd&start=0&count=3").json()
-    then = table.get("/rows/anomalies?order=odd&start=3&count=100").json()
+    first = table.get("/rows/anomalies?order=lowest&start=0&count=3").json()
+    then = table.get("/rows/anomalies?order=lowest&start=3&count=100").json()
     assert first["total"] == len(odd)
     assert [row["row"] for row in first["rows"] + then["rows"]] == oddest
     assert oddest[0] == 7
-    mild = table.get("/rows/anomalies?order=mild&start=0&count=1").json()
-    assert mild["rows"][0]["row"] == oddest[-1]
+    highest = table.get("/rows/anomalies?order=highest&start=0&count=1").json()
+    assert highest["rows"][0]["row"] == oddest[-1]
 
 
 def selection(client: TestClient, seed: int = 0) -> tuple[dict[str, Any], Array]:
@@ -346,7 +346,7 @@ def test_a_selection_that_is_too_large_is_refused(table: TestClient) -> None:
         ("/rows/values/c99", "no axis 'c99'"),
         ("/rows/about/c99", "no axis 'c99'"),
         ("/rows/values/pc1?points=some", "neither 'sample' nor 'all'"),
-        ("/rows/anomalies?order=best", "none of odd, mild, row"),
+        ("/rows/anomalies?order=best", "one of lowest, highest, row"),
         ("/rows/anomalies?start=-1", "no whole number"),
     ],
 )

@@ -42,9 +42,9 @@ def mapped(model: Autoencoder) -> CodeMap:
 
 def test_codes_and_scores_are_the_models(model: Autoencoder, mapped: CodeMap) -> None:
     assert np.allclose(mapped.codes, model.transform(rows()), atol=1e-6)
-    assert np.allclose(mapped.scores, model.score_samples(rows()), rtol=1e-6)
-    assert np.array_equal(mapped.is_anomaly, model.predict(rows()) == -1)
-    assert np.array_equal(mapped.p_values, model.anomaly_pvalue(rows()))
+    assert np.allclose(mapped.scores.score, model.score_samples(rows()), rtol=1e-6)
+    assert np.array_equal(mapped.scores.is_anomaly, model.predict(rows()) == -1)
+    assert np.array_equal(mapped.scores.p_value, model.anomaly_pvalue(rows()))
 
 
 def test_parts_give_what_the_whole_gives(
@@ -123,11 +123,11 @@ def test_an_axis_that_does_not_exist(mapped: CodeMap) -> None:
         mapped.along("c99")
 
 
-def test_every_row_is_drawn_once_the_oddest_last(mapped: CodeMap) -> None:
+def test_every_row_is_drawn_once_the_lowest_score_last(mapped: CodeMap) -> None:
     order = mapped.everything
-    n_odd = int(mapped.is_anomaly.sum())
+    n_anomalies = int(mapped.scores.is_anomaly.sum())
     assert sorted(order) == list(range(600))
-    assert mapped.is_anomaly[order[-n_odd:]].all()
+    assert mapped.scores.is_anomaly[order[-n_anomalies:]].all()
     assert order[-1] == mapped.scores.argmin()
 
 
@@ -143,39 +143,39 @@ def sampled(model: Autoencoder, monkeypatch: pytest.MonkeyPatch) -> CodeMap:
 
 
 def test_a_sample_holds_every_anomaly(sampled: CodeMap) -> None:
-    odd = np.flatnonzero(sampled.is_anomaly)
-    assert 0 < len(odd) < 400
-    assert len(sampled.sample) == max(400, 200 + len(odd))
-    assert set(odd) <= set(sampled.sample.tolist())
+    found = np.flatnonzero(sampled.scores.is_anomaly)
+    assert 0 < len(found) < 400
+    assert len(sampled.sample) == max(400, 200 + len(found))
+    assert set(found) <= set(sampled.sample.tolist())
     assert len(set(sampled.sample.tolist())) == len(sampled.sample)
 
 
-def test_of_very_many_anomalies_a_sample_holds_the_oddest(
+def test_of_very_many_anomalies_a_sample_holds_the_lowest_scores(
     sampled: CodeMap, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    n_odd = int(sampled.is_anomaly.sum())
-    monkeypatch.setattr(code_map, "SAMPLE", n_odd // 2)
-    order = np.argsort(sampled.scores)
-    assert set(order[: n_odd // 2]) <= set(sampled.sample.tolist())
-    assert sampled.is_anomaly[sampled.sample].sum() == n_odd // 2
+    n_anomalies = int(sampled.scores.is_anomaly.sum())
+    monkeypatch.setattr(code_map, "SAMPLE", n_anomalies // 2)
+    order = np.argsort(sampled.scores.score)
+    assert set(order[: n_anomalies // 2]) <= set(sampled.sample.tolist())
+    assert sampled.scores.is_anomaly[sampled.sample].sum() == n_anomalies // 2
 
 
 def test_a_sample_takes_of_each_region_its_share(sampled: CodeMap) -> None:
-    normal = np.flatnonzero(~sampled.is_anomaly)
+    normal = np.flatnonzero(~sampled.scores.is_anomaly)
     x = sampled.along("pc1")
     strips = np.quantile(x[normal], np.linspace(0, 1, 11))
-    drawn = sampled.sample[~sampled.is_anomaly[sampled.sample]]
+    drawn = sampled.sample[~sampled.scores.is_anomaly[sampled.sample]]
     counts = np.histogram(x[drawn], strips)[0]
     assert np.abs(counts - len(drawn) / 10).max() <= 2
 
 
 def test_anomalies_come_in_three_orders(mapped: CodeMap) -> None:
-    n_odd = int(mapped.is_anomaly.sum())
-    odd = mapped.anomalies("odd", 0, n_odd)
-    assert np.all(np.diff(mapped.scores[odd]) >= 0)
-    assert mapped.anomalies("mild", 0, n_odd) == odd[::-1]
-    assert mapped.anomalies("row", 0, n_odd) == sorted(odd)
-    assert mapped.anomalies("odd", 2, 3) == odd[2:5]
+    n_anomalies = int(mapped.scores.is_anomaly.sum())
+    found = mapped.anomalies("lowest", 0, n_anomalies)
+    assert np.all(np.diff(mapped.scores.score[found]) >= 0)
+    assert mapped.anomalies("highest", 0, n_anomalies) == found[::-1]
+    assert mapped.anomalies("row", 0, n_anomalies) == sorted(found)
+    assert mapped.anomalies("lowest", 2, 3) == found[2:5]
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -1,15 +1,17 @@
-"""Commands that apply a model to rows, here or on a cluster, and write what comes of it."""
+"""Commands that apply a model to rows, here or on a cluster, and write the result."""
 
 from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
 from contextlib import redirect_stdout
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from twofold.cli import options
 from twofold.cli.common import (
     Address,
     Force,
@@ -23,43 +25,74 @@ from twofold.cli.common import (
     Tasks,
     files,
     plain_warnings,
-    tell_written,
-    teller,
+    print_written,
+    progress_printer,
 )
 from twofold.errors import DataError, OptionError
 from twofold.formatting import counted
 from twofold.options import check
+from twofold.verbs import VERBS
 
 if TYPE_CHECKING:
     from twofold.data.files import Files
-    from twofold.distributed.tally import Say, Tally
+    from twofold.distributed.results import Progress, Summary
     from twofold.estimators.autoencoder import Autoencoder
 
 
-def encode(
-    model: Model,
-    source: Source,
-    output: Output,
-    stream: Stream = None,
-    on_bad_file: OnBadFile = "error",
-    address: Address = None,
-    workers: Tasks = None,
-    force: Force = False,
-    quiet: Quiet = False,
-) -> None:
-    """Write the code of every row.
+@dataclass(frozen=True)
+class Batch:
+    """What every command has in common that makes one row of each row of a source.
 
-    For example:
-
-    - `twofold encode model rows.csv --output codes.parquet`
-    - `twofold encode model /shared/rows --output /shared/codes --address auto`
+    The fields are the arguments and flags of these commands, declared once.
     """
-    opened = files(source, stream, on_bad_file)
-    _, told = _apply("encode", model, opened, output, address, workers, force, quiet)
-    what = f"the codes of {told.n_rows:,} rows, {told.n_columns:,} columns"
-    tell_written(what, output)
+
+    model: Model
+    source: Source
+    output: Output
+    stream: Stream = None
+    on_bad_file: OnBadFile = "error"
+    address: Address = None
+    workers: Tasks = None
+    force: Force = False
+    quiet: Quiet = False
+
+    @property
+    def files(self) -> Files:
+        """The source, and how it is read."""
+        return files(self.source, self.stream, self.on_bad_file)
 
 
+def verb_command(name: str, *examples: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Declare a function as the command of a verb, explained as `twofold.verbs` explains it.
+
+    Where the function has a parameter `batch`, the command has the arguments and flags of `Batch`
+    in its place.
+    """
+
+    def declare(function: Callable[..., None]) -> Callable[..., None]:
+        command = options.spread("batch", Batch, function)
+        verb = VERBS[name]
+        listed = "\n".join(f"- `{example}`" for example in examples)
+        parts = (verb.help, verb.details, "For example:", listed)
+        command.__doc__ = "\n\n".join(part for part in parts if part)
+        return command
+
+    return declare
+
+
+@verb_command(
+    "encode",
+    "twofold encode model rows.csv --output codes.parquet",
+    "twofold encode model /shared/rows --output /shared/codes --address auto",
+)
+def encode(batch: Batch) -> None:
+    """Write codes."""
+    _, summary = _apply("encode", batch)
+    what = f"the codes of {summary.n_rows:,} rows, {summary.n_columns:,} columns"
+    print_written(what, batch.output)
+
+
+@verb_command("decode", "twofold decode model codes.parquet --output rows.csv")
 def decode(
     model: Model,
     codes: Annotated[
@@ -68,85 +101,51 @@ def decode(
     output: Output,
     force: Force = False,
 ) -> None:
-    """Write the row that every code stands for.
-
-    For example:
-
-    - `twofold decode model codes.parquet --output rows.csv`
-    """
+    """Write the rows of codes."""
     from twofold.data import sources
 
-    ae = _forfiles(_open(model, output, force))
+    ae = _for_files(_open(model, output, force))
     rows = ae.inverse_transform(sources.load(codes, columns=list(ae.get_feature_names_out())))
     _save(rows, ae.schema_.names, output, force)
-    tell_written(f"{len(rows):,} rows", output)
+    print_written(f"{len(rows):,} rows", output)
 
 
-def reconstruct(
-    model: Model,
-    source: Source,
-    output: Output,
-    stream: Stream = None,
-    on_bad_file: OnBadFile = "error",
-    address: Address = None,
-    workers: Tasks = None,
-    force: Force = False,
-    quiet: Quiet = False,
-) -> None:
-    """Write what the network makes of every row.
-
-    For example:
-
-    - `twofold reconstruct model rows.csv --output reconstructed.csv`
-    """
-    opened = files(source, stream, on_bad_file)
-    _, told = _apply("reconstruct", model, opened, output, address, workers, force, quiet)
-    tell_written(f"{told.n_rows:,} reconstructed rows", output)
+@verb_command("reconstruct", "twofold reconstruct model rows.csv --output reconstructed.csv")
+def reconstruct(batch: Batch) -> None:
+    """Write reconstructions."""
+    _, summary = _apply("reconstruct", batch)
+    print_written(f"{summary.n_rows:,} reconstructed rows", batch.output)
 
 
-def score(
-    model: Model,
-    source: Source,
-    output: Output,
-    stream: Stream = None,
-    on_bad_file: OnBadFile = "error",
-    address: Address = None,
-    workers: Tasks = None,
-    force: Force = False,
-    quiet: Quiet = False,
-) -> None:
-    """Write how normal every row is, and which rows are anomalies.
-
-    The columns are row (counted from 0), score (log-density in nats: higher is more normal),
-    p_value (how likely a normal row is to be at least as odd), label (1 for normal rows, -1 for
-    anomalies) and columns (for anomalies, up to three columns that make them odd, the first one
-    most). An .npy file holds numbers only, and lacks the last.
-
-    For example:
-
-    - `twofold score model rows.csv --output scores.csv`
-    """
-    from twofold.distributed.reasons import odd_table
-
-    opened = files(source, stream, on_bad_file)
-    ae, told = _apply("score", model, opened, output, address, workers, force, quiet)
-    n_odd = told.n_anomalies
-    verb = "is an anomaly" if n_odd == 1 else "are anomalies"
+@verb_command("score", "twofold score model rows.csv --output scores.csv")
+def score(batch: Batch) -> None:
+    """Write scores, and show the most anomalous rows."""
+    ae, summary = _apply("score", batch)
+    n = summary.n_anomalies
+    verb = "is an anomaly" if n == 1 else "are anomalies"
     typer.echo(
-        f"{n_odd:,} of {counted(told.n_rows, 'row')} {verb} (score below {ae.offset_:.6g}); the "
-        f"scores are in {output}"
+        f"{n:,} of {counted(summary.n_rows, 'row')} {verb} (score below {ae.offset_:.6g}); the "
+        f"scores are in {batch.output}"
     )
-    if n_odd:
-        typer.echo("\n" + odd_table(told.oddest, n_odd))
+    if n:
+        typer.echo("\n" + summary.anomaly_table())
 
 
+@verb_command(
+    "explain",
+    "twofold explain model rows.csv",
+    "twofold explain model rows.csv --row 17 --columns 10",
+    "twofold explain model rows.csv --top 100 --output reasons.csv",
+)
 def explain(
     model: Model,
     source: Source,
     top: Annotated[
         int | None,
         typer.Option(
-            metavar="N", help="How many of the oddest rows. [default: 10]", show_default=False
+            metavar="N",
+            help="How many rows, the most anomalous first. [default: 10]",
+            show_default=False,
         ),
     ] = None,
     row: Annotated[
@@ -167,48 +166,40 @@ def explain(
     force: Force = False,
     quiet: Quiet = False,
 ) -> None:
-    """Tell which columns make rows odd, and what was expected in their place.
-
-    Contributions are nats by which a cell lowers the row's score; those of all columns add up to
-    what tells the row's score from the score of the row that was expected. The file has the columns
-    row, column, observed, expected and contribution.
-
-    For example:
-
-    - `twofold explain model rows.csv`
-    - `twofold explain model rows.csv --row 17 --columns 10`
-    - `twofold explain model rows.csv --top 100 --output reasons.csv`
-    """
+    """Show, and write where wanted, what each column contributes to the anomaly score."""
     import numpy as np
 
     from twofold.data import sources
-    from twofold.distributed.reasons import Report, Scored
+    from twofold.distributed.results import ExplanationReport, ScoredRows
 
     if top is not None and row is not None:
-        raise OptionError("--top and --row exclude each other; give one of them.")
+        raise OptionError("Expected --top or --row, got both. Leave one of them out.")
     n_top = 10 if top is None else top
     for name, n in {"top": n_top, "columns": columns}.items():
         if n < 1:
-            raise OptionError(f"--{name} must be a whole number of at least 1; got {n}.")
+            raise OptionError(f"--{name} must be an integer of at least 1, got {n}.")
     if output is not None and output.suffix.lower() == ".npy":
-        raise DataError(f"{output} could not hold the columns' names. Write .csv or .parquet.")
+        raise DataError(
+            f"Expected a file that can hold column names, got {output}. Write .csv or .parquet."
+        )
     ae = _open(model, output, force)
-    report = Report(ae, columns)
+    report = ExplanationReport(ae, columns)
     with plain_warnings():
-        scored = Scored(ae, _load(ae, source))
-        n_rows = len(scored.scores)
+        scored = ScoredRows(ae, _load(ae, source))
+        n_rows = len(scored)
         if row is not None and not 0 <= row < n_rows:
             raise OptionError(
-                f"There is no row {row}: {source} has {counted(n_rows, 'row')}, counted from 0."
+                f"Expected a row from 0 to {n_rows - 1:,}, got --row {row}: {source} has "
+                f"{counted(n_rows, 'row')}."
             )
-        chosen = scored.oddest(n_top) if row is None else np.array([row])
-        for part in scored.explained(chosen, teller(quiet)):
+        chosen = scored.scores.most_anomalous(n_top) if row is None else np.array([row])
+        for part in scored.explained(chosen, progress_printer(quiet)):
             report.show(part)
             if output is not None:
                 report.keep(part)
     if output is not None:
         sources.write(report.arrow(), output, force)
-    which = f"Row {row}" if row is not None else f"{len(chosen):,} oddest"
+    which = f"Row {row}" if row is not None else f"The {len(chosen):,} most anomalous"
     typer.echo(
         f"{which} of {counted(n_rows, 'row')}; a score below {ae.offset_:.6g} is an anomaly. "
         f"Contributions are in nats.\n"
@@ -216,68 +207,60 @@ def explain(
     typer.echo(report.table(scored))
     if output is not None:
         typer.echo()
-        tell_written("all columns of these rows", output)
+        print_written("all columns of these rows", output)
 
 
+@verb_command(
+    "impute",
+    "twofold impute model rows.csv --output complete.csv",
+    "twofold impute model rows.csv --output complete.csv --n-draws 5 --random-state 0",
+)
 def impute(
-    model: Model,
-    source: Source,
-    output: Output,
+    batch: Batch,
     n_draws: Annotated[
         int,
         typer.Option(
             metavar="N",
-            help="With more than 1, so many files with random fillings, numbered -1, -2, ...",
+            help="With more than 1, as many files with random draws, numbered -1, -2, ...",
         ),
     ] = 1,
     random_state: Seed = None,
-    stream: Stream = None,
-    on_bad_file: OnBadFile = "error",
-    address: Address = None,
-    workers: Tasks = None,
-    force: Force = False,
-    quiet: Quiet = False,
 ) -> None:
-    """Fill missing cells by what the rest of their row lets expect, and write the rows.
-
-    Other cells stay as they are. Several draws differ as much as the cells are uncertain, so that
-    what is computed from each tells how far to trust it.
-
-    For example:
-
-    - `twofold impute model rows.csv --output complete.csv`
-    - `twofold impute model rows.csv --output complete.csv --n-draws 5 --random-state 0`
-    """
+    """Write rows whose missing values are filled."""
     check({"random_state": random_state})
-    opened = files(source, stream, on_bad_file)
+    output = batch.output
     if n_draws == 1:
-        _, told = _apply("impute", model, opened, output, address, workers, force, quiet)
-        return _tell_imputed(told, [output])
-    if address is not None:
-        raise OptionError("--n-draws is for a single process, and --address for a cluster.")
-    from twofold.distributed.tally import imputed
+        _, summary = _apply("impute", batch)
+        return _print_imputed(summary, [output])
+    if batch.address is not None:
+        raise OptionError(
+            f"Expected --n-draws 1 with --address, got {n_draws}. Leave one of them out: several "
+            f"draws are made in a single process."
+        )
+    from twofold.distributed.results import Summary
     from twofold.inference.sampling import random_state as generator
 
     outputs = [output]
     if output.suffix:
         outputs = [output.with_stem(f"{output.stem}-{i + 1}") for i in range(n_draws)]
-    ae, rng = _open(model, outputs, force), generator(random_state)
+    ae, rng = _open(batch.model, outputs, batch.force), generator(random_state)
 
-    def draw(part: Any, first_row: int, say: Say | None) -> tuple[Sequence[Any], Tally]:
+    def draw(part: Any, first_row: int, progress: Progress | None) -> tuple[Sequence[Any], Summary]:
         drawn = ae.impute(part, n_draws, rng)
-        return drawn, imputed(part, drawn[0])
+        return drawn, Summary.of_imputed(part, drawn[0])
 
-    _tell_imputed(_write(ae, draw, ae.schema_.names, opened, outputs, force, quiet), outputs)
+    _print_imputed(_write(ae, draw, ae.schema_.names, batch, outputs), outputs)
 
 
-def _tell_imputed(told: Tally, outputs: Sequence[Path]) -> None:
-    filled = counted(told.n_missing - told.n_left, "missing cell")
-    what = f"{counted(told.n_rows, 'row')}, {filled} filled"
+def _print_imputed(summary: Summary, outputs: Sequence[Path]) -> None:
+    filled = counted(summary.n_missing - summary.n_left, "missing value")
+    what = f"{counted(summary.n_rows, 'row')}, {filled} filled"
     for path in outputs:
-        left = f", {told.n_left:,} left in ignored columns" * (told.n_left > 0)
-        tell_written(what + left, path)
+        left = f", {summary.n_left:,} left in ignored columns" * (summary.n_left > 0)
+        print_written(what + left, path)
 
 
+@verb_command("sample", "twofold sample model --rows 100 --output new.csv --random-state 0")
 def sample(
     model: Model,
     rows: Annotated[int, typer.Option(metavar="N", help="How many rows.")],
@@ -285,17 +268,12 @@ def sample(
     random_state: Seed = None,
     force: Force = False,
 ) -> None:
-    """Draw new rows that look like the training rows.
-
-    For example:
-
-    - `twofold sample model --rows 100 --output new.csv --random-state 0`
-    """
+    """Write new rows."""
     check({"random_state": random_state})
-    ae = _forfiles(_open(model, output, force))
+    ae = _for_files(_open(model, output, force))
     drawn = ae.sample(rows, random_state)
     _save(drawn, ae.schema_.names, output, force)
-    tell_written(counted(rows, "new row"), output)
+    print_written(counted(rows, "new row"), output)
 
 
 def _open(model: Path, outputs: Path | Sequence[Path] | None, force: bool) -> Autoencoder:
@@ -308,7 +286,7 @@ def _open(model: Path, outputs: Path | Sequence[Path] | None, force: bool) -> Au
     return load(model)
 
 
-def _forfiles(ae: Autoencoder) -> Autoencoder:
+def _for_files(ae: Autoencoder) -> Autoencoder:
     """Let rows that come from codes be Arrow tables with their columns' types, or else arrays."""
     typed = ae.schema_.formats() is not None
     ae.schema_ = ae.schema_.with_container("arrow" if typed else "numpy")
@@ -316,7 +294,7 @@ def _forfiles(ae: Autoencoder) -> Autoencoder:
 
 
 def _load(ae: Autoencoder, source: str) -> Any:
-    """Read the model's columns of a source, once for all that is done with its rows."""
+    """Read the model's columns of a source, once for scores and explanations."""
     from twofold.data import sources
 
     return sources.load(source, columns=getattr(ae, "feature_names_in_", None))
@@ -333,69 +311,62 @@ def _save(rows: Any, names: Sequence[str], output: Path, force: bool) -> None:
     sources.write(rows, output, force)
 
 
-def _apply(
-    verb: str,
-    model: Path,
-    source: Files,
-    output: Path,
-    address: str | None,
-    workers: int | None,
-    force: bool,
-    quiet: bool,
-) -> tuple[Autoencoder, Tally]:
-    """Write what the model makes of the rows: in this process, or where a cluster's address is."""
-    if address is None:
-        if workers is not None:
-            raise OptionError("--workers is for a cluster, whose --address is missing.")
-        from twofold.distributed.tally import VERBS
+def _apply(verb: str, batch: Batch) -> tuple[Autoencoder, Summary]:
+    """Write the verb's result: by this process, or by the cluster at the address."""
+    if batch.address is None:
+        if batch.workers is not None:
+            raise OptionError(
+                "--workers needs a cluster. Add its --address, or leave --workers out."
+            )
+        from twofold.distributed import results
 
-        ae, (apply, columns) = _open(model, output, force), VERBS[verb]
+        ae = _open(batch.model, batch.output, batch.force)
 
-        def make(part: Any, first_row: int, say: Say | None) -> tuple[Sequence[Any], Tally]:
-            made, told = apply(ae, part, first_row, say)
-            if verb == "score" and output.suffix.lower() == ".npy":
+        def make(
+            part: Any, first_row: int, progress: Progress | None
+        ) -> tuple[Sequence[Any], Summary]:
+            made, summary = results.apply(verb, ae, part, first_row, progress)
+            if verb == "score" and batch.output.suffix.lower() == ".npy":
                 made = made.drop_columns(["columns"])  # they are text
-            return [made], told
+            return [made], summary
 
-        return ae, _write(ae, make, columns(ae), source, [output], force, quiet)
+        return ae, _write(ae, make, VERBS[verb].columns(ae), batch, [batch.output])
     from twofold.distributed import batch_inference
     from twofold.estimators.autoencoder import load
 
-    ae = load(model)
+    ae = load(batch.model)
     with plain_warnings(), redirect_stdout(sys.stderr):  # where Ray says what has ended
         return ae, batch_inference.write(
             ae,
             verb,
-            source,
-            output,
-            address=address,
-            workers=workers,
-            force=force,
-            say=teller(quiet),
+            batch.files,
+            batch.output,
+            address=batch.address,
+            workers=batch.workers,
+            force=batch.force,
+            progress=progress_printer(batch.quiet),
         )
 
 
 def _write(
     ae: Autoencoder,
-    make: Callable[[Any, int, Say | None], tuple[Sequence[Any], Tally]],
+    make: Callable[[Any, int, Progress | None], tuple[Sequence[Any], Summary]],
     names: Sequence[str],
-    source: Files,
+    batch: Batch,
     outputs: Sequence[Path],
-    force: bool,
-    quiet: bool,
-) -> Tally:
+) -> Summary:
     """Write what is made of the rows, part by part: one table for each output."""
     from twofold.data.files import in_parts, opened
     from twofold.data.output import Pace, Writer
-    from twofold.distributed.tally import Tally
+    from twofold.distributed.results import Summary
     from twofold.estimators import reading
 
-    say, total = teller(quiet), Tally()
-    with plain_warnings(), Writer(outputs, names, force) as writer:
-        rows = opened(source, reading.names_of(ae))
-        pace = Pace(len(rows), say)
-        for part, (made, told) in in_parts(rows, lambda p: make(p, total.n_rows, say)):
+    progress, total = progress_printer(batch.quiet), Summary()
+    with plain_warnings(), Writer(outputs, names, batch.force) as writer:
+        rows = opened(batch.files, reading.names_of(ae))
+        pace = Pace(len(rows), progress)
+        for part, (made, summary) in in_parts(rows, lambda p: make(p, total.n_rows, progress)):
             writer.write(*made)
-            total.add(told)
+            total.add(summary)
             pace.add(len(part))
     return total

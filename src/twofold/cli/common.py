@@ -1,4 +1,4 @@
-"""What all commands share: words of the terminal, how files are read, and how they tell.
+"""What all commands share: arguments and flags, how files are read, and what is printed.
 
 Results go to standard output, progress, warnings and errors to standard error.
 """
@@ -94,13 +94,13 @@ def files(source: str, stream: bool | None, on_bad_file: str, drop: Sequence[str
     return Files(source, "auto" if stream is None else stream, on_bad_file, tuple(drop))
 
 
-def teller(quiet: bool) -> Callable[[str], None] | None:
-    """Return what tells progress, if it is to be told."""
+def progress_printer(quiet: bool) -> Callable[[str], None] | None:
+    """Return what prints lines of progress, or None for none."""
     return None if quiet else lambda text: typer.echo(text, err=True)
 
 
-def tell_written(what: str, output: Path) -> None:
-    """Say what is in a file or a folder, and how large it is."""
+def print_written(what: str, output: Path) -> None:
+    """Print what is in a file or a folder, and how large it is."""
     n_bytes = bytes_in(output) if output.is_dir() else output.stat().st_size
     typer.echo(f"{output}: {what}, {size(n_bytes)}")
 

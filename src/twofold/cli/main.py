@@ -81,8 +81,8 @@ def twofold(version: Version = False) -> None:
 
     - `twofold demo` trains on images and shows what comes out.
     - `twofold fit rows.csv --output model` trains on a table.
-    - `twofold score model rows.csv --output scores.csv` finds the rows that do not fit in.
-    - `twofold explain model rows.csv` tells what is odd about them.
+    - `twofold score model rows.csv --output scores.csv` finds anomalies.
+    - `twofold explain model rows.csv` shows which columns make them anomalous.
     """
 
 

@@ -24,19 +24,40 @@ def takes_options(command: Callable[..., None]) -> Callable[..., None]:
     read but not checked, for some are refused only together.
     """
 
-    def with_flags(**said: Any) -> None:
-        texts = {name: said.pop(name) for name in flags}
+    def with_flags(**values: Any) -> None:
+        texts = {name: values.pop(name) for name in flags}
         given = {name: read(name, text) for name, text in texts.items() if text is not None}
-        command(**said, given=given)
+        command(**values, given=given)
 
     flags = [name for name in OPTIONS if flag(name)]
     own = inspect.signature(command, eval_str=True).parameters.values()
     parameters = [_keyword(p.name, p.annotation, p.default) for p in own if p.name != "given"]
     parameters += [_keyword(name, _annotation(name), None) for name in flags]
-    with_flags.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
-    with_flags.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
-    with_flags.__name__, with_flags.__doc__ = command.__name__, command.__doc__
-    return with_flags
+    return _with_signature(with_flags, parameters, command)
+
+
+def spread(name: str, record: type[Any], command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command an argument or a flag per field of a dataclass in place of a parameter."""
+    own = inspect.signature(command, eval_str=True).parameters
+    fields = inspect.signature(record, eval_str=True).parameters.values() if name in own else ()
+    names = {field.name for field in fields}
+
+    def with_fields(**values: Any) -> None:
+        given = {key: values.pop(key) for key in names}
+        command(**values, **({name: record(**given)} if name in own else {}))
+
+    mine = [p for p in own.values() if p.name != name]
+    every = [_keyword(p.name, p.annotation, p.default) for p in (*fields, *mine)]
+    return _with_signature(with_fields, every, command)
+
+
+def _with_signature(
+    function: Callable[..., None], parameters: Sequence[inspect.Parameter], like: Any
+) -> Callable[..., None]:
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
+    function.__name__, function.__doc__ = like.__name__, like.__doc__
+    return function
 
 
 def read(name: str, text: str | bool) -> Any:

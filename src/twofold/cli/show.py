@@ -17,8 +17,8 @@ from twofold.cli.common import (
     Stream,
     files,
     plain_warnings,
-    tell_written,
-    teller,
+    print_written,
+    progress_printer,
 )
 from twofold.formatting import counted, pairs, size
 from twofold.persistence import summary as modeltext
@@ -88,10 +88,10 @@ def report(
     page.require_free(output, force)
     opened = files(source, stream, on_bad_file)
     with plain_warnings():
-        cautions = reports.write(load(model), opened, output, force, say=teller(quiet))
+        cautions = reports.write(load(model), opened, output, force, say=progress_printer(quiet))
     urgent = [caution.said for caution in cautions if caution.urgent]
     to_act, to_know = counted(len(urgent), "thing"), len(cautions) - len(urgent)
-    tell_written(f"a page with {to_act} to act on and {to_know} to know", output)
+    print_written(f"a page with {to_act} to act on and {to_know} to know", output)
     for text in urgent:
         typer.echo(f"- {text}")
 
@@ -121,7 +121,7 @@ def export(
 
     require_free(output, force)
     onnx(load(model), output, part, overwrite=force)
-    tell_written(f"a graph that gives {', '.join(OUTPUTS[part])}", output)
+    print_written(f"a graph that gives {', '.join(OUTPUTS[part])}", output)
 
 
 def explore(
@@ -151,7 +151,7 @@ def explore(
     from twofold.explorer.app import run
 
     ae = load(model)
-    title, progress = model.resolve().name, teller(quiet)
+    title, progress = model.resolve().name, progress_printer(quiet)
     run(ae, source, title=title, port=port, browser=browser, say=typer.echo, progress=progress)
 
 

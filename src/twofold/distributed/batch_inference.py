@@ -12,7 +12,7 @@ import os
 import secrets
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,10 +25,12 @@ from twofold.data import sources
 from twofold.data.files import Files, OpenFiles, opened
 from twofold.data.output import Pace
 from twofold.distributed import ray as cluster
-from twofold.distributed.tally import VERBS, Tally
+from twofold.distributed import results
+from twofold.distributed.results import APPLY, Progress, Summary
 from twofold.errors import DataError, OptionError, OutputExistsError, TwofoldError, WorkerError
 from twofold.estimators import reading
 from twofold.estimators.autoencoder import Autoencoder
+from twofold.verbs import VERBS
 
 _LEAST_TASKS, _MOST_CHUNKS = 64, 8  # tasks that all rows make at least; chunks in each at most
 _RETRIES = 5  # of a task whose process has ended
@@ -48,9 +50,9 @@ class Piece(NamedTuple):
 
 
 class Done(NamedTuple):
-    """What comes back from a task: a tally, or what is wrong with the rows; and warnings."""
+    """What comes back from a task: a summary, or what is wrong with the rows; and warnings."""
 
-    tally: Tally | None
+    summary: Summary | None
     error: tuple[str, str]
     warned: list[tuple[str, str]]
 
@@ -70,8 +72,8 @@ def write(
     address: str,
     workers: int | None = None,
     force: bool = False,
-    say: Callable[[str], object] | None = None,
-) -> Tally:
+    progress: Progress | None = None,
+) -> Summary:
     """Write what the model makes of every row to a folder of Parquet files, by a Ray cluster.
 
     Their names are in the order of the rows, and their columns are those that the command of this
@@ -93,8 +95,8 @@ def write(
         How many tasks run at a time; as many as there are CPUs, unless said.
     force : bool, default=False
         Whether a folder of such files is overwritten.
-    say : callable, optional
-        Gets a line about the progress now and then.
+    progress : callable, optional
+        Called with a line about the progress now and then.
 
     Raises
     ------
@@ -105,10 +107,10 @@ def write(
     WorkerError
         Where processes end again and again.
     """
-    if verb not in VERBS:
-        raise OptionError(f"verb={verb!r} must be one of {', '.join(VERBS)}.")
+    if verb not in APPLY:
+        raise OptionError(f"verb={verb!r} must be one of {', '.join(APPLY)}.")
     if workers is not None and workers < 1:
-        raise OptionError(f"workers={workers!r} must be a whole number of at least 1.")
+        raise OptionError(f"workers={workers!r} must be an integer of at least 1.")
     cluster.require_address(address)
     place = Path(output).absolute()
     require_free(place, force)
@@ -127,10 +129,10 @@ def write(
     try:
         with cluster.connected(address, workers or os.cpu_count() or 1) as ray:
             run = _Run(ray, model, verb, rows, pieces, fresh, workers)
-            tally = run.until_done(Pace(rows.n_rows, say))
+            summary = run.until_done(Pace(rows.n_rows, progress))
         for path in fresh.glob(".*"):  # what processes that ended had begun
             path.unlink()
-            tally.n_restarted += 1
+            summary.n_restarted += 1
         require_free(place, force)
         _put_in_place(fresh, place)
     except OSError as error:
@@ -140,7 +142,7 @@ def write(
         ) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-    return tally
+    return summary
 
 
 def require_free(path: Path, force: bool) -> None:
@@ -246,41 +248,41 @@ def apply(
     """Do one task; what is wrong with the rows comes back, for another try would not help."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
-        tally, error = None, ("", "")
+        summary, error = None, ("", "")
         try:
-            tally = _written(model, source, verb, piece, folder, name)
+            summary = _written(model, source, verb, piece, folder, name)
         except TwofoldError as failure:
             error = type(failure).__name__, str(failure)
         except OSError as failure:
             text = f"{folder / name} could not be written: {failure.strerror or failure}."
             error = DataError.__name__, text
     warned = [(getattr(w.category, "__name__", "UserWarning"), str(w.message)) for w in caught]
-    return Done(tally, error, warned)
+    return Done(summary, error, warned)
 
 
 def _written(
     model: Autoencoder, source: OpenFiles, verb: str, piece: Piece, folder: Path, name: str
-) -> Tally:
+) -> Summary:
     if not folder.is_dir():
         raise DataError(
             f"{folder.parent} is not the same folder on all machines of the cluster. Write to one "
             f"that they share."
         )
-    tally = Tally()
+    summary = Summary()
     fresh = folder / f".{name}.{secrets.token_hex(4)}"
     with fresh.open("wb") as file:
         writer: Any = None
         try:
             for first, where, rows in _chunks(source, piece):
                 try:
-                    made, found = VERBS[verb].apply(model, rows, first)
+                    made, found = results.apply(verb, model, rows, first)
                 except DataError as error:
                     raise DataError(f"{where}, counted from row {first:,}: {error}") from error
                 table = _table(made, VERBS[verb].columns(model))
                 if writer is None:
                     writer = pq.ParquetWriter(file, table.schema)
                 writer.write_table(table.cast(writer.schema))
-                tally.add(found)
+                summary.add(found)
         except BaseException:
             fresh.unlink(missing_ok=True)
             raise
@@ -290,7 +292,7 @@ def _written(
         file.flush()
         os.fsync(file.fileno())
     os.replace(fresh, folder / name)
-    return tally
+    return summary
 
 
 class _Run:
@@ -315,12 +317,12 @@ class _Run:
             apply
         )
 
-    def until_done(self, pace: Pace) -> Tally:
+    def until_done(self, pace: Pace) -> Summary:
         """Run all tasks, and wait for their end."""
         ray = self._ray
         waiting = list(zip(self._pieces, self._names, strict=True))[::-1]
         running: list[Any] = []
-        tally, warned = Tally(), set[tuple[str, str]]()
+        summary, warned = Summary(), set[tuple[str, str]]()
         try:
             while waiting or running:
                 while waiting and len(running) < self._at_a_time():
@@ -330,11 +332,11 @@ class _Run:
                 (ref,), running = ray.wait(running)
                 done: Done = self._result(ref)
                 warned.update(done.warned)
-                if done.tally is None:
+                if done.summary is None:
                     name, text = done.error
                     raise getattr(errors, name, DataError)(text)
-                tally.add(done.tally)
-                pace.add(done.tally.n_rows)
+                summary.add(done.summary)
+                pace.add(done.summary.n_rows)
         finally:
             for ref in running:
                 ray.cancel(ref, force=True)
@@ -348,7 +350,7 @@ class _Run:
                 f"{len(lost):,} of {len(self._names):,} files were written where this machine does "
                 f"not see them. Write to a folder that all machines share."
             )
-        return tally
+        return summary
 
     def _at_a_time(self) -> int:
         if self._workers is not None:

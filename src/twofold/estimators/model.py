@@ -161,8 +161,7 @@ class FittedModel(
 
     def predict(self, X: Any) -> NDArray[np.int64]:
         """Return +1 for normal rows and -1 for anomalies, `(n_rows,)`."""
-        # A row so far out that its score is no number is not normal either.
-        return np.where(self.decision_function(X) >= 0, 1, -1)
+        return np.where(metrics.is_anomaly(self.score_samples(X), self.offset_), -1, 1)
 
     def anomaly_pvalue(self, X: Any) -> NDArray[np.float64]:
         """Return how likely a normal row is to be at least as odd as each row of X, `(n_rows,)`.

@@ -25,7 +25,7 @@ from twofold.data import json as cells
 from twofold.data import sources
 from twofold.errors import MissingExtraError, OptionError, TwofoldError
 from twofold.estimators.autoencoder import Autoencoder
-from twofold.explorer.code_map import CodeMap, Say
+from twofold.explorer.code_map import CodeMap, Progress
 from twofold.explorer.source import Difference, Shades, Source
 from twofold.service import app as service
 from twofold.service import server
@@ -78,7 +78,7 @@ def create_app(
     *,
     title: str = "model",
     source_title: str = "rows",
-    say: Say | None = None,
+    say: Progress | None = None,
 ) -> FastAPI:
     """Make the explorer's web application; every row is encoded and scored before it returns.
 
@@ -124,8 +124,8 @@ def run(
     title: str,
     port: int,
     browser: bool,
-    say: Say,
-    progress: Say | None = None,
+    say: Progress,
+    progress: Progress | None = None,
 ) -> None:
     """Serve the explorer until Ctrl-C, and open it in the browser."""
     # The port first: it is better to fail before the rows are encoded than after.
@@ -226,9 +226,9 @@ class _Pages:
             "title": title,
             "source": source_title,
             "n_rows": source.n_rows,
-            "n_anomalies": int(rows.is_anomaly.sum()),
+            "n_anomalies": int(rows.scores.is_anomaly.sum()),
             "n_shown": len(rows.sample),
-            "n_anomalies_shown": int(rows.is_anomaly[rows.sample].sum()),
+            "n_anomalies_shown": int(rows.scores.is_anomaly[rows.sample].sum()),
             "sampled": len(rows.sample) < source.n_rows,
             "n_columns": len(source.own),
             "n_components": rows.codes.shape[1],
@@ -305,9 +305,9 @@ class _Pages:
         key, rows = request.path_params["key"], self._rows
         chosen = self._order(request)
         if key == "label":
-            return _bare(np.where(rows.is_anomaly[chosen], 0, 1).astype(np.float32))
+            return _bare(np.where(rows.scores.is_anomaly[chosen], 0, 1).astype(np.float32))
         if key == "p_value":
-            return _bare(rows.p_values[chosen].astype(np.float32))
+            return _bare(rows.scores.p_value[chosen].astype(np.float32))
         if key in self._columns:
             return _bare(self._shade(key).values[chosen])
         return _bare(rows.along(key)[chosen])
@@ -345,15 +345,17 @@ class _Pages:
     def _anomalies(self, request: Request) -> Response:
         asked = request.query_params
         start, count = (_whole(asked.get(name, "0"), name) for name in ("start", "count"))
-        chosen = self._rows.anomalies(asked.get("order", "odd"), start, min(count, _MOST_ANOMALIES))
-        total = int(self._rows.is_anomaly.sum())
+        chosen = self._rows.anomalies(
+            asked.get("order", "lowest"), start, min(count, _MOST_ANOMALIES)
+        )
+        total = int(self._rows.scores.is_anomaly.sum())
         return _json({"total": total, "rows": [self._rows.describe(row) for row in chosen]})
 
     def _choose(self, selection: str) -> NDArray[np.bool_]:
         """Return which rows a selection is: `{x, y, polygon}` on two axes, or `{label}`."""
         asked = json.loads(selection)
         if isinstance(asked, dict) and asked.get("label") in (-1, 1):
-            wanted: NDArray[np.bool_] = self._rows.is_anomaly == (asked["label"] == -1)
+            wanted: NDArray[np.bool_] = self._rows.scores.is_anomaly == (asked["label"] == -1)
             return wanted
         try:
             x, y, polygon = str(asked["x"]), str(asked["y"]), asked["polygon"]
@@ -377,7 +379,7 @@ class _Pages:
         count = int(chosen.sum())
         answer: dict[str, Any] = {
             "count": count,
-            "n_anomalies": int((chosen & rows.is_anomaly).sum()),
+            "n_anomalies": int((chosen & rows.scores.is_anomaly).sum()),
             "n_columns": 0,
             "columns": [],
         }
@@ -395,8 +397,8 @@ class _Pages:
         if suffix not in _FORMATS:
             raise OptionError(f"format={suffix!r} is none of {', '.join(_FORMATS)}.")
         rows = self._rows
-        labels = np.where(rows.is_anomaly, -1, 1)
-        more = {"score": rows.scores, "p_value": rows.p_values, "label": labels}
+        labels = rows.scores.label
+        more = {"score": rows.scores.score, "p_value": rows.scores.p_value, "label": labels}
         table = self._source.table(self._chosen(selection), more)
         folder = tempfile.TemporaryDirectory(prefix="twofold-selection-")
         path = os.path.join(folder.name, f"selection.{suffix}")

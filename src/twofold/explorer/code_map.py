@@ -22,11 +22,11 @@ from twofold.estimators.autoencoder import Autoencoder
 from twofold.explorer.source import Source
 
 Array = NDArray[Any]
-Say = Callable[[str], object]
+Progress = Callable[[str], object]
 SAMPLE = 100_000  # points that stay fluid on a machine without a graphics card
 _LEAST_NORMAL = SAMPLE // 2  # of a sample, however many anomalies there are
 _CHUNK_CELLS = 8_000_000  # encoded at a time
-_TELL_SECONDS = 2.0
+_PROGRESS_SECONDS = 2.0
 _IN_MEMORY = 2**28  # bytes of codes beyond which they lie in a temporary file
 _STUDIED = 100_000  # codes enough for principal components and quantiles
 _TAIL = 0.005  # of the codes on either side that sliders leave out
@@ -49,8 +49,8 @@ class CodeMap:
     Attributes
     ----------
     codes : float32 array of shape (n_rows, n_components)
-    scores, p_values : arrays of shape (n_rows,)
-    is_anomaly : array of bool, (n_rows,)
+    scores : Scores
+        With p-values and labels.
     mean : array of shape (n_components,)
         The mean code.
     principal : array of shape (2, n_components) or (0, n_components)
@@ -58,12 +58,10 @@ class CodeMap:
     axes : tuple of Axis
     """
 
-    def __init__(self, ae: Autoencoder, source: Source, say: Say | None = None) -> None:
+    def __init__(self, ae: Autoencoder, source: Source, progress: Progress | None = None) -> None:
         self.ae, self.source = ae, source
-        self.codes, self.scores = _computed(ae, source, say)
-        self.p_values = metrics.conformal_pvalue(self.scores, ae.calibration_scores_)
-        # A row so far out that its score is no number is an anomaly.
-        self.is_anomaly = ~(self.scores - ae.offset_ >= 0)
+        self.codes, score = _computed(ae, source, progress)
+        self.scores = metrics.Scores.of(score, ae.calibration_scores_, ae.offset_)
         self._study()
 
     def _study(self) -> None:
@@ -122,46 +120,45 @@ class CodeMap:
         if axis.component is not None:
             return np.ascontiguousarray(self.codes[:, axis.component])
         if key == "score":
-            return self.scores.astype(np.float32)
+            return self.scores.score.astype(np.float32)
         along: NDArray[np.float32] = self._principal_positions[int(key[2:]) - 1]
         return along
 
     @cached_property
     def everything(self) -> NDArray[np.uint32]:
-        """All row numbers in drawing order: normal rows mixed, then anomalies, the oddest last."""
-        return self._in_drawing_order(np.flatnonzero(~self.is_anomaly), self._odd)
+        """All row numbers as drawn: normal rows mixed, then anomalies, the lowest score last."""
+        return self._in_drawing_order(np.flatnonzero(~self.scores.is_anomaly), self._anomalies)
 
     @cached_property
     def sample(self) -> NDArray[np.uint32]:
         """Row numbers of a sample that draws quickly, in drawing order; all rows if they are few.
 
-        It holds every anomaly (of more than 100,000 of them, the oddest) and normal rows from all
-        over the map, of each region its share.
+        It holds every anomaly (of more than 100,000 of them, the lowest scores) and normal rows
+        from all over the map, of each region its share.
         """
         if self.codes.shape[0] <= SAMPLE:
             return self.everything
-        odd = self._odd[-SAMPLE:]
-        normal = np.flatnonzero(~self.is_anomaly)
-        wanted = min(len(normal), max(_LEAST_NORMAL, SAMPLE - len(odd)))
+        anomalies = self._anomalies[-SAMPLE:]
+        normal = np.flatnonzero(~self.scores.is_anomaly)
+        wanted = min(len(normal), max(_LEAST_NORMAL, SAMPLE - len(anomalies)))
         # Every so-many-th row, in the order of the map's cells, takes of each cell its share.
         cells = self._cells(normal)
         ordered = normal[np.argsort(cells, kind="stable")]
         chosen = ordered[((np.arange(wanted) + 0.5) * len(normal) / max(wanted, 1)).astype(int)]
-        return self._in_drawing_order(chosen, odd)
+        return self._in_drawing_order(chosen, anomalies)
 
     @cached_property
-    def _odd(self) -> NDArray[np.int64]:
-        """The anomalies, the oddest last."""
-        odd = np.flatnonzero(self.is_anomaly)
-        scores = np.where(np.isnan(self.scores[odd]), -np.inf, self.scores[odd])
-        return odd[np.argsort(-scores, kind="stable")]
+    def _anomalies(self) -> NDArray[np.int64]:
+        """The anomalies, the lowest score last."""
+        found = self.scores.anomalies
+        return found[np.argsort(-metrics.by_rank(self.scores.score[found]), kind="stable")]
 
     @staticmethod
-    def _in_drawing_order(normal: Array, odd: Array) -> NDArray[np.uint32]:
+    def _in_drawing_order(normal: Array, anomalies: Array) -> NDArray[np.uint32]:
         # Mixed, since rows that a file lists last would hide those below; a seed of its own, so
         # that the same rows are drawn alike every time.
         mixed = np.random.default_rng(0).permutation(normal)
-        return np.concatenate([mixed, odd]).astype(np.uint32)
+        return np.concatenate([mixed, anomalies]).astype(np.uint32)
 
     def _cells(self, rows: Array) -> NDArray[np.int64]:
         """Return the cell of a grid over the map that each row lies in, `(n_rows,)`."""
@@ -174,10 +171,14 @@ class CodeMap:
         return cells
 
     def anomalies(self, order: str, start: int, count: int) -> list[int]:
-        """Return row numbers of anomalies: "odd" the oddest first, "mild" last, or by "row"."""
-        orders = {"odd": self._odd[::-1], "mild": self._odd, "row": np.sort(self._odd)}
+        """Return row numbers of anomalies by score, "lowest" or "highest" first, or by "row"."""
+        orders = {
+            "lowest": self._anomalies[::-1],
+            "highest": self._anomalies,
+            "row": self.scores.anomalies,
+        }
         if order not in orders:
-            raise OptionError(f"order={order!r} is none of {', '.join(orders)}.")
+            raise OptionError(f"Expected order to be one of {', '.join(orders)}, got {order!r}.")
         return [int(row) for row in orders[order][start : start + count]]
 
     def within(self, x: str, y: str, polygon: Sequence[Sequence[float]]) -> NDArray[np.bool_]:
@@ -198,9 +199,9 @@ class CodeMap:
         axes = [axis.key for axis in self.axes if axis.component is None]
         return {
             "row": row,
-            "score": float(self.scores[row]),
-            "p_value": float(self.p_values[row]),
-            "label": -1 if self.is_anomaly[row] else 1,
+            "score": float(self.scores.score[row]),
+            "p_value": float(self.scores.p_value[row]),
+            "label": int(self.scores.label[row]),
             "code": self.codes[row].tolist(),
             "axes": {key: float(self.along(key)[row]) for key in axes},
             "cells": cells,
@@ -234,7 +235,7 @@ def within(x: Array, y: Array, corners: Array) -> NDArray[np.bool_]:
     return found
 
 
-def _computed(ae: Autoencoder, source: Source, say: Say | None) -> tuple[Array, Array]:
+def _computed(ae: Autoencoder, source: Source, progress: Progress | None) -> tuple[Array, Array]:
     """Encode and score every row, part by part."""
     n_rows, k = source.n_rows, len(ae.get_feature_names_out())
     if n_rows == 0:
@@ -247,7 +248,7 @@ def _computed(ae: Autoencoder, source: Source, say: Say | None) -> tuple[Array, 
             codes = np.memmap(file, np.float32, "w+", shape=(n_rows, k))
     scores = np.empty(n_rows)
     step = max(1_000, _CHUNK_CELLS // ae.schema_.width)
-    started = told = time.perf_counter()
+    started = reported = time.perf_counter()
     for start in range(0, n_rows, step):
         stop = min(n_rows, start + step)
         part = source.part(slice(start, stop))
@@ -261,8 +262,8 @@ def _computed(ae: Autoencoder, source: Source, say: Say | None) -> tuple[Array, 
             ae.transform(source.part(slice(0, n_rows)))
             raise
         now = time.perf_counter()
-        if say is not None and now - told > _TELL_SECONDS and stop < n_rows:
+        if progress is not None and now - reported > _PROGRESS_SECONDS and stop < n_rows:
             left = (now - started) * (n_rows - stop) / stop
-            say(f"encoded {stop:,} of {n_rows:,} rows  {left:.0f} s left")
-            told = now
+            progress(f"encoded {stop:,} of {n_rows:,} rows  {left:.0f} s left")
+            reported = now
     return codes, scores

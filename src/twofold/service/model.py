@@ -13,10 +13,10 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from twofold import metrics
 from twofold.data.sources import row_chunks
 from twofold.data.table import cells
 from twofold.estimators.autoencoder import Autoencoder
+from twofold.metrics import Scores
 from twofold.persistence import summary as modeltext
 from twofold.schema.column import Column
 
@@ -96,13 +96,9 @@ class Verbs:
 
     def score(self, rows: Any) -> dict[str, Any]:
         """Return scores, p-values and labels."""
-        scores = self._for(rows).score_samples(rows)
-        return {
-            "score": scores,
-            "p_value": metrics.conformal_pvalue(scores, self.model.calibration_scores_),
-            # A row so far out that its score is no number is an anomaly.
-            "label": np.where(scores - self.model.offset_ >= 0, 1, -1),
-        }
+        score = self._for(rows).score_samples(rows)
+        found = Scores.of(score, self.model.calibration_scores_, self.model.offset_)
+        return {"score": found.score, "p_value": found.p_value, "label": found.label}
 
     def explain(self, rows: Any) -> dict[str, Any]:
         """Return what was observed and expected, and each column's share of minus the score."""

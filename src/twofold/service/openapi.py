@@ -14,6 +14,7 @@ from twofold.schema.column import Column
 from twofold.schema.schema import Schema
 from twofold.service.bodies import ARROW, JSON, PARQUET, Limits
 from twofold.service.responses import NUMBERS, Answer
+from twofold.verbs import VERBS
 
 _MOST_PROPERTIES = 200  # columns that are described one by one
 _NUMBER = {"type": ["number", "null"]}
@@ -40,6 +41,7 @@ _ERRORS = {
     "503": "Too much is waiting; try again later.",
     "504": "The rows were not done in time.",
 }
+_PARAMETERS = {p.name: p for verb in VERBS.values() for p in verb.parameters}
 _WITH_ROWS = ("400", "406", "408", "413", "415", "422", "500", "503", "504")
 
 
@@ -94,20 +96,6 @@ ANSWERS: dict[str, dict[str, Any]] = {
         ["row_shape", "rows", "draws"],
     ),
     "/sample": _ROWS_ANSWER,
-}
-_SUMMARIES = {
-    "/encode": "Give the code of each row.",
-    "/decode": "Give the row that each code stands for.",
-    "/reconstruct": "Give what the network makes of each row.",
-    "/score": "Tell how normal each row is: score (nats, higher is more normal), p-value, label.",
-    "/explain": "Tell which columns make each row odd, and what was expected in their place.",
-    "/impute": "Fill missing cells by what the rest of their row lets expect.",
-    "/sample": "Draw new rows.",
-}
-_PARAMETERS = {
-    "n_draws": ("Tables to fill with random draws; 1 fills in the best values.", 1),
-    "random_state": ("Seed of the draws.", 0),
-    "n": ("How many rows.", 1),
 }
 
 
@@ -184,7 +172,7 @@ def _verb(
         }
     return {
         "operationId": path.removeprefix("/"),
-        "summary": _SUMMARIES[path],
+        "summary": VERBS[path[1:]].help,
         "parameters": parameters,
         "requestBody": {"required": True, "content": content},
         "responses": {"200": success, **{status: _error(status) for status in _WITH_ROWS}},
@@ -192,7 +180,7 @@ def _verb(
 
 
 def _parameter(name: str) -> dict[str, Any]:
-    described, least = _PARAMETERS[name]
+    described, least = _PARAMETERS[name].help, _PARAMETERS[name].least
     return {
         "name": name,
         "in": "query",
@@ -256,7 +244,7 @@ def _sample_body(schema: Schema, n_components: int, limits: Limits) -> dict[str,
 
 
 def _whole(name: str) -> dict[str, Any]:
-    described, least = _PARAMETERS[name]
+    described, least = _PARAMETERS[name].help, _PARAMETERS[name].least
     found: dict[str, Any] = {"type": "integer", "minimum": least, "description": described}
     if name == "random_state":
         found |= {"type": ["integer", "null"], "maximum": 2**32 - 1}

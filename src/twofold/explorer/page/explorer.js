@@ -32,10 +32,10 @@ class App {
       y: (value) => axes.has(value),
       points: (value) => about.sampled && ["sample", "all"].includes(value),
       panel: (value) => PANELS.includes(value),
-      order: (value) => ["odd", "mild", "row"].includes(value),
+      order: (value) => ["lowest", "highest", "row"].includes(value),
     };
     const [x, y] = about.default_axes;
-    const defaults = { row: null, color: "score", x, y, points: "sample", panel: "row", a: null, b: null, order: "odd" };
+    const defaults = { row: null, color: "score", x, y, points: "sample", panel: "row", a: null, b: null, order: "lowest" };
     this.state = new State(defaults, (name, value) => allowed[name](value));
     this.map = new CodeMap($("map"), {
       hover: (i, px, py) => this.hover(i, px, py),

@@ -127,7 +127,7 @@ export class RowPanel {
   }
 }
 
-const ORDERS = { odd: "oddest first", mild: "least odd first", row: "by row number" };
+const ORDERS = { lowest: "most anomalous first", highest: "least anomalous first", row: "by row number" };
 
 export class AnomaliesPanel {
   constructor(root, app) {
