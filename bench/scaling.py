@@ -31,7 +31,7 @@ import torch.distributed as dist
 
 from twofold import Autoencoder, Files
 from twofold.data.table import Table
-from twofold.estimators import reading
+from twofold.estimators import validation
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Schema
@@ -88,7 +88,7 @@ def reading_rate(x: np.ndarray, folder: Path) -> tuple[float, float]:
     n_bytes = sum(path.stat().st_size for path in folder.iterdir())
     ae = Autoencoder(epochs=1, validation_fraction=0.0, random_state=0)
     generator = np.random.RandomState(0)
-    stream = reading.training_rows(ae, Files(folder, stream=True), generator, 0.0, reset=True)
+    stream = validation.training_rows(ae, Files(folder, stream=True), generator, 0.0, reset=True)
     schema = Schema.infer(stream.sample)
     drawn = stream.draw(schema, torch.float32, torch.device("cpu")).rows
     room, best = torch.empty(1024, COLUMNS), np.inf

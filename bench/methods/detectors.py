@@ -79,7 +79,7 @@ def cells_and_codes(train: Array, test: Array, seed: int) -> Array:
     from twofold.inference import apply as inference
 
     ae = Autoencoder(random_state=seed).fit(train)
-    x = torch.from_numpy(ae.schema_.to_matrix(ae._read(test), np.float32))
+    x = torch.from_numpy(ae.schema_.to_matrix(ae.read(test), np.float32))
     with torch.inference_mode():
         code = inference.encode(ae.network_, ae._objective, x)
         cells = ae._objective.log_prob(ae.network_.decode(code), x).sum(1)

@@ -343,7 +343,7 @@ def test_model_that_is_none_is_refused(folder: Path, tmp_path: Path, command: st
 def test_codes_of_another_width_are_refused(folder: Path, tmp_path: Path) -> None:
     np.save(tmp_path / "codes.npy", np.ones((3, 7)))
     said = fail("decode", folder / "model", tmp_path / "codes.npy", "-o", tmp_path / "x.csv")
-    assert "Codes have 2 components" in said
+    assert "Expected codes with 2 components" in said
 
 
 @pytest.mark.parametrize("command", WRITING)
@@ -871,7 +871,7 @@ def test_sample_draws_what_python_draws(mixed: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("--rows 0", "n=0 rows cannot be drawn"),
+        ("--rows 0", "n must be an integer of at least 1, got 0"),
         ("--rows 3 --random-state -1", "random_state must be None"),
         ("--rows 3 --random-state 4294967296", "random_state=4294967296 is no seed"),
     ],

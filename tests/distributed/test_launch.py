@@ -24,7 +24,7 @@ from twofold import Autoencoder, Files, load
 from twofold.cli.main import app
 from twofold.distributed import launch
 from twofold.errors import CheckpointError, DivergenceError, OptionError, WorkerError, WorkerWarning
-from twofold.estimators import reading
+from twofold.estimators import validation
 from twofold.schema.schema import Schema
 from twofold.training.batches import Selection
 from twofold.training.loop import Event
@@ -287,7 +287,7 @@ def test_workers_read_parts_of_their_own_where_there_are_many(tmp_path: Path) ->
     pq.write_table(table, tmp_path / "rows.parquet", row_group_size=30)
     files = Files(tmp_path / "rows.parquet", stream=True)
     model, chance = Autoencoder(**OPTIONS), np.random.RandomState(0)
-    stream = reading.training_rows(model, files, chance, 0.0, reset=True)
+    stream = validation.training_rows(model, files, chance, 0.0, reset=True)
     schema = Schema.infer(stream.sample)
     drawn = stream.draw(schema, torch.float64, torch.device("cpu")).rows
     given: list[list[float]] = []

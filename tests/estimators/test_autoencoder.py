@@ -427,7 +427,7 @@ def test_a_masked_cell_is_a_missing_one() -> None:
 
 
 def test_rows_of_unlike_length_are_refused() -> None:
-    with pytest.raises(DataError, match="make no table, all of one length"):
+    with pytest.raises(DataError, match="Expected rows of equal length"):
         Autoencoder(**QUICK).fit([[1.0, 2.0], [3.0]])
 
 
@@ -475,7 +475,7 @@ def test_a_device_that_is_not_there_is_refused(device: str) -> None:
 
 @pytest.mark.parametrize("shape", [(2,), (4, 3), (4, 3, 1)])
 def test_codes_of_another_shape_are_refused(shape: tuple[int, ...], fitted: Autoencoder) -> None:
-    with pytest.raises(DataError, match="Codes have 2 components"):
+    with pytest.raises(DataError, match="Expected codes with 2 components"):
         fitted.inverse_transform(np.zeros(shape))
 
 
@@ -674,7 +674,7 @@ def test_training_a_copy_leaves_the_original_alone(fitted: Autoencoder) -> None:
 def test_validation_data_replaces_the_held_out_fraction() -> None:
     ae = Autoencoder(**QUICK | {"epochs": 2, "patience": None})
     ae.fit(ROWS, validation_data=ROWS[:10])
-    x = torch.from_numpy(ae.schema_.to_matrix(ae._read(ROWS[:10]), np.float32))
+    x = torch.from_numpy(ae.schema_.to_matrix(ae.read(ROWS[:10]), np.float32))
     expected = loop.evaluate(ae.network_, ae._objective, x)
     assert ae.history_[-1]["validation_loss"] == pytest.approx(expected, rel=1e-6)
 
@@ -699,7 +699,7 @@ def test_a_fraction_of_zero_trains_on_every_row() -> None:
 def test_the_weights_that_stay_are_those_of_the_best_epoch() -> None:
     options = {"learning_rate": 0.3, "schedule": "constant", "epochs": 60, "patience": 3}
     ae = Autoencoder(**QUICK | options).fit(ROWS, validation_data=ROWS[:20])
-    x = torch.from_numpy(ae.schema_.to_matrix(ae._read(ROWS[:20]), np.float32))
+    x = torch.from_numpy(ae.schema_.to_matrix(ae.read(ROWS[:20]), np.float32))
     losses = [entry["validation_loss"] for entry in ae.history_]
     assert loop.evaluate(ae.network_, ae._objective, x) == min(losses) != losses[-1]
     assert ae.best_epoch_ == 1 + int(np.argmin(losses))
@@ -785,7 +785,7 @@ def test_an_interrupted_fit_warns() -> None:
 def test_an_interrupted_fit_holds_the_best_weights_until_then() -> None:
     ae = Autoencoder(**QUICK | {"learning_rate": 0.5, "schedule": "constant", "epochs": 30})
     ae.fit(ROWS, validation_data=ROWS[:20], on_event=interrupt_at(7))
-    x = torch.from_numpy(ae.schema_.to_matrix(ae._read(ROWS[:20]), np.float32))
+    x = torch.from_numpy(ae.schema_.to_matrix(ae.read(ROWS[:20]), np.float32))
     losses = [entry["validation_loss"] for entry in ae.history_]
     assert len(losses) == 7
     assert loop.evaluate(ae.network_, ae._objective, x) == min(losses)
@@ -1057,7 +1057,7 @@ def test_one_image_by_itself_is_refused_with_what_to_do(shape: tuple[int, ...]) 
     images = np.random.default_rng(0).random((20, *shape))
     ae = Autoencoder(n_components=2, hidden_layers=(), epochs=1, random_state=0).fit(images)
     for one in (images[0], torch.from_numpy(images[0])):
-        with pytest.raises(DataError, match=r"shape of one row.*hand over X\[None\]"):
+        with pytest.raises(DataError, match=r"a single one of shape.*Pass X\[None\]"):
             ae.transform(one)
     assert ae.transform(images[0][None]).shape == (1, 2)
 

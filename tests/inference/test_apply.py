@@ -33,11 +33,10 @@ def test_chunks_give_what_the_whole_gives(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     table, schema, network, objective = parts
-    width = 4 if function is inference.encode else 0
-    whole = inference.apply_to_table(function, network, objective, schema, table, width)
+    whole = inference.apply_to_table(function, network, objective, schema, table)
     pieces = iter([slice(0, 7), slice(7, 8), slice(8, 300)])
     monkeypatch.setattr(inference, "row_chunks", lambda *_: pieces)
-    parted = inference.apply_to_table(function, network, objective, schema, table, width)
+    parted = inference.apply_to_table(function, network, objective, schema, table)
     np.testing.assert_allclose(parted, whole, rtol=1e-5, atol=1e-5)
 
 
@@ -46,7 +45,7 @@ def test_64_bit_rows_are_computed_in_64_bit(
 ) -> None:
     _, _, network, objective = parts
     x = np.random.default_rng(1).normal(size=(5, 12))
-    found = inference.apply(inference.encode, network, objective, x, 4)
+    found = inference.apply(inference.encode, network, objective, x)
     expected = network.double().encode(torch.from_numpy(x))[0].detach().numpy()
     np.testing.assert_allclose(found, expected, rtol=1e-13)
 
@@ -55,7 +54,7 @@ def test_the_network_keeps_its_own_precision(
     parts: tuple[Table, Schema, Network, Objective],
 ) -> None:
     _, _, network, objective = parts
-    inference.apply(inference.encode, network, objective, np.zeros((2, 12)), 4)
+    inference.apply(inference.encode, network, objective, np.zeros((2, 12)))
     assert {p.dtype for p in network.parameters()} == {torch.float32}
 
 
@@ -66,7 +65,7 @@ def test_an_error_in_a_later_chunk_names_the_row_of_the_table(
     table.values[250, 3] = np.inf
     monkeypatch.setattr(inference, "row_chunks", lambda *_: iter([slice(0, 200), slice(200, 300)]))
     with pytest.raises(ValueError, match="column 3 holds infinity in row 250"):
-        inference.apply_to_table(inference.encode, network, objective, schema, table, 4)
+        inference.apply_to_table(inference.encode, network, objective, schema, table)
 
 
 def test_chunks_get_smaller_as_rows_get_wider() -> None:
@@ -82,7 +81,7 @@ def test_memory_does_not_grow_with_the_rows(
     def extra(n_rows: int) -> int:
         table = Table(np.ones((n_rows, 12), dtype=np.float32))
         tracemalloc.start()
-        inference.apply_to_table(inference.encode, network, objective, schema, table, 4)
+        inference.apply_to_table(inference.encode, network, objective, schema, table)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         return peak - n_rows * 4 * 4

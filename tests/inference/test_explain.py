@@ -60,7 +60,7 @@ def model() -> Autoencoder:
 
 def exact_scores(ae: Autoencoder, frame: Any) -> Array:
     """The scores in 64 bits, whatever the types of the columns."""
-    x = torch.from_numpy(ae.schema_.to_matrix(ae._read(frame), np.float64))
+    x = torch.from_numpy(ae.schema_.to_matrix(ae.read(frame), np.float64))
     network, objective = inference.in_dtype(ae.network_, ae._objective, torch.float64)
     result: Array = inference.log_density(network, objective, x).detach().numpy()
     return result

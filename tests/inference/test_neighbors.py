@@ -99,7 +99,7 @@ def test_a_traversal_reaches_as_far_as_training_codes_do(
 def test_a_traversal_says_which_component_is_not_there(
     fitted: Autoencoder, digits: np.ndarray
 ) -> None:
-    with pytest.raises(OptionError, match="no component 6: codes have 6"):
+    with pytest.raises(OptionError, match="from 0 to 5, got 6"):
         fitted.traverse(digits[:1], 6)
     with pytest.raises(OptionError, match="given 2 rows"):
         fitted.traverse(digits[:2], 0)

@@ -214,7 +214,7 @@ def test_the_same_seed_gives_the_same_rows(linear: Autoencoder) -> None:
 
 @pytest.mark.parametrize("n", [0, -1])
 def test_no_rows_are_refused(n: int, linear: Autoencoder) -> None:
-    with pytest.raises(OptionError, match=f"n={n} rows cannot be drawn"):
+    with pytest.raises(OptionError, match=f"n must be an integer of at least 1, got {n}"):
         linear.sample(n)
 
 

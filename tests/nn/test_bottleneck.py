@@ -526,7 +526,7 @@ def test_codes_of_other_kinds_cannot_be_cut_off() -> None:
     from twofold.errors import DataError
 
     ae = made(Plain()).fit(ROWS)
-    with pytest.raises(DataError, match="Codes have 4 components, and"):
+    with pytest.raises(DataError, match="Expected codes with 4 components, got"):
         ae.inverse_transform(ae.transform(ROWS)[:, :2])
 
 

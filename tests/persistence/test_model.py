@@ -16,6 +16,7 @@ from safetensors.torch import load_file, save_file
 
 from twofold import Autoencoder, load
 from twofold.errors import LosesToPCAWarning, ModelFileError
+from twofold.estimators import validation
 from twofold.persistence import folder as bundle
 from twofold.persistence import model as modelfile
 from twofold.persistence.folder import DOCUMENT, WEIGHTS
@@ -270,7 +271,7 @@ def test_a_hostile_tensor_is_refused(name: str, tensor: Any, folder: Path) -> No
 
 
 def test_a_schema_of_another_table_is_refused(folder: Path) -> None:
-    schema = Schema.infer(Autoencoder()._read(FRAME[["height"]], reset=True)).to_json()
+    schema = Schema.infer(validation.table(Autoencoder(), FRAME[["height"]], reset=True)).to_json()
     rewrite(folder, lambda document: document.update(schema=schema))
     with pytest.raises(ModelFileError):
         load(folder)

@@ -655,7 +655,7 @@ def test_errors_of_codes_are_pythons(
         ("sample", {}, "The body lacks the field 'n'."),
         ("sample", {"n": 1.5}, "n must be a whole number; got 1.5."),
         ("sample", {"n": True}, "n must be a whole number; got true."),
-        ("sample", {"n": 0}, "n=0 rows cannot be drawn; ask for at least 1."),
+        ("sample", {"n": 0}, "n must be an integer of at least 1, got 0."),
         ("sample", {"n": 1, "random_state": -1}, "random_state must be "),
         ("sample", {"n": 1, "random_state": 2**40}, "random_state=1099511627776 is no seed."),
         ("impute", {"rows": [[1, 2, 3]], "n_draws": 0}, "n_draws=0 must be a whole number"),

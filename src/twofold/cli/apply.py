@@ -359,11 +359,11 @@ def _write(
     from twofold.data.files import in_parts, opened
     from twofold.data.output import Pace, Writer
     from twofold.distributed.results import Summary
-    from twofold.estimators import reading
+    from twofold.estimators import validation
 
     progress, total = progress_printer(batch.quiet), Summary()
     with plain_warnings(), Writer(outputs, names, batch.force) as writer:
-        rows = opened(batch.files, reading.names_of(ae))
+        rows = opened(batch.files, validation.names_of(ae))
         pace = Pace(len(rows), progress)
         for part, (made, summary) in in_parts(rows, lambda p: make(p, total.n_rows, progress)):
             writer.write(*made)

@@ -28,7 +28,7 @@ from twofold.distributed import ray as cluster
 from twofold.distributed import results
 from twofold.distributed.results import APPLY, Progress, Summary
 from twofold.errors import DataError, OptionError, OutputExistsError, TwofoldError, WorkerError
-from twofold.estimators import reading
+from twofold.estimators import validation
 from twofold.estimators.autoencoder import Autoencoder
 from twofold.verbs import VERBS
 
@@ -114,7 +114,7 @@ def write(
     cluster.require_address(address)
     place = Path(output).absolute()
     require_free(place, force)
-    rows = opened(source, reading.names_of(model), stream=True)
+    rows = opened(source, validation.names_of(model), stream=True)
     if not isinstance(rows, OpenFiles):
         raise DataError(
             f"{source.source if isinstance(source, Files) else source} is read at once, and not in "

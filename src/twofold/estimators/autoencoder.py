@@ -2,24 +2,31 @@
 
 from __future__ import annotations
 
-import math
 import os
-import warnings
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
+import sklearn
 import torch
 from numpy.typing import NDArray
+from sklearn.base import (
+    BaseEstimator,
+    ClassNamePrefixFeaturesOutMixin,
+    OutlierMixin,
+    TransformerMixin,
+)
+from sklearn.utils.validation import check_is_fitted
 
 from twofold import metrics, options
+from twofold.data import sources
+from twofold.data.files import in_parts, opened, together
 from twofold.data.table import Table
-from twofold.errors import DataError, ModelFileError, OptionError, TooFewComponentsWarning
-from twofold.estimators import reading, rollback
-from twofold.estimators.sharing import SharedModel
+from twofold.errors import DataError, ModelFileError, OptionError
+from twofold.estimators import fitting, validation
 from twofold.inference import apply as inference
-from twofold.inference import calibration, code_statistics, sampling
+from twofold.inference import calibration, code_statistics, explain, neighbors, sampling
 from twofold.nn import bottleneck, corruption, layers, row_density
 from twofold.nn.bottleneck import PlainCode, Spec, Variational, is_share, require_meaning
 from twofold.nn.corruption import Corruption, Gaussian
@@ -31,16 +38,28 @@ from twofold.persistence import model as modelfile
 from twofold.schema import tensors
 from twofold.schema.schema import Schema
 from twofold.training import batches, fused, loop, pretraining
-from twofold.training.checkpoint import Checkpoint
+from twofold.training.checkpoint import Checkpoint, open_run
 from twofold.training.config import Plan
 from twofold.training.process_group import Team
 from twofold.training.streaming import Stream
 
-_CUT_ROWS = 5_000  # enough to tell what components keep
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from twofold.report.checks import Caution
+
+Array = NDArray[Any]
+Result = TypeVar("Result")
+Seed = int | np.random.RandomState | None
 
 
 @dataclass(eq=False, repr=False, kw_only=True)
-class Autoencoder(SharedModel):
+class Autoencoder(
+    ClassNamePrefixFeaturesOutMixin,  # type: ignore[misc]
+    TransformerMixin,  # type: ignore[misc]
+    OutlierMixin,  # type: ignore[misc]
+    BaseEstimator,  # type: ignore[misc]
+):
     """A stacked autoencoder whose decoder reuses the encoder's weights, transposed.
 
     A symmetric stack of layers narrows a row to a short code, and the same matrices widen it back.
@@ -164,6 +183,17 @@ class Autoencoder(SharedModel):
 
     if TYPE_CHECKING:
         # Only for the type checker: in a dataclass's body they would become options.
+        network_: Network = field(init=False)
+        schema_: Schema = field(init=False)
+        history_: list[dict[str, float]] = field(init=False)
+        best_epoch_: int = field(init=False)
+        n_iter_: int = field(init=False)
+        offset_: float = field(init=False)
+        calibration_scores_: NDArray[np.float64] = field(init=False)
+        comparison_: metrics.Comparison = field(init=False)
+        pca_: metrics.PCA = field(init=False)
+        _objective: Objective = field(init=False)
+        _calibration: calibration.Calibration = field(init=False)
         _step: loop.Step | None = field(init=False)
         _generator: torch.Generator = field(init=False)
 
@@ -217,10 +247,10 @@ class Autoencoder(SharedModel):
         on_event : callable, optional
             Receives every `training.Event`, in place of what `verbose` shows.
         checkpoint : path-like, optional
-            Folder in which to keep what a run that was ended, by whatever, can go on from.
+            Directory for checkpoints; see `resume`.
         resume : bool, default=False
-            Go on from the newest checkpoint, where there is one, with the same options and rows. On
-            the same machine the model is the same, bit by bit, as if the run had not been ended.
+            Continue from the newest checkpoint, if there is one, with the same options and rows. On
+            the same machine the model is the same, bit by bit, as that of an uninterrupted run.
         checkpoint_seconds : float, default=60.0
             Time between two checkpoints within an epoch.
         team : Team, optional
@@ -231,43 +261,43 @@ class Autoencoder(SharedModel):
         Raises
         ------
         CheckpointError
-            Where the checkpoints are of other options or rows, or cannot be read or written.
+            If the checkpoints are of other options or rows, or cannot be read or written.
         OptionError
-            Where an option means nothing; all such options are listed.
+            If an option is invalid; all invalid ones are listed.
         DataError
-            Where the rows cannot be used: infinite cells, columns that mix numbers and text, fewer
+            If the rows cannot be used: infinite cells, columns that mix numbers and text, fewer
             than two rows, no column to learn from.
         DivergenceError
-            Where the loss stops being a finite number.
+            If the loss stops being a finite number.
         """
         options.check(self.get_params(deep=False))
         device = inference.find_device(self.device)
         saved = None
         if team is None or team.leads:
-            saved = self._checkpoint(checkpoint, resume, checkpoint_seconds)
-        with rollback.all_or_nothing(self):
+            model = modelfile.plain(self.get_params(deep=False))
+            saved = open_run(checkpoint, resume, checkpoint_seconds, model)
+        with fitting.restore_on_failure(self):
             rng = sampling.random_state(self.random_state)
             if saved is not None:
                 saved.follow(rng)
             if team is not None:
                 rng.set_state(team.of_first(rng.get_state()))
             fraction = self.validation_fraction if validation_data is None else 0.0
-            table = reading.training_rows(self, X, rng, fraction, reset=True)
+            table = validation.training_rows(self, X, rng, fraction, reset=True)
             self._build(table, rng, device)
             drawn = self._draw(table, rng, fraction)
             if validation_data is not None:
-                drawn = replace(drawn, held_out=self._matrix(self._read(validation_data)))
-            held_out = drawn.held_out
+                drawn = replace(drawn, held_out=self._matrix(self.read(validation_data)))
             plan = Plan.resolve(self.get_params(deep=False), len(drawn.rows), self.schema_.width)
             self._step = self._make_step(plan, drawn.complete, team)
             history = self._train(plan, drawn, on_event, saved, team)
             if team is not None and not team.leads:
                 return self
-            self._cut(drawn.rows.head(_CUT_ROWS) if held_out is None else held_out)
+            settled_on = fitting.probe(drawn)
+            fitting.keep_share(self.n_components, self.network_, self._objective, settled_on)
             self._calibrate(table, drawn, rng)
         # Last, so that nothing is lost where warnings are turned into errors.
         history.warn_if_interrupted(plan, saved)
-        settled_on = drawn.rows.head(_CUT_ROWS) if held_out is None else held_out[:_CUT_ROWS]
         code_statistics.warn_if_collapsed(self.network_, self._objective, settled_on)
         # Elsewhere, the squared error of clean rows is not what training lowers.
         plain = type(self.network_.bottleneck) is PlainCode
@@ -276,7 +306,7 @@ class Autoencoder(SharedModel):
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
-        """Pass once over the rows of X, going on from the weights there are.
+        """Pass once over the rows of X, continuing from the present weights.
 
         The first call infers the schema and makes the network and its optimizer, which then stay,
         whatever options are set later. Thresholds and densities are calibrated on the rows of the
@@ -284,14 +314,14 @@ class Autoencoder(SharedModel):
         """
         options.check(self.get_params(deep=False))
         first = not hasattr(self, "network_")
-        with rollback.all_or_nothing(self):
+        with fitting.restore_on_failure(self):
             rng = sampling.random_state(self.random_state)
-            table = reading.training_rows(self, X, rng, 0.0, reset=first)
+            table = validation.training_rows(self, X, rng, 0.0, reset=first)
             if first:
                 if is_share(self.n_components):
                     raise OptionError(
-                        f"n_components={self.n_components!r} settles the size after training, "
-                        f"which partial_fit never ends. Give the number of components."
+                        f"partial_fit needs an integer n_components, got {self.n_components!r}; a "
+                        f"share of the variance is only supported by fit."
                     )
                 self._build(table, rng, inference.find_device(self.device))
             else:
@@ -312,6 +342,435 @@ class Autoencoder(SharedModel):
         """Fit to X and label its rows: +1 for normal, -1 for anomalies."""
         return self.fit(X).predict(X)
 
+    def transform(self, X: Any) -> Array:
+        """Return the codes of the rows of X, `(n_rows, n_components)`."""
+        return self._apply(inference.encode, X)
+
+    def inverse_transform(self, X: Any) -> Any:
+        """Return rows in the training table's units, shape and container for the codes X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n_rows, n_components)
+            Codes; of an ordered code, the first components alone are enough.
+        """
+        check_is_fitted(self, "network_")
+        codes, index = validation.codes(self.network_, X)
+        x_hat = inference.apply(inference.decode, self.network_, self._objective, codes)
+        return validation.give_back(self.schema_, x_hat, index=index)
+
+    def reconstruct(self, X: Any) -> Any:
+        """Return the reconstructions of the rows of X, in their own units, shape and container.
+
+        A cell is its expected value given the code, a category its most probable one. Frames keep
+        their types, so integers come back rounded; arrays come back as floating-point numbers.
+        Columns that are ignored come back empty.
+        """
+
+        def verb(table: Table, _: Any) -> Any:
+            return validation.give_back(
+                self.schema_, self._run(inference.reconstruct, table), table
+            )
+
+        return together(self._each(verb, X))
+
+    def score_samples(self, X: Any) -> Array:
+        """Return the log-density of each row in nats, `(n_rows,)`: higher is more normal.
+
+        It is the density of the expected row, which is the decoder's output for the row's code, and
+        of the cells around it, each under its column's likelihood; `twofold.nn.row_density` has the
+        formula. A missing cell counts what its column's cells count on average, so that rows with
+        different missing values compare.
+        """
+        return self._apply(inference.log_density, X)
+
+    def log_likelihood(self, X: Any, n_samples: int = 50, random_state: Seed = None) -> Array:
+        """Return each row's log-density by importance weights, of a variational network.
+
+        `score_samples` is the evidence lower bound; this is a tighter one, on average, the more
+        codes are drawn for each row (Burda, Grosse and Salakhutdinov, 2016, theorem 1).
+
+        Parameters
+        ----------
+        X : as in `fit`
+        n_samples : int, default=50
+            Codes drawn per row; figures in papers use 5,000.
+        random_state : int, RandomState or None
+
+        Raises
+        ------
+        OptionError
+            If the bottleneck is not variational, so that there is no posterior to draw from.
+        """
+        generator = sampling.torch_generator(sampling.random_state(random_state))
+        return self._apply(inference.importance_sampler(n_samples, generator), X)
+
+    def decision_function(self, X: Any) -> Array:
+        """Return `score_samples(X) - offset_`: below 0 is an anomaly."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> NDArray[np.int64]:
+        """Return +1 for normal rows and -1 for anomalies, `(n_rows,)`."""
+        return np.where(metrics.is_anomaly(self.score_samples(X), self.offset_), -1, 1)
+
+    def anomaly_pvalue(self, X: Any) -> NDArray[np.float64]:
+        """Return how likely a normal row is to be at least as anomalous as each row of X.
+
+        The rows are ranked among the held-out ones: flagging rows with a p-value of at most 0.01
+        flags a normal row with a probability of at most 1 % (Vovk, Gammerman and Shafer, 2005,
+        section 2), provided that the held-out rows are like those to come. With n held-out rows the
+        least p-value is 1 / (n + 1).
+        """
+        return metrics.conformal_pvalue(self.score_samples(X), self.calibration_scores_)
+
+    def explain(self, X: Any) -> explain.Explanation:
+        """Attribute each row's anomaly score to its columns.
+
+        Returns
+        -------
+        Explanation
+            With `observed`, `expected` and `contribution` per row and column, and `base` per row:
+            `base + contribution.sum(axis=1)` is `-score_samples(X)` to rounding.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from twofold import Autoencoder
+        >>> x = np.random.default_rng(0).normal(size=(500, 1))
+        >>> X = np.hstack([x, x**2, np.sin(x), np.exp(x)])
+        >>> ae = Autoencoder(random_state=0).fit(X)
+        >>> X[7, 2] += 5
+        >>> ae.explain(X[7:8]).top(0, 1)
+        ['x2']
+        """
+        table = self.read(X)
+        return explain.explain(self.network_, self._objective, self.schema_, table)
+
+    def impute(self, X: Any, n_draws: int = 1, random_state: Seed = None) -> Any:
+        """Impute missing values of X from the observed values of the same row.
+
+        Parameters
+        ----------
+        X : as in `fit`
+            Rows with missing cells (NaN, None, empty).
+        n_draws : int, default=1
+            With 1, cells are filled by their best values. With more, a list of as many tables comes
+            back, filled by random draws that differ as much as the cells are uncertain (multiple
+            imputation; Rubin, 1987).
+        random_state : int, RandomState or None
+            Seed of the draws.
+
+        Returns
+        -------
+        table, or list of tables
+            In the container and the types of X; observed cells are the same, bit by bit.
+        """
+        if n_draws < 1:
+            raise OptionError(f"n_draws={n_draws} must be a whole number of at least 1.")
+        rng = sampling.random_state(random_state)
+
+        def draws(table: Table, part: Any) -> list[Any]:
+            generator = sampling.torch_generator(rng)
+            function = sampling.imputer(None if n_draws == 1 else generator)
+            drawn = (self._run(function, table) for _ in range(n_draws))
+            return [sources.fill(part, table, *self.schema_.cells(x, table)) for x in drawn]
+
+        tables = [together(parts) for parts in zip(*self._each(draws, X), strict=True)]
+        return tables[0] if n_draws == 1 else tables
+
+    def sample(self, n: int, random_state: Seed = None) -> Any:
+        """Draw `n` new rows, in the training table's units, types and container.
+
+        Codes are drawn from the density fitted to the codes of the training rows, cells from their
+        likelihoods given the code, so categories are categories and counts are whole. Pixels are
+        the means of theirs.
+        """
+        check_is_fitted(self, "network_")
+        generator = sampling.torch_generator(sampling.random_state(random_state))
+        x = sampling.sample(self.network_, self._objective, n, generator)
+        return validation.give_back(self.schema_, x)
+
+    def interpolate(self, a: Any, b: Any, steps: int = 10) -> Any:
+        """Return `steps` rows on the way from the row `a` to the row `b`, both ends included.
+
+        The way is straight in the space of codes; `a` and `b` are tables of one row each.
+        """
+        ends = [self.transform(a), self.transform(b)]
+        return self.inverse_transform(sampling.interpolation(ends, steps))
+
+    def traverse(
+        self, row: Any, component: int, steps: int = 10, reach: float = 2.0
+    ) -> tuple[Array, Any]:
+        """Return what becomes of a row when one component of its code changes.
+
+        Parameters
+        ----------
+        row : table of one row
+            Where the traversal starts.
+        component : int
+            Which component changes, counted from 0.
+        steps : int, default=10
+        reach : float, default=2.0
+            How far to go to both sides of its mean, in standard deviations of training codes.
+
+        Returns
+        -------
+        values : array of shape (steps,)
+            The values of the component.
+        rows
+            The decoded rows, in the training table's units, types and container.
+        """
+        code = self.transform(row)
+        values, codes = sampling.traversal(self.network_, code, component, steps, reach)
+        return values, self.inverse_transform(codes)
+
+    def nearest(self, X: Any, among: Any, n: int = 5) -> tuple[Array, NDArray[np.int64]]:
+        """Find the rows of `among` whose codes are nearest to those of the rows of X.
+
+        Returns
+        -------
+        distances, positions : arrays of shape (n_rows, n)
+            Euclidean distances between codes, and positions in `among`, nearest first.
+        """
+        return neighbors.nearest(self.transform(X), self.transform(among), n)
+
+    def code_map(self, X: Any, method: str = "auto", random_state: Seed = None) -> Array:
+        """Return a place in the plane for each row of X, `(n_rows, 2)`, by its code.
+
+        Parameters
+        ----------
+        X : as in `fit`
+        method : "auto", "codes", "pca" or "tsne", default="auto"
+            "codes" takes codes of two components as they are, "pca" the plane of their largest
+            variance, "tsne" keeps neighbours together (van der Maaten and Hinton, 2008) and takes
+            a minute for 10,000 rows. "auto" is "codes" for two components, else "pca".
+        random_state : int, RandomState or None
+            Seed of "tsne".
+        """
+        rng = sampling.random_state(random_state)
+        return neighbors.on_a_map(self.transform(X), method, rng)
+
+    def code_statistics(self, X: Any) -> code_statistics.CodeStatistics:
+        """Measure what each component of the code does over the rows of X.
+
+        Returns
+        -------
+        CodeStatistics
+            With `mean`, `std` and `active`, the share of rows in which a component is active, for
+            a variational network `kl`, the nats that it tells, and `n_active`, how many are in use.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from twofold import Autoencoder, Sparse
+        >>> X = np.random.default_rng(0).normal(size=(300, 8))
+        >>> ae = Autoencoder(n_components=8, bottleneck=Sparse("topk", k=2), random_state=0)
+        >>> float(ae.fit(X).code_statistics(X).active.sum())
+        2.0
+        """
+        table = self.read(X)
+        return code_statistics.of_table(self.network_, self._objective, self.schema_, table)
+
+    def score(self, X: Any, y: Any = None) -> float:
+        """Return the mean of `score_samples(X)`, which grid search maximises."""
+        return float(np.mean(self.score_samples(X)))
+
+    def compare_pca(self, X: Any) -> metrics.Comparison:
+        """Compare the reconstructions of X with those of PCA with a code of the same size."""
+        matrix = self._matrix(self.read(X))[:].cpu().numpy()
+        return calibration.compare(self.network_, self._objective, self.pca_, matrix)
+
+    def summary(self) -> str:
+        """Return the layer table: output widths, parameter counts, and which matrix is shared."""
+        check_is_fitted(self, "network_")
+        return self.network_.summary(self._objective.link)
+
+    def plot_reconstructions(self, X: Any, n_rows: int = 10) -> Figure:
+        """Draw the first rows of X over their reconstructions, as images or as profiles."""
+        from twofold.report import plots
+
+        first = self.read(X).slice(slice(n_rows))
+        x, x_hat = (
+            self.schema_.to_matrix(first, np.float64),
+            self._run(inference.reconstruct, first),
+        )
+        return plots.matrices(self.schema_, {"original": x, "reconstruction": x_hat})
+
+    def plot_codes(
+        self, X: Any, color: Any = None, method: str = "auto", random_state: Seed = None
+    ) -> Figure:
+        """Draw the rows of X on a map of their codes.
+
+        `color` is a number or a word for each row, by default its score; `method` and
+        `random_state` are those of `code_map`.
+        """
+        from twofold.report import plots
+
+        table = self.read(X)
+        rng = sampling.random_state(random_state)
+        places = neighbors.on_a_map(self._run(inference.encode, table), method, rng)
+        if color is None:
+            return plots.places(places, self._run(inference.log_density, table), "score (nats)")
+        return plots.places(places, np.asarray(color), str(getattr(color, "name", None) or ""))
+
+    def plot_traversals(
+        self, row: Any, components: Sequence[int] | None = None, steps: int = 10
+    ) -> Figure:
+        """Draw what becomes of a row as some components change, by default each of the first 5."""
+        from twofold.report import plots
+
+        chosen = range(min(5, self._n_features_out)) if components is None else components
+        rows = {f"component {i}": self.read(self.traverse(row, i, steps)[1]) for i in chosen}
+        stacks = {title: self.schema_.to_matrix(t, np.float64) for title, t in rows.items()}
+        return plots.matrices(self.schema_, stacks)
+
+    def plot_history(self) -> Figure:
+        """Draw the loss per epoch on training and held-out rows."""
+        from twofold.report import plots
+
+        check_is_fitted(self, "network_")
+        return plots.history({"": self.history_}, best_epoch=self.best_epoch_)
+
+    def report(
+        self,
+        X: Any,
+        path: str | os.PathLike[str],
+        *,
+        overwrite: bool = False,
+        say: Callable[[str], None] | None = None,
+    ) -> list[Caution]:
+        """Write an HTML report about the model and the rows of X; it loads no external resources.
+
+        Parameters
+        ----------
+        X : as in `fit`
+            Rows to judge the model by, ideally ones that it has not seen.
+        path : path-like
+            The file to write, whole or not at all.
+        overwrite : bool, default=False
+            Whether an existing file may be replaced.
+        say : callable, optional
+            Receives a line about the progress now and then, if it takes more than two seconds.
+
+        Returns
+        -------
+        list of Caution
+            What needs attention and what to do, as on the page: `text`, `advice`, and whether it
+            is `urgent`.
+
+        Raises
+        ------
+        OutputExistsError
+            If the file exists and `overwrite` is false, or is a folder.
+        DataError
+            If the rows cannot be used, or the file cannot be written.
+        """
+        from twofold.report import document
+
+        check_is_fitted(self, "network_")
+        return document.write(self, X, path, overwrite, say=say)
+
+    def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
+        """Write the model to the folder `path`, whole or not at all.
+
+        Raises
+        ------
+        OutputExistsError
+            If `path` exists and `overwrite` is false.
+        ModelFileError
+            If the folder cannot be written, for example because the disk is full.
+        """
+        check_is_fitted(self, "network_")
+        parts = modelfile.Parts(
+            options=self.get_params(deep=False),
+            schema=self.schema_,
+            feature_names=hasattr(self, "feature_names_in_"),
+            network=self.network_,
+            objective=self._objective,
+            calibration=self._calibration,
+            history=self.history_,
+            best_epoch=self.best_epoch_,
+        )
+        modelfile.save(path, parts, overwrite)
+
+    def export_onnx(
+        self, path: str | os.PathLike[str], part: str = "all", *, overwrite: bool = False
+    ) -> None:
+        """Write the model as one ONNX graph from cells to cells, for machines without twofold.
+
+        Parameters
+        ----------
+        path : path-like
+            The file to write, whole or not at all.
+        part : "all", "encoder", "decoder" or "scorer", default="all"
+            "all" takes rows and gives codes, reconstruction, score and decision; "encoder" gives
+            the codes alone, "scorer" score and decision; "decoder" takes codes and gives the
+            reconstruction.
+        overwrite : bool, default=False
+            Whether an existing file may be replaced.
+
+        Raises
+        ------
+        OptionError
+            If the model cannot be a graph; the message says why.
+        OutputExistsError
+            If the file exists and `overwrite` is false, or is a folder.
+        DataError
+            If the file cannot be written.
+        MissingExtraError
+            If the extra `onnx` is not installed.
+        """
+        from twofold.persistence.onnx import export
+
+        export.onnx(self, path, part, overwrite)
+
+    def push_to_hub(
+        self,
+        repo_id: str,
+        *,
+        private: bool | None = True,
+        revision: str | None = None,
+        commit_message: str = "Upload a twofold model",
+        token: str | None = None,
+        endpoint: str | None = None,
+    ) -> str:
+        """Upload the model to the Hugging Face Hub with a model card; return its address.
+
+        Parameters
+        ----------
+        repo_id : str
+            "user/name" of the repository, which is created if it does not exist.
+        private : bool or None, default=True
+            Whether a new repository is private; None is the hub's default. A model holds the names
+            of its columns and the categories in them.
+        revision : str, optional
+            Branch; by default the main one.
+        commit_message : str
+            Commit message in the repository.
+        token : str, optional
+            Access token; by default the one that `hf auth login` keeps, or `HF_TOKEN`.
+        endpoint : str, optional
+            Address of another hub.
+
+        Raises
+        ------
+        ModelFileError
+            If the hub cannot be reached or refuses.
+        MissingExtraError
+            If the extra `hub` is not installed.
+        """
+        from twofold.persistence import hub
+
+        return hub.push_to_hub(
+            self,
+            repo_id,
+            private=private,
+            revision=revision,
+            commit_message=commit_message,
+            token=token,
+            endpoint=endpoint,
+        )
+
     @classmethod
     def from_pretrained(
         cls,
@@ -327,7 +786,7 @@ class Autoencoder(SharedModel):
         Parameters
         ----------
         source : str or path-like
-            "user/name" of a repository, or a model's folder, which goes first.
+            "user/name" of a repository, or a model's folder, which takes precedence.
         revision : str, optional
             Branch, tag or commit. A commit's hash always means the same model.
         token : str, optional
@@ -335,19 +794,82 @@ class Autoencoder(SharedModel):
         cache_dir : path-like, optional
             Where downloads are kept; by default where the hub's library keeps them.
         endpoint : str, optional
-            Address of the hub, for one of your own.
+            Address of another hub.
 
         Raises
         ------
         ModelFileError
-            Where there is no such model, the hub cannot be reached, or what came is no model.
+            If there is no such model, the hub cannot be reached, or the download is not a model.
         MissingExtraError
-            Where the extra `hub` is not installed and the source is no folder.
+            If the extra `hub` is not installed and the source is not a folder.
         """
         from twofold.persistence import hub
 
         folder = hub.fetch(source, revision, token=token, cache_dir=cache_dir, endpoint=endpoint)
         return load(folder)
+
+    @property
+    def reconstruction_r2_(self) -> float:
+        """Share of the held-out rows' variance that reconstructions keep."""
+        return self.comparison_.r2
+
+    @property
+    def explained_variance_ratio_(self) -> NDArray[np.float64]:
+        """Share of the held-out rows' variance that each component of an ordered code adds."""
+        ratio = self._calibration.explained_variance_ratio if self.__sklearn_is_fitted__() else None
+        if ratio is None:
+            raise AttributeError(
+                "explained_variance_ratio_ belongs to fitted models whose components are ordered: "
+                "fit with bottleneck='ordered'."
+            )
+        return ratio
+
+    def read(self, X: Any) -> Table:
+        """Return the rows of any source as a table, checked against the training table."""
+        check_is_fitted(self, "network_")
+        table = validation.table(self, X, reset=False)
+        self.schema_.require_types(table)
+        return table
+
+    def __sklearn_tags__(self) -> sklearn.utils.Tags:
+        """Declare that 32-bit input gives 32-bit output, and that missing values are accepted."""
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.transformer_tags.preserves_dtype = ["float64", "float32"]
+        return tags
+
+    def __sklearn_is_fitted__(self) -> bool:
+        """Whether there is a trained network."""
+        return hasattr(self, "network_")
+
+    @property
+    def _n_features_out(self) -> int:
+        return self.network_.n_components
+
+    def _each(self, verb: Callable[[Table, Any], Result], X: Any) -> list[Result]:
+        """Return what the verb makes of each part of X; rows in memory are one part."""
+        check_is_fitted(self, "network_")
+        source = opened(X, validation.names_of(self))
+        return [made for _, made in in_parts(source, lambda part: verb(self.read(part), part))]
+
+    def _apply(self, function: inference.Function, X: Any) -> Array:
+        """Apply a function of the rows as the network sees them to the rows of X."""
+        return np.concatenate(self._each(lambda table, _: self._run(function, table), X))
+
+    def _run(self, function: inference.Function, table: Table) -> Array:
+        return inference.apply_to_table(
+            function, self.network_, self._objective, self.schema_, table
+        )
+
+    def _matrix(self, table: Table) -> tensors.Rows:
+        """Return what the network sees of a table, in its own precision and place."""
+        parameter = next(self.network_.parameters())
+        return tensors.encode(self.schema_, table, parameter.dtype, parameter.device)
+
+    def _set_calibration(self, found: calibration.Calibration) -> None:
+        self._calibration = found
+        self.pca_, self.comparison_, self.offset_ = found.pca, found.comparison, found.offset
+        self.calibration_scores_ = found.scores
 
     def _build(
         self, table: Table | Stream, rng: np.random.RandomState, device: torch.device
@@ -364,7 +886,8 @@ class Autoencoder(SharedModel):
             schema = replace(schema, noise=self._noise.scale)
         spec = bottleneck.resolve(self.bottleneck, self.n_components)
         require_meaning(spec, self.activation, self.code_activation)
-        size = self._size(tensors.encode(schema, table, torch.float32, torch.device("cpu")), rng)
+        matrix = tensors.encode(schema, table, torch.float32, torch.device("cpu"))
+        size = fitting.n_components_to_train(self.n_components, matrix, rng)
         hidden, n_components = stack_shape(
             schema.width, self.hidden_layers, size, self.corruption is not None
         )
@@ -390,54 +913,9 @@ class Autoencoder(SharedModel):
         names = [name for name, _ in self._objective.groups]
         corruption.require_meaning(self._noise, names, self._objective, schema.is_image)
 
-    def _size(self, matrix: tensors.Rows, rng: np.random.RandomState) -> int | None:
-        """Return the size of code to train: for a share, the one with which PCA keeps it."""
-        if not is_share(self.n_components):
-            return None if self.n_components is None else int(self.n_components)
-        sample = matrix[torch.from_numpy(rng.permutation(len(matrix))[:_CUT_ROWS])]
-        enough = metrics.n_components_for(sample.cpu().numpy(), float(self.n_components))
-        # Some more than are enough for PCA on these very rows: held-out rows are harder to keep.
-        return min(matrix.shape[1], math.ceil(1.25 * enough) + 1)
-
-    def _cut(self, held_out: tensors.Rows) -> None:
-        """Keep as many components as the share in `n_components` takes."""
-        if not is_share(self.n_components):
-            return
-        kept = inference.variance_kept(self.network_, self._objective, held_out[:_CUT_ROWS])
-        enough = torch.nonzero(kept >= self.n_components)
-        if len(enough):
-            self.network_.cut(int(enough[0]) + 1)
-            return
-        warnings.warn(
-            f"{len(kept)} components keep {float(kept[-1]):.3g} of the held-out rows' variance and "
-            f"not {self.n_components:.3g}, for which PCA needs fewer. All of them are kept; train "
-            f"for more epochs, or ask for a smaller share.",
-            TooFewComponentsWarning,
-            stacklevel=3,
-        )
-
     @property
     def _noise(self) -> Corruption | None:
         return corruption.resolve(self.corruption)
-
-    def _checkpoint(
-        self, folder: str | os.PathLike[str] | None, resume: bool, seconds: float
-    ) -> Checkpoint | None:
-        """Open the folder for checkpoints, and make sure that they are of these options."""
-        if folder is None:
-            if resume:
-                raise OptionError(
-                    "resume goes on from checkpoints: name their folder by checkpoint."
-                )
-            return None
-        if not seconds >= 0:
-            raise OptionError(f"checkpoint_seconds={seconds!r} must be a number of at least 0.")
-        saved = Checkpoint(folder, resume=resume, seconds=seconds)
-        about_the_model = self.get_params(deep=False)
-        for name in ("device", "verbose"):
-            del about_the_model[name]
-        saved.claim("options", modelfile.plain(about_the_model))
-        return saved
 
     def _make_step(self, plan: Plan, complete: bool, team: Team | None = None) -> loop.Step:
         return fused.make_step(
@@ -577,7 +1055,7 @@ def load(path: str | os.PathLike[str]) -> Autoencoder:
     Raises
     ------
     ModelFileError
-        Where the folder is missing, cut off, altered, or written by a newer version.
+        If the folder is missing, cut off, altered, or written by another version's format.
     """
     try:
         return Autoencoder._from_parts(modelfile.load(path))

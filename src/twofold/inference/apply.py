@@ -86,11 +86,22 @@ def importance_sampler(n_samples: int, generator: torch.Generator) -> Function:
 
     It is a lower bound in the mean, and the tighter the more draws (Burda, Grosse and
     Salakhutdinov, 2016, "Importance Weighted Autoencoders", theorem 1).
+
+    Raises
+    ------
+    OptionError
+        If `n_samples` is less than 1, or, in the call, if the bottleneck is not variational.
     """
+    if n_samples < 1:
+        raise OptionError(f"n_samples must be an integer of at least 1, got {n_samples}.")
 
     def estimate(network: Network, objective: Objective, x: Tensor) -> Tensor:
         bottleneck = network.bottleneck
-        assert isinstance(bottleneck, VariationalCode)
+        if not isinstance(bottleneck, VariationalCode):
+            raise OptionError(
+                "log_likelihood draws codes from the encoder's posterior, which only a variational "
+                "bottleneck has. Fit with bottleneck='variational', or use score_samples."
+            )
         *path, mean = network.path(complete(network, objective, x), network.seen(x))
         scale = (0.5 * bottleneck.log_variance(path)).exp()
         total = torch.full_like(mean[:, 0], -math.inf)
@@ -127,11 +138,9 @@ def complete(
     return filled.index_copy(0, rows, part)
 
 
-def apply(
-    function: Function, network: Network, objective: Objective, x: Array, width: int
-) -> Array:
-    """Run the rows `x` through `function`; `width` is the result's, 0 for one number per row."""
-    return _in_chunks(function, network, objective, lambda at: x[at], len(x), x.dtype, width)
+def apply(function: Function, network: Network, objective: Objective, x: Array) -> Array:
+    """Run the rows `x`, as the network sees them or codes, through `function`."""
+    return _in_chunks(function, network, objective, lambda at: x[at], len(x), x.dtype)
 
 
 def apply_to_table(
@@ -140,7 +149,6 @@ def apply_to_table(
     objective: Objective,
     schema: Schema,
     table: Table,
-    width: int,
 ) -> Array:
     """Run a table through `function`; only one chunk of it is a matrix at a time."""
     dtype = dtype_of(table)
@@ -148,7 +156,7 @@ def apply_to_table(
     def matrix(at: slice) -> Array:
         return schema.to_matrix(table.slice(at), dtype, first_row=at.start)
 
-    return _in_chunks(function, network, objective, matrix, table.n_rows, dtype, width)
+    return _in_chunks(function, network, objective, matrix, table.n_rows, dtype)
 
 
 def in_dtype(
@@ -167,16 +175,19 @@ def _in_chunks(
     rows: Callable[[slice], Array],
     n_rows: int,
     dtype: np.dtype[Any],
-    width: int,
 ) -> Array:
-    result = np.empty((n_rows, width) if width else n_rows, dtype=dtype)
+    result: Array | None = None
     parameter = next(network.parameters())
     wanted = torch.float64 if dtype == np.float64 else torch.float32
     network, objective = in_dtype(network, objective, wanted)
     with torch.inference_mode(), few_for(network.work(n_rows)):
         for at in row_chunks(n_rows, network.widest):
             x = tensor(rows(at)).to(parameter.device)
-            result[at] = function(network, objective, x).cpu().numpy()
+            found = function(network, objective, x)
+            if result is None:
+                result = np.empty((n_rows, *found.shape[1:]), dtype=dtype)
+            result[at] = found.cpu().numpy()
+    assert result is not None, "a table has rows"
     return result
 
 

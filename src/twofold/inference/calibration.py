@@ -79,7 +79,7 @@ def calibrate(
     pca = metrics.fit_pca(matrix, network.n_components, rng, rows=used)
     held = x[sample.to(x.device)] if validation is None else validation[:_MOST_ROWS]
     held_out = held.cpu().numpy()
-    scores = inference.apply(inference.log_density, network, objective, held_out, 0)
+    scores = inference.apply(inference.log_density, network, objective, held_out)
     if contamination == "auto":
         offset = metrics.conformal_offset(scores, _ALPHA)
     else:
@@ -104,9 +104,7 @@ def _scores(
     """Return the scores of all rows, or, where these are many millions, of every so many-th."""
     step, parts = 1, list[Array]()
     for table in tables:
-        scores = inference.apply_to_table(
-            inference.log_density, network, objective, schema, table, 0
-        )
+        scores = inference.apply_to_table(inference.log_density, network, objective, schema, table)
         parts.append(scores[::step])
         if len(parts) > 1 and sum(map(len, parts)) > _MOST_SCORES:
             parts, step = [np.concatenate(parts)[::2]], 2 * step
@@ -117,5 +115,5 @@ def compare(
     network: Network, objective: Objective, pca: metrics.PCA, x: Array
 ) -> metrics.Comparison:
     """Set the reconstructions of the inputs `x`, `(n_rows, width)`, beside those of PCA."""
-    x_hat = inference.apply(inference.reconstruct, network, objective, x, x.shape[1])
+    x_hat = inference.apply(inference.reconstruct, network, objective, x)
     return metrics.compare(x, x_hat, pca)

@@ -64,10 +64,9 @@ def of_table(
     network: Network, objective: Objective, schema: Schema, table: Table
 ) -> CodeStatistics:
     """Return what the components do over the rows of a table."""
-    width = network.n_components * (2 if isinstance(network.bottleneck, VariationalCode) else 1)
     return _statistics(
         network,
-        inference.apply_to_table(_codes_and_divergences, network, objective, schema, table, width),
+        inference.apply_to_table(_codes_and_divergences, network, objective, schema, table),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -74,11 +75,56 @@ def code_moments(network: Network) -> tuple[Array, Array]:
     return np.asarray(mean.cpu()), np.asarray(spread.cpu())
 
 
+def interpolation(ends: Sequence[Array], steps: int) -> Array:
+    """Return `steps` codes on the straight line from the first of two codes to the second.
+
+    Raises
+    ------
+    OptionError
+        If an end is not a single code, or `steps` is less than 2.
+    """
+    if steps < 2 or any(len(codes) != 1 for codes in ends):
+        raise OptionError(
+            f"Expected tables of one row each and at least 2 steps, got {len(ends[0])} and "
+            f"{len(ends[1])} rows and steps={steps}."
+        )
+    way = np.linspace(0, 1, steps, dtype=ends[0].dtype)[:, None]
+    return np.asarray((1 - way) * ends[0] + way * ends[1])
+
+
+def traversal(
+    network: Network, code: Array, component: int, steps: int, reach: float
+) -> tuple[Array, Array]:
+    """Return values of one component around its mean, and the code with each of them in its place.
+
+    Raises
+    ------
+    OptionError
+        If `code` is not a single one, it has no such component, or `steps` is less than 2.
+    """
+    if len(code) != 1 or steps < 2:
+        raise OptionError(
+            f"Expected a table of one row and at least 2 steps, got {len(code)} rows and "
+            f"steps={steps}."
+        )
+    if not 0 <= component < code.shape[1]:
+        raise OptionError(
+            f"component must be an integer from 0 to {code.shape[1] - 1}, got {component}."
+        )
+    mean, spread = code_moments(network)
+    values = mean[component] + reach * spread[component] * np.linspace(-1, 1, steps)
+    moved = np.repeat(code, steps, axis=0)
+    moved[:, component] = values
+    return values.astype(code.dtype), moved
+
+
 @torch.no_grad()
 def sample(
     network: Network, objective: Objective, n_rows: int, generator: torch.Generator
 ) -> Array:
     """Draw new rows, `(n_rows, width)`: codes from their density, cells from their likelihoods."""
+    if n_rows < 1:
+        raise OptionError(f"n must be an integer of at least 1, got {n_rows}.")
     parts = []
     most = min(_CHUNK_ROWS, network.rows_per_pass)
     for start in range(0, n_rows, most):

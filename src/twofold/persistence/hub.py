@@ -23,14 +23,14 @@ from twofold.persistence.folder import DOCUMENT, WEIGHTS
 if TYPE_CHECKING:
     from types import ModuleType
 
-    from twofold.estimators.model import FittedModel
+    from twofold.estimators.autoencoder import Autoencoder
 
 CARD = "README.md"
 _REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 
 
 def push_to_hub(
-    model: FittedModel,
+    model: Autoencoder,
     repo_id: str,
     *,
     private: bool | None = True,
@@ -99,7 +99,7 @@ def fetch(
     return Path(_ask(download, f"{repo_id} could not be read from the hub", token))
 
 
-def card(model: FittedModel, repo_id: str) -> str:
+def card(model: Autoencoder, repo_id: str) -> str:
     """Return the page about a model, in Markdown: what it was trained on, how, and how to load it.
 
     Examples

@@ -9,7 +9,7 @@ from twofold.formatting import listed, pairs, shortened, table
 from twofold.options import OPTIONS
 
 if TYPE_CHECKING:
-    from twofold.estimators.model import FittedModel
+    from twofold.estimators.autoencoder import Autoencoder
 
 _SHOWN_COLUMNS = 20
 
@@ -38,7 +38,7 @@ def _layer(layer: Any) -> str:
     return ":".join(str(part) for part in parts if part is not None)
 
 
-def columns(ae: FittedModel) -> str:
+def columns(ae: Autoencoder) -> str:
     """Show the first columns, and of many name those that need a word."""
     every = ae.schema_.columns
     rows = []
@@ -53,7 +53,7 @@ def columns(ae: FittedModel) -> str:
     return "\n\n".join([text, *remarks(ae)])
 
 
-def remarks(ae: FittedModel) -> list[str]:
+def remarks(ae: Autoencoder) -> list[str]:
     """Say which columns are ignored and why, whose rare levels share an input, which never vary."""
     schema = ae.schema_
     ignored = schema.ignored_columns()
@@ -76,7 +76,7 @@ def _noted(notes: Mapping[str, str]) -> str:
     return text + (f"\n  and {more:,} more" if more else "")
 
 
-def training(ae: FittedModel) -> str:
+def training(ae: Autoencoder) -> str:
     """Tell how the training went."""
     lines = {"epochs": f"{len(ae.history_):,} run"}
     if ae.best_epoch_:
@@ -90,7 +90,7 @@ def training(ae: FittedModel) -> str:
     return pairs(lines)
 
 
-def fitted(ae: FittedModel, n_rows: int) -> dict[str, str]:
+def fitted(ae: Autoencoder, n_rows: int) -> dict[str, str]:
     """Tell what came of fitting to so many rows."""
     lines = {"rows": f"{n_rows:,}; {ae.schema_}", "epochs": "none was finished"}
     if ae.best_epoch_:
@@ -103,7 +103,7 @@ def fitted(ae: FittedModel, n_rows: int) -> dict[str, str]:
     return lines
 
 
-def _beside_pca(ae: FittedModel) -> str:
+def _beside_pca(ae: Autoencoder) -> str:
     comparison = ae.comparison_
     better = "the network" if comparison.ratio < 1 else "PCA"
     return (
@@ -119,11 +119,11 @@ def _losses(epoch: Mapping[str, float]) -> str:
     return text
 
 
-def _variance_kept(ae: FittedModel) -> str:
+def _variance_kept(ae: Autoencoder) -> str:
     return f"{_share(ae.reconstruction_r2_)} on {_which_rows(ae)} rows"
 
 
-def _which_rows(ae: FittedModel) -> str:
+def _which_rows(ae: Autoencoder) -> str:
     return "held-out" if "validation_loss" in (ae.history_ or [{}])[-1] else "training"
 
 

@@ -347,7 +347,7 @@ def _decoded(ae: Fitted, codes: Array) -> Array:
     # In the network's own precision, since it is copied for every other one.
     double = next(ae.network_.parameters()).dtype == torch.float64
     own = codes.astype(np.float64 if double else np.float32, copy=False)
-    return inference.apply(inference.decode, ae.network_, ae._objective, own, ae.schema_.width)
+    return inference.apply(inference.decode, ae.network_, ae._objective, own)
 
 
 def _by_column(inputs: Array, schema: Schema) -> NDArray[np.float64]:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.text import Text
 
+    from twofold.schema.schema import Schema
+
 Array = NDArray[Any]
 
 # Colours that stay apart for every kind of colour vision (Okabe and Ito, 2008, "Color Universal
@@ -72,6 +74,12 @@ def rows(stacks: Mapping[str, ArrayLike], names: Sequence[str] | None = None) ->
     if len(shape) in (3, 4):
         return _images(arrays)
     return _profiles({k: a.reshape(shape[0], -1) for k, a in arrays.items()}, names)
+
+
+def matrices(schema: Schema, stacks: Mapping[str, Array]) -> Figure:
+    """Draw rows as the network sees them, in the units and the shape of the training table."""
+    drawn = {title: schema.drawn(matrix) for title, matrix in stacks.items()}
+    return rows(drawn, names=[schema.names[i] for i in schema.shown])
 
 
 def history(

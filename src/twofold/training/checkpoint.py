@@ -27,7 +27,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
-from twofold.errors import CheckpointError, CheckpointWarning
+from twofold.errors import CheckpointError, CheckpointWarning, OptionError
 
 FORMAT = 1
 _NAME, _DIGITS = "checkpoint-{:08d}.safetensors", 8
@@ -267,6 +267,34 @@ class Interruption:
         if self.wanted:
             raise KeyboardInterrupt
         self.wanted = True
+
+
+def open_run(
+    folder: str | os.PathLike[str] | None,
+    resume: bool,
+    seconds: float,
+    options: Mapping[str, Any],
+) -> Checkpoint | None:
+    """Open a folder for the checkpoints of a run with these options; None without a folder.
+
+    Raises
+    ------
+    CheckpointError
+        If the folder cannot be used, or holds checkpoints of other options.
+    OptionError
+        If `resume` has no folder, or `seconds` is negative.
+    """
+    if folder is None:
+        if resume:
+            raise OptionError("resume=True needs checkpoint=<folder>.")
+        return None
+    if not seconds >= 0:
+        raise OptionError(f"checkpoint_seconds must be a number of at least 0, got {seconds!r}.")
+    saved = Checkpoint(folder, resume=resume, seconds=seconds)
+    # Where a model is trained, and what is shown of it, does not change it.
+    model = {name: v for name, v in options.items() if name not in ("device", "verbose")}
+    saved.claim("options", model)
+    return saved
 
 
 def newest(folder: Path) -> Path | None:

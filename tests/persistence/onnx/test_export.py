@@ -23,6 +23,7 @@ from typer.testing import CliRunner, Result
 from twofold import Autoencoder, Conv, Recurrent, Sparse, Variational
 from twofold.cli.main import app
 from twofold.errors import DataError, MissingExtraError, OptionError, OutputExistsError
+from twofold.estimators import validation
 from twofold.inference import apply as inference
 from twofold.nn.network import ACTIVATIONS
 from twofold.persistence.onnx import export
@@ -166,7 +167,7 @@ def feed(graph: Graph, rows: Any) -> dict[str, NDArray[Any]]:
 
 def cells(ae: Autoencoder, rows: Any) -> NDArray[Any]:
     """What Python reconstructs, as numbers: texts as positions among the levels."""
-    x_hat = ae._apply(inference.reconstruct, ae._read(rows), ae.schema_.width)
+    x_hat = ae._run(inference.reconstruct, ae.read(rows))
     return ae.schema_.from_matrix(x_hat)
 
 
@@ -322,7 +323,7 @@ def test_columns_are_inputs_of_their_own_where_there_are_texts() -> None:
     ids=["frame", "array", "images"],
 )
 def test_ignored_columns_have_a_place_in_arrays_alone(rows: Any, shape: tuple[int, ...]) -> None:
-    schema = Schema.infer(Autoencoder()._read(rows, reset=True))
+    schema = Schema.infer(validation.table(Autoencoder(), rows, reset=True))
     assert export._Layout(schema).row_shape == shape
 
 

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from twofold import Autoencoder
 from twofold.data.table import Table
+from twofold.estimators import validation
 from twofold.persistence.onnx.preprocessing import Cells, Inputs, holds_text
 from twofold.schema.schema import Schema
 
@@ -45,7 +46,7 @@ FAR = FRAME.iloc[:4].assign(
 
 
 def table(frame: Any) -> Table:
-    return Autoencoder()._read(frame, reset=True)
+    return validation.table(Autoencoder(), frame, reset=True)
 
 
 @pytest.fixture(scope="module")

@@ -44,7 +44,7 @@ def fitted(name: str) -> Autoencoder:
 
 
 def inputs(ae: Autoencoder, name: str, holes: float) -> torch.Tensor:
-    x = ae._matrix(ae._read(CASES[name][0]))[:].clone()
+    x = ae._matrix(ae.read(CASES[name][0]))[:].clone()
     missing = torch.from_numpy(np.random.default_rng(1).uniform(size=(len(x), 99)) < holes)
     x[missing[:, ae._objective.column]] = torch.nan
     return x

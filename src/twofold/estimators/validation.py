@@ -1,9 +1,9 @@
-"""How rows of any source reach the estimator, checked as scikit-learn does, and go back alike."""
+"""Rows on their way into the estimator and back: checks as in scikit-learn, containers, columns."""
 
 from __future__ import annotations
 
 from copy import deepcopy
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,22 +14,24 @@ from twofold.data import sources
 from twofold.data.files import OpenFiles, opened
 from twofold.data.table import Table
 from twofold.errors import DataError
+from twofold.inference import apply as inference
+from twofold.nn.bottleneck import OrderedCode
+from twofold.nn.network import Network
 from twofold.schema.schema import Schema
 from twofold.training.streaming import Stream
 
 Array = NDArray[Any]
-Result = TypeVar("Result")
 
 
 def names_of(estimator: BaseEstimator) -> Any:
-    """Return the columns that the estimator was fitted to, or None where they had no names."""
+    """Return the names of the columns that the estimator was fitted to, or None without names."""
     return getattr(estimator, "feature_names_in_", None)
 
 
 def training_rows(
     estimator: BaseEstimator, X: Any, rng: np.random.RandomState, fraction: float, reset: bool
 ) -> Table | Stream:
-    """Read any source to train on: into a table, or, part by part, into what is known of it."""
+    """Read the rows to train on: as a table, or as a stream if they do not fit into memory."""
     X = opened(X, None if reset else names_of(estimator))
     if not isinstance(X, OpenFiles):
         return table(estimator, X, reset)
@@ -43,12 +45,12 @@ def training_rows(
 
 
 def table(estimator: BaseEstimator, X: Any, reset: bool) -> Table:
-    """Read any source into a table; `reset` makes its columns the ones that later rows must have.
+    """Read rows of any source as a table; with `reset`, its columns become those of the estimator.
 
     Raises
     ------
     DataError
-        Where the rows cannot be read, or have other columns than the training table.
+        If the rows cannot be read, or have other columns than the training table.
     """
     source = opened(X, None if reset else names_of(estimator), stream=False)
     container = sources.container_of(source)
@@ -65,7 +67,7 @@ def table(estimator: BaseEstimator, X: Any, reset: bool) -> Table:
         checked = _validated(estimator, rows.values, reset, ensure_all_finite=False)
         return Table(checked, None, rows.row_shape, rows.container)
     if isinstance(source, np.ma.MaskedArray):
-        # A masked cell is a missing one, and not the number that lies below the mask.
+        # A masked cell is missing; the number below the mask does not count.
         source = np.ma.filled(source.astype(np.result_type(source, np.float32)), np.nan)
     if isinstance(source, np.ndarray | list | tuple):
         sources.require_numbers(_array(source))
@@ -73,8 +75,32 @@ def table(estimator: BaseEstimator, X: Any, reset: bool) -> Table:
     return sources.read(checked)
 
 
+def codes(network: Network, X: Any) -> tuple[Array, Any]:
+    """Read codes, `(n_rows, n_components)`, and the index of the frame that holds them, if any.
+
+    Of an ordered code, the first components alone are enough.
+
+    Raises
+    ------
+    DataError
+        If they have another number of components, or cells that are missing or infinite.
+    """
+    table = sources.read(X)
+    k, ordered = network.n_components, isinstance(network.bottleneck, OrderedCode)
+    shape = tuple(table.values.shape)
+    fits = len(shape) == 2 and (shape[1] == k or (ordered and 0 < shape[1] < k))
+    if not fits:
+        raise DataError(
+            f"Expected codes with {k} components{' or fewer' if ordered else ''}, got an array of "
+            f"shape {shape}."
+        )
+    table.check_finite()
+    values = table.values.astype(inference.dtype_of(table), copy=False)
+    return np.pad(values, ((0, 0), (0, k - shape[1]))), table.index
+
+
 def give_back(schema: Schema, x: Array, like: Table | None = None, index: Any = None) -> Any:
-    """Turn a matrix into rows of the container of `like`, else of the training table."""
+    """Return a matrix as rows in the container of `like`, by default of the training table."""
     values, formats = schema.cells(x, like)
     if like is None:
         container, names, shape = schema.container, schema.names, schema.row_shape
@@ -85,14 +111,14 @@ def give_back(schema: Schema, x: Array, like: Table | None = None, index: Any = 
 
 
 def _require_many(estimator: BaseEstimator, source: Any) -> None:
-    """Refuse one image or sequence by itself: its first axis would be taken for rows."""
+    """Refuse a single image or sequence: its first axis would be read as rows."""
     shape = tuple(getattr(source, "shape", ()))
     schema = getattr(estimator, "schema_", None)
     # One of a single line of pixels, or of one step, is a row as it is.
     if schema is not None and len(shape) > 1 and shape[0] > 1 and shape == schema.row_shape:
         raise DataError(
-            f"X has the shape of one row, {shape}, and rows come as (n, "
-            f"{', '.join(map(str, shape))}). For a single one, hand over X[None]."
+            f"Expected rows of shape (n, {', '.join(map(str, shape))}), got a single one of shape "
+            f"{shape}. Pass X[None]."
         )
 
 
@@ -107,4 +133,4 @@ def _array(rows: Any) -> Array:
     try:
         return np.asarray(rows)
     except ValueError as error:
-        raise DataError(f"These rows make no table, all of one length: {error}") from error
+        raise DataError(f"Expected rows of equal length: {error}") from error
