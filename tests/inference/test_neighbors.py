@@ -101,7 +101,7 @@ def test_a_traversal_says_which_component_is_not_there(
 ) -> None:
     with pytest.raises(OptionError, match="from 0 to 5, got 6"):
         fitted.traverse(digits[:1], 6)
-    with pytest.raises(OptionError, match="given 2 rows"):
+    with pytest.raises(OptionError, match="got 2 rows"):
         fitted.traverse(digits[:2], 0)
 
 

@@ -239,7 +239,7 @@ def test_the_way_is_straight_in_codes_and_evenly_walked(linear: Autoencoder) -> 
 def test_a_way_takes_two_rows_and_two_steps(
     n_a: int, n_b: int, steps: int, linear: Autoencoder
 ) -> None:
-    with pytest.raises(OptionError, match=f"given {n_a} and {n_b} rows and {steps} steps"):
+    with pytest.raises(OptionError, match=f"got {n_a} and {n_b} rows and steps={steps}"):
         linear.interpolate(gaussian_rows(n_a), gaussian_rows(n_b), steps)
 
 
