@@ -203,7 +203,7 @@ def test_fit_overwrites_a_model_only_when_asked(folder: Path, tmp_path: Path) ->
     words = ("fit", folder / "rows.npy", "-o", tmp_path / "m", *FITTING)
     succeed(*words)
     before = (tmp_path / "m" / "model.json").read_bytes()
-    assert "exists, and nothing is overwritten unasked" in fail(*words, "--untied")
+    assert "already exists" in fail(*words, "--untied")
     assert (tmp_path / "m" / "model.json").read_bytes() == before
     succeed(*words, "--untied", "--force")
     assert not load(tmp_path / "m").tied
@@ -356,7 +356,7 @@ def test_output_is_checked_before_any_work(
         "twofold.estimators.autoencoder.load", lambda *_: pytest.fail("worked first")
     )
     said = fail(command, folder / "model", folder / "rows.csv", "-o", output)
-    assert "exists, and nothing is overwritten unasked" in said
+    assert "already exists" in said
     assert output.read_text(encoding="utf-8") == "mine"
 
 
@@ -887,7 +887,7 @@ def test_sample_refuses_what_cannot_be(
 def test_sample_overwrites_only_when_asked(mixed: Path, tmp_path: Path) -> None:
     words = ("sample", mixed / "model", "--rows", 3, "-o", tmp_path / "s.csv")
     succeed(*words)
-    assert "nothing is overwritten unasked" in fail(*words)
+    assert "already exists" in fail(*words)
     succeed(*words, "--force")
 
 

@@ -253,7 +253,7 @@ def test_workers_do_not_overwrite_a_run_unasked(tmp_path: Path) -> None:
 
     with pytest.raises(SystemExit):
         Autoencoder(**OPTIONS).fit(X, checkpoint=tmp_path, on_event=stop, checkpoint_seconds=0)
-    with pytest.raises(CheckpointError, match="nothing is overwritten unasked"):
+    with pytest.raises(CheckpointError, match="already exists"):
         launch.fit(Autoencoder(**OPTIONS), X, workers=2, checkpoint=tmp_path)
 
 

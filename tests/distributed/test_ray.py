@@ -370,7 +370,7 @@ def test_pieces_hold_every_row_once(
 def test_nothing_is_overwritten_unasked(model: Path, rows: Path, tmp_path: Path) -> None:
     ae = load(model)
     (tmp_path / "note").touch()
-    with pytest.raises(OutputExistsError, match="nothing is overwritten unasked"):
+    with pytest.raises(OutputExistsError, match="already exists"):
         batch_inference.write(ae, "encode", rows, tmp_path, address="local")
     with pytest.raises(OutputExistsError, match="so it is left alone"):
         batch_inference.write(ae, "encode", rows, tmp_path, address="local", force=True)

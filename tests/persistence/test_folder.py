@@ -196,7 +196,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def test_an_existing_model_is_not_overwritten_unasked(model: Autoencoder, folder: Path) -> None:
     before = contents(folder)
-    with pytest.raises(OutputExistsError, match=r"exists, and nothing is overwritten unasked"):
+    with pytest.raises(OutputExistsError, match=r"already exists"):
         model.save(folder)
     assert contents(folder) == before
 
@@ -225,7 +225,7 @@ def test_only_a_model_folder_gives_way(
     path = tmp_path / "taken"
     place(path)
     before = contents(tmp_path)
-    with pytest.raises(OutputExistsError, match="exists and is no twofold model"):
+    with pytest.raises(OutputExistsError, match="exists and is not a twofold model"):
         model.save(path, overwrite=True)
     assert contents(tmp_path) == before
 

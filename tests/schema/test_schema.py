@@ -14,7 +14,7 @@ from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from twofold.data import sources
+from twofold.data import convert, sources
 from twofold.data import table as table_module
 from twofold.data.table import Table
 from twofold.errors import DataError
@@ -255,7 +255,7 @@ def test_observed_cells_come_back_and_missing_ones_stay_missing(frame: pd.DataFr
     schema, rows = inferred(frame)
     values = schema.from_matrix(schema.to_matrix(rows, np.float64))
     formats = schema.formats()
-    back = sources.give_back(values, "pandas", schema.names, schema.row_shape, None, formats)
+    back = convert.give_back(values, "pandas", schema.names, schema.row_shape, None, formats)
     for column in schema.columns:
         before, after = frame[column.name], back[column.name]
         if column.kind == "ignored":
@@ -281,7 +281,7 @@ def test_types_come_back_with_the_cells(frame: pd.DataFrame) -> None:
     schema, rows = inferred(frame)
     values = schema.from_matrix(schema.to_matrix(rows, np.float32))
     formats = schema.formats()
-    back = sources.give_back(values, "pandas", schema.names, schema.row_shape, None, formats)
+    back = convert.give_back(values, "pandas", schema.names, schema.row_shape, None, formats)
     modelled = [c.name for c in schema.columns if c.kind != "ignored"]
     assert back[modelled].dtypes.tolist() == frame[modelled].dtypes.tolist()
 

@@ -169,7 +169,7 @@ def explain(
     """Show, and write where wanted, what each column contributes to the anomaly score."""
     import numpy as np
 
-    from twofold.data import sources
+    from twofold.data.output import write
     from twofold.distributed.results import ExplanationReport, ScoredRows
 
     if top is not None and row is not None:
@@ -198,7 +198,7 @@ def explain(
             if output is not None:
                 report.keep(part)
     if output is not None:
-        sources.write(report.arrow(), output, force)
+        write(report.arrow(), output, force)
     which = f"Row {row}" if row is not None else f"The {len(chosen):,} most anomalous"
     typer.echo(
         f"{which} of {counted(n_rows, 'row')}; a score below {ae.offset_:.6g} is an anomaly. "
@@ -278,11 +278,11 @@ def sample(
 
 def _open(model: Path, outputs: Path | Sequence[Path] | None, force: bool) -> Autoencoder:
     """Read the model, once it is clear that the outputs can be written."""
-    from twofold.data import sources
+    from twofold.data.output import require_free_table
     from twofold.estimators.autoencoder import load
 
     for output in [outputs] if isinstance(outputs, Path) else outputs or ():
-        sources.require_free_output(output, force)
+        require_free_table(output, force)
     return load(model)
 
 
@@ -304,11 +304,12 @@ def _save(rows: Any, names: Sequence[str], output: Path, force: bool) -> None:
     """Write rows, an array `(n_rows, ...)` or an Arrow table, to a file."""
     import numpy as np
 
-    from twofold.data import sources
+    from twofold.data.convert import to_arrow
+    from twofold.data.output import write
 
     if isinstance(rows, np.ndarray) and output.suffix.lower() != ".npy":
-        rows = sources.to_arrow(rows.reshape(len(rows), len(names)), names)
-    sources.write(rows, output, force)
+        rows = to_arrow(rows.reshape(len(rows), len(names)), names)
+    write(rows, output, force)
 
 
 def _apply(verb: str, batch: Batch) -> tuple[Autoencoder, Summary]:

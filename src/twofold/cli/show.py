@@ -81,11 +81,11 @@ def report(
 
     - `twofold report model rows.csv --output report.html`
     """
+    from twofold.data.output import require_free
     from twofold.estimators.autoencoder import load
     from twofold.report import document as reports
-    from twofold.report import html as page
 
-    page.require_free(output, force)
+    require_free(output, force)
     opened = files(source, stream, on_bad_file)
     with plain_warnings():
         cautions = reports.write(load(model), opened, output, force, say=progress_printer(quiet))
@@ -116,8 +116,9 @@ def export(
     - `twofold export model --output model.onnx`
     - `twofold export model --output scorer.onnx --part scorer`
     """
+    from twofold.data.output import require_free
     from twofold.estimators.autoencoder import load
-    from twofold.persistence.onnx.export import OUTPUTS, onnx, require_free
+    from twofold.persistence.onnx.export import OUTPUTS, onnx
 
     require_free(output, force)
     onnx(load(model), output, part, overwrite=force)

@@ -123,7 +123,7 @@ def fit(
     """
     check(given)
     started = time.perf_counter()
-    from twofold.data import sources
+    from twofold.data.output import require_writable
     from twofold.distributed import launch
     from twofold.estimators.autoencoder import Autoencoder
     from twofold.persistence import folder as bundle
@@ -132,7 +132,7 @@ def fit(
     from twofold.training.progress import Progress
 
     bundle.require_free(output, force)
-    sources.require_writable(output)
+    require_writable(output)
     opened = files(source, stream, on_bad_file, options.names(drop or ()))
     ae, team = Autoencoder(**given), launch.joined()
     leads = team is None or team.leads

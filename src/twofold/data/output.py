@@ -1,31 +1,203 @@
-"""Files of results that are written part by part, and are there only once they are whole."""
+"""Files and folders of results: never half written, and never written over unless that is asked."""
 
 from __future__ import annotations
 
 import os
+import shutil
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import IO, Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.data import sources
-from twofold.errors import DataError
+from twofold.data import arrow
+from twofold.data.convert import to_arrow
+from twofold.data.sources import listed
+from twofold.errors import DataError, OutputExistsError
 
 Array = NDArray[Any]
-_TELL_SECONDS = 5.0  # between two lines of progress
+SUFFIXES = (".csv", ".parquet", ".npy")
+_SAY_SECONDS = 5.0  # between two lines of progress
+
+
+def require_free(path: str | os.PathLike[str], overwrite: bool) -> Path:
+    """Return the path of a file to write.
+
+    Raises
+    ------
+    OutputExistsError
+        If the path is a folder, or the file exists and `overwrite` is false.
+    DataError
+        If the folder that is to hold it cannot be written to.
+    """
+    path = Path(path)
+    if path.is_dir():
+        raise OutputExistsError(f"{path} is a folder, so it is left alone. Choose another file.")
+    if os.path.lexists(path) and not overwrite:
+        raise already_exists(path)
+    require_writable(path)
+    return path
+
+
+def require_free_folder(
+    path: str | os.PathLike[str], overwrite: bool, is_own: Callable[[set[str]], bool], own: str
+) -> Path:
+    """Return the path of a folder to write; even with `overwrite`, only one of our own gives way.
+
+    Parameters
+    ----------
+    path : path-like
+    overwrite : bool
+    is_own : callable
+        Whether a folder with entries of these names is one that the caller writes.
+    own : str
+        What such a folder is, for the message: "a twofold model, which ...".
+
+    Raises
+    ------
+    OutputExistsError
+        If something is there that may not be replaced.
+    """
+    path = Path(path)
+    if not os.path.lexists(path):
+        return path
+    if not overwrite:
+        raise already_exists(path)
+    if not (path.is_dir() and is_own({entry.name for entry in path.iterdir()})):
+        raise OutputExistsError(
+            f"{path} exists and is not {own}, so it is left alone. Choose another folder."
+        )
+    return path
+
+
+def already_exists(path: Path) -> OutputExistsError:
+    """Return the error that says that something is there and is to be kept."""
+    return OutputExistsError(
+        f"'{path}' already exists. Use --force (overwrite=True) to replace it."
+    )
+
+
+def require_writable(path: str | os.PathLike[str]) -> None:
+    """Raise DataError if the folder that is to hold `path` can neither be used nor made."""
+    folder = Path(path).absolute().parent
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if not folder.is_dir():
+        raise DataError(
+            f"{path} cannot be written: {folder} is not a folder. Choose another place."
+        )
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise DataError(
+            f"{path} cannot be written: you may not write to the folder {folder}. Choose another "
+            f"place."
+        )
+
+
+def not_written(path: object, error: OSError) -> DataError:
+    """Return the error that says why a file or a folder could not be written."""
+    return DataError(
+        f"{path} could not be written: {error.strerror or error}. Nothing there was changed; free "
+        f"some space or choose another place."
+    )
+
+
+@contextmanager
+def atomic_write(path: Path, overwrite: bool = True) -> Iterator[IO[bytes]]:
+    """Give a file to write that takes its place at the end, if nothing goes wrong before.
+
+    Raises
+    ------
+    OutputExistsError
+        If a file exists (now or when all is written) and `overwrite` is false.
+    DataError
+        If it cannot be written, for example because the disk is full.
+    """
+    require_free(path, overwrite)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{path.name[:99]}.", dir=path.parent) as folder:
+            # Opened in the ordinary way, so that the user's umask decides who may read it.
+            fresh = Path(folder, "written")
+            with open(fresh, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            require_free(path, overwrite)
+            os.replace(fresh, path)
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
+def write_bytes(path: Path, content: bytes, overwrite: bool = True) -> None:
+    """Write a file, whole or not at all; raises as `atomic_write` does."""
+    with atomic_write(path, overwrite) as file:
+        file.write(content)
+
+
+def put_in_place(fresh: Path, path: Path) -> None:
+    """Give a folder its name; one that is there steps aside, and comes back if this fails.
+
+    A folder cannot replace another one in one step.
+    """
+    if not os.path.lexists(path):
+        fresh.rename(path)
+        return
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent)) / path.name
+    try:
+        path.rename(aside)
+        fresh.rename(path)
+    except BaseException:  # an interruption too must not cost the old folder
+        if os.path.lexists(aside) and not os.path.lexists(path):
+            aside.rename(path)
+        raise
+    finally:
+        if os.path.lexists(path):
+            shutil.rmtree(aside.parent, ignore_errors=True)
+
+
+def require_free_table(path: str | os.PathLike[str], overwrite: bool) -> Path:
+    """Return the path of a file of rows to write, as `require_free` does.
+
+    Raises
+    ------
+    DataError
+        If the suffix is not one of `SUFFIXES`.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in SUFFIXES:
+        raise DataError(
+            f"{path} ends in {path.suffix or 'nothing'}; outputs are {', '.join(SUFFIXES)}."
+        )
+    return require_free(path, overwrite)
+
+
+def write(table: Any, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+    """Write an Arrow table as CSV, Parquet or `.npy` by suffix, whole or not at all.
+
+    As `.npy`, an array is written as it is, and a table as one array of its columns. CSV has no
+    types: categories are written as their cells, durations as seconds.
+
+    Raises
+    ------
+    OutputExistsError
+        If the file exists and `overwrite` is false.
+    DataError
+        If it cannot be written, for example because the disk is full, or because a table for
+        `.npy` holds more than numbers.
+    """
+    with Writer(Path(path), force=overwrite) as writer:
+        writer.write(table)
 
 
 class Writer:
     """Files that take rows part by part: `with Writer(path) as writer: ... writer.write(rows)`.
 
-    They lie beside their place until all is written, and are moved there together; whatever goes
-    wrong before leaves nothing behind.
+    They get their names when all is written; whatever goes wrong before leaves nothing behind.
 
     Parameters
     ----------
@@ -39,9 +211,9 @@ class Writer:
     Raises
     ------
     OutputExistsError
-        Where a file exists and `force` is false.
+        If a file exists and `force` is false.
     DataError
-        Where it cannot be written.
+        If it cannot be written.
     """
 
     def __init__(
@@ -53,26 +225,26 @@ class Writer:
         self._paths = [paths] if isinstance(paths, Path) else list(paths)
         self._names, self._force = names, force
         self._stack = ExitStack()
-        self._fresh: list[Path] = []
-        self._files: list[Any] = []
         self._sinks: list[Any] = []
 
     def __enter__(self) -> Self:
         for path in self._paths:
-            sources.require_free_output(path, self._force)
+            require_free_table(path, self._force)
         return self
 
     def write(self, *parts: Any) -> None:
         """Write the next rows, arrays or Arrow tables: one part for each file."""
-        try:
-            if not self._sinks:
-                self._begin()
-            for sink, rows, path in zip(self._sinks, parts, self._paths, strict=True):
-                if isinstance(rows, np.ndarray) and path.suffix.lower() != ".npy":
-                    rows = sources.to_arrow(rows.reshape(len(rows), len(self._names)), self._names)
+        if not self._sinks:
+            for path in self._paths:
+                file = self._stack.enter_context(atomic_write(path, self._force))
+                self._sinks.append(_SINKS[path.suffix.lower()](file))
+        for sink, rows, path in zip(self._sinks, parts, self._paths, strict=True):
+            if isinstance(rows, np.ndarray) and path.suffix.lower() != ".npy":
+                rows = to_arrow(rows.reshape(len(rows), len(self._names)), self._names)
+            try:
                 sink.write(rows)
-        except OSError as error:
-            raise self._unwritten(error) from error
+            except OSError as error:
+                raise not_written(path, error) from error
 
     def __exit__(
         self,
@@ -80,43 +252,16 @@ class Writer:
         error: BaseException | None,
         traceback: TracebackType | None,
     ) -> None:
-        with self._stack:
-            if error is not None:
-                for sink in self._sinks:  # what they write now is thrown away with their files
-                    with suppress(OSError, ValueError):
-                        sink.close()
-                return
-            try:
-                for sink, file in zip(self._sinks, self._files, strict=True):
+        try:
+            for sink in self._sinks:
+                # What is written after an error is thrown away with the files.
+                with suppress(OSError, ValueError) if error is not None else nullcontext():
                     sink.close()
-                    file.flush()
-                    os.fsync(file.fileno())
-                for path in self._paths:  # one may have come up meanwhile
-                    sources.require_free_output(path, self._force)
-                for fresh, path in zip(self._fresh, self._paths, strict=True):
-                    os.replace(fresh, path)
-            except OSError as failure:
-                raise self._unwritten(failure) from failure
-
-    def _begin(self) -> None:
-        for path in self._paths:
-            self._fresh.append(self._beside(path))
-            # Opened in the ordinary way, so that the user's umask decides who may read it.
-            self._files.append(self._stack.enter_context(self._fresh[-1].open("wb")))
-            self._sinks.append(_SINKS[path.suffix.lower()](self._files[-1]))
-
-    def _beside(self, path: Path) -> Path:
-        """Return where the file lies until it is whole: in a folder that goes with the writer."""
-        path.parent.mkdir(parents=True, exist_ok=True)
-        folder = tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent)
-        return Path(self._stack.enter_context(folder), path.name)
-
-    def _unwritten(self, error: OSError) -> DataError:
-        names = " and ".join(str(path) for path in self._paths[:2])
-        return DataError(
-            f"{names} could not be written: {error.strerror or error}. Nothing there was changed; "
-            f"free some space or choose another place."
-        )
+        except OSError as failure:
+            error = not_written(" and ".join(map(str, self._paths[:2])), failure)
+            raise error from failure
+        finally:
+            self._stack.__exit__(type(error) if error else None, error, traceback)
 
 
 class _Csv:
@@ -127,7 +272,7 @@ class _Csv:
         import pyarrow.csv
 
         options = pyarrow.csv.WriteOptions(include_header=self._first)
-        pyarrow.csv.write_csv(sources.for_csv(table), self._file, options)
+        pyarrow.csv.write_csv(for_csv(table), self._file, options)
         self._first = False
 
     def close(self) -> None:
@@ -162,7 +307,7 @@ class _Npy:
         self._first: Array | None = None
 
     def write(self, rows: Any) -> None:
-        array = rows if isinstance(rows, np.ndarray) else sources.one_array(rows)
+        array = rows if isinstance(rows, np.ndarray) else one_array(rows)
         if self._first is None:
             self._first = array[:0]
             self._head()
@@ -185,20 +330,69 @@ class _Npy:
 _SINKS: dict[str, Callable[[Any], Any]] = {".csv": _Csv, ".parquet": _Parquet, ".npy": _Npy}
 
 
+def for_csv(table: Any) -> Any:
+    """Return an Arrow table whose columns can all be written as CSV, and read again as the same."""
+    import pyarrow
+
+    columns = [_for_csv(column) for column in table.columns]
+    return pyarrow.Table.from_arrays(columns, names=table.column_names)
+
+
+def _for_csv(column: Any) -> Any:
+    """Return an Arrow column as one of a type that can be written, and read again as the same."""
+    import pyarrow
+
+    kind = column.type
+    if pyarrow.types.is_dictionary(kind):
+        return _for_csv(column.cast(kind.value_type))
+    if str(kind) == "string_view":
+        return column.cast(pyarrow.large_string())
+    if pyarrow.types.is_duration(kind):
+        return pyarrow.array(arrow.read(column)[0], from_pandas=True)
+    if pyarrow.types.is_time(kind):
+        try:
+            # A time of day with a fraction is not a time to the reader.
+            return column.cast(pyarrow.time32("s"))
+        except pyarrow.ArrowInvalid:
+            return column
+    return column
+
+
+def one_array(table: Any) -> Array:
+    """Return the columns of an Arrow table as one array; raises DataError if one has no numbers."""
+    import pyarrow
+
+    kinds = pyarrow.types
+    columns, others = [], []
+    for name, column in zip(table.column_names, table.columns, strict=True):
+        if kinds.is_boolean(column.type) or kinds.is_null(column.type):
+            columns.append(arrow.read(column)[0])
+        elif kinds.is_integer(column.type) or kinds.is_floating(column.type):
+            columns.append(np.asarray(column))
+        else:
+            others.append(name)
+    if others:
+        raise DataError(
+            f"An .npy file holds numbers only, and these columns hold something else: "
+            f"{listed(others)}. Write .csv or .parquet."
+        )
+    return np.column_stack(columns)
+
+
 class Pace:
     """Says now and then how many rows are done, how fast, and how long the rest takes."""
 
     def __init__(self, n_rows: int, say: Callable[[str], object] | None) -> None:
         self._n_rows, self._say, self._done = n_rows, say, 0
-        self._start = self._told = time.perf_counter()
+        self._start = self._said = time.perf_counter()
 
     def add(self, n_rows: int) -> None:
         """Count rows that are done."""
         self._done += n_rows
         now = time.perf_counter()
-        if self._say is None or now - self._told < _TELL_SECONDS or self._done >= self._n_rows:
+        if self._say is None or now - self._said < _SAY_SECONDS or self._done >= self._n_rows:
             return
-        self._told, seconds = now, now - self._start
+        self._said, seconds = now, now - self._start
         left = seconds * (self._n_rows - self._done) / max(self._done, 1)
         self._say(
             f"{self._done:,} of {self._n_rows:,} rows  {self._done / seconds:,.0f} rows/s  "

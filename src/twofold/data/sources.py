@@ -5,7 +5,6 @@ from __future__ import annotations
 import glob
 import math
 import os
-import tempfile
 import zipfile
 import zlib
 from collections import Counter
@@ -17,13 +16,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.data import arrow, frames, images
-from twofold.data.table import Format, Table
-from twofold.errors import DataError, OutputExistsError
+from twofold.data import frames, images
+from twofold.data.table import Table
+from twofold.errors import DataError
 
 Array = NDArray[Any]
 FILE_SUFFIXES = (".csv", ".parquet", ".npy", ".npz")
-OUTPUT_SUFFIXES = (".csv", ".parquet", ".npy")
 _CSV_BLOCK = 2**24  # bytes; a row must fit into one, and the reader's own 1 MB is short for images
 
 
@@ -275,7 +273,7 @@ def read(source: Any) -> Table:
     require_numbers(array)
     row_shape = tuple(array.shape[1:])
     rows = array.reshape(len(array), math.prod(row_shape)) if array.ndim > 2 else array
-    return Table(_as_floats(rows), None, row_shape, container)
+    return Table(as_floats(rows), None, row_shape, container)
 
 
 def _numpy_array(source: Any) -> Array:
@@ -320,7 +318,8 @@ def _float_for(dtype: np.dtype[Any]) -> np.dtype[Any]:
     return np.dtype(np.float32 if small else np.float64)
 
 
-def _as_floats(array: Array) -> Array:
+def as_floats(array: Array) -> Array:
+    """Return an array as floats (bytes as they are), or raise DataError if it has no numbers."""
     if array.dtype in (np.float32, np.float64, np.uint8) and array.dtype.isnative:
         return array
     if array.dtype.kind in "biuf":
@@ -333,217 +332,8 @@ def _as_floats(array: Array) -> Array:
     raise DataError(f"These rows are of the type {array.dtype}, which is none of real numbers.")
 
 
-def give_back(
-    values: Array,
-    container: str,
-    names: Sequence[str],
-    row_shape: Sequence[int],
-    index: Any = None,
-    formats: Sequence[Format] | None = None,
-) -> Any:
-    """Return rows `(n_rows, n_columns)` in the container that the caller's rows came in.
-
-    With `formats`, each column of a frame has its own type again: text is looked up among the
-    levels, whole numbers and times are rounded, and NaN is a missing cell. Without, all are floats.
-    """
-    if container in ("pandas", "polars", "arrow") and formats is not None:
-        return frames.give_back(values, container, names, index, formats)
-    if container == "pandas":
-        frame = frames.extra("pandas").DataFrame
-        return frame(values, columns=list(names), index=index, copy=False)
-    if container == "polars":
-        # Said outright, since polars reads a square array column by column.
-        return frames.extra("polars").DataFrame(values, schema=list(names), orient="row")
-    if container == "arrow":
-        return to_arrow(values, names)
-    shaped = values.reshape(len(values), *row_shape)
-    if container == "torch":
-        import torch
-
-        return torch.from_numpy(shaped)
-    return shaped
-
-
-def to_arrow(values: Array, names: Sequence[str], formats: Sequence[Format] | None = None) -> Any:
-    """Return an Arrow table of the columns of `values`, `(n_rows, n_columns)`.
-
-    The formats may be those of any container.
-    """
-    return frames.to_arrow(values, names, formats)
-
-
-def fill(source: Any, table: Table, filled: Array, formats: Sequence[Format] | None = None) -> Any:
-    """Return a copy of the caller's rows in which missing cells, and only these, are replaced.
-
-    Parameters
-    ----------
-    source : any
-        The rows as they came, in memory; they are left alone.
-    table : Table
-        What `read` made of them.
-    filled : ndarray of shape (n_rows, n_columns)
-        Cells in the table's units; those that are NaN here too stay missing.
-    formats : sequence of Format, optional
-        Says what the positions of text in `filled` are counted by, where its levels are others than
-        the table's: the training table's, say.
-    """
-    if table.container not in ("numpy", "torch"):
-        return frames.fill(source, table, filled, formats)
-    holes = np.isnan(table.values) & ~np.isnan(filled)
-    if table.container == "torch":
-        import torch
-
-        tensor = source.detach().clone()
-        at = torch.from_numpy(holes).reshape(tensor.shape).to(tensor.device)
-        tensor[at] = torch.from_numpy(filled[holes]).to(tensor)
-        return tensor
-    # Lists may come as objects; whoever passes an array has chosen its type.
-    chosen = isinstance(source, np.ndarray) and source.dtype.kind not in "US"
-    array: Array = np.array(source if chosen else _as_floats(np.asarray(source)))
-    cells = filled[holes]
-    # A masked array has holes even where its numbers are whole.
-    array[holes.reshape(array.shape)] = np.rint(cells) if array.dtype.kind in "iu" else cells
-    return array
-
-
 def row_chunks(n_rows: int, width: int) -> Iterator[slice]:
     """Cut rows into slices small enough that applying a model needs little extra memory."""
     step = int(min(8192, max(64, 2_000_000 // max(width, 1))))
     for start in range(0, n_rows, step):
         yield slice(start, min(start + step, n_rows))
-
-
-def require_free_output(path: str | os.PathLike[str], force: bool) -> Path:
-    """Return the output path, or raise where nothing may or can be written there.
-
-    Raises
-    ------
-    OutputExistsError
-        Where the file exists and `force` is false, or it is a folder.
-    DataError
-        Where the suffix names no type that can be written, or the folder cannot be written to.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in OUTPUT_SUFFIXES:
-        raise DataError(
-            f"{path} ends in {path.suffix or 'nothing'}; outputs are {', '.join(OUTPUT_SUFFIXES)}."
-        )
-    if path.is_dir():
-        raise OutputExistsError(f"{path} is a folder, so it is left alone. Choose another file.")
-    if os.path.lexists(path) and not force:
-        raise OutputExistsError(
-            f"{path} exists, and nothing is overwritten unasked. Choose another file, or say so "
-            f"with --force."
-        )
-    require_writable(path)
-    return path
-
-
-def require_writable(path: str | os.PathLike[str]) -> None:
-    """Raise DataError where the folder that is to hold `path` can neither be used nor made."""
-    folder = Path(path).absolute().parent
-    while not os.path.lexists(folder):
-        folder = folder.parent
-    if not folder.is_dir():
-        raise DataError(f"{path} cannot be written: {folder} is no folder. Choose another place.")
-    if not os.access(folder, os.W_OK | os.X_OK):
-        raise DataError(
-            f"{path} cannot be written: you may not write to the folder {folder}. Choose another "
-            f"place."
-        )
-
-
-def write(table: Any, path: str | os.PathLike[str], force: bool = False) -> None:
-    """Write an Arrow table as CSV, Parquet or `.npy` by suffix, whole or not at all.
-
-    As `.npy`, an array is written as it is, and a table as one array of its columns. CSV has no
-    types: categories are written as their cells, durations as seconds.
-
-    Raises
-    ------
-    OutputExistsError
-        Where the file exists and `force` is false.
-    DataError
-        Where it cannot be written, for example because the disk is full, or because a table for
-        `.npy` holds more than numbers.
-    """
-    path = require_free_output(path, force)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            # Opened in the ordinary way, so that the user's umask decides who may read it.
-            fresh = Path(folder, path.name)
-            with open(fresh, "wb") as file:
-                _write_to(table, file, path.suffix.lower())
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(fresh, path)
-    except OSError as error:
-        raise DataError(
-            f"{path} could not be written: {error.strerror or error}. Nothing there was changed; "
-            f"free some space or choose another place."
-        ) from error
-
-
-def _write_to(table: Any, file: Any, suffix: str) -> None:
-    if suffix == ".csv":
-        import pyarrow.csv
-
-        pyarrow.csv.write_csv(for_csv(table), file)
-    elif suffix == ".parquet":
-        import pyarrow.parquet
-
-        pyarrow.parquet.write_table(table, file)
-    elif isinstance(table, np.ndarray):
-        np.save(file, table)
-    else:
-        np.save(file, one_array(table))
-
-
-def for_csv(table: Any) -> Any:
-    """Return an Arrow table whose columns can all be written as CSV, and read again as the same."""
-    import pyarrow
-
-    columns = [_for_csv(column) for column in table.columns]
-    return pyarrow.Table.from_arrays(columns, names=table.column_names)
-
-
-def _for_csv(column: Any) -> Any:
-    """Return an Arrow column as one of a type that can be written, and read again as the same."""
-    import pyarrow
-
-    kind = column.type
-    if pyarrow.types.is_dictionary(kind):
-        return _for_csv(column.cast(kind.value_type))
-    if str(kind) == "string_view":
-        return column.cast(pyarrow.large_string())
-    if pyarrow.types.is_duration(kind):
-        return pyarrow.array(arrow.read(column)[0], from_pandas=True)
-    if pyarrow.types.is_time(kind):
-        try:
-            # Times of day with a fraction are no times to the reader.
-            return column.cast(pyarrow.time32("s"))
-        except pyarrow.ArrowInvalid:
-            return column
-    return column
-
-
-def one_array(table: Any) -> Array:
-    """Return the columns of an Arrow table as one array; raises DataError where one has none."""
-    import pyarrow
-
-    kinds = pyarrow.types
-    columns, others = [], []
-    for name, column in zip(table.column_names, table.columns, strict=True):
-        if kinds.is_boolean(column.type) or kinds.is_null(column.type):
-            columns.append(arrow.read(column)[0])
-        elif kinds.is_integer(column.type) or kinds.is_floating(column.type):
-            columns.append(np.asarray(column))
-        else:
-            others.append(name)
-    if others:
-        raise DataError(
-            f"An .npy file holds numbers only, and these columns hold something else: "
-            f"{listed(others)}. Write .csv or .parquet."
-        )
-    return np.column_stack(columns)

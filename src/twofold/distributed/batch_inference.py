@@ -21,13 +21,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from twofold import errors
-from twofold.data import sources
+from twofold.data import output as outputs
+from twofold.data.convert import to_arrow
 from twofold.data.files import Files, OpenFiles, opened
 from twofold.data.output import Pace
 from twofold.distributed import ray as cluster
 from twofold.distributed import results
 from twofold.distributed.results import APPLY, Progress, Summary
-from twofold.errors import DataError, OptionError, OutputExistsError, TwofoldError, WorkerError
+from twofold.errors import DataError, OptionError, TwofoldError, WorkerError
 from twofold.estimators import validation
 from twofold.estimators.autoencoder import Autoencoder
 from twofold.verbs import VERBS
@@ -59,7 +60,7 @@ class Done(NamedTuple):
 
 def _table(rows: Any, names: Sequence[str]) -> Any:
     if isinstance(rows, np.ndarray):
-        return sources.to_arrow(rows.reshape(len(rows), len(names)), names)
+        return to_arrow(rows.reshape(len(rows), len(names)), names)
     return rows
 
 
@@ -134,12 +135,9 @@ def write(
             path.unlink()
             summary.n_restarted += 1
         require_free(place, force)
-        _put_in_place(fresh, place)
+        outputs.put_in_place(fresh, place)
     except OSError as error:
-        raise DataError(
-            f"{place} could not be written: {error.strerror or error}. Nothing there was changed; "
-            f"free some space or choose another place."
-        ) from error
+        raise outputs.not_written(place, error) from error
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
     return summary
@@ -150,40 +148,18 @@ def require_free(path: Path, force: bool) -> None:
 
     Even with `force`, only another such folder gives way.
     """
-    if path.suffix.lower() in sources.OUTPUT_SUFFIXES:
+    if path.suffix.lower() in outputs.SUFFIXES:
         raise DataError(
             f"{path} is the name of a file, and a cluster writes a folder of Parquet files. Give "
             f"the name of a folder."
         )
-    if not os.path.lexists(path):
-        sources.require_writable(path)
-        return
-    if not force:
-        raise OutputExistsError(
-            f"{path} exists, and nothing is overwritten unasked. Choose another folder, or say so: "
-            f"--force on the command line, force=True in Python."
-        )
-    held = [entry.name for entry in path.iterdir()] if path.is_dir() else [""]
-    if not all(name.startswith("part-") and name.endswith(_SUFFIX) for name in held):
-        raise OutputExistsError(
-            f"{path} exists and is no folder of part-*{_SUFFIX} files and nothing else, so it is "
-            f"left alone. Choose another folder."
-        )
+    outputs.require_writable(path)
+    results = f"a folder of part-*{_SUFFIX} files and nothing else"
+    outputs.require_free_folder(path, force, _are_results, results)
 
 
-def _put_in_place(fresh: Path, path: Path) -> None:
-    """Give the folder its name; one that is there goes out of the way first."""
-    if not os.path.lexists(path):
-        fresh.rename(path)
-        return
-    old = fresh.with_name(f"{fresh.name}.old")
-    path.rename(old)
-    try:
-        fresh.rename(path)
-    except OSError:
-        old.rename(path)
-        raise
-    shutil.rmtree(old, ignore_errors=True)
+def _are_results(held: set[str]) -> bool:
+    return all(name.startswith("part-") and name.endswith(_SUFFIX) for name in held)
 
 
 def _pieces(source: OpenFiles) -> Iterator[Piece]:

@@ -20,7 +20,7 @@ from sklearn.base import (
 from sklearn.utils.validation import check_is_fitted
 
 from twofold import metrics, options
-from twofold.data import sources
+from twofold.data import convert
 from twofold.data.files import in_parts, opened, together
 from twofold.data.table import Table
 from twofold.errors import DataError, ModelFileError, OptionError
@@ -473,7 +473,7 @@ class Autoencoder(
             generator = sampling.torch_generator(rng)
             function = sampling.imputer(None if n_draws == 1 else generator)
             drawn = (self._run(function, table) for _ in range(n_draws))
-            return [sources.fill(part, table, *self.schema_.cells(x, table)) for x in drawn]
+            return [convert.fill(part, table, *self.schema_.cells(x, table)) for x in drawn]
 
         tables = [together(parts) for parts in zip(*self._each(draws, X), strict=True)]
         return tables[0] if n_draws == 1 else tables

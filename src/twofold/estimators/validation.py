@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
 from sklearn.utils.validation import validate_data
 
-from twofold.data import sources
+from twofold.data import convert, sources
 from twofold.data.files import OpenFiles, opened
 from twofold.data.table import Table
 from twofold.errors import DataError
@@ -107,7 +107,7 @@ def give_back(schema: Schema, x: Array, like: Table | None = None, index: Any = 
     else:
         container, names, shape = like.container, like.names or schema.names, like.row_shape
         index = like.index
-    return sources.give_back(values, container, names, shape, index, formats)
+    return convert.give_back(values, container, names, shape, index, formats)
 
 
 def _require_many(estimator: BaseEstimator, source: Any) -> None:

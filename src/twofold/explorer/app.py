@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twofold.data import json as cells
-from twofold.data import sources
+from twofold.data import output
 from twofold.errors import MissingExtraError, OptionError, TwofoldError
 from twofold.estimators.autoencoder import Autoencoder
 from twofold.explorer.code_map import CodeMap, Progress
@@ -402,7 +402,7 @@ class _Pages:
         table = self._source.table(self._chosen(selection), more)
         folder = tempfile.TemporaryDirectory(prefix="twofold-selection-")
         path = os.path.join(folder.name, f"selection.{suffix}")
-        sources.write(table, path)
+        output.write(table, path)
         return FileResponse(
             path,
             media_type=_FORMATS[suffix],

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twofold.data import convert, sources
 from twofold.data import json as cells
-from twofold.data import sources
 from twofold.data.table import Format
 from twofold.errors import DataError
 from twofold.schema.schema import Schema
@@ -251,7 +251,7 @@ class Source:
 
         numbers = np.flatnonzero(chosen)
         if self.is_array:
-            rows = sources.to_arrow(self._flat()[numbers], self.schema.names)
+            rows = convert.to_arrow(self._flat()[numbers], self.schema.names)
         else:
             rows = self._rows.take(numbers)
         parts = [*zip(rows.column_names, rows.columns, strict=True)]

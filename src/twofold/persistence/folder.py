@@ -23,7 +23,8 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
-from twofold.errors import ModelFileError, OutputExistsError
+from twofold.data.output import put_in_place, require_free_folder
+from twofold.errors import ModelFileError
 
 FORMAT = 1
 WEIGHTS = "weights.safetensors"
@@ -63,7 +64,7 @@ def write(
             _write_durably(fresh / WEIGHTS, blob)
             _write_durably(fresh / DOCUMENT, text.encode())
             fresh.chmod(0o755)
-            _put_in_place(fresh, path)
+            put_in_place(fresh, path)
         finally:
             shutil.rmtree(fresh, ignore_errors=True)
     except OSError as error:
@@ -74,24 +75,12 @@ def write(
 
 
 def require_free(path: str | os.PathLike[str], overwrite: bool) -> None:
-    """Raise OutputExistsError where a model may not be written to `path`.
+    """Raise OutputExistsError if a model may not be written to `path`.
 
     Even with `overwrite`, only another model folder gives way.
     """
-    path = Path(path)
-    if not os.path.lexists(path):
-        return
-    if not overwrite:
-        raise OutputExistsError(
-            f"{path} exists, and nothing is overwritten unasked. Choose another folder, or say so: "
-            f"--force on the command line, overwrite=True in Python."
-        )
-    held = {entry.name for entry in path.iterdir()} if path.is_dir() else set()
-    if held != {DOCUMENT, WEIGHTS}:
-        raise OutputExistsError(
-            f"{path} exists and is no twofold model, which is a folder with {WEIGHTS}, {DOCUMENT} "
-            f"and nothing else, so it is left alone. Choose another folder."
-        )
+    model = f"a twofold model, which is a folder with {WEIGHTS}, {DOCUMENT} and nothing else"
+    require_free_folder(path, overwrite, lambda held: held == {DOCUMENT, WEIGHTS}, model)
 
 
 def _write_durably(path: Path, content: bytes) -> None:
@@ -99,25 +88,6 @@ def _write_durably(path: Path, content: bytes) -> None:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-
-
-def _put_in_place(fresh: Path, path: Path) -> None:
-    if not path.exists():
-        fresh.rename(path)
-        return
-    # A folder cannot replace a folder in one step, so the old one steps aside and comes back where
-    # the new one cannot take its place.
-    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent)) / path.name
-    try:
-        path.rename(aside)
-        fresh.rename(path)
-    except BaseException:  # an interruption too must not cost the old model
-        if os.path.lexists(aside) and not os.path.lexists(path):
-            aside.rename(path)
-        raise
-    finally:
-        if os.path.lexists(path):
-            shutil.rmtree(aside.parent, ignore_errors=True)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:

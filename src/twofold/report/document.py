@@ -20,6 +20,7 @@ import torch
 from twofold import __version__
 from twofold.data import sources
 from twofold.data.files import Files
+from twofold.data.output import require_free, write_bytes
 from twofold.formatting import counted
 from twofold.options import OPTIONS
 from twofold.report import charts, examples
@@ -53,12 +54,11 @@ def write(
     say: Say | None = None,
 ) -> list[Caution]:
     """Write a page about a fitted model and the rows of X, as `Autoencoder.report` says."""
-    file = page.require_free(path, overwrite)
+    file = require_free(path, overwrite)
     found = examine(ae, X, say)
     notes = cautions(ae, found)
     content = html(ae, X, found, notes)
-    page.require_free(path, overwrite)
-    page.write(file, content.encode())
+    write_bytes(file, content.encode(), overwrite)
     return notes
 
 

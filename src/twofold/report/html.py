@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-import tempfile
 import unicodedata
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from markupsafe import Markup, escape
-
-from twofold.errors import DataError, OutputExistsError
 
 _LONGEST = 60
 _CUT = "…"
@@ -46,55 +41,6 @@ def soft(text: str) -> Markup:
     """Let a long word be broken after an underscore, a slash or many letters."""
     parts = (escape(part) for part in _PIECE.findall(text))
     return Markup("<wbr>").join(parts)
-
-
-def require_free(path: str | os.PathLike[str], overwrite: bool) -> Path:
-    """Return the path of a page to write, or raise where something is there.
-
-    Raises
-    ------
-    OutputExistsError
-        Where it is a folder, or a file and `overwrite` is false.
-    """
-    path = Path(path)
-    if path.is_dir():
-        raise OutputExistsError(f"{path} is a folder, so it is left alone. Choose another file.")
-    if os.path.lexists(path) and not overwrite:
-        raise OutputExistsError(
-            f"{path} exists, and nothing is overwritten unasked. Choose another file, or say so: "
-            f"--force on the command line, overwrite=True in Python."
-        )
-    return path
-
-
-def write(path: Path, content: bytes) -> None:
-    """Write a file, whole or not at all.
-
-    Raises
-    ------
-    DataError
-        Where it cannot be written, for example because the disk is full.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name[:99]}.", dir=path.parent) as folder:
-            # Opened in the ordinary way, so that the user's umask decides who may read it.
-            fresh = Path(folder, "page")
-            with open(fresh, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(fresh, path)
-    except OSError as error:
-        raise not_written(path, error) from error
-
-
-def not_written(path: Path, error: OSError) -> DataError:
-    """Return the error that says why a file or a folder cannot be written."""
-    return DataError(
-        f"{path} could not be written: {error.strerror or error}. Free some space or choose "
-        f"another folder."
-    )
 
 
 def short(text: str, most: int = _LONGEST) -> str:

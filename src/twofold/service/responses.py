@@ -16,8 +16,8 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from twofold import formatting
+from twofold.data import convert, sources
 from twofold.data import json as cells
-from twofold.data import sources
 from twofold.service.bodies import ARROW, JSON, PARQUET
 from twofold.service.errors import Refusal
 
@@ -163,7 +163,7 @@ _WRITERS: dict[str, Callable[[Answer], Any]] = {
 def of_codes(codes: Array, names: Sequence[str]) -> Answer:
     """Return the answer that codes `(n_rows, n_components)` are."""
     return Answer(
-        {"names": list(names)}, {"codes": codes}, lambda: sources.to_arrow(codes, names), codes
+        {"names": list(names)}, {"codes": codes}, lambda: convert.to_arrow(codes, names), codes
     )
 
 
@@ -225,7 +225,7 @@ def _one_column(values: Array) -> Any:
 def _table(rows: Any, names: Sequence[str]) -> Any:
     if isinstance(rows, pa.Table):
         return rows
-    return sources.to_arrow(_flat(rows), names)
+    return convert.to_arrow(_flat(rows), names)
 
 
 def chosen(accept: str, offered: Sequence[str]) -> str:

@@ -378,7 +378,7 @@ def test_a_file_is_written_and_holds_the_graph(tmp_path: Path) -> None:
 def test_a_file_is_overwritten_only_when_asked(tmp_path: Path) -> None:
     path = tmp_path / "model.onnx"
     path.write_bytes(b"mine")
-    with pytest.raises(OutputExistsError, match="nothing is overwritten unasked"):
+    with pytest.raises(OutputExistsError, match="already exists"):
         export.onnx(fitted("numbers"), path)
     assert path.read_bytes() == b"mine"
     export.onnx(fitted("numbers"), path, "encoder", overwrite=True)
@@ -436,7 +436,7 @@ def test_the_command_overwrites_only_with_force(saved: Path) -> None:
     words = (saved / "model", "--output", path, "--part", "encoder")
     said = command(*words)
     assert (said.exit_code, path.read_bytes()) == (2, b"mine")
-    assert "nothing is overwritten unasked" in said.stderr
+    assert "already exists" in said.stderr
     assert command(*words, "--force").exit_code == 0
 
 

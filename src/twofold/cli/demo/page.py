@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from rich.console import Console
 from rich.table import Table
 
+from twofold.data.output import not_written, write_bytes
 from twofold.report import plots
-from twofold.report.html import not_written, render, write
+from twofold.report.html import render
 
 Array = NDArray[Any]
 Figures = dict[str, Any]  # what figures.json holds
@@ -196,10 +197,10 @@ def write_all(
         "history": plots.to_png(plots.history(histories, references=references)),
     }
     for name, png in pictures.items():
-        write(output / f"{name}.png", png)
+        write_bytes(output / f"{name}.png", png)
     text = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False)
-    write(output / "figures.json", f"{text}\n".encode())
-    write(output / "index.html", page(numbers, pictures, summaries).encode())
+    write_bytes(output / "figures.json", f"{text}\n".encode())
+    write_bytes(output / "index.html", page(numbers, pictures, summaries).encode())
 
 
 def page(numbers: Figures, pictures: Mapping[str, bytes], summaries: Mapping[str, str]) -> str:

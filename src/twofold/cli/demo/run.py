@@ -36,6 +36,7 @@ from twofold.cli.demo.page import (
     say,
     write_all,
 )
+from twofold.data.output import already_exists
 from twofold.errors import (
     DatasetUnavailable,
     InterruptedWarning,
@@ -411,10 +412,7 @@ def _require_free(output: Path, force: bool) -> None:
     """Raise where the folder cannot be written to without touching what is not the demo's."""
     if output.is_dir():
         if any(output.iterdir()) and not force:
-            raise OutputExistsError(
-                f"{output} exists and is not empty, and nothing is overwritten unasked. Choose "
-                f"another folder, or say so: --force on the command line, force=True in Python."
-            )
+            raise already_exists(output)
     elif os.path.lexists(output):
         raise OutputExistsError(f"{output} exists and is no folder. Choose another name.")
     for name in _NETS:

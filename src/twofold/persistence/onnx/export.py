@@ -11,7 +11,6 @@ import json
 import logging
 import math
 import os
-import tempfile
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -26,8 +25,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from twofold import __version__
-from twofold.data import sources
-from twofold.errors import DataError, MissingExtraError, OptionError, OutputExistsError
+from twofold.data.output import require_free, write_bytes
+from twofold.errors import MissingExtraError, OptionError
 from twofold.inference import apply as inference
 from twofold.nn.bottleneck import VariationalCode
 from twofold.nn.layers import RecurrentPair
@@ -71,21 +70,7 @@ def onnx(
     path = Path(path)
     require_free(path, overwrite)
     content = graph(model, part).SerializeToString(deterministic=True)
-    require_free(path, overwrite)
-    _write(path, content)
-
-
-def require_free(path: str | os.PathLike[str], overwrite: bool) -> None:
-    """Raise OutputExistsError or DataError where a graph may not be written to `path`."""
-    path = Path(path)
-    if path.is_dir():
-        raise OutputExistsError(f"{path} is a folder, so it is left alone. Choose another file.")
-    if os.path.lexists(path) and not overwrite:
-        raise OutputExistsError(
-            f"{path} exists, and nothing is overwritten unasked. Choose another file, or say so: "
-            f"--force on the command line, overwrite=True in Python."
-        )
-    sources.require_writable(path)
+    write_bytes(path, content, overwrite)
 
 
 def graph(model: Model, part: str = "all") -> ModelProto:
@@ -482,21 +467,3 @@ def _quiet() -> Iterator[None]:
             yield
     finally:
         logger.removeFilter(is_news)
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
-            # Opened in the ordinary way, so that the user's umask decides who may read it.
-            fresh = Path(folder, path.name)
-            with open(fresh, "wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(fresh, path)
-    except OSError as error:
-        raise DataError(
-            f"{path} could not be written: {error.strerror or error}. Nothing there was changed; "
-            f"free some space or choose another place."
-        ) from error
