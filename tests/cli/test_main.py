@@ -361,7 +361,7 @@ def test_output_is_checked_before_any_work(
 
 
 @pytest.mark.parametrize(
-    ("name", "reason"), [("x/model", "x is no folder"), ("x", "is no twofold model")]
+    ("name", "reason"), [("x/model", "x is not a folder"), ("x", "is not a twofold model")]
 )
 def test_place_of_the_model_is_checked_before_any_work(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, reason: str
@@ -780,7 +780,7 @@ def test_impute_writes_a_file_per_draw(mixed: Path, tmp_path: Path) -> None:
 def test_draws_overwrite_all_files_or_none(mixed: Path, tmp_path: Path) -> None:
     (tmp_path / "i-2.csv").write_text("mine", encoding="utf-8")
     words = ("impute", mixed / "model", mixed / "rows.csv", "-o", tmp_path / "i.csv")
-    assert "i-2.csv exists" in fail(*words, "--n-draws", 3)
+    assert "i-2.csv' already exists" in fail(*words, "--n-draws", 3)
     assert [p.name for p in tmp_path.iterdir()] == ["i-2.csv"]
     succeed(*words, "--n-draws", 3, "--force")
     assert len(list(tmp_path.iterdir())) == 3

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from twofold.cli.demo import page as demo_page
-from twofold.errors import DataError
+from twofold.errors import OutputExistsError
 
 SUBSTITUTE = "scikit-learn's digits (8x8), because MNIST could not be had"
 SUMMARIES = {"stacked": "64 -> 32 -> 16", "tied": "64 -> 32 -> 16, tied weights"}
@@ -256,7 +256,7 @@ def test_pictures_numbers_and_page_are_written(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_leaves_nothing_half_done(tmp_path: Path) -> None:
     (tmp_path / "history.png").mkdir()
-    with pytest.raises(DataError, match=r"history\.png could not be written"):
+    with pytest.raises(OutputExistsError, match=r"history\.png is a folder"):
         write_all(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"reconstructions.png", "history.png"}
 

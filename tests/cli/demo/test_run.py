@@ -269,7 +269,7 @@ def untrained(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.usefixtures("untrained")
 def test_a_folder_that_holds_anything_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "letter.txt").write_text("dear", encoding="utf-8")
-    with pytest.raises(OutputExistsError, match="not empty"):
+    with pytest.raises(OutputExistsError, match="already exists"):
         demo.run("digits", output=tmp_path, console=quiet())
     assert [path.name for path in tmp_path.iterdir()] == ["letter.txt"]
 

@@ -444,7 +444,7 @@ def test_the_command_looks_at_its_place_first(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     said = command(tmp_path / "nowhere", "--output", tmp_path / "file" / "model.onnx")
     assert said.exit_code == 2
-    assert "is no folder" in said.stderr
+    assert "is not a folder" in said.stderr
 
 
 def test_the_command_refuses_an_unknown_part(saved: Path) -> None:
