@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from twofold.errors import OptionError
+from twofold.registry import LIKELIHOODS, Registry
 
 ACTIVATION_NAMES = (
     "identity",
@@ -29,15 +30,6 @@ ACTIVATION_NAMES = (
     "tanh",
     "sigmoid",
     "softplus",
-)
-LIKELIHOOD_NAMES = (
-    "gaussian",
-    "student_t",
-    "bernoulli",
-    "categorical",
-    "histogram",
-    "poisson",
-    "negative_binomial",
 )
 BOTTLENECK_NAMES = ("plain", "sparse", "variational", "ordered")
 CORRUPTION_NAMES = ("masking", "swap", "gaussian", "salt-and-pepper", "binarize", "warp")
@@ -52,9 +44,10 @@ class Option:
     """One option: its default, what it means, and which values mean something.
 
     `kinds` are the sorts of value taken, out of "none", "bool", "int", "float", "layers" (a tuple
-    of whole numbers and other layers), "names" (a mapping of column name to one of `choices`),
-    "text" and "seed". `choices` are words taken as they are. `least` and `most` bound a number; a
-    bound is left out of the range where `open_least` or `open_most` says so.
+    of whole numbers and other layers), "names" (a mapping of column name to a word), "text" and
+    "seed". `choices` are words taken as they are, and so are the names in `registry`. `least` and
+    `most` bound a number; a bound is left out of the range where `open_least` or `open_most` says
+    so.
     """
 
     default: Any
@@ -66,10 +59,16 @@ class Option:
     most: float = math.inf
     open_least: bool = False
     open_most: bool = False
+    registry: Registry[Any] | None = None
+
+    @property
+    def words(self) -> tuple[str, ...]:
+        """The words taken as they are; reading a registry's names imports PyTorch."""
+        return (*self.choices, *(self.registry or ()))
 
     def expected(self) -> str:
         """Say in words which values are taken."""
-        words = [repr(choice) for choice in self.choices]
+        words = [repr(word) for word in self.words]
         unit = f" ({self.unit})" if self.unit else ""
         for kind in self.kinds:
             if kind in ("int", "float"):
@@ -90,7 +89,7 @@ class Option:
     def accepts(self, value: Any) -> bool:
         """Tell whether `value` is one of the values that mean something."""
         if isinstance(value, str):
-            known = value in self.choices or "text" in self.kinds
+            known = value in self.words or "text" in self.kinds
             return (
                 known
                 or ("corruption" in self.kinds and _names_corruption(value))
@@ -122,7 +121,7 @@ class Option:
                 )
             case "names":
                 return isinstance(value, Mapping) and all(
-                    isinstance(name, str) and word in self.choices for name, word in value.items()
+                    isinstance(name, str) and word in self.words for name, word in value.items()
                 )
             case "share":
                 return (
@@ -268,7 +267,8 @@ OPTIONS: dict[str, Option] = {
         "a number's axis (densities of any shape, at 16 inputs per column), 'poisson' and "
         "'negative_binomial' are for counts; 'auto' decides per column from its kind",
         kinds=("names",),
-        choices=("auto", *LIKELIHOOD_NAMES),
+        choices=("auto",),
+        registry=LIKELIHOODS,
     ),
     "bottleneck": Option(
         "plain",

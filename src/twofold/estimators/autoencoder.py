@@ -910,8 +910,9 @@ class Autoencoder(
         adapts = isinstance(spec, Variational)
         self._objective = Objective(schema, adapts).to(device=device, dtype=dtype)
         pretraining.require_meaning(self.pretraining, self.network_)
-        names = [name for name, _ in self._objective.groups]
-        corruption.require_meaning(self._noise, names, self._objective, schema.is_image)
+        corruption.require_meaning(
+            self._noise, list(schema.likelihoods()), self._objective, schema.is_image
+        )
 
     @property
     def _noise(self) -> Corruption | None:

@@ -12,6 +12,10 @@ from .corruption import (
     Swap as Swap,
     Warp as Warp,
 )
+from .likelihoods import (
+    Likelihood as Likelihood,
+    register_likelihood as register_likelihood,
+)
 from .layers import Conv as Conv, Recurrent as Recurrent
 from .network import Network as Network
 from .objective import Objective as Objective

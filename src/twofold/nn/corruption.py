@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twofold.errors import OptionError
+from twofold.nn.likelihoods import LIKELIHOODS
 
 
 class Cells(Protocol):
@@ -247,8 +248,8 @@ def require_meaning(
     OptionError
         With the reason, and what to choose.
     """
-    if isinstance(corruption, Binarize) and set(likelihoods) != {"bernoulli"}:
-        others = sorted(set(likelihoods) - {"bernoulli"})
+    others = sorted({name for name in likelihoods if LIKELIHOODS[name].cells != "shares"})
+    if isinstance(corruption, Binarize) and others:
         raise OptionError(
             f"corruption='binarize' draws pixels and flags, whose likelihood is 'bernoulli', and "
             f"this table has {', '.join(map(repr, others))} as well. Choose 'masking' or 'swap', "

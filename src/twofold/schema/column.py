@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twofold.data.table import Format
+from twofold.registry import LIKELIHOODS
 
 Array = NDArray[Any]
 Level = str | int | float | bool
@@ -40,22 +41,32 @@ _LEAST_GAP = 1e-6  # scales between two knots
 _COUNT_SLACK = 1e-5  # share of a count that its logarithm in 32 bits may lose
 MONDAY = 4 * 86_400.0  # 1970-01-05, so that a week's turn starts with a Monday
 
-LIKELIHOODS_OF_KIND = {
-    "real": ("gaussian", "student_t", "bernoulli", "histogram"),
-    "count": ("negative_binomial", "poisson", "histogram"),
-    "binary": ("bernoulli", "gaussian", "student_t"),
-    "category": ("categorical",),
-    "pixel": ("bernoulli", "gaussian", "student_t"),
-    "time": ("gaussian", "student_t"),
-    "ignored": ("none",),
-}
-KINDS = tuple(LIKELIHOODS_OF_KIND)
+KINDS = ("real", "count", "binary", "category", "pixel", "time", "ignored")
 _KINDS_OF_TYPE = {
     "number": set(KINDS) - {"time"},
     "boolean": set(KINDS) - {"time"},
     "text": {"category", "ignored"},
     "time": {"time", "real", "ignored"},
 }
+
+
+def likelihoods_of(kind: str) -> tuple[str, ...]:
+    """Return the likelihoods that can model columns of a kind, the default one first.
+
+    Examples
+    --------
+    >>> likelihoods_of("count")
+    ('negative_binomial', 'histogram', 'poisson')
+    """
+    if kind == "ignored":
+        return ("none",)
+    possible = [name for name, likelihood in LIKELIHOODS.items() if kind in likelihood.kinds]
+    return tuple(sorted(possible, key=lambda name: kind not in LIKELIHOODS[name].default_for))
+
+
+def cells_of(likelihood: str) -> str:
+    """Return what the network sees of cells under a likelihood, as `nn.Likelihood.cells` says."""
+    return "nothing" if likelihood == "none" else str(LIKELIHOODS[likelihood].cells)
 
 
 @dataclass(frozen=True)
@@ -128,6 +139,11 @@ class Column:
     def is_squashed(self) -> bool:
         """Whether cells far out are drawn in; grey values and flags have no far out."""
         return self.kind in ("real", "time") and not self.knots
+
+    @property
+    def holds_shares(self) -> bool:
+        """Whether its likelihood models numbers between 0 and 1."""
+        return cells_of(self.likelihood) == "shares"
 
     @property
     def scaled_knots(self) -> Array:
@@ -271,7 +287,7 @@ def _mistake_in(column: Column) -> str:
     """Return why no column can be like one that was read from a document, or nothing."""
     kind, levels = column.kind, column.levels
     form = Format("number", "") if column.format is None else column.format
-    if column.likelihood not in LIKELIHOODS_OF_KIND.get(kind, ()):
+    if column.likelihood not in likelihoods_of(kind):
         return f"has kind {kind!r} and likelihood {column.likelihood!r}"
     if not (np.isfinite([column.center, column.scale]).all() and column.scale > 0):
         return f"has center {column.center!r} and scale {column.scale!r}"
@@ -289,7 +305,7 @@ def _mistake_in(column: Column) -> str:
         return "has a name or a level that cannot be written"
     if column.cycles and (kind != "time" or not set(column.cycles) <= set(CYCLES)):
         return f"turns by {column.cycles!r}, and is of kind {kind!r}"
-    if bool(column.knots) != (column.likelihood == "histogram") or not _are_knots(column):
+    if bool(column.knots) != (cells_of(column.likelihood) == "knots") or not _are_knots(column):
         return f"has likelihood {column.likelihood!r} and knots {column.knots!r}"
     if not isinstance(form.dtype, str) or form.type not in _KINDS_OF_TYPE:
         return f"has the format {form!r}"

@@ -12,11 +12,12 @@ from twofold.data.table import Format, Table, row_chunks
 from twofold.errors import DataError
 from twofold.schema.column import (
     KINDS,
-    LIKELIHOODS_OF_KIND,
     Array,
     Column,
+    cells_of,
     cycles_of,
     knots_of,
+    likelihoods_of,
     white,
 )
 
@@ -27,7 +28,6 @@ _MOST_LEVELS = 64  # inputs that one category may take
 _RARE = 5e-4  # share of the rows below which a level has no input of its own
 _FEW_LEVELS = 50  # so few different texts are categories, however few rows there are
 _FURTHEST = 100.0  # times that far cells widen a histogram's unit: a code for "missing" wants more
-_FOR_COUNTS = set(LIKELIHOODS_OF_KIND["count"]) - set(LIKELIHOODS_OF_KIND["real"])
 _MOST_COUNT = 5.0  # mean of a count; around larger ones a normal density does as well
 
 
@@ -72,13 +72,18 @@ def _with_pooled_pixels(columns: list[Column], stats: Statistics) -> tuple[Colum
 
     So squared error stays that of the image, and pixels that hardly ever vary are not blown up.
     """
-    at = [i for i, c in enumerate(columns) if c.kind == "pixel" and c.likelihood != "bernoulli"]
+    at = [i for i, c in enumerate(columns) if c.kind == "pixel" and not c.holds_shares]
     if at:
         largest = float(stats.std[at].max()) or 1.0
         pooled = largest * float(np.sqrt(np.mean((stats.std[at] / largest) ** 2))) or 1.0
         for i in at:
             columns[i] = replace(columns[i], scale=pooled)
     return tuple(columns)
+
+
+def _is_for_counts(likelihood: str) -> bool:
+    """Whether a likelihood models counts, and no other numbers."""
+    return likelihood in set(likelihoods_of("count")) - set(likelihoods_of("real"))
 
 
 class _Mistake(Exception):
@@ -107,26 +112,26 @@ def _column(
         settled = kind in ("category", "time")
     if kind == "ignored":
         return Column(name, kind, "none", format=shape, note=note)
-    chosen, possible = asked, LIKELIHOODS_OF_KIND[kind]
+    chosen, possible = asked, likelihoods_of(kind)
     if asked == "auto" or (for_all and settled):
         # One likelihood for the whole table is meant for the columns that can have it.
         chosen = asked if asked in possible else possible[0]
     elif asked not in possible:
-        if settled or asked == "categorical":
+        if settled or cells_of(asked) == "levels":
             raise _Mistake(
                 f"likelihood={asked!r} does not model column '{name}', whose kind is {kind!r}; "
                 f"{' or '.join(map(repr, possible))} does. Settle another kind with kinds={{...}}."
             )
-        kind = "count" if asked in _FOR_COUNTS else "real"
+        kind = "count" if _is_for_counts(asked) else "real"
     if kind == "category":
-        return _category(table, i, name, shape, stats)
+        return _category(table, i, name, chosen, shape, stats)
     low, high = float(stats.low[i]), float(stats.high[i])
     constant = low == high
-    if chosen == "bernoulli":
+    if cells_of(chosen) == "shares":
         top = levels or 1.0
-        _require_unit_range(name, low / top, high / top)
+        _require_unit_range(name, chosen, low / top, high / top)
         return Column(name, kind, chosen, 0.0, top, constant, format=shape)
-    if kind == "count" and chosen != "histogram":
+    if kind == "count" and cells_of(chosen) != "knots":
         if low < 0 or not stats.whole[i]:
             raise _Mistake(
                 f"likelihood={chosen!r} models whole numbers from 0, and column '{name}' runs from "
@@ -147,7 +152,7 @@ def _column(
             f"Column '{name}' spans too wide a range to be scaled (from {low:g} to {high:g}). "
             f"Divide it by a power of ten first."
         )
-    if chosen == "histogram":
+    if cells_of(chosen) == "knots":
         cells = table.values[:, i].astype(np.float64)
         if (
             not constant
@@ -185,7 +190,7 @@ def _kind(table: Table, i: int, stats: Statistics, levels: float, asked: str) ->
         return "ignored", "counts the rows"
     if stats.is_binary(i):
         return "binary", ""
-    if asked in _FOR_COUNTS or (asked == "auto" and stats.is_count(i)):
+    if _is_for_counts(asked) or (asked == "auto" and stats.is_count(i)):
         return "count", ""
     return "real", ""
 
@@ -218,7 +223,9 @@ def _counts_rows(table: Table, i: int) -> bool:
     return len(values) >= 20 and bool((np.diff(values) == 1).all())
 
 
-def _category(table: Table, i: int, name: str, shape: Format | None, stats: Statistics) -> Column:
+def _category(
+    table: Table, i: int, name: str, likelihood: str, shape: Format | None, stats: Statistics
+) -> Column:
     n_rows = table.n_rows
     if _type(table, i) == "text":
         assert table.formats is not None
@@ -240,7 +247,7 @@ def _category(table: Table, i: int, name: str, shape: Format | None, stats: Stat
     return Column(
         name,
         "category",
-        "categorical",
+        likelihood,
         constant=bool((counts > 0).sum() == 1),
         levels=levels,
         kept=tuple(common),
@@ -280,10 +287,10 @@ def _require_possible(table: Table, i: int, name: str, kind: str, stats: Statist
         )
 
 
-def _require_unit_range(name: str, low: float, high: float) -> None:
+def _require_unit_range(name: str, likelihood: str, low: float, high: float) -> None:
     if low < -_RANGE_SLACK or high > 1 + _RANGE_SLACK:
         raise _Mistake(
-            f"likelihood='bernoulli' models values in [0, 1], and column '{name}' runs from "
+            f"likelihood={likelihood!r} models values in [0, 1], and column '{name}' runs from "
             f"{low:g} to {high:g}. Scale it to [0, 1], or use 'gaussian' for it."
         )
 

@@ -141,16 +141,14 @@ class Schema:
 
     @cached_property
     def _bounded(self) -> NDArray[np.bool_]:
-        return np.array([c.likelihood == "bernoulli" and c.kind != "binary" for c in self.columns])
+        return np.array([c.holds_shares and c.kind != "binary" for c in self.columns])
 
     @cached_property
     def _flags(self) -> list[int]:
         """The inputs within 0 and 1 in training that may be anything where they are scored."""
         kinds = zip(self.columns, self.inputs, strict=True)
         return [
-            at.start
-            for c, at in kinds
-            if c.likelihood == "bernoulli" and (c.kind == "binary" or self.noise)
+            at.start for c, at in kinds if c.holds_shares and (c.kind == "binary" or self.noise)
         ]
 
     def within_range(self, matrix: Array) -> Array:

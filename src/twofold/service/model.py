@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from copy import copy, deepcopy
 from dataclasses import asdict
 from functools import cached_property
@@ -17,6 +17,7 @@ from twofold.data.sources import row_chunks
 from twofold.data.table import cells
 from twofold.estimators.autoencoder import Autoencoder
 from twofold.metrics import Scores
+from twofold.nn.likelihoods import LIKELIHOODS
 from twofold.persistence import summary as modeltext
 from twofold.schema.column import Column
 
@@ -182,7 +183,9 @@ def describe_columns(ae: Autoencoder) -> dict[str, Any]:
 def _column(column: Column) -> dict[str, Any]:
     form = column.format
     kept = [column.levels[i] for i in column.kept]
-    low, high = _RANGES.get(column.likelihood, _no_range)(column)
+    low, high = None, None
+    if column.width:
+        low, high = LIKELIHOODS[column.likelihood].cell_range(column)
     return {
         "name": column.name,
         "kind": column.kind,
@@ -195,31 +198,6 @@ def _column(column: Column) -> dict[str, Any]:
         "typical": _typical(column),
         "note": column.note,
     }
-
-
-def _no_range(column: Column) -> tuple[float | None, float | None]:
-    return None, None
-
-
-def _of_counts(column: Column) -> tuple[float | None, float | None]:
-    return 0.0, None
-
-
-def _of_shares(column: Column) -> tuple[float | None, float | None]:
-    return (0.0, column.scale) if column.kind != "binary" else (0.0, 1.0)
-
-
-def _of_knots(column: Column) -> tuple[float | None, float | None]:
-    return column.knots[0], column.knots[-1]
-
-
-# Cells that the column's likelihood knows; None where there is no end.
-_RANGES: dict[str, Callable[[Column], tuple[float | None, float | None]]] = {
-    "bernoulli": _of_shares,
-    "poisson": _of_counts,
-    "negative_binomial": _of_counts,
-    "histogram": _of_knots,
-}
 
 
 def _typical(column: Column) -> Any:

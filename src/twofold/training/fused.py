@@ -6,8 +6,8 @@ For a batch `x` of n rows and D columns, with `f` the activations,
     decode     g_{L+1} = h_L     g_i = f(g_{i+1} W_i + c_i)       i = L ... 1
     loss       (1 / nD) sum over cells of l(theta, x)             theta = g_1, without f
 
-Let d(.) be the loss's gradient *before* an activation. Both likelihoods are in canonical form, so d
-starts as a residual, and then walks back down the stairs that the batch came up:
+Let d(.) be the loss's gradient *before* an activation. Likelihoods in canonical form (`is_fused`)
+let d start as a residual, and then walks back down the stairs that the batch came up:
 
     d(g_1)     = (mean(theta) - x) / nD                           mean = identity or sigmoid
     d(g_{i+1}) = d(g_i) W_i^T * f'                                d(h_L) likewise, from d(g_L)
@@ -30,7 +30,6 @@ so that one kernel updates all parameters, and the step is recorded and replayed
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -43,6 +42,7 @@ from torch import Tensor
 from twofold.nn.bottleneck import PlainCode
 from twofold.nn.corruption import Corruption, Masking
 from twofold.nn.layers import DensePair
+from twofold.nn.likelihoods import Likelihood, Scratch
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.training.config import Plan
@@ -61,7 +61,7 @@ def supports(network: Network, objective: Objective) -> bool:
         and all(type(pair) is DensePair for pair in network.pairs)
         and type(network.bottleneck) is PlainCode
         and {network.activation, network.code_activation} <= ACTIVATIONS.keys()
-        and {name for name, _ in objective.groups} <= RESIDUALS.keys()
+        and all(likelihood.is_fused for likelihood, _ in objective.groups)
         and all(p.requires_grad for p in parameters)
         and {p.dtype for p in parameters} in ({torch.float32}, {torch.float64})
         and {p.device.type for p in parameters} in ({"cpu"}, {"cuda"})
@@ -322,7 +322,8 @@ class _Workspace:
             if not spoils:
                 self.roundings.append((self.given, self.x))
         self._groups = [
-            _Group(name, at, self.x, self._theta, objective) for name, at in objective.groups
+            _Group(likelihood, at, self.x, self._theta, objective)
+            for likelihood, at in objective.groups
         ]
         self._scale = self.x.new_full((), 1 / self.x.numel())
         self.recording = Recording(like.device) if can_record(like.device) else None
@@ -350,16 +351,22 @@ class _Group:
     """The columns of one likelihood, gathered where they are not all there are."""
 
     def __init__(
-        self, name: str, at: slice | Tensor, x: Tensor, theta: Tensor, objective: Objective
+        self,
+        likelihood: Likelihood,
+        at: slice | Tensor,
+        x: Tensor,
+        theta: Tensor,
+        objective: Objective,
     ) -> None:
-        self._compute, self._all_x, self._all_theta = RESIDUALS[name], x, theta
-        self._noise = objective.noise if name == "gaussian" and objective.adapts else None
+        self._compute, self._all_x, self._all_theta = likelihood.residual, x, theta
+        shares = likelihood.shares_noise and objective.adapts
+        self._noise = objective.noise if shares else None
         self._columns = at.to(x.device) if isinstance(at, Tensor) else None
         if self._columns is not None:
             x = x.new_empty(len(x), len(self._columns))
             theta = torch.empty_like(x)
         self._x, self._theta = x, theta
-        self._flat = theta.view(-1), x.view(-1), _Scratch(x)
+        self._flat = theta.view(-1), x.view(-1), Scratch(x)
 
     def residual(self) -> Tensor:
         """Turn this group's cells of theta into residuals, and return their summed loss."""
@@ -378,42 +385,6 @@ class _Group:
         variance = self._noise.to(self._theta.dtype) ** 2
         self._theta.div_(variance)
         return loss / variance + 0.5 * self._theta.numel() * variance.log()
-
-
-_FACTORS = 32  # probabilities that are multiplied before one logarithm is taken
-
-
-class _Scratch:
-    """Room for one number per cell of `x`, flat, and constants where the cells are."""
-
-    def __init__(self, x: Tensor) -> None:
-        # What follows the cells stays 1, and fills the last products up.
-        self.factors = x.new_ones(_FACTORS, math.ceil(x.numel() / _FACTORS))
-        self.cells = self.factors.view(-1)[: x.numel()]
-        self.zero, self.one = x.new_zeros(()), x.new_ones(())
-
-
-def _gaussian(theta: Tensor, x: Tensor, scratch: _Scratch) -> Tensor:
-    theta.sub_(x)
-    return torch.dot(theta, theta).mul_(0.5)
-
-
-def _bernoulli(theta: Tensor, x: Tensor, scratch: _Scratch) -> Tensor:
-    # The loss log(1 + e^theta) - x theta is max(theta, 0) - x theta - log q, q = sigmoid(|theta|).
-    # No q is below 1/2, so a product of 32 is far from underflow, and one logarithm does for all.
-    cells = scratch.cells
-    linear = torch.maximum(theta, scratch.zero, out=cells).sum().sub_(torch.dot(theta, x))
-    p = theta.sigmoid_()
-    torch.maximum(p, torch.sub(scratch.one, p, out=cells), out=cells)
-    p.sub_(x)
-    return linear.sub_(scratch.factors.prod(0).log_().sum())
-
-
-# Each turns `theta` into mean(theta) - x and returns the summed loss of these cells; all are flat.
-RESIDUALS: dict[str, Callable[[Tensor, Tensor, _Scratch], Tensor]] = {
-    "gaussian": _gaussian,
-    "bernoulli": _bernoulli,
-}
 
 
 @dataclass(frozen=True)

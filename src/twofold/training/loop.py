@@ -117,7 +117,7 @@ class AutogradStep:
         # Mikolov and Bengio, 2013, "On the Difficulty of Training Recurrent Neural Networks",
         # algorithm 1).
         # So would one sequence whose gradient grows from step to step.
-        self._clips = network.is_recurrent or any(n == "histogram" for n, _ in objective.groups)
+        self._clips = network.is_recurrent or any(one.is_clipped for one, _ in objective.groups)
         parameter = next(network.parameters())
         self._x = parameter.new_empty(plan.batch_size, network.width)
 

@@ -57,7 +57,6 @@ _STEPS = 30  # of that
 _CURVE_ROWS = 64
 _WIDE = 2_048  # inputs above which only as many components are sought as the code has
 _BEND = 0.5  # largest activity that leaves tanh and sigmoid nearly straight
-_DAMPING = 0.1  # added to a cell's variance, so that rare flags do not outweigh all others
 _FILL = 0.01  # size of the weights of components that nothing is left for
 _ROUNDS = 5  # of settling noise and spread in turn
 _GAINS, _MOST_GAIN = (0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0), 50.0
@@ -88,46 +87,6 @@ _STRAIGHT = {
     "softplus": _Straight(1.0, 4.0, 0.2),
     "tanh": _Straight(1.0, None),
     "sigmoid": _Straight(0.25, None),
-}
-
-
-def _slope_of_flags(mean: Tensor, share: Tensor, scale: Tensor) -> Tensor:
-    return 1 / (mean * (1 - mean) + _DAMPING)
-
-
-def _slope_of_knots(mean: Tensor, share: Tensor, scale: Tensor) -> Tensor:
-    return scale / (share * (1 - share) + _DAMPING)
-
-
-def _ones(mean: Tensor, share: Tensor, scale: Tensor) -> Tensor:
-    return torch.ones_like(mean)
-
-
-@dataclass(frozen=True)
-class _Link:
-    """How theta follows the mean of a cell, near the mean of its column.
-
-    `theta` gives the theta of the column's mean, and `slope` how theta changes with the mean.
-    `is_mean` says that they are the same, and `has_gain` that farther from the mean of the column
-    theta changes more or less than there.
-    """
-
-    theta: Callable[[Tensor], Tensor]
-    slope: Callable[[Tensor, Tensor, Tensor], Tensor]
-    is_mean: bool = False
-    has_gain: bool = False
-
-
-_LINKS: dict[str, _Link] = {
-    "gaussian": _Link(lambda mean: mean, _ones, is_mean=True),
-    "student_t": _Link(lambda mean: mean, _ones, is_mean=True),
-    "bernoulli": _Link(
-        lambda mean: mean.clamp(1e-3, 1 - 1e-3).logit(), _slope_of_flags, has_gain=True
-    ),
-    "categorical": _Link(lambda mean: mean.clamp_min(1e-3).log(), _slope_of_flags, has_gain=True),
-    "histogram": _Link(torch.zeros_like, _slope_of_knots, has_gain=True),
-    "poisson": _Link(lambda mean: mean, _ones),
-    "negative_binomial": _Link(lambda mean: mean, _ones),
 }
 
 
@@ -391,7 +350,7 @@ def from_pca(
     _lay_out(network, linear, rng)
     net = deepcopy(network).cpu().double()
     _place_biases(net, observed(few)[0])
-    exact = all(_LINKS[name].is_mean for name, _ in own.groups)
+    exact = all(likelihood.mean_is_theta for likelihood, _ in own.groups)
     if not exact:
         found, _ = _fit_output(own, few, _through(net, few), linear.bias, has_gain=False)
         net.pairs[0].decoder_bias.data += found
@@ -427,11 +386,11 @@ def _linear(
     width, k = network.width, network.n_components
     scale, bias = torch.ones_like(mean), torch.zeros_like(mean)
     steep = torch.zeros_like(mean, dtype=torch.bool)
-    for name, at in objective.groups:
-        link, share, spread = _LINKS[name], objective.center[at], objective.unit[at]
-        scale[at] = link.slope(mean[at], share, spread).sqrt()
-        bias[at] = link.theta(mean[at])
-        steep[at] = link.has_gain
+    for likelihood, at in objective.groups:
+        share, spread = objective.center[at], objective.unit[at]
+        scale[at] = likelihood.slope(mean[at], share, spread).sqrt()
+        bias[at] = likelihood.theta_at(mean[at])
+        steep[at] = likelihood.has_gain
 
     def components(of: Tensor, scale: Tensor, most: int) -> Tensor:
         centred = torch.nan_to_num((of - mean.to(of.dtype)) * scale.to(of.dtype))

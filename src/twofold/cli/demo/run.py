@@ -44,8 +44,9 @@ from twofold.errors import (
     OutputExistsError,
 )
 from twofold.estimators.autoencoder import Autoencoder
+from twofold.nn.likelihoods import LIKELIHOODS
 from twofold.nn.network import Network, default_n_components
-from twofold.nn.objective import LIKELIHOODS, Objective
+from twofold.nn.objective import Objective
 from twofold.persistence import folder as bundle
 from twofold.report import plots
 from twofold.training import loop

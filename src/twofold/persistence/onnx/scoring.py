@@ -14,7 +14,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from twofold.nn.objective import LIKELIHOODS, Objective
+from twofold.nn.likelihoods import Likelihood
+from twofold.nn.objective import Objective
 from twofold.persistence.onnx.preprocessing import order_of, picked, reordered
 from twofold.schema.column import FAR
 
@@ -39,7 +40,9 @@ class Scorer(nn.Module):
 
     def __init__(self, objective: Objective, every: bool = False) -> None:
         super().__init__()
-        self.groups = nn.ModuleList(_Group(objective, name, at) for name, at in objective.groups)
+        self.groups = nn.ModuleList(
+            _Group(objective, likelihood, at) for likelihood, at in objective.groups
+        )
         self.register_buffer("_order", order_of([i for g in self._parts for i in g.inputs]))
         self.density = None if every else objective.density
         counted = torch.ones_like(objective._others) if every else objective._others
@@ -92,9 +95,9 @@ class _Group(nn.Module):
     knots: Tensor
     squashed: Tensor | None
 
-    def __init__(self, objective: Objective, name: str, at: slice | Tensor) -> None:
+    def __init__(self, objective: Objective, likelihood: Likelihood, at: slice | Tensor) -> None:
         super().__init__()
-        self.likelihood = LIKELIHOODS[name]
+        self.likelihood = likelihood
         at = torch.arange(objective.width)[at] if isinstance(at, slice) else at
         self.inputs, self.shape = at.flatten().tolist(), tuple(at.shape)
         spread, (center, unit, knots) = objective._about(at)
