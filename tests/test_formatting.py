@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from twofold.formatting import cell, listed, number, pairs, shortened, table
+from twofold.formatting import cell, listed, pairs, plain_number, shortened, table
 
 ROWS = [("age", "400", "12.5"), ("城市", "Zürich", "-0.1"), ("e\u0301", "x", "3.0")]
 
@@ -94,7 +94,7 @@ def test_many_names_are_cut_short() -> None:
     ],
 )
 def test_numbers_have_as_many_digits_as_one_reads(value: float, text: str) -> None:
-    assert number(value) == text
+    assert plain_number(value) == text
 
 
 MOMENT = datetime(2024, 5, 17, 21, 30, 12, 345_678)

@@ -132,24 +132,24 @@ def listed(names: Sequence[str], most: int) -> str:
     return text + (f" and {len(names) - most:,} more" if len(names) > most else "")
 
 
-def counted(n: int, thing: str) -> str:
+def counted(n: int, noun: str, plural: str = "") -> str:
     """Write a number of things.
 
     Examples
     --------
-    >>> counted(1, "row"), counted(2000, "row")
-    ('1 row', '2,000 rows')
+    >>> counted(1, "row"), counted(2000, "row"), counted(2, "anomaly", "anomalies")
+    ('1 row', '2,000 rows', '2 anomalies')
     """
-    return f"{n:,} {thing}" + "s" * (n != 1)
+    return f"{n:,} {noun if n == 1 else plural or noun + 's'}"
 
 
-def number(value: float) -> str:
-    """Write a number with six digits, and whole ones in full.
+def plain_number(value: float) -> str:
+    """Write a number as it could be typed, with six digits, and whole ones in full.
 
     Examples
     --------
-    >>> number(25.28004), number(1234567.89), number(12345678), number(2.5e-7), number(3e40)
-    ('25.28', '1234568', '12345678', '2.5e-07', '3e+40')
+    >>> [plain_number(x) for x in (25.28004, 1234567.89, 12345678, 2.5e-7, 3e40)]
+    ['25.28', '1234568', '12345678', '2.5e-07', '3e+40']
     """
     if not math.isfinite(value):
         return str(value)
@@ -175,14 +175,14 @@ def cell(value: Any, dtype: str = "", exact: bool = False) -> str | None:
     --------
     >>> cell(8006.0), cell(25.28004), cell(25.28004, exact=True), cell("Zürich")
     ('8006', '25.28', '25.28004', 'Zürich')
-    >>> moment = datetime(2024, 5, 17, 9, 30, 12, 345_678)
-    >>> cell(moment), cell(moment, exact=True), cell(moment, "date32[day]")
+    >>> noon = datetime(2024, 5, 17, 9, 30, 12, 345_678)
+    >>> cell(noon), cell(noon, exact=True), cell(noon, "date32[day]")
     ('2024-05-17 09:30:12', '2024-05-17 09:30:12.345678', '2024-05-17')
     >>> cell(34_200.0, "time32[s]")
     '09:30:00'
     """
     if isinstance(value, datetime):
-        return _moment(value, dtype, exact)
+        return _timestamp(value, dtype, exact)
     if value is None or value != value:
         return None
     if isinstance(value, str | bool):
@@ -192,14 +192,14 @@ def cell(value: Any, dtype: str = "", exact: bool = False) -> str | None:
         return time.isoformat("auto" if exact else "seconds")
     if exact:
         return str(int(value)) if math.isfinite(value) and value == int(value) else str(value)
-    return number(value)
+    return plain_number(value)
 
 
-def _moment(value: datetime, dtype: str, exact: bool) -> str:
+def _timestamp(value: datetime, dtype: str, exact: bool) -> str:
     if _DAY.search(dtype):
         nearest = value + timedelta(hours=12) if value.year < datetime.max.year else value
         return nearest.date().isoformat()
-    # Times with a zone come in UTC, which their reader has to be told.
+    # Timestamps with a zone come in UTC; the letter says so.
     zone = "Z" if _WITH_ZONE.search(dtype) else ""
     return value.isoformat(" ", "auto" if exact else "seconds") + zone
 
@@ -219,3 +219,67 @@ def size(n_bytes: float) -> str:
         if n_bytes < 999.95:
             return f"{n_bytes:.1f} {unit}"
     return f"{n_bytes / 1000:.1f} GB"
+
+
+def number(value: float, digits: int = 3) -> str:
+    """Write a number for reading, with so many significant digits.
+
+    Examples
+    --------
+    >>> number(0.067512), number(0.09999), number(1234.5), number(-12.345), number(2.5e-9)
+    ('0.0675', '0.100', '1,234', '−12.3', '2.5e−9')
+    """
+    if not math.isfinite(value):
+        return "not a number" if math.isnan(value) else "∞" if value > 0 else "−∞"
+    if value == 0:
+        return "0"
+    size = int(f"{value:.{digits - 1}e}".partition("e")[2])
+    if -5 <= size < 15:
+        text = f"{value:,.{max(0, digits - 1 - size)}f}"
+    else:
+        mantissa, _, power = f"{value:.{digits - 1}e}".partition("e")
+        mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+        text = f"{mantissa}e{int(power)}"
+    return text.replace("-", "−")
+
+
+def percent(share: float) -> str:
+    """Write a share as a percentage; only nothing is 0 %, and only all of it is 100 %.
+
+    Examples
+    --------
+    >>> [percent(share).replace("\u00a0", " ") for share in (0.0512, 0.5, 0.00012, 0.99996, 1)]
+    ['5.1 %', '50 %', '0.01 %', '>99.99 %', '100 %']
+    """
+    if not math.isfinite(share):
+        return number(share)
+    value = 100 * share
+    if value in (0, 100) or abs(value) >= 1000:
+        text = f"{value:,.0f}"
+    elif 0 < abs(value) < 0.005:
+        text = "<0.01" if value > 0 else "−0.00"
+    elif 99.995 <= value < 100:
+        text = ">99.99"
+    else:
+        near = abs(value) < 0.1 or 99.9 < value < 100
+        text = f"{value:.2f}" if near else f"{value:.1f}".removesuffix(".0")
+    return text.replace("-", "−") + "\u00a0%"
+
+
+def duration(seconds: float) -> str:
+    """Write how long something takes.
+
+    Examples
+    --------
+    >>> [duration(s) for s in (0.001, 0.31, 47.2, 300, 9000, 400_000)]
+    ['<0.1 s', '0.3 s', '47 s', '5 min', '2.5 h', '4.6 days']
+    """
+    if 0 < abs(seconds) < 0.05:
+        return "<0.1 s"
+    if abs(seconds) < 99.5:
+        return f"{seconds:.1f} s" if abs(seconds) < 9.95 else f"{seconds:.0f} s"
+    units = ((60, "min", 99.5), (3600, "h", 47.5), (86_400, "days", math.inf))
+    size, unit = next((s, u) for s, u, most in units if abs(seconds) / s < most)
+    count = seconds / size
+    text = f"{count:,.0f}" if abs(count) >= 9.95 or unit == "min" else f"{count:.1f}"
+    return f"{text.removesuffix('.0')} {unit}"

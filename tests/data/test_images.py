@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from twofold import Autoencoder, Conv, Files, datasets, load
 from twofold.cli.main import app
 from twofold.data import formats, images, memory, sources
 from twofold.data.files import OpenFiles
-from twofold.errors import DataError, MissingExtraError, SkippedFilesWarning
+from twofold.errors import DataError, SkippedFilesWarning
 
 Image = pytest.importorskip("PIL.Image", reason="Pillow is not installed")
 pytestmark = pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning")
@@ -162,13 +161,6 @@ def test_no_image_is_told(tmp_path: Path) -> None:
 def test_a_size_that_is_none_is_refused(size: Any, tmp_path: Path) -> None:
     with pytest.raises(DataError, match="must be height and width in pixels"):
         images.read(written(tmp_path, GREYS[:2]), size=size)
-
-
-def test_pillow_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    written(tmp_path, GREYS[:2])
-    monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(MissingExtraError, match=r"twofold\[images\]"):
-        images.read(tmp_path)
 
 
 def test_images_have_no_columns_to_drop(tmp_path: Path) -> None:

@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "twofold"
 MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 # Packages whose import takes long: worth postponing until a function needs them.
-HEAVY = {"torch", "sklearn", "numpy", "scipy", "matplotlib", "pyarrow", "jinja2", "rich"}
+HEAVY = {"torch", "sklearn", "numpy", "scipy", "matplotlib", "pyarrow", "jinja2", "rich", "PIL"}
 IMPORT_NAMES = {"pillow": "PIL", "mlflow-skinny": "mlflow"}
 
 

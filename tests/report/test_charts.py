@@ -41,7 +41,7 @@ def histogram(**more: object) -> str:
         histogram(mark=Mark(-1, "threshold"), outline=np.ones(3), first="3 lower", level=2.0),
         charts.spikes("a", "Spread", "", np.arange(500.0), [3], str),
         charts.spikes("a", "Spread", "", np.zeros(1), [0], str),
-        charts.scatter("a", "Map", "", [("p1", np.eye(2)), ("odd", np.zeros((0, 2)))]),
+        charts.scatter("a", "Map", "", [("p1", np.eye(2)), ("anomaly", np.zeros((0, 2)))]),
         charts.scatter("a", "Map", "", [("p1", np.full((9, 2), np.nan))]),
     ],
 )
@@ -70,7 +70,7 @@ def test_epochs_are_whole() -> None:
 
 def test_bars_below_the_mark_have_its_colour() -> None:
     bars = drawn(histogram(mark=Mark(-1, "threshold"))).iter("rect")
-    assert [bar.get("class") for bar in bars] == ["odd", "net", "net"]
+    assert [bar.get("class") for bar in bars] == ["anomaly", "net", "net"]
 
 
 def test_bars_are_as_high_as_their_numbers() -> None:
@@ -78,10 +78,10 @@ def test_bars_are_as_high_as_their_numbers() -> None:
     np.testing.assert_allclose(np.array(heights) / heights[1], [0.25, 1, 0.5], atol=0.01)
 
 
-def test_few_spikes_are_written_over_and_odd_ones_crossed() -> None:
+def test_few_spikes_are_written_over_and_marked_ones_crossed() -> None:
     markup = charts.spikes("a", "Spread", "", np.array([1.0, 0.0, 3.0]), [1], "{:.0f}!".format)
     assert {"1!", "0!", "3!"} <= set(texts(markup))
-    crosses = [p for p in drawn(markup).iter("path") if p.get("class") == "cross odd"]
+    crosses = [p for p in drawn(markup).iter("path") if p.get("class") == "cross anomaly"]
     assert len(crosses) == 1
 
 

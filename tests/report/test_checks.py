@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 
 from twofold import Autoencoder
-from twofold.report.checks import Caution, cautions, in_order, named
-from twofold.report.measurements import Findings, examine
+from twofold.report.checks import Finding, in_order, named, run_checks
+from twofold.report.measurements import Measurements, examine
 
 GOOD = [
     {"epoch": i + 1, "loss": loss, "validation_loss": loss + 0.001, "seconds": float(i)}
@@ -49,7 +49,7 @@ def good() -> Autoencoder:
 
 
 @pytest.fixture(scope="module")
-def found(good: Autoencoder) -> Findings:
+def found(good: Autoencoder) -> Measurements:
     return examine(good, rows(seed=1))
 
 
@@ -58,8 +58,8 @@ def mixed() -> Autoencoder:
     return fitted(frame())
 
 
-def by_kind(ae: Any, found: Findings) -> dict[str, Caution]:
-    return {caution.kind: caution for caution in cautions(ae, found)}
+def by_kind(ae: Any, found: Measurements) -> dict[str, Finding]:
+    return {finding.kind: finding for finding in run_checks(ae, found)}
 
 
 def with_history(ae: Autoencoder, history: Sequence[dict[str, float]], best: int) -> Autoencoder:
@@ -76,9 +76,9 @@ def history(train: Sequence[float], held: Sequence[float] = ()) -> list[dict[str
 
 
 def test_a_good_model_on_rows_of_its_kind_calls_for_nothing(
-    good: Autoencoder, found: Findings
+    good: Autoencoder, found: Measurements
 ) -> None:
-    assert cautions(good, found) == []
+    assert run_checks(good, found) == []
     told = in_order(good, found, [])
     assert {"over-fitting", "shift since training", "components in use"} <= set(told)
 
@@ -87,13 +87,13 @@ def test_urgent_things_come_first(good: Autoencoder) -> None:
     X = rows(seed=1)
     X[:, 0] += 9
     X[:800, 1] = np.nan
-    told = cautions(good, examine(good, X))
-    assert [caution.urgent for caution in told] == sorted((c.urgent for c in told), reverse=True)
-    assert {caution.kind for caution in told} >= {"shift", "holes"}
+    told = run_checks(good, examine(good, X))
+    assert [finding.urgent for finding in told] == sorted((c.urgent for c in told), reverse=True)
+    assert {finding.kind for finding in told} >= {"shift", "missing"}
 
 
 def test_a_held_out_loss_far_above_the_other_is_over_fitting(
-    good: Autoencoder, found: Findings
+    good: Autoencoder, found: Measurements
 ) -> None:
     fine = history([1.0, 0.4, 0.3, 0.3], [0.9, 0.45, 0.40, 0.41])
     bad = history([1.0, 0.4, 0.2, 0.2], [0.9, 0.45, 0.40, 0.41])
@@ -102,44 +102,44 @@ def test_a_held_out_loss_far_above_the_other_is_over_fitting(
 
 
 def test_kept_weights_whose_held_out_loss_rose_are_over_fitting(
-    good: Autoencoder, found: Findings
+    good: Autoencoder, found: Measurements
 ) -> None:
     rose = history([1.0, 0.4, 0.38, 0.37], [0.9, 0.40, 0.45, 0.5])
-    caution = by_kind(with_history(good, rose, 4), found)["overfitting"]
-    assert "lowest in epoch 2 (0.400) and rose to 0.500 in epoch 4" in caution.text
-    assert "patience=10" in caution.advice
+    finding = by_kind(with_history(good, rose, 4), found)["overfitting"]
+    assert "lowest in epoch 2 (0.400) and rose to 0.500 in epoch 4" in finding.text
+    assert "patience=10" in finding.advice
     assert "overfitting" not in by_kind(with_history(good, rose, 2), found)
 
 
 def test_training_that_was_still_getting_better_is_unfinished(
-    good: Autoencoder, found: Findings
+    good: Autoencoder, found: Measurements
 ) -> None:
     falling = history(np.linspace(1, 0.1, 20).tolist(), np.linspace(1, 0.1, 20).tolist())
-    caution = by_kind(with_history(good, falling, 20), found)["unfinished"]
-    assert "after 20 epochs" in caution.text
-    assert "epochs=40" in caution.advice
+    finding = by_kind(with_history(good, falling, 20), found)["unfinished"]
+    assert "after 20 epochs" in finding.text
+    assert "epochs=40" in finding.advice
     stopped = [*falling, *history([0.1] * 10, [0.2] * 10)]
     assert "unfinished" not in by_kind(with_history(good, stopped, 20), found)
 
 
-def test_one_epoch_is_too_early_to_tell(good: Autoencoder, found: Findings) -> None:
+def test_one_epoch_is_too_early_to_tell(good: Autoencoder, found: Measurements) -> None:
     assert "unfinished" in by_kind(with_history(good, history([1.0], [1.0]), 1), found)
 
 
-def test_a_model_without_an_epoch_is_untrained(good: Autoencoder, found: Findings) -> None:
+def test_a_model_without_an_epoch_is_untrained(good: Autoencoder, found: Measurements) -> None:
     assert "untrained" in by_kind(with_history(good, [], 0), found)
 
 
-def test_losing_to_pca_is_told(good: Autoencoder, found: Findings) -> None:
+def test_losing_to_pca_is_told(good: Autoencoder, found: Measurements) -> None:
     worse = replace(found.comparison, squared_error=1.1 * found.comparison.squared_error_pca)
-    caution = by_kind(good, replace(found, comparison=worse))["pca"]
-    assert caution.urgent
+    finding = by_kind(good, replace(found, comparison=worse))["pca"]
+    assert finding.urgent
     chance = replace(found.comparison, squared_error=1.01 * found.comparison.squared_error_pca)
     assert "pca" not in by_kind(good, replace(found, comparison=chance))
 
 
 def test_losing_to_pca_is_no_alarm_where_squared_error_is_not_the_aim(
-    good: Autoencoder, found: Findings
+    good: Autoencoder, found: Measurements
 ) -> None:
     worse = replace(found.comparison, squared_error=2 * found.comparison.squared_error_pca)
     denoising = copy.copy(good)
@@ -151,47 +151,52 @@ def test_a_column_of_noise_is_not_learned() -> None:
     X = frame()
     X["noise"] = np.random.default_rng(3).normal(size=len(X))
     ae = fitted(X, n_components=3)
-    caution = by_kind(ae, examine(ae, X))["not-learned"]
-    assert "1 column is not learned" in caution.text
-    assert "noise" in caution.text
+    finding = by_kind(ae, examine(ae, X))["not-learned"]
+    assert "1 column is not learned" in finding.text
+    assert "noise" in finding.text
 
 
-def test_a_network_that_learned_nothing_is_told(good: Autoencoder, found: Findings) -> None:
+def test_a_network_that_learned_nothing_is_told(good: Autoencoder, found: Measurements) -> None:
     nothing = replace(found.comparison, r2=0.02)
     told = by_kind(good, replace(found, comparison=nothing))
-    assert "only 2 %" in told["nothing"].said
+    assert "only 2 %" in told["nothing"].sentence
     assert "not-learned" not in told
 
 
 def test_a_planted_shift_is_told_with_its_column(good: Autoencoder) -> None:
     X = rows(seed=1)
     X[:, 5] += 3 * X[:, 5].std()
-    caution = by_kind(good, examine(good, X))["shift"]
-    assert caution.urgent
-    assert "score lower" in caution.text
-    assert "x5" in caution.text
-    assert "3.0 spreads higher" in caution.text
-    assert "x4" not in caution.text
+    finding = by_kind(good, examine(good, X))["shift"]
+    assert finding.urgent
+    assert "score lower" in finding.text
+    assert "x5" in finding.text
+    assert "3.0 standard deviations higher" in finding.text
+    assert "x4" not in finding.text
 
 
-def test_a_shift_that_scores_do_not_see_is_no_alarm(good: Autoencoder, found: Findings) -> None:
+def test_a_shift_that_scores_do_not_see_is_no_alarm(good: Autoencoder, found: Measurements) -> None:
     moved = found.columns.is_shifted.copy()
     moved[2] = True
     columns = replace(found.columns, is_shifted=moved)
-    caution = by_kind(good, replace(found, columns=columns))["shift"]
-    assert not caution.urgent
-    assert "x2" in caution.text
+    finding = by_kind(good, replace(found, columns=columns))["shift"]
+    assert not finding.urgent
+    assert "x2" in finding.text
 
 
 def test_changed_levels_are_a_shift(mixed: Autoencoder) -> None:
     X = frame(seed=1)
     X["city"] = "Porto"
-    caution = by_kind(mixed, examine(mixed, X))["shift"]
-    assert "the levels of “⁨city⁩” changed in" in caution.text
+    finding = by_kind(mixed, examine(mixed, X))["shift"]
+    assert "the categories of “⁨city⁩” changed in" in finding.text
 
 
-def test_rows_that_score_too_well_are_told(good: Autoencoder, found: Findings) -> None:
-    scores = replace(found.scores, values=found.scores.values + 50, distance=0.9, chance=0.0)
+def test_rows_that_score_too_well_are_told(good: Autoencoder, found: Measurements) -> None:
+    scores = replace(
+        found.scores,
+        rows=replace(found.scores.rows, score=found.scores.rows.score + 50),
+        distance=0.9,
+        p_value=0.0,
+    )
     told = by_kind(good, replace(found, scores=scores))
     assert "higher" in told
     assert "shift" not in told
@@ -207,12 +212,12 @@ def test_levels_that_training_did_not_have_are_told(mixed: Autoencoder) -> None:
 def test_columns_full_of_holes_are_told(good: Autoencoder) -> None:
     X = rows(seed=1)
     X[:300, 1] = np.nan
-    assert "holes" not in by_kind(good, examine(good, X))
+    assert "missing" not in by_kind(good, examine(good, X))
     X[:700, 1] = np.nan
     X[:, 4] = np.nan
-    text = by_kind(good, examine(good, X))["holes"].text
+    text = by_kind(good, examine(good, X))["missing"].text
     assert "In 2 columns" in text
-    assert "1 of them hold no cell at all" in text
+    assert "1 of them is empty" in text
 
 
 def test_planted_unused_components_are_counted() -> None:
@@ -220,9 +225,9 @@ def test_planted_unused_components_are_counted() -> None:
     assert "unused" not in by_kind(ae, examine(ae, rows(seed=1)))
     with torch.no_grad():
         ae.network_.pairs[-1].weight[[1, 4]] = 0
-    caution = by_kind(ae, examine(ae, rows(seed=1)))["unused"]
-    assert caution.text.startswith("2 of 6 components are unused")
-    assert "n_components=4" in caution.advice
+    finding = by_kind(ae, examine(ae, rows(seed=1)))["unused"]
+    assert finding.text.startswith("2 of 6 components are unused")
+    assert "n_components=4" in finding.advice
 
 
 def test_planted_twins_are_told() -> None:
@@ -230,16 +235,16 @@ def test_planted_twins_are_told() -> None:
     with torch.no_grad():
         ae.network_.pairs[-1].weight[0] /= 2**0.5
         ae.network_.pairs[-1].weight[2] = ae.network_.pairs[-1].weight[0]
-    caution = by_kind(ae, examine(ae, rows(seed=1)))["twins"]
-    assert "such as 0 and 2 (correlation 1.00)" in caution.text
-    assert "n_components=2" in caution.advice
+    finding = by_kind(ae, examine(ae, rows(seed=1)))["twins"]
+    assert "such as 0 and 2 (correlation 1.00)" in finding.text
+    assert "n_components=2" in finding.advice
 
 
 def test_constant_columns_are_told() -> None:
     X = frame().assign(country="NO", one=1.0)
     ae = fitted(X, kinds={"country": "category"})
-    caution = by_kind(ae, examine(ae, X))["constant"]
-    assert caution.text.startswith("2 columns held one value only in training")
+    finding = by_kind(ae, examine(ae, X))["constant"]
+    assert finding.text.startswith("2 columns held one value only in training")
 
 
 def test_ignored_columns_are_told_with_the_reason() -> None:
@@ -250,22 +255,24 @@ def test_ignored_columns_are_told_with_the_reason() -> None:
 
 @pytest.mark.parametrize(("n", "urgent"), [(15, True), (50, False)])
 def test_few_rows_for_the_threshold_are_told(
-    good: Autoencoder, found: Findings, n: int, urgent: bool
+    good: Autoencoder, found: Measurements, n: int, urgent: bool
 ) -> None:
     scores = replace(found.scores, held_out=found.scores.held_out[:n])
-    caution = by_kind(good, replace(found, scores=scores))["few-rows"]
-    assert caution.urgent == urgent
-    assert f"{n} rows" in caution.text
+    finding = by_kind(good, replace(found, scores=scores))["few-rows"]
+    assert finding.urgent == urgent
+    assert f"{n} rows" in finding.text
 
 
-def test_a_chosen_share_needs_no_rows_for_its_threshold(good: Autoencoder, found: Findings) -> None:
+def test_a_chosen_share_needs_no_rows_for_its_threshold(
+    good: Autoencoder, found: Measurements
+) -> None:
     scores = replace(found.scores, held_out=found.scores.held_out[:15])
     chosen = copy.copy(good)
     chosen.contamination = 0.1
     assert "few-rows" not in by_kind(chosen, replace(found, scores=scores))
 
 
-def test_a_threshold_of_training_rows_is_told(good: Autoencoder, found: Findings) -> None:
+def test_a_threshold_of_training_rows_is_told(good: Autoencoder, found: Measurements) -> None:
     without = with_history(good, history([1.0, 0.2] + [0.1] * 10), 12)
     told = by_kind(without, found)
     assert told["calibration"].urgent
@@ -286,7 +293,7 @@ def test_many_columns_are_named_in_part() -> None:
 def test_what_is_said_in_a_terminal_has_no_invisible_letters(good: Autoencoder) -> None:
     X = rows(seed=1)
     X[:, 1] = np.nan
-    said = by_kind(good, examine(good, X))["holes"].said
+    said = by_kind(good, examine(good, X))["missing"].sentence
     assert "“x1”" in said
     assert said.isprintable()
 
@@ -296,4 +303,4 @@ def test_what_lowers_all_scores_is_named_though_no_mean_has_moved(good: Autoenco
     X[:, 6] += np.where(X[:, 0] > 0, 2.5, -2.5) - 2.5 * np.sign(X[:, 0]).mean()
     found = examine(good, X)
     assert not found.columns.is_shifted.any()
-    assert "What lowers them most is “x6”" in by_kind(good, found)["shift"].said
+    assert "What lowers them most is “x6”" in by_kind(good, found)["shift"].sentence

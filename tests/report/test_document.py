@@ -74,7 +74,7 @@ class Page(HTMLParser):
         return [attributes for name, attributes in self.elements if name == tag]
 
     @property
-    def cautions(self) -> list[str]:
+    def findings(self) -> list[str]:
         return [str(a["data-kind"]) for a in self.all("li") if "data-kind" in a]
 
     @property
@@ -232,7 +232,7 @@ def contrast(a: str, b: str) -> float:
 
 
 @pytest.mark.parametrize("scheme", [0, 1], ids=["light", "dark"])
-@pytest.mark.parametrize("ink", ["ink", "quiet", "accent", "odd", "net", "pca"])
+@pytest.mark.parametrize("ink", ["ink", "quiet", "accent", "anomaly", "net", "pca"])
 @pytest.mark.parametrize("ground", ["page", "soft"])
 def test_letters_stand_out_from_their_ground(
     pages: dict[str, Page], scheme: int, ink: str, ground: str
@@ -306,7 +306,7 @@ def test_few_rows_are_enough(
     for ae, X in ((plain, rows()[:n]), (mixed, frame()[:n])):
         page = written(ae, X, tmp_path)
         assert page.mistakes == []
-        assert not {"shift", "pca", "not-learned", "unused", "twins"} & set(page.cautions)
+        assert not {"shift", "pca", "not-learned", "unused", "twins"} & set(page.findings)
 
 
 def test_one_image_is_enough(
@@ -320,7 +320,7 @@ def test_a_column_may_be_empty(plain: Autoencoder, n: int, tmp_path: Path) -> No
     X = rows(n)
     X[:, 2] = np.nan
     page = written(plain, X, tmp_path)
-    assert "holes" in page.cautions
+    assert "missing" in page.findings
     assert "“⁨x2⁩”" in page.text
 
 
@@ -417,7 +417,7 @@ def test_of_many_rows_a_sample_is_measured_and_all_are_scored(
 ) -> None:
     monkeypatch.setattr(measurements, "SAMPLE_ROWS", 100)
     words = written(plain, rows(), tmp_path).words
-    assert "All 300 rows are scored. Errors, columns, components and the map go by 100" in words
+    assert "All 300 rows are scored. Errors, columns, components and the map are of 100" in words
     assert "100 rows drawn, chosen at random out of 300" in words
     n = int((plain.predict(rows()) == -1).sum())
     assert f"{n} of 300 rows" in words
@@ -439,16 +439,16 @@ def test_images_make_a_light_page(tmp_path: Path) -> None:
 def test_what_it_takes_is_told_now_and_then(
     plain: Autoencoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measurements, "_TELL_SECONDS", 0.0)
+    monkeypatch.setattr(measurements, "_PROGRESS_SECONDS", 0.0)
     told: list[str] = []
-    report.write(plain, rows(), tmp_path / "report.html", say=told.append)
+    report.write(plain, rows(), tmp_path / "report.html", progress=told.append)
     assert told[0] == "scored 300 of 300 rows"
     assert told[-1] == "explaining 10 rows"
 
 
 def test_what_is_quick_is_not_told(plain: Autoencoder, tmp_path: Path) -> None:
     told: list[str] = []
-    report.write(plain, rows(40), tmp_path / "report.html", say=told.append)
+    report.write(plain, rows(40), tmp_path / "report.html", progress=told.append)
     assert told == []
 
 

@@ -11,7 +11,7 @@ from scipy.stats import ks_2samp
 
 from twofold import Autoencoder, metrics
 from twofold.report import measurements
-from twofold.report.measurements import Findings, examine
+from twofold.report.measurements import Measurements, examine
 
 
 def fitted(X: Any, **options: Any) -> Autoencoder:
@@ -47,40 +47,40 @@ def mixed() -> Autoencoder:
 
 
 @pytest.fixture(scope="module")
-def found(plain: Autoencoder) -> Findings:
+def found(plain: Autoencoder) -> Measurements:
     return examine(plain, rows(seed=1))
 
 
-def test_scores_and_labels_are_the_model_s(found: Findings, plain: Autoencoder) -> None:
+def test_scores_and_labels_are_the_model_s(found: Measurements, plain: Autoencoder) -> None:
     X = rows(seed=1)
-    np.testing.assert_array_equal(found.scores.values, plain.score_samples(X))
-    np.testing.assert_array_equal(found.scores.p_values, plain.anomaly_pvalue(X))
-    np.testing.assert_array_equal(found.scores.flagged, plain.predict(X) == -1)
+    np.testing.assert_array_equal(found.scores.rows.score, plain.score_samples(X))
+    np.testing.assert_array_equal(found.scores.rows.p_value, plain.anomaly_pvalue(X))
+    np.testing.assert_array_equal(found.scores.rows.is_anomaly, plain.predict(X) == -1)
 
 
 def test_scores_are_the_same_in_parts(
-    found: Findings, plain: Autoencoder, monkeypatch: pytest.MonkeyPatch
+    found: Measurements, plain: Autoencoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("twofold.data.sources.row_chunks", lambda n, width: iter([slice(0, 64)]))
     monkeypatch.setattr(measurements, "_SCORED_CELLS", 0)
-    parts = examine(plain, rows(seed=1)).scores.values
-    np.testing.assert_allclose(parts, found.scores.values, rtol=1e-12)
+    parts = examine(plain, rows(seed=1)).scores.rows.score
+    np.testing.assert_allclose(parts, found.scores.rows.score, rtol=1e-12)
 
 
-def test_the_comparison_is_the_model_s(found: Findings, plain: Autoencoder) -> None:
+def test_the_comparison_is_the_model_s(found: Measurements, plain: Autoencoder) -> None:
     both = plain.compare_pca(rows(seed=1))
     assert found.comparison.squared_error == pytest.approx(both.squared_error)
     assert found.comparison.r2_pca == pytest.approx(both.r2_pca)
 
 
-def test_columns_errors_add_up_to_the_rows(found: Findings) -> None:
+def test_columns_errors_add_up_to_the_rows(found: Measurements) -> None:
     both, columns = found.comparison, found.columns
     assert (columns.variance * (1 - columns.kept)).sum() == pytest.approx(both.squared_error)
     assert found.errors.mean() == pytest.approx(both.squared_error)
     assert found.column_errors[1].sum() == pytest.approx(both.squared_error_pca)
 
 
-def test_typical_errors_are_in_the_column_s_unit(plain: Autoencoder, found: Findings) -> None:
+def test_typical_errors_are_in_the_column_s_unit(plain: Autoencoder, found: Measurements) -> None:
     X = rows(seed=1)
     off = np.median(np.abs(X - plain.reconstruct(X)), axis=0)
     np.testing.assert_allclose(found.columns.typical, off, rtol=1e-6)
@@ -92,7 +92,7 @@ def test_typical_errors_of_levels_are_shares(mixed: Autoencoder) -> None:
     np.testing.assert_allclose(examine(mixed, X).columns.typical[5:7], wrong)
 
 
-def test_shown_rows_are_the_worst_typical_and_best(found: Findings) -> None:
+def test_shown_rows_are_the_worst_typical_and_best(found: Measurements) -> None:
     order = np.argsort(-found.errors)
     shown = {name: found.errors[at].tolist() for name, at in found.shown.items()}
     assert shown["worst"] == found.errors[order[:3]].tolist()
@@ -107,7 +107,7 @@ def test_no_row_is_shown_twice(plain: Autoencoder) -> None:
         assert len(every) == len(set(every)) == min(n, 3 * max(1, n // 3))
 
 
-def test_the_oddest_rows_are_explained(found: Findings, plain: Autoencoder) -> None:
+def test_the_oddest_rows_are_explained(found: Measurements, plain: Autoencoder) -> None:
     X = rows(seed=1)
     oddest = np.argsort(plain.score_samples(X))[:10]
     assert found.explanation.rows.tolist() == oddest.tolist()
@@ -115,7 +115,7 @@ def test_the_oddest_rows_are_explained(found: Findings, plain: Autoencoder) -> N
     np.testing.assert_allclose(found.explanation.contribution, expected.contribution)
 
 
-def test_observed_cells_are_those_of_the_rows(found: Findings) -> None:
+def test_observed_cells_are_those_of_the_rows(found: Measurements) -> None:
     chosen = np.concatenate([*found.shown.values()])
     np.testing.assert_array_equal(found.observed, rows(seed=1)[chosen])
 
@@ -132,8 +132,8 @@ def test_a_row_without_a_score_is_the_oddest(
 
     monkeypatch.setattr(type(plain), "score_samples", broken)
     done = examine(plain, rows())
-    assert done.scores.oddest[0] == 7
-    assert done.scores.flagged[7]
+    assert done.scores.rows.most_anomalous(1) == 7
+    assert done.scores.rows.is_anomaly[7]
 
 
 def test_rows_like_those_of_training_have_not_moved(mixed: Autoencoder) -> None:
@@ -173,11 +173,11 @@ def test_the_sample_is_drawn_without_repeats(
     monkeypatch.setattr(measurements, "SAMPLE_ROWS", 50)
     done = examine(plain, rows())
     assert len(set(done.sample.tolist())) == len(done.errors) == 50
-    assert len(done.scores.values) == 400
+    assert len(done.scores.rows.score) == 400
     assert done.components.marked.shape == (10, 2)
 
 
-def test_what_to_expect_goes_by_contamination(found: Findings) -> None:
+def test_what_to_expect_goes_by_contamination(found: Measurements) -> None:
     n = len(found.scores.held_out)
     assert found.scores.expected == max(1, int(0.05 * (n + 1))) / (n + 1)
     assert examine(fitted(rows(), contamination=0.2), rows()).scores.expected == 0.2
@@ -215,6 +215,6 @@ def test_rows_are_taken_from_any_container(kind: str) -> None:
         np.testing.assert_array_equal(np.asarray(values), table.to_numpy()[wanted])
 
 
-def test_p_values_are_conformal(found: Findings) -> None:
-    wanted = metrics.conformal_pvalue(found.scores.values, found.scores.held_out)
-    np.testing.assert_array_equal(found.scores.p_values, wanted)
+def test_p_values_are_conformal(found: Measurements) -> None:
+    wanted = metrics.conformal_pvalue(found.scores.rows.score, found.scores.held_out)
+    np.testing.assert_array_equal(found.scores.rows.p_value, wanted)

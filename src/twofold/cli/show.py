@@ -88,9 +88,11 @@ def report(
     require_free(output, force)
     opened = files(source, stream, on_bad_file)
     with plain_warnings():
-        cautions = reports.write(load(model), opened, output, force, say=progress_printer(quiet))
-    urgent = [caution.said for caution in cautions if caution.urgent]
-    to_act, to_know = counted(len(urgent), "thing"), len(cautions) - len(urgent)
+        findings = reports.write(
+            load(model), opened, output, force, progress=progress_printer(quiet)
+        )
+    urgent = [finding.sentence for finding in findings if finding.urgent]
+    to_act, to_know = counted(len(urgent), "thing"), len(findings) - len(urgent)
     print_written(f"a page with {to_act} to act on and {to_know} to know", output)
     for text in urgent:
         typer.echo(f"- {text}")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.errors import DataError, MissingExtraError
+from twofold.errors import DataError
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -80,8 +80,6 @@ def read(
     DataError
         Where there are no images, they are of different sizes, or one cannot be read; the message
         names the file.
-    MissingExtraError
-        Where Pillow is not installed.
 
     Examples
     --------
@@ -234,12 +232,8 @@ def _pixels(path: Path, size: tuple[int, int], grey: bool, resizes: bool) -> NDA
 @contextmanager
 def _opened(path: Path) -> Iterator[Image]:
     """Open an image, and turn what its decoder raises at a broken one into a DataError."""
-    try:
-        from PIL import Image
-    except ImportError as error:
-        raise MissingExtraError(
-            "Images are read by Pillow, which is not installed. Install 'twofold[images]'."
-        ) from error
+    from PIL import Image
+
     broken = (OSError, ValueError, SyntaxError, EOFError, struct.error, zlib.error)
     try:
         with Image.open(path, formats=_FORMATS) as image:

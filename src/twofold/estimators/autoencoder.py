@@ -46,7 +46,7 @@ from twofold.training.streaming import Stream
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from twofold.report.checks import Caution
+    from twofold.report.checks import Finding
 
 Array = NDArray[Any]
 Result = TypeVar("Result")
@@ -637,8 +637,8 @@ class Autoencoder(
         path: str | os.PathLike[str],
         *,
         overwrite: bool = False,
-        say: Callable[[str], None] | None = None,
-    ) -> list[Caution]:
+        progress: Callable[[str], None] | None = None,
+    ) -> list[Finding]:
         """Write an HTML report about the model and the rows of X; it loads no external resources.
 
         Parameters
@@ -649,12 +649,12 @@ class Autoencoder(
             The file to write, whole or not at all.
         overwrite : bool, default=False
             Whether an existing file may be replaced.
-        say : callable, optional
-            Receives a line about the progress now and then, if it takes more than two seconds.
+        progress : callable, optional
+            Called with a line about the progress now and then, if it takes more than two seconds.
 
         Returns
         -------
-        list of Caution
+        list of Finding
             What needs attention and what to do, as on the page: `text`, `advice`, and whether it
             is `urgent`.
 
@@ -668,7 +668,7 @@ class Autoencoder(
         from twofold.report import document
 
         check_is_fitted(self, "network_")
-        return document.write(self, X, path, overwrite, say=say)
+        return document.write(self, X, path, overwrite, progress=progress)
 
     def save(self, path: str | os.PathLike[str], *, overwrite: bool = False) -> None:
         """Write the model to the folder `path`, whole or not at all.

@@ -8,9 +8,8 @@ on the grid's lines, within the plot, which leaves room for the larger letters o
 from __future__ import annotations
 
 import base64
+import io
 import math
-import struct
-import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -19,8 +18,9 @@ from typing import Any
 import numpy as np
 from markupsafe import Markup, escape
 from numpy.typing import NDArray
+from PIL import Image
 
-from twofold.report import html as page
+from twofold.formatting import number
 
 Array = NDArray[Any]
 WIDTH = 640
@@ -97,7 +97,7 @@ def _label(value: float, ticks: Sequence[float]) -> str:
     gap = min((abs(a - b) for a, b in pairwise(ticks)), default=size) or 1.0
     if size >= 1e6 or (0 < gap < 1e-5):
         digits = max(1, math.ceil(math.log10(max(size, 1e-300) / gap)))
-        return page.number(value, digits + 1) if abs(value) > gap / 1e6 else "0"
+        return number(value, digits + 1) if abs(value) > gap / 1e6 else "0"
     decimals = max(0, -math.floor(math.log10(gap) + 1e-9))
     return f"{value:,.{decimals}f}".replace("-", "−")
 
@@ -118,7 +118,7 @@ class Mark:
 
     at: float
     label: str
-    style: str = "odd"
+    style: str = "anomaly"
 
 
 def svg(name: str, title: str, text: str, height: int, content: Sequence[str]) -> Markup:
@@ -237,11 +237,11 @@ def histogram(
     at = np.asarray(x.at(edges), dtype=np.float64)
     for i, bar in enumerate(bars):
         if bar > 0:
-            odd = mark is not None and edges[i + 1] <= mark.at + 1e-9 * abs(mark.at)
+            below = mark is not None and edges[i + 1] <= mark.at + 1e-9 * abs(mark.at)
             start = float(y.at(float(bar)))
             parts.append(
-                f'<rect class="{"odd" if odd else "net"}" x="{at[i] + 0.5:.1f}" y="{start:.1f}" '
-                f'width="{max(at[i + 1] - at[i] - 1, 0.5):.1f}" '
+                f'<rect class="{"anomaly" if below else "net"}" x="{at[i] + 0.5:.1f}" '
+                f'y="{start:.1f}" width="{max(at[i + 1] - at[i] - 1, 0.5):.1f}" '
                 f'height="{height - _BOTTOM - start:.1f}"/>'
             )
     if outline is not None:
@@ -266,10 +266,10 @@ def spikes(
     title: str,
     text: str,
     values: Array,
-    odd: Sequence[int],
+    marked: Sequence[int],
     write: Callable[[float], str],
 ) -> Markup:
-    """Draw one bar per number, in order; those at the positions `odd` are marked below.
+    """Draw one bar per number, in order; those at the positions `marked` have a cross below.
 
     Where they are few, each is written over its bar.
     """
@@ -293,9 +293,9 @@ def spikes(
         for i, value in enumerate(values):
             at = float(y.at(float(value)))
             parts.append(_note(float(x.at(i)), at - 6, write(float(value)), "middle"))
-    if odd:
-        crosses = "".join(f"M{float(x.at(i)) - 4:.1f} {floor + 6}l8 8m0-8l-8 8" for i in odd)
-        parts.append(f'<path class="cross odd" d="{crosses}"/>')
+    if marked:
+        crosses = "".join(f"M{float(x.at(i)) - 4:.1f} {floor + 6}l8 8m0-8l-8 8" for i in marked)
+        parts.append(f'<path class="cross anomaly" d="{crosses}"/>')
     return svg(name, title, text, height, parts)
 
 
@@ -326,14 +326,14 @@ def scatter(
     for label, point in marks:
         across, down = _placed(point[None], frame, x, y)
         a, b = across[0] / 10, down[0] / 10
-        parts.append(f'<circle class="ring odd" cx="{a:.1f}" cy="{b:.1f}" r="6"/>')
+        parts.append(f'<circle class="ring anomaly" cx="{a:.1f}" cy="{b:.1f}" r="6"/>')
         for side, anchor in ((18, "start"), (-18, "end")):
             near = (max(abs(a + side - c) / 26, abs(b - d) / 20) < 1 for c, d in taken)
             if 12 < a + side < WIDTH - 12 and not any(near):
                 taken.append((a + side, b))
                 parts.append(
-                    f'<text class="note odd halo" x="{a + side / 2:.1f}" y="{b:.1f}" dy=".35em" '
-                    f'text-anchor="{anchor}">{escape(label)}</text>'
+                    f'<text class="note anomaly halo" x="{a + side / 2:.1f}" y="{b:.1f}" '
+                    f'dy=".35em" text-anchor="{anchor}">{escape(label)}</text>'
                 )
                 break
     return svg(name, title, text, height, parts)
@@ -413,21 +413,10 @@ def shrunk(image: Array, most: int = 128) -> Array:
 
 
 def png(pixels: Array) -> bytes:
-    """Return a PNG file of bytes `(height, width)` or `(height, width, 3)`.
-
-    W3C, "Portable Network Graphics Specification", sections 5 (chunks), 9 and 11.2.
-    """
-    height, width = pixels.shape[:2]
-    colour = 2 if pixels.ndim == 3 else 0
-    lines = np.ascontiguousarray(pixels).reshape(height, -1)
-    filtered = np.hstack([np.zeros((height, 1), np.uint8), lines])  # each line says: no filter
-    header = struct.pack(">IIBBBBB", width, height, 8, colour, 0, 0, 0)
-    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(filtered.tobytes(), 9)), (b"IEND", b""))
-    parts = [b"\x89PNG\r\n\x1a\n"]
-    for kind, content in chunks:
-        parts += [struct.pack(">I", len(content)), kind, content]
-        parts.append(struct.pack(">I", zlib.crc32(kind + content)))
-    return b"".join(parts)
+    """Return a PNG file of bytes `(height, width)` or `(height, width, 3)`."""
+    file = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(file, "png", optimize=True)
+    return file.getvalue()
 
 
 def data_uri(pixels: Array) -> str:

@@ -1,4 +1,4 @@
-"""What each component of the code is good for: how it varies, and what is lost without it."""
+"""What each component of the code contributes: how it varies, and what is lost without it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ Decode = Callable[[Array], Array]
 _ROWS, _LEAST_ROWS = 2_000, 64  # that components are taken from, one component at a time
 _PRODUCTS = 3e10  # work of that: about a second
 _MOST_PRODUCTS = 3e11  # and at most; beyond, only the components that vary least are tested
-_UNUSED = 0.01  # of what a component brings on average
+_UNUSED = 0.01  # of what a component contributes on average
 _SAME = 0.98  # correlation of two components that are one
 _AS_WELL, _OF_ALL = 1.01, 5e-4  # times the error, and of the variance: hardly worse
 _MOST_DIRECTIONS = 2048
-_FEW = 20  # rows, which show nothing of a component
-_PER_COMPONENT = 5  # rows, for what several components have to do with each other
+_FEW = 20  # rows, which say nothing about a component
+_PER_COMPONENT = 5  # rows, for how several components depend on each other
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Components:
     unused : tuple of int
         Components without which hardly anything changes.
     twins : tuple of (int, int, float)
-        Pairs that say the same, and their correlation.
+        Pairs that carry the same information, and their correlation.
     directions : int or None
         How many directions of the codes are enough to reconstruct about as well; None: unknown.
     cost : float
@@ -64,7 +64,7 @@ class Components:
 
 
 def row_errors(squares: Array) -> NDArray[np.float64]:
-    """Return each row's squared error; of a row with holes, what it would be without."""
+    """Return each row's squared error; with missing cells, scaled up to all columns."""
     known = (~np.isnan(squares)).sum(axis=1)
     sums = np.nansum(squares, axis=1, dtype=np.float64)
     return np.asarray(sums * squares.shape[1] / np.maximum(known, 1))
@@ -79,7 +79,7 @@ def study(
     decode: Decode,
     products: int,
 ) -> Components:
-    """Find out what each component of the codes brings.
+    """Measure what each component of the codes contributes.
 
     Parameters
     ----------
@@ -105,9 +105,9 @@ def study(
     if len(codes) >= _FEW:
         trial = _Trial(codes, x, mean, covariance, decode, products)
         importance, n_rows = trial.importance(), len(trial.codes)
-        # A code that brings nothing tells nothing about its parts.
-        if trial.brings > 0:
-            least = _UNUSED * trial.brings / codes.shape[1]
+        # A code that contributes nothing says nothing about its parts.
+        if trial.contributes > 0:
+            least = _UNUSED * trial.contributes / codes.shape[1]
             unused = tuple(np.flatnonzero(importance * trial.variance <= least).tolist())
             directions, cost = trial.directions() if enough else (None, 0.0)
     plane, shares = _plane(covariance)
@@ -129,7 +129,7 @@ class _Trial:
     """Reconstructs some rows from codes that lack something, to see whether it is missed.
 
     `variance` is the rows' squared distance from their mean, `error` that from their
-    reconstructions, `brings` the difference: what the code is good for.
+    reconstructions, `contributes` the difference.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class _Trial:
         self._most_tested = max(1, int(_MOST_PRODUCTS / (products * len(rows))))
         self.variance = float(row_errors(np.square(self._x - mean)).mean())
         self.error = self._error(self.codes)
-        self.brings = self.variance - self.error
+        self.contributes = self.variance - self.error
 
     def _error(self, codes: Array) -> float:
         return float(row_errors(np.square(self._x - self._decode(codes))).mean())
@@ -190,7 +190,7 @@ class _Trial:
 def _twins(
     covariance: NDArray[np.float64], unused: Sequence[int]
 ) -> tuple[tuple[int, int, float], ...]:
-    """Return pairs of components that say the same, the most alike first."""
+    """Return pairs of components that carry the same information, the closest first."""
     spread = np.sqrt(np.diagonal(covariance))
     dead = spread <= 1e-6 * (spread.max(initial=0.0) or 1.0)
     dead[list(unused)] = True

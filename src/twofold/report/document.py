@@ -1,7 +1,7 @@
 """One page about a fitted model and some rows: complete in itself, for reading and for keeping.
 
-The page needs no server, no script and no other file. `findings` holds the numbers, `cautions` what
-they call for, `exhibits` and `specimens` what is shown of them.
+The page needs no server, no script and no other file. `measurements` holds the numbers, `checks`
+what follows from them, `sections` and `examples` what is shown.
 """
 
 from __future__ import annotations
@@ -21,23 +21,21 @@ from twofold import __version__
 from twofold.data import sources
 from twofold.data.files import Files
 from twofold.data.output import require_free, write_bytes
-from twofold.formatting import counted
+from twofold.formatting import counted, duration, number, percent, shortened
 from twofold.options import OPTIONS
-from twofold.report import charts, examples
+from twofold.report import charts, examples, sections
 from twofold.report import html as page
-from twofold.report import sections as exhibits
 from twofold.report.charts import Mark, Series
-from twofold.report.checks import Caution, cautions, in_order, losses, progress
-from twofold.report.html import duration, number, percent, short
-from twofold.report.measurements import Findings, Fitted, Say, examine, is_picture
+from twofold.report.checks import Finding, improvement, in_order, losses, run_checks
+from twofold.report.measurements import Fitted, Measurements, Progress, examine, is_picture
 from twofold.schema.schema import Schema
 
-_SECTIONS = {
+_TITLES = {
     "training": "Training",
-    "columns": "Error by column, beside PCA",
+    "columns": "Error by column, compared with PCA",
     "rows": "Rows and their reconstructions",
     "scores": "Scores and false alarms",
-    "anomalies": "The oddest rows, and why",
+    "anomalies": "The most anomalous rows, and why",
     "map": "Map of the codes",
     "components": "Components of the code",
     "model": "What was trained",
@@ -51,25 +49,25 @@ def write(
     path: str | os.PathLike[str],
     overwrite: bool = False,
     *,
-    say: Say | None = None,
-) -> list[Caution]:
+    progress: Progress | None = None,
+) -> list[Finding]:
     """Write a page about a fitted model and the rows of X, as `Autoencoder.report` says."""
     file = require_free(path, overwrite)
-    found = examine(ae, X, say)
-    notes = cautions(ae, found)
+    found = examine(ae, X, progress)
+    notes = run_checks(ae, found)
     content = html(ae, X, found, notes)
     write_bytes(file, content.encode(), overwrite)
     return notes
 
 
-def html(ae: Fitted, X: Any, found: Findings, notes: list[Caution]) -> str:
+def html(ae: Fitted, X: Any, found: Measurements, notes: list[Finding]) -> str:
     """Return the page as text."""
     schema = ae.schema_
-    sections = dict(_SECTIONS)
+    titles = dict(_TITLES)
     if is_picture(schema):
-        sections["columns"] = "Error by pixel, beside PCA"
-        sections["rows"] = "Images and their reconstructions"
-        sections["anomalies"] = "The oddest images, and why"
+        titles["columns"] = "Error by pixel, compared with PCA"
+        titles["rows"] = "Images and their reconstructions"
+        titles["anomalies"] = "The most anomalous images, and why"
     heading, lead = _heading(ae, X, found)
     return page.render(
         "report/report.html.j2",
@@ -77,16 +75,16 @@ def html(ae: Fitted, X: Any, found: Findings, notes: list[Caution]) -> str:
         heading=heading,
         lead=lead,
         keys=_keys(ae, found, {note.kind for note in notes if note.urgent}),
-        cautions=notes,
+        findings=notes,
         passed=", ".join(in_order(ae, found, notes)),
-        sections=sections,
+        sections=titles,
         training=_training(ae),
-        fit=exhibits.fit(ae, found),
+        fit=sections.fit(ae, found),
         examples=examples.examples(ae, found),
-        scores=exhibits.scores(ae, found),
+        scores=sections.scores(ae, found),
         anomalies=examples.anomalies(ae, found),
-        map=exhibits.code_map(ae, found),
-        components=exhibits.components(ae, found),
+        map=sections.code_map(ae, found),
+        components=sections.components(ae, found),
         model=_model(ae),
         about=_about(found),
         version=__version__,
@@ -94,7 +92,7 @@ def html(ae: Fitted, X: Any, found: Findings, notes: list[Caution]) -> str:
     )
 
 
-def _heading(ae: Fitted, X: Any, found: Findings) -> tuple[str, str]:
+def _heading(ae: Fitted, X: Any, found: Measurements) -> tuple[str, str]:
     schema, network = ae.schema_, ae.network_
     shape = _shape_in_words(schema)
     heading = f"A model of {'images of ' if is_picture(schema) else ''}{shape}"
@@ -103,10 +101,9 @@ def _heading(ae: Fitted, X: Any, found: Findings) -> tuple[str, str]:
     noun = "image" if is_picture(schema) else "row"
     path = X.source if isinstance(X, Files) else X
     name = os.path.basename(os.fspath(path).rstrip("/\\")) if sources.is_path(path) else ""
-    source = f" of {short(name)}" if name else ""
+    source = f" of {shortened(name)}" if name else ""
     return heading, (
-        f"{kind} autoencoder, {'-'.join(sizes)}, and what it makes of "
-        f"{counted(found.n_rows, noun)}{source}."
+        f"{kind} autoencoder, {'-'.join(sizes)}, applied to {counted(found.n_rows, noun)}{source}."
     )
 
 
@@ -116,22 +113,22 @@ def _shape_in_words(schema: Schema) -> str:
     return " × ".join(map(str, schema.row_shape)) + " pixels"
 
 
-def _keys(ae: Fitted, found: Findings, urgent: set[str]) -> list[dict[str, Any]]:
-    """Return the few figures that tell most, each with what it means."""
+def _keys(ae: Fitted, found: Measurements, urgent: set[str]) -> list[dict[str, Any]]:
+    """Return the most important figures, each with what it means."""
     both, scores, k = found.comparison, found.scores, ae.network_.n_components
     keys = [
         {
             "name": "Variance kept",
             "value": percent(both.r2) if math.isfinite(both.r2) else "–",
-            "means": f"of these rows comes back from a code of {counted(k, 'number')}",
+            "means": f"of these rows is kept by a code of {counted(k, 'number')}",
             "bad": "nothing" in urgent,
         },
-        {**_beside_pca(found), "bad": "pca" in urgent},
+        {**_compared_with_pca(found), "bad": "pca" in urgent},
         {
             "name": "Anomalies",
-            "value": f"{scores.n_flagged:,}",
+            "value": f"{scores.n_anomalies:,}",
             "means": f"of {counted(found.n_rows, 'row')} flagged "
-            f"({percent(scores.n_flagged / found.n_rows)}); {percent(scores.expected)} expected",
+            f"({percent(scores.n_anomalies / found.n_rows)}); {percent(scores.expected)} expected",
             "bad": "shift" in urgent,
         },
     ]
@@ -169,7 +166,7 @@ def _keys(ae: Fitted, found: Findings, urgent: set[str]) -> list[dict[str, Any]]
     return keys
 
 
-def _beside_pca(found: Findings) -> dict[str, Any]:
+def _compared_with_pca(found: Measurements) -> dict[str, Any]:
     ratio = found.comparison.ratio
     if not math.isfinite(ratio) or ratio >= 2:
         value, means = f"{number(ratio, 2)} ×", "the squared error of PCA with the same code size"
@@ -178,7 +175,7 @@ def _beside_pca(found: Findings) -> dict[str, Any]:
     else:
         value = percent(abs(1 - ratio))
         means = f"{'less' if ratio < 1 else 'more'} squared error than PCA with the same code size"
-    return {"name": "Beside PCA", "value": value, "means": means}
+    return {"name": "Compared with PCA", "value": value, "means": means}
 
 
 def seconds(history: list[dict[str, float]]) -> float:
@@ -214,9 +211,9 @@ def _training(ae: Fitted) -> dict[str, Any]:
     patience = ae.get_params(deep=False)["patience"]
     if patience is not None and len(history) - best >= patience and held_out:
         sentences.append(
-            f"Training stopped there because {counted(patience, 'epoch')} brought nothing better."
+            f"Training stopped there because {counted(patience, 'epoch')} brought no improvement."
         )
-    if progress(history) <= 0 and len(history) > 1:
+    if improvement(history) <= 0 and len(history) > 1:
         sentences.append("The loss never fell below that of the first epoch.")
     epochs = [float(entry["epoch"]) for entry in history]
     series = [
@@ -283,7 +280,7 @@ def changed_options(values: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     for name, value in values.items():
         default = OPTIONS[name].default
         if type(value) is not type(default) or value != default:
-            changed.append((name, short(_plain(value)), short(_plain(default))))
+            changed.append((name, shortened(_plain(value)), shortened(_plain(default))))
     return changed
 
 
@@ -300,7 +297,7 @@ def _kinds(schema: Schema) -> list[dict[str, Any]]:
     lines = []
     for (kind, likelihood), count in counts.items():
         those = [c for c in schema.columns if (c.kind, c.likelihood) == (kind, likelihood)]
-        names = ", ".join(short(column.name, 24) for column in those[:3])
+        names = ", ".join(shortened(column.name, 24) for column in those[:3])
         lines.append(
             {
                 "kind": kind,
@@ -313,7 +310,7 @@ def _kinds(schema: Schema) -> list[dict[str, Any]]:
     return lines
 
 
-def _about(found: Findings) -> dict[str, str]:
+def _about(found: Measurements) -> dict[str, str]:
     n, sample = found.n_rows, len(found.sample)
     measured = f"All {n:,} rows are scored. "
     if n == 1:
@@ -322,17 +319,17 @@ def _about(found: Findings) -> dict[str, str]:
         measured = f"All {n:,} rows are scored and measured."
     else:
         measured += (
-            f"Errors, columns, components and the map go by {sample:,} of them, drawn at random."
+            f"Errors, columns, components and the map are of {sample:,} of them, drawn at random."
         )
     return {
         "Rows": f"{measured} Rows are counted from 0.",
         "Variance kept": "1 minus the squared error over the squared distance from the mean of "
-        "these rows, in the network's units. 100 % is perfect; below 0 a guess at the mean is "
+        "these rows, in the network's units. 100 % is perfect; below 0 the mean itself is "
         "better.",
-        "PCA": "As many components as the code has, fitted to the training rows: the best that "
-        "can be done with straight lines.",
-        "Scores": "Log-densities in nats; higher is more normal. Contributions are a column's "
-        "share of the difference between the row and what was expected in its place.",
+        "PCA": "As many components as the code has, fitted to the training rows: the best "
+        "linear code of that size.",
+        "Scores": "Log-densities in nats; higher is more normal. Contributions are each "
+        "column's part of the difference between the row's score and the expected row's.",
         "Versions": f"twofold {__version__}, Python {platform.python_version()}, PyTorch "
         f"{torch.__version__}, NumPy {np.__version__}",
         "Made": f"{datetime.now(UTC).strftime('%Y-%m-%d %H:%M')} UTC, in {duration(found.seconds)}",

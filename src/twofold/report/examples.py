@@ -1,4 +1,4 @@
-"""The rows that a report shows: how they come back, and what makes the oddest of them odd."""
+"""The rows that a report shows: their reconstructions, and why anomalies are anomalous."""
 
 from __future__ import annotations
 
@@ -9,25 +9,24 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.formatting import cell, counted
+from twofold.formatting import cell, counted, number, shortened
 from twofold.report import charts
-from twofold.report.html import number, short
-from twofold.report.measurements import Findings, Fitted, is_picture
+from twofold.report.measurements import Fitted, Measurements, is_picture
 from twofold.schema.column import Column
 from twofold.schema.schema import Schema
 
 Array = NDArray[Any]
-Exhibit = dict[str, Any]
+Section = dict[str, Any]
 
 _CELLS = 6  # of a row that is shown
-_CELLS_OF_ODD = 5
+_CELLS_OF_ANOMALY = 5
 _LEAST_SHARE = 0.05  # nats: what is written as 0 is not shown
 _LETTERS = 40
-_LONG = 20 * 86_400.0  # seconds: times that spread more are told by their day
+_LONG = 20 * 86_400.0  # seconds: timestamps that spread more are shown by their day
 
 
-def examples(ae: Fitted, found: Findings) -> Exhibit:
-    """Show rows that come back worst, as most do, and best."""
+def examples(ae: Fitted, found: Measurements) -> Section:
+    """Show rows with the worst, typical and best reconstructions."""
     titles = {
         "worst": "Reconstructed worst",
         "typical": "Typical",
@@ -39,7 +38,7 @@ def examples(ae: Fitted, found: Findings) -> Exhibit:
         start += len(positions)
         if len(positions):
             title = titles[name] if found.n_rows > 1 else "The only row"
-            group: Exhibit = {"title": title, "images": [], "cards": []}
+            group: Section = {"title": title, "images": [], "cards": []}
             pairs = list(zip(at, positions.tolist(), strict=True))
             if is_picture(ae.schema_):
                 group["images"] = [_image_pair(ae, found, i, position) for i, position in pairs]
@@ -48,20 +47,20 @@ def examples(ae: Fitted, found: Findings) -> Exhibit:
             groups.append(group)
     if is_picture(ae.schema_):
         text = (
-            "Each original stands above its reconstruction, and below them the squared error, "
+            "Each original is above its reconstruction, and below both is the squared error, "
             "summed over the pixels."
         )
     else:
         seen = sum(column.width > 0 for column in ae.schema_.columns)
         which = f"the {_CELLS} cells" if seen > _CELLS else "cells"
         text = (
-            f"Of each row, {which} that are furthest off, in spreads of their column: 1 is as far "
-            f"as a guess at the mean is off on average."
+            f"Of each row, {which} that differ most, in standard deviations of their column: 1 "
+            f"is the error of the column mean."
         )
     return {"sentences": [text], "groups": groups}
 
 
-def _image_pair(ae: Fitted, found: Findings, i: int, position: int) -> Exhibit:
+def _image_pair(ae: Fitted, found: Measurements, i: int, position: int) -> Section:
     row = int(found.sample[position])
     images = [
         _pixels(ae.schema_, part[i], found.observed) for part in (found.observed, found.expected)
@@ -91,7 +90,7 @@ def _pixels(schema: Schema, row: Array, like: Array) -> Array:
     return charts.shades(image, low, high)
 
 
-def _row_card(ae: Fitted, found: Findings, i: int, position: int) -> Exhibit:
+def _row_card(ae: Fitted, found: Measurements, i: int, position: int) -> Section:
     schema = ae.schema_
     off = found.off[i]
     order = np.argsort(-np.nan_to_num(off, nan=-1.0), kind="stable")
@@ -99,7 +98,7 @@ def _row_card(ae: Fitted, found: Findings, i: int, position: int) -> Exhibit:
     top = float(np.nanmax(off, initial=0)) or 1.0
     lines = [
         {
-            "name": short(schema.columns[j].name, _LETTERS),
+            "name": shortened(schema.columns[j].name, _LETTERS),
             "observed": _cell(schema.columns[j], found.observed[i, j]),
             "expected": _expected(schema.columns[j], found.expected[i, j]),
             "bar": charts.bar(float(off[j]) / top),
@@ -132,11 +131,11 @@ def _cell(column: Column, value: Any) -> str:
         text = text.removesuffix(" 00:00:00")
     elif not isinstance(value, str):
         text = text.replace("-", "−")
-    return short(text, _LETTERS) or ("empty" if not text else "blank")
+    return shortened(text, _LETTERS) or ("empty" if not text else "blank")
 
 
 def _expected(column: Column, value: Any) -> str:
-    """Write what the network made of a cell, without digits that mean nothing."""
+    """Write a reconstructed cell, without digits beyond its precision."""
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, datetime) and column.scale > _LONG:
@@ -150,44 +149,46 @@ def _expected(column: Column, value: Any) -> str:
     return _cell(column, value)
 
 
-def anomalies(ae: Fitted, found: Findings) -> Exhibit:
-    """Show the oddest rows, with what makes them odd."""
-    measured = found.scores
-    n = min(len(found.explanation.rows), max(measured.n_flagged, 3))
-    if not measured.n_flagged:
+def anomalies(ae: Fitted, found: Measurements) -> Section:
+    """Show the most anomalous rows, with the columns that contribute most."""
+    compared = found.scores
+    n = min(len(found.explanation.rows), max(compared.n_anomalies, 3))
+    if not compared.n_anomalies:
         first = (
             f"No row is flagged. The {counted(n, 'row')} with the lowest "
-            f"{'score is' if n == 1 else 'scores are'} shown all the same."
+            f"{'score is' if n == 1 else 'scores are'} shown anyway."
         )
     else:
-        shown = min(n, measured.n_flagged)
+        shown = min(n, compared.n_anomalies)
         first = (
             f"The {counted(shown, 'row')} with the lowest scores, out of "
-            f"{counted(measured.n_flagged, 'anomaly').replace('anomalys', 'anomalies')}."
-            if shown < measured.n_flagged
-            else f"{'The anomaly' if shown == 1 else f'All {shown:,} anomalies'}, the oddest first"
-            f"{', and what comes next' if shown < n else ''}."
+            f"{counted(compared.n_anomalies, 'anomaly', 'anomalies')}."
+            if shown < compared.n_anomalies
+            else f"{'The anomaly' if shown == 1 else f'All {shown:,} anomalies'}, the lowest score "
+            f"first{', and what comes next' if shown < n else ''}."
         )
     picture = is_picture(ae.schema_)
     second = (
-        "The last picture of each shows which pixels make it odd: black ones do not, yellow ones "
-        "most."
+        "The last picture of each shows what each pixel contributes to the anomaly score: black "
+        "nothing, yellow most."
         if picture
-        else "Contributions are in nats: by so much a cell lowers the row's score, beside what was "
-        "expected there."
+        else "Contributions are in nats: by so much a cell lowers the row's score, next to "
+        "the value expected there."
     )
-    cards = [_odd_image(ae, found, i) if picture else _odd_card(ae, found, i) for i in range(n)]
+    cards = [
+        _anomaly_image(ae, found, i) if picture else _anomaly_card(ae, found, i) for i in range(n)
+    ]
     return {"sentences": [first, second], "cards": cards}
 
 
-def _odd_row(found: Findings, i: int) -> Exhibit:
-    row, measured = int(found.explanation.rows[i]), found.scores
-    flag = "anomaly" if measured.flagged[row] else "not flagged"
+def _anomaly_row(found: Measurements, i: int) -> Section:
+    row, compared = int(found.explanation.rows[i]), found.scores
+    flag = "anomaly" if compared.rows.is_anomaly[row] else "not flagged"
     return {
         "rank": i + 1,
         "row": f"{row:,}",
-        "text": f"score {number(float(measured.values[row]), 4)} · p "
-        f"{_p_value(float(measured.p_values[row]))} · {flag}",
+        "text": f"score {number(float(compared.rows.score[row]), 4)} · p "
+        f"{_p_value(float(compared.rows.p_value[row]))} · {flag}",
         "images": [],
         "tail": "",
     }
@@ -197,20 +198,20 @@ def _p_value(p: float) -> str:
     return f"= {number(p, 2)}" if p < 1 else "= 1"
 
 
-def _odd_card(ae: Fitted, found: Findings, i: int) -> Exhibit:
+def _anomaly_card(ae: Fitted, found: Measurements, i: int) -> Section:
     why, schema = found.explanation, ae.schema_
     shares = np.nan_to_num(why.contribution[i].astype(np.float64))
     order = np.argsort(-shares, kind="stable")
     order = np.array([j for j in order if schema.columns[j].width])
     top = float(shares[order].max(initial=0)) or 1.0
-    most = _CELLS_OF_ODD if len(order) > _CELLS_OF_ODD + 1 else len(order)
+    most = _CELLS_OF_ANOMALY if len(order) > _CELLS_OF_ANOMALY + 1 else len(order)
     shown = order[: max(1, min(most, int((shares[order] > max(0.02 * top, _LEAST_SHARE)).sum())))]
     lines = [
         {
-            "name": short(schema.columns[j].name, _LETTERS),
+            "name": shortened(schema.columns[j].name, _LETTERS),
             "observed": _cell(schema.columns[j], why.observed[i, j]),
             "expected": _expected(schema.columns[j], why.expected[i, j]),
-            "bar": charts.bar(float(shares[j]) / top, "odd"),
+            "bar": charts.bar(float(shares[j]) / top, "anomaly"),
             "share": _signed(float(shares[j])),
         }
         for j in shown
@@ -222,9 +223,9 @@ def _odd_card(ae: Fitted, found: Findings, i: int) -> Exhibit:
             f"{counted(len(rest), 'other column')}: {_signed(float(shares[rest].sum()))} together."
         )
     if np.isfinite(why.base[i]):
-        parts.append(f"The row as expected would score {number(-float(why.base[i]), 4)}.")
+        parts.append(f"The expected row scores {number(-float(why.base[i]), 4)}.")
     return {
-        **_odd_row(found, i),
+        **_anomaly_row(found, i),
         "other": "expected",
         "measure": "contribution",
         "lines": lines,
@@ -239,7 +240,7 @@ def _signed(nats: float) -> str:
     return ("+" if nats > 0 else "−") + text
 
 
-def _odd_image(ae: Fitted, found: Findings, i: int) -> Exhibit:
+def _anomaly_image(ae: Fitted, found: Measurements, i: int) -> Section:
     why, schema = found.explanation, ae.schema_
     shares = np.nan_to_num(why.contribution[i].astype(np.float64)).reshape(schema.row_shape)
     shares = shares.sum(axis=2) if shares.ndim == 3 else shares
@@ -249,15 +250,16 @@ def _odd_image(ae: Fitted, found: Findings, i: int) -> Exhibit:
     down, across = np.unravel_index(int(shares.argmax()), shares.shape)
     pictures = [
         (images[0], "observed", f"Row {row}"),
-        (images[1], "expected", f"What was expected in place of row {row}"),
+        (images[1], "expected", f"The row expected in place of row {row}"),
         (
             charts.heat(shares, float(shares.max())),
-            "what is odd",
-            f"Heat map of what makes row {row} odd; most of it is in line {down}, column {across}",
+            "contribution",
+            f"Heat map of what each pixel of row {row} contributes to its anomaly score; most "
+            f"is in line {down}, column {across}",
         ),
     ]
     return {
-        **_odd_row(found, i),
+        **_anomaly_row(found, i),
         "width": images[0].shape[1],
         "height": images[0].shape[0],
         "images": [

@@ -1,7 +1,7 @@
-"""What a report says of a fitted model and some rows, in numbers: fits, scores, shifts, codes.
+"""What a report says about a fitted model and some rows, in numbers: fits, scores, shifts, codes.
 
 Every row is scored. All else is measured on a random sample of the rows where they are many, and
-explanations are made for the oddest few.
+explanations are made for the few most anomalous ones.
 """
 
 from __future__ import annotations
@@ -30,16 +30,16 @@ from twofold.schema.schema import Schema
 
 Array = NDArray[Any]
 Rows = NDArray[np.int64]
-Say = Callable[[str], object]
+Progress = Callable[[str], object]
 
 SAMPLE_ROWS = 20_000
 _SAMPLE_CELLS = 8_000_000  # inputs of the sample, which are held several times: 32 MB each
 _SCORED_CELLS = 4_000_000  # inputs between two looks at the clock
-_TELL_SECONDS = 2.0
+_PROGRESS_SECONDS = 2.0
 EXPLAINED = 10
 _FEW_ROWS = 20  # fewer say little about a distribution
 _APART = 0.1  # between two distributions of scores
-_RARE_CHANCE = 1e-3
+_RARE_P_VALUE = 1e-3
 _CAUSE_ROWS, _CAUSE_CELLS = 200, 40_000  # explained to tell what lowers the scores of all rows
 _LEAST_EXPLAINED, _EXPLAINED_CELLS = 3, 200_000  # a few seconds' work
 _LEAST_SIDE, _MOST_ASPECT = 4, 4
@@ -73,45 +73,38 @@ class Fitted(Protocol):
         """Return the log-density of rows."""
 
     def explain(self, X: Any) -> Explanation:
-        """Return what makes rows odd."""
+        """Return what each column contributes to the anomaly score."""
 
 
 @dataclass(frozen=True)
-class Scores:
-    """How rows score beside the held-out ones.
+class ScoreComparison:
+    """How rows score compared with the held-out ones.
 
-    `values` are all rows' scores, `p_values` and `flagged` follow them; `expected` is the share of
-    rows like the held-out ones that fall below the threshold; `distance` and `chance` are
-    Kolmogorov and Smirnov's, of these and the held-out scores.
+    `rows` are all rows' scores; `expected` is the share of rows like the held-out ones that fall
+    below the threshold; `distance` and `p_value` are those of the test of Kolmogorov and Smirnov,
+    of these and the held-out scores.
     """
 
-    values: NDArray[np.float64]
-    p_values: NDArray[np.float64]
-    flagged: NDArray[np.bool_]
+    rows: metrics.Scores
     held_out: NDArray[np.float64]
     threshold: float
     expected: float
     distance: float
-    chance: float
+    p_value: float
 
     @property
     def side(self) -> str:
-        """Where these scores lie beside the held-out ones: "lower", "higher", or "" for neither."""
-        few = min(len(self.values), len(self.held_out)) < _FEW_ROWS
-        if few or self.distance < _APART or self.chance > _RARE_CHANCE:
+        """Whether these scores are "lower" or "higher" than the held-out ones; "" if neither."""
+        few = min(len(self.rows.score), len(self.held_out)) < _FEW_ROWS
+        if few or self.distance < _APART or self.p_value > _RARE_P_VALUE:
             return ""
-        middle = np.median(np.maximum(self.values, -1e300))
+        middle = np.median(np.maximum(self.rows.score, -1e300))
         return "lower" if middle < np.median(self.held_out) else "higher"
 
     @property
-    def n_flagged(self) -> int:
+    def n_anomalies(self) -> int:
         """Number of anomalies."""
-        return int(self.flagged.sum())
-
-    @property
-    def oddest(self) -> Rows:
-        """Numbers of all rows, the lowest score first."""
-        return np.argsort(self.values, kind="stable")
+        return len(self.rows.anomalies)
 
 
 @dataclass(frozen=True)
@@ -123,8 +116,8 @@ class Columns:
     for categories and flags the shares of wrong cells, NaN where they are not shown. `missing` are
     the shares of missing cells; `variance` is in the network's units, and so is `mean`, per input.
     `shift` says how far the column's mean is from training's, in spreads of it, or for levels which
-    share of the rows would have to change; `is_shifted` where that is more than chance; `unseen`
-    counts cells with a level that training did not have.
+    share of the rows would have to change; `is_shifted` where that is significant; `unseen` counts
+    cells with a category that training did not have.
     """
 
     kept: NDArray[np.float64]
@@ -140,14 +133,14 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Findings:
+class Measurements:
     """Everything the report is made of.
 
     `sample` are the numbers of the sampled rows; `errors` their squared errors per row, and
-    `comparison` these beside PCA's. `observed` and `expected` are cells of the `shown` rows, which
+    `comparison` these and PCA's. `observed` and `expected` are cells of the `shown` rows, which
     are positions in the sample, listed by what they stand for, and `off` their columns' errors, in
     spreads of the training rows. `causes`, where scores are lower than they were, are the columns'
-    mean contributions to the oddness of rows, in nats. `column_errors` are each column's mean
+    mean contributions to the anomaly score, in nats. `column_errors` are each column's mean
     squared errors, the network's and PCA's.
     """
 
@@ -161,33 +154,33 @@ class Findings:
     observed: Array
     expected: Array
     off: NDArray[np.float64]
-    scores: Scores
+    scores: ScoreComparison
     explanation: Explanation
     causes: NDArray[np.float64] | None
     components: Components
     seconds: float
 
 
-def examine(ae: Fitted, X: Any, say: Say | None = None) -> Findings:
-    """Measure all that a report tells of a fitted model and rows of any source.
+def examine(ae: Fitted, X: Any, progress: Progress | None = None) -> Measurements:
+    """Measure all that a report says about a fitted model and rows of any source.
 
     Parameters
     ----------
     ae : fitted Autoencoder
     X : as in `Autoencoder.fit`
-    say : callable, optional
-        Told in a line now and then how far it got, from two seconds on.
+    progress : callable, optional
+        Called with a line about the progress now and then, from two seconds on.
     """
-    watch = _Watch(say)
+    clock = _Clock(progress)
     source = _Source(ae, X)
     schema = ae.schema_
-    values, flagged = _scored(ae, source, watch)
-    n_rows = len(values)
-    scores, sample = _scores(ae, values, flagged), _sampled(n_rows, schema.width)
+    rows = _scored(ae, source, clock)
+    n_rows = len(rows.score)
+    scores, sample = _compared(ae, rows), _sampled(n_rows, schema.width)
     few = max(_LEAST_EXPLAINED, _EXPLAINED_CELLS // schema.width)
-    oddest = scores.oddest[: min(EXPLAINED, few)]
-    watch.tell(f"reading {len(sample):,} rows")
-    part, odd = source.take(sample, oddest)
+    lowest = rows.most_anomalous(min(EXPLAINED, few))
+    clock.report(f"reading {len(sample):,} rows")
+    part, explained = source.take(sample, lowest)
     table = ae.read(part)
     codes = np.asarray(ae.transform(part))
     x = schema.to_matrix(table, codes.dtype)
@@ -195,23 +188,23 @@ def examine(ae: Fitted, X: Any, say: Say | None = None) -> Findings:
     x_pca = ae.pca_.reconstruct(x)
     squares, squares_pca = np.square(x - x_hat), np.square(x - x_pca)
     errors = row_errors(squares)
-    watch.tell("measuring columns and components")
+    clock.report("measuring columns and components")
     columns = _columns(ae, table, x, (x_hat, x_pca), (squares, squares_pca))
     components = study(
         codes,
         x,
         columns.mean,
-        values[sample],
-        (np.asarray(ae.transform(odd)), values[oddest]),
+        rows.score[sample],
+        (np.asarray(ae.transform(explained)), rows.score[lowest]),
         lambda codes: _decoded(ae, codes),
         _products(ae.network_),
     )
-    watch.tell(f"explaining {len(oddest)} rows")
+    clock.report(f"explaining {len(lowest)} rows")
     shown = _shown(errors, 8 if is_picture(schema) else 3)
     chosen = np.concatenate([*shown.values()])
     observed = cells(table.values[chosen], table.formats)
     expected = cells(schema.from_matrix(x_hat[chosen]), schema.formats())
-    return Findings(
+    return Measurements(
         n_rows=n_rows,
         sample=sample,
         comparison=metrics.compare(x, x_hat, ae.pca_),
@@ -223,18 +216,18 @@ def examine(ae: Fitted, X: Any, say: Say | None = None) -> Findings:
         expected=expected,
         off=np.sqrt(_by_column(squares[chosen], schema)) / _spreads(ae),
         scores=scores,
-        explanation=replace(ae.explain(odd), rows=oddest),
+        explanation=replace(ae.explain(explained), rows=lowest),
         causes=_causes(ae, part) if scores.side == "lower" else None,
         components=components,
-        seconds=watch.seconds(),
+        seconds=clock.seconds(),
     )
 
 
 def _causes(ae: Fitted, rows: Any) -> NDArray[np.float64] | None:
-    """Return what each column adds to the oddness of rows on average; None where it takes long.
+    """Return what each column adds to the anomaly score on average; None where it takes long.
 
-    The largest tenth of a column's shares counts no more than the one before it: a few odd rows are
-    no cause of all others' being odder.
+    The largest tenth of a column's shares counts no more than the one before it: a few
+    anomalous rows do not explain why all others score lower.
     """
     n = min(_CAUSE_ROWS, len(rows), _CAUSE_CELLS // ae.schema_.width)
     if n < _FEW_ROWS:
@@ -244,21 +237,21 @@ def _causes(ae: Fitted, rows: Any) -> NDArray[np.float64] | None:
     return np.asarray(np.minimum(shares, np.quantile(shares, 0.9, axis=0)).mean(axis=0))
 
 
-class _Watch:
-    """Keeps time, and tells how far it got once that has taken a while."""
+class _Clock:
+    """Keeps time, and reports progress every two seconds."""
 
-    def __init__(self, say: Say | None) -> None:
-        self._say = say
-        self._start = self._told = time.perf_counter()
+    def __init__(self, progress: Progress | None) -> None:
+        self._progress = progress
+        self._start = self._reported = time.perf_counter()
 
     def seconds(self) -> float:
         return time.perf_counter() - self._start
 
-    def tell(self, line: str) -> None:
+    def report(self, line: str) -> None:
         now = time.perf_counter()
-        if self._say is not None and now - self._told > _TELL_SECONDS:
-            self._say(line)
-            self._told = now
+        if self._progress is not None and now - self._reported > _PROGRESS_SECONDS:
+            self._progress(line)
+            self._reported = now
 
 
 def taken(source: Any, rows: Rows | slice) -> Any:
@@ -313,13 +306,8 @@ class _Source:
         return [taken(rows, np.searchsorted(every, numbers)) for numbers in many]
 
 
-def _scored(
-    ae: Fitted, source: _Source, watch: _Watch
-) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return every row's score, and whether it is flagged.
-
-    A row so far out that it has no score has the lowest of all.
-    """
+def _scored(ae: Fitted, source: _Source, clock: _Clock) -> metrics.Scores:
+    """Return every row's score; of a row so far out that it has none, minus infinity."""
     width = ae.schema_.width
     # A multiple of what is computed at once, so that the scores are those of the whole, bit by bit.
     at_once = next(sources.row_chunks(2**62, width)).stop
@@ -328,10 +316,10 @@ def _scored(
     for part in source.parts(step):
         parts.append(np.asarray(ae.score_samples(part)))
         n_scored += len(parts[-1])
-        watch.tell(f"scored {n_scored:,} of {source.n_rows:,} rows")
+        clock.report(f"scored {n_scored:,} of {source.n_rows:,} rows")
     scores = np.concatenate(parts)
-    flagged = ~(scores - ae.offset_ >= 0)
-    return np.where(np.isnan(scores), -np.inf, scores).astype(np.float64), flagged
+    found = metrics.Scores.of(scores, ae.calibration_scores_, ae.offset_)
+    return replace(found, score=metrics.by_rank(scores))
 
 
 def _sampled(n_rows: int, width: int) -> Rows:
@@ -427,23 +415,23 @@ def _typical(schema: Schema, x: Array, x_hat: Array, kept: Array) -> NDArray[np.
     for i in {*chosen[:_MOST_TYPICAL].tolist(), *chosen[-_MOST_TYPICAL:].tolist()}:
         column, known = schema.columns[i], ~np.isnan(observed[:, i])
         if column.width and known.any():
-            there, said = observed[known, i].astype(np.float64), expected[known, i]
+            observed_cells, decoded = observed[known, i].astype(np.float64), expected[known, i]
             if has_levels(column):
-                said = np.rint(said) if column.kind == "binary" else said
-                result[i] = np.mean(there != said)
+                decoded = np.rint(decoded) if column.kind == "binary" else decoded
+                result[i] = np.mean(observed_cells != decoded)
             else:
-                result[i] = np.median(np.abs(there - said))
+                result[i] = np.median(np.abs(observed_cells - decoded))
     return result
 
 
 def _shifts(
     ae: Fitted, x: Array, mean: Array, n_known: Array
 ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """Return how far each column's mean has moved since training, and whether that is not chance.
+    """Return how far each column's mean has moved since training, and whether significantly.
 
     Of numbers that is in spreads of training, more than a quarter of one and more than four and a
     half standard errors of a mean; of levels and knots the share of rows that would have to change
-    (the total variation distance), more than a tenth and three times what chance makes on average.
+    (the total variation distance), more than a tenth and three times the average sampling error.
     """
     schema, density = ae.schema_, ae._objective.density
     before = density.center.detach().cpu().double().numpy()
@@ -458,8 +446,8 @@ def _shifts(
             scale = column.share_scale if column.knots else 1.0
             shares = np.clip(before[at] * scale + np.array(column.shares or 0.0), 0, 1)
             shift[i] = 0.5 * scale * np.abs(mean[at] - before[at]).sum()
-            by_chance = 0.4 * np.sqrt(shares * (1 - shares) / n).sum()
-            moved[i] = shift[i] > 0.1 + 3 * by_chance
+            sampling = 0.4 * np.sqrt(shares * (1 - shares) / n).sum()
+            moved[i] = shift[i] > 0.1 + 3 * sampling
         else:
             shift[i] = (mean[at.start] - before[at.start]) / unit[at.start]
             moved[i] = abs(shift[i]) > max(0.25, 4.5 / math.sqrt(n))
@@ -477,28 +465,27 @@ def _unseen(schema: Schema, table: Table) -> NDArray[np.int64]:
     return counts
 
 
-def _scores(ae: Fitted, values: NDArray[np.float64], flagged: NDArray[np.bool_]) -> Scores:
+def _compared(ae: Fitted, rows: metrics.Scores) -> ScoreComparison:
+    """Compare scores with those of the held-out rows."""
     held_out = ae.calibration_scores_
     n = len(held_out)
     wanted = ae.get_params(deep=False)["contamination"]
     expected = max(1, math.floor(_ALPHA * (n + 1) + 1e-9)) / (n + 1)
     if wanted != "auto":
         expected = float(wanted)
-    distance, chance = _smirnov(values, held_out)
-    return Scores(
-        values=values,
-        p_values=metrics.conformal_pvalue(values, held_out),
-        flagged=flagged,
+    distance, p_value = _smirnov(rows.score, held_out)
+    return ScoreComparison(
+        rows=rows,
         held_out=held_out,
         threshold=ae.offset_,
         expected=expected,
         distance=distance,
-        chance=chance,
+        p_value=p_value,
     )
 
 
 def _smirnov(a: Array, b: Array) -> tuple[float, float]:
-    """Return the largest gap between two distribution functions, and how likely chance makes it.
+    """Return the largest gap between two distribution functions, and its p-value.
 
     Smirnov, 1948, "Table for Estimating the Goodness of Fit of Empirical Distributions"; the
     correction for few rows is Stephens', 1970, "Use of the Kolmogorov-Smirnov ... Statistics".

@@ -316,14 +316,14 @@ def _profiles(arrays: Mapping[str, Array], names: Sequence[str] | None) -> Figur
 def _on_one_axis(stacks: list[Array]) -> tuple[list[Array], str]:
     """Return the stacks as they are, or each column in units of its own where they would not fit.
 
-    Metres beside grams on one axis would show the grams alone.
+    Metres and grams on one axis would show the grams alone.
     """
     stacks = [stack.astype(np.float64) for stack in stacks]
     every = np.concatenate(stacks)
     magnitude = np.nanmax(np.abs(every), axis=0)
     if not (magnitude > 0).any():
         return stacks, ""
-    # The median tells a few odd columns from chance: of a thousand columns some are always small.
+    # The median tells a few such columns from coincidence: of a thousand, some are always small.
     small, middle, large = np.quantile(magnitude[magnitude > 0], [0.1, 0.5, 1.0])
     if large <= _UNEQUAL * middle and middle <= _UNEQUAL * small:
         return stacks, ""

@@ -1,4 +1,4 @@
-"""The exhibits of a report: what its sections show and say of columns, scores and codes.
+"""The sections of a report: what they show and say about columns, scores and codes.
 
 Every function returns what the page's template fills in for one section: sentences that the numbers
 decide, drawings, and the lines of tables.
@@ -7,24 +7,23 @@ decide, drawings, and the lines of tables.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.formatting import counted
+from twofold.formatting import counted, duration, listed, number, percent, shortened
 from twofold.report import charts
 from twofold.report.charts import Mark
 from twofold.report.checks import not_learned, varies
 from twofold.report.components import Components
-from twofold.report.html import duration, number, percent, short
-from twofold.report.measurements import Findings, Fitted, has_levels, is_picture
+from twofold.report.measurements import Fitted, Measurements, has_levels, is_picture
 from twofold.schema.column import Column
 from twofold.schema.schema import Schema
 
 Array = NDArray[Any]
-Exhibit = dict[str, Any]
+Section = dict[str, Any]
 
 _ALL_COLUMNS = 40  # up to here every column has its line
 _SOME_COLUMNS = 12  # and of more, so many of the worst and of the best
@@ -36,13 +35,13 @@ _TWINS = 8
 _PIECES = {20: 400, 10: 150, 5: 0}  # of the p-values, and the held-out rows that so many take
 
 
-def fit(ae: Fitted, found: Findings) -> Exhibit:
-    """Show how well each column comes back, beside PCA."""
+def fit(ae: Fitted, found: Measurements) -> Section:
+    """Show how well each column is reconstructed, compared with PCA."""
     both, columns = found.comparison, found.columns
     pixel = "pixel" if is_picture(ae.schema_) else "column"
     seen = np.array([column.width > 0 for column in ae.schema_.columns])
     known = seen & np.isfinite(columns.kept)
-    sentences = [_beside_pca(found)]
+    sentences = [_compared_with_pca(found)]
     n = int(known.sum())
     if n > 1:
         better = int((columns.kept[known] >= columns.kept_pca[known]).sum())
@@ -84,7 +83,7 @@ def fit(ae: Fitted, found: Findings) -> Exhibit:
     }
 
 
-def _beside_pca(found: Findings) -> str:
+def _compared_with_pca(found: Measurements) -> str:
     both = found.comparison
     k = counted(both.n_components, "component")
     if both.n_rows < 2 or not math.isfinite(both.r2):
@@ -123,7 +122,7 @@ def _kept_chart(kept: Array, kept_pca: Array) -> str:
     )
 
 
-def _error_maps(schema: Schema, found: Findings) -> Exhibit:
+def _error_maps(schema: Schema, found: Measurements) -> Section:
     shape = schema.row_shape
     maps = [errors.reshape(shape) for errors in found.column_errors]
     maps = [m.mean(axis=2) if m.ndim == 3 else m for m in maps]
@@ -149,14 +148,14 @@ def _error_maps(schema: Schema, found: Findings) -> Exhibit:
     return {"maps": entries, "scale": charts.data_uri(ramp), "top": number(top, 2)}
 
 
-def _fit_tables(ae: Fitted, found: Findings, seen: Array) -> list[Exhibit]:
+def _fit_tables(ae: Fitted, found: Measurements, seen: Array) -> list[Section]:
     kept = np.where(np.isnan(found.columns.kept), np.inf, found.columns.kept)
     order = np.argsort(kept, kind="stable")
     order = order[seen[order]]
-    holes = bool(found.columns.missing[seen].any())
+    missing = bool(found.columns.missing[seen].any())
     if len(order) <= _ALL_COLUMNS:
         lines = [_fit_line(ae, found, int(i)) for i in order]
-        return [{"name": "every", "title": "Column by column", "lines": lines, "holes": holes}]
+        return [{"name": "every", "title": "Column by column", "lines": lines, "missing": missing}]
     # What hardly varies at all comes back badly without any harm.
     known = order[np.isfinite(kept[order]) & varies(found)[order]]
     parts = {"worst": known[:_SOME_COLUMNS], "best": known[::-1][:_SOME_COLUMNS]}
@@ -165,25 +164,25 @@ def _fit_tables(ae: Fitted, found: Findings, seen: Array) -> list[Exhibit]:
             "name": name,
             "title": f"The {len(part)} {name} of {len(seen):,} columns",
             "lines": [_fit_line(ae, found, int(i)) for i in part],
-            "holes": holes,
+            "missing": missing,
         }
         for name, part in parts.items()
     ]
 
 
-def _fit_line(ae: Fitted, found: Findings, i: int) -> Exhibit:
-    column, measured = ae.schema_.columns[i], found.columns
-    kept, kept_pca = float(measured.kept[i]), float(measured.kept_pca[i])
+def _fit_line(ae: Fitted, found: Measurements, i: int) -> Section:
+    column, columns = ae.schema_.columns[i], found.columns
+    kept, kept_pca = float(columns.kept[i]), float(columns.kept_pca[i])
     poor = bool(not_learned(ae, found)[i])
     return {
-        "name": short(column.name, _LETTERS),
+        "name": shortened(column.name, _LETTERS),
         "kind": column.kind,
         "kept": _kept(kept),
         "kept_pca": _kept(kept_pca),
-        "bar": charts.bar(kept, "odd" if poor else "net", kept_pca),
-        "typical": _typical(column, float(measured.typical[i])),
-        "typical_pca": _typical(column, float(measured.typical_pca[i])),
-        "missing": percent(float(measured.missing[i])),
+        "bar": charts.bar(kept, "anomaly" if poor else "net", kept_pca),
+        "typical": _typical(column, float(columns.typical[i])),
+        "typical_pca": _typical(column, float(columns.typical_pca[i])),
+        "missing": percent(float(columns.missing[i])),
         "poor": poor,
     }
 
@@ -202,37 +201,37 @@ def _typical(column: Column, error: float) -> str:
     return duration(error) if column.kind == "time" else number(error)
 
 
-def scores(ae: Fitted, found: Findings) -> Exhibit:
-    """Show how rows score beside the held-out ones, and how many are flagged."""
+def scores(ae: Fitted, found: Measurements) -> Section:
+    """Show how rows score compared with the held-out ones, and how many are flagged."""
     held = "validation_loss" in (ae.history_ or [{}])[-1]
     others = "held-out rows" if held else "training rows"
-    measured = found.scores
-    low, high, edges = _score_edges(measured.values, measured.held_out, measured.threshold)
+    compared = found.scores
+    low, high, edges = _score_edges(compared.rows.score, compared.held_out, compared.threshold)
     shares = [
         np.histogram(np.clip(part, low, high), edges)[0] / max(len(part), 1)
-        for part in (measured.values, measured.held_out)
+        for part in (compared.rows.score, compared.held_out)
     ]
-    below = int((measured.values < edges[0]).sum())
+    below = int((compared.rows.score < edges[0]).sum())
     caption = (
         f"Share of {counted(found.n_rows, 'row')} by score, and of the "
-        f"{counted(len(measured.held_out), others.split()[0] + ' row')}; higher is more normal."
+        f"{counted(len(compared.held_out), others.split()[0] + ' row')}; higher is more normal."
     )
     if below:
         caption += (
             f" The first bar holds {counted(below, 'row')} below {number(float(edges[0]))}; "
-            f"the lowest score is {number(float(measured.values.min()))}."
+            f"the lowest score is {number(float(compared.rows.score.min()))}."
         )
     chart = charts.histogram(
         "score-chart",
         "Distribution of the scores",
-        f"{measured.n_flagged} of {found.n_rows} rows score below the threshold "
-        f"{number(measured.threshold)}; the median row scores "
-        f"{number(float(np.median(measured.values)))}, the median of the {others} is "
-        f"{number(float(np.median(measured.held_out)))}.",
+        f"{compared.n_anomalies} of {found.n_rows} rows score below the threshold "
+        f"{number(compared.threshold)}; the median row scores "
+        f"{number(float(np.median(compared.rows.score)))}, the median of the {others} is "
+        f"{number(float(np.median(compared.held_out)))}.",
         edges,
         shares[0],
         shares[1],
-        Mark(measured.threshold, f"threshold {number(measured.threshold, 4)}"),
+        Mark(compared.threshold, f"threshold {number(compared.threshold, 4)}"),
         first=f"{below:,} lower" if below else "",
     )
     return {
@@ -244,48 +243,48 @@ def scores(ae: Fitted, found: Findings) -> Exhibit:
     }
 
 
-def flagged_in_words(found: Findings) -> str:
-    """Tell how many rows are flagged, and how many were to be expected."""
-    measured, n = found.scores, found.n_rows
+def flagged_in_words(found: Measurements) -> str:
+    """Say how many rows are flagged, and how many were to be expected."""
+    compared, n = found.scores, found.n_rows
     if n == 1:
-        odd = bool(measured.n_flagged)
+        is_anomaly = bool(compared.n_anomalies)
         return (
-            f"The row scores {number(float(measured.values[0]), 4)}, "
-            f"{'below' if odd else 'not below'} the threshold: it is "
-            f"{'flagged as an anomaly' if odd else 'not flagged'}."
+            f"The row scores {number(float(compared.rows.score[0]), 4)}, "
+            f"{'below' if is_anomaly else 'not below'} the threshold: it is "
+            f"{'flagged as an anomaly' if is_anomaly else 'not flagged'}."
         )
     text = (
-        f"{measured.n_flagged:,} of {counted(n, 'row')} "
-        f"{'is' if measured.n_flagged == 1 else 'are'} flagged as "
-        f"{'an anomaly' if measured.n_flagged == 1 else 'anomalies'} "
-        f"({percent(measured.n_flagged / n)}). "
+        f"{compared.n_anomalies:,} of {counted(n, 'row')} "
+        f"{'is' if compared.n_anomalies == 1 else 'are'} flagged as "
+        f"{'an anomaly' if compared.n_anomalies == 1 else 'anomalies'} "
+        f"({percent(compared.n_anomalies / n)}). "
     )
-    wanted = measured.expected * n
-    about = f"about {wanted:,.0f}" if wanted >= 1 else "fewer than one"
-    text += f"Of rows like the held-out ones {about} would be ({percent(measured.expected)}): "
+    expected = compared.expected * n
+    about = f"about {expected:,.0f}" if expected >= 1 else "fewer than one"
+    text += f"Of rows like the held-out ones {about} would be ({percent(compared.expected)}): "
     # The threshold itself is uncertain, resting on so many held-out rows.
-    chance = measured.expected * (1 - measured.expected)
-    spread = n * math.sqrt(chance * (1 / n + 1 / max(len(measured.held_out), 1)))
-    difference = measured.n_flagged - wanted
+    variance = compared.expected * (1 - compared.expected)
+    spread = n * math.sqrt(variance * (1 / n + 1 / max(len(compared.held_out), 1)))
+    difference = compared.n_anomalies - expected
     if abs(difference) <= 2 * spread:
-        return text + "no more and no fewer than chance explains."
+        return text + "the difference is within sampling error."
     if difference < 0:
-        return text + "these rows are more normal than those."
-    return text + f"{number(measured.n_flagged / wanted, 2)} times as many as there should be."
+        return text + "these rows are more normal than the held-out ones."
+    return text + f"{number(compared.n_anomalies / expected, 2)} times as many as expected."
 
 
-def _rule_in_words(ae: Fitted, found: Findings, others: str) -> str:
-    measured = found.scores
+def _rule_in_words(ae: Fitted, found: Measurements, others: str) -> str:
+    compared = found.scores
     wanted = ae.get_params(deep=False)["contamination"]
-    n = counted(len(measured.held_out), others.split()[0] + " row")
+    n = counted(len(compared.held_out), others.split()[0] + " row")
     if wanted == "auto":
         return (
-            f"A row is flagged where it scores below {number(measured.threshold, 4)}, which "
-            f"{percent(measured.expected)} of normal rows do, going by {n}. Scores are "
+            f"A row is flagged where it scores below {number(compared.threshold, 4)}, which "
+            f"{percent(compared.expected)} of normal rows do, going by {n}. Scores are "
             f"log-densities in nats: what counts is how they compare."
         )
     return (
-        f"A row is flagged where it scores below {number(measured.threshold, 4)}, as "
+        f"A row is flagged where it scores below {number(compared.threshold, 4)}, as "
         f"{percent(float(wanted))} of the training rows did (contamination={wanted:g}). P-values "
         f"go by {n}."
     )
@@ -314,24 +313,24 @@ def _score_edges(
     return float(edges[0]), float(edges[-1]), edges
 
 
-def _p_values(found: Findings, others: str) -> Exhibit:
-    measured = found.scores
-    if len(measured.held_out) < _LEAST_HELD_OUT or found.n_rows < _LEAST_HELD_OUT:
+def _p_values(found: Measurements, others: str) -> Section:
+    compared = found.scores
+    if len(compared.held_out) < _LEAST_HELD_OUT or found.n_rows < _LEAST_HELD_OUT:
         return {"p_chart": None, "p_sentence": "", "p_share": ""}
     # Among few held-out rows there are few different p-values.
-    n = next(pieces for pieces, rows in _PIECES.items() if len(measured.held_out) >= rows)
+    n = next(pieces for pieces, rows in _PIECES.items() if len(compared.held_out) >= rows)
     edges = np.linspace(0, 1, n + 1)
-    bars = np.histogram(measured.p_values, edges)[0] / found.n_rows
+    bars = np.histogram(compared.rows.p_value, edges)[0] / found.n_rows
     text = (
-        f"A p-value says how likely a normal row is to look at least as odd. P-values of normal "
-        f"rows are spread evenly from 0 to 1. {_evenness(found, others)}"
+        f"A p-value is the probability that a normal row is at least as anomalous. P-values of "
+        f"normal rows are spread evenly from 0 to 1. {_evenness(found, others)}"
     )
     chart = charts.histogram(
         "p-chart",
         "Distribution of the p-values",
-        f"{percent(float((measured.p_values <= 0.05).mean()))} of the rows have a p-value of at "
-        f"most 0.05, and "
-        f"{percent(float((measured.p_values <= 0.5).mean()))} one of at most 0.5.",
+        f"{percent(float((compared.rows.p_value <= 0.05).mean()))} of the rows have a p-value of "
+        f"at most 0.05, and "
+        f"{percent(float((compared.rows.p_value <= 0.5).mean()))} one of at most 0.5.",
         edges,
         bars,
         level=1 / n,
@@ -339,63 +338,63 @@ def _p_values(found: Findings, others: str) -> Exhibit:
     return {"p_chart": chart, "p_sentence": text, "p_share": percent(1 / n)}
 
 
-def _evenness(found: Findings, others: str) -> str:
-    measured, side = found.scores, found.scores.side
+def _evenness(found: Measurements, others: str) -> str:
+    compared, side = found.scores, found.scores.side
     if side == "lower":
         return (
-            f"These crowd at the low end: the rows are odder than the {others}, so alarms are more "
-            f"frequent than promised."
+            f"These crowd at the low end: the rows are more anomalous than the {others}, so alarms "
+            f"are more frequent than stated."
         )
     if side == "higher":
         return f"These crowd at the high end: the rows are more normal than the {others}."
-    if measured.chance < 1e-3:
+    if compared.p_value < 1e-3:
         return (
-            "These nearly are: they differ by more than chance, but by too little to matter "
-            f"(at most {percent(measured.distance)} of the rows would have to move)."
+            "These nearly are: they differ by more than sampling error, but too little to matter "
+            f"(at most {percent(compared.distance)} of the rows would have to move)."
         )
-    return "These are, as far as chance lets one see: the alarm rate can be trusted."
+    return "These are, within sampling error: the alarm rate can be trusted."
 
 
-def code_map(ae: Fitted, found: Findings) -> Exhibit:
+def code_map(ae: Fitted, found: Measurements) -> Section:
     """Show the codes as points on a plane."""
-    parts, measured = found.components, found.scores
+    parts, compared = found.components, found.scores
     n, k = len(found.sample), ae.network_.n_components
     chosen = np.arange(n)
     if n > _DRAWN:
         chosen = np.random.default_rng(0).permutation(n)[:_DRAWN]
     rows = found.sample[chosen]
-    places, p = parts.places[chosen], measured.p_values[rows]
-    flagged = measured.flagged[rows]
+    places, p = parts.places[chosen], compared.rows.p_value[rows]
+    flagged = compared.rows.is_anomaly[rows]
     groups = [
         ("p1", places[~flagged & (p > 0.5)]),
         ("p2", places[~flagged & (p > 0.2) & (p <= 0.5)]),
         ("p3", places[~flagged & (p <= 0.2)]),
-        ("odd", places[flagged]),
+        ("anomaly", places[flagged]),
     ]
-    odd = [
+    marks = [
         (str(i + 1), parts.marked[i])
         for i, row in enumerate(found.explanation.rows)
-        if measured.flagged[row]
+        if compared.rows.is_anomaly[row]
     ]
-    every = np.concatenate([places, *(point[None] for _, point in odd)])
+    every = np.concatenate([places, *(point[None] for _, point in marks)])
     outside = charts.beyond(every)
     title, sentence = _map_in_words(parts, k)
     caption = f"{counted(len(chosen), 'row')} drawn"
     caption += f", chosen at random out of {found.n_rows:,}" if len(chosen) < found.n_rows else ""
-    caption += f", and {counted(len(odd), 'ring')} round the oddest" if odd else ""
-    caption += f"; {counted(outside, 'point')} far out stand at the edge" if outside else ""
+    caption += f", and {counted(len(marks), 'ring')} around the most anomalous" if marks else ""
+    caption += f"; {counted(outside, 'point')} far out lie at the edge" if outside else ""
     chart = charts.scatter(
         "map-chart",
         title,
         f"{caption}. {int(flagged.sum())} of the points are anomalies.",
         groups,
-        odd,
+        marks,
     )
     return {"sentences": [sentence], "chart": chart, "caption": f"{caption}."}
 
 
 def _map_in_words(parts: Components, k: int) -> tuple[str, str]:
-    near = "Rows that are near each other are much alike to the network; colours go by p-value."
+    near = "Rows close together have similar codes; colours show p-values."
     if k == 1:
         return (
             "The code against the score",
@@ -409,14 +408,14 @@ def _map_in_words(parts: Components, k: int) -> tuple[str, str]:
     shown = percent(sum(parts.shares))
     return (
         "The first two principal components of the codes",
-        f"The code has {k:,} components, and this is its shadow: the first two principal "
-        f"components of the codes, which show {shown} of their variance "
+        f"The code has {k:,} components, of which this shows the first two principal "
+        f"components; they hold {shown} of their variance "
         f"({' and '.join(percent(share) for share in parts.shares)}). {near}",
     )
 
 
-def components(ae: Fitted, found: Findings) -> Exhibit:
-    """Show what each component of the code is good for."""
+def components(ae: Fitted, found: Measurements) -> Section:
+    """Show what each component of the code contributes."""
     parts, k = found.components, ae.network_.n_components
     sentences = [_unused_in_words(parts, k)]
     if parts.directions is not None and k > 1:
@@ -434,7 +433,7 @@ def components(ae: Fitted, found: Findings) -> Exhibit:
         most = int(importance.argmax())
         untested = int(np.isnan(parts.importance).sum())
         caption = (
-            f"Component {most} brings most: {percent(float(importance[most]))} of the rows' "
+            f"Component {most} contributes most: {percent(float(importance[most]))} of the rows' "
             f"variance is lost without it. Tested on {counted(parts.n_rows, 'row')}"
         )
         caption += f"; the {untested:,} that vary most were not tested" if untested else ""
@@ -469,7 +468,7 @@ def _more(cost: float) -> str:
 
 def _unused_in_words(parts: Components, k: int) -> str:
     if not parts.n_rows:
-        return "So few rows do not show what the components are good for."
+        return "So few rows do not show what the components contribute."
     unused = parts.unused
     if not unused and k == 1:
         return "The code's one component is in use: without it, reconstructions are worse."
@@ -481,19 +480,14 @@ def _unused_in_words(parts: Components, k: int) -> str:
             if tested == k
             else f"Of the {tested:,} components that vary least, none is unused."
         )
-    listed = _numbers(unused)
+    names = listed([str(i) for i in unused], 12)
     return (
         f"{len(unused):,} of {counted(k, 'component')} {'is' if len(unused) == 1 else 'are'} "
-        f"unused ({listed}): held at {'its' if len(unused) == 1 else 'their'} mean, "
+        f"unused ({names}): held at {'its' if len(unused) == 1 else 'their'} mean, "
         f"{'it costs' if len(unused) == 1 else 'each costs'} less than a hundredth of what a "
-        f"component brings on average."
+        f"component contributes on average."
         + (f" Try n_components={k - len(unused)}." if len(unused) < k else "")
     )
-
-
-def _numbers(positions: Sequence[int], most: int = 12) -> str:
-    text = ", ".join(map(str, positions[:most]))
-    return text + (f" and {len(positions) - most:,} more" if len(positions) > most else "")
 
 
 def _spike_chart(
@@ -503,6 +497,6 @@ def _spike_chart(
     parts: Components,
     caption: str,
     write: Callable[[float], str],
-) -> Exhibit:
+) -> Section:
     chart = charts.spikes(f"{name}-chart", title, f"{caption}.", values, parts.unused, write)
     return {"title": title, "chart": chart, "caption": f"{caption}."}

@@ -243,11 +243,6 @@ def test_a_line_is_said_as_it_is() -> None:
     assert said(terminal) == "[bold]a long line[/bold] of 12 words\n"
 
 
-@pytest.mark.parametrize(("n", "text"), [(1, "1 epoch"), (2, "2 epochs"), (1200, "1,200 epochs")])
-def test_things_are_counted(n: int, text: str) -> None:
-    assert demo_page.count(n, "epoch") == text
-
-
 def test_pictures_numbers_and_page_are_written(tmp_path: Path) -> None:
     write_all(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == set(demo_page.FILES)

@@ -1,6 +1,6 @@
-"""What the demo says of its numbers: a table, sentences on it, and a page that asks no one.
+"""What the demo says of its numbers: a table, sentences on it, and a self-contained page.
 
-Everything here is made of `figures.json`, so it can be told again without training anything.
+Everything here is made of `figures.json`, so the page can be made again without training anything.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from rich.console import Console
 from rich.table import Table
 
 from twofold.data.output import not_written, write_bytes
+from twofold.formatting import counted
 from twofold.report import plots
 from twofold.report.html import render
 
@@ -44,11 +45,6 @@ class _Measure(NamedTuple):
     title: str
     key: str
     text: Callable[[float], str]
-
-
-def count(n: int, noun: str) -> str:
-    """Return the number with its noun, in the plural where that is due."""
-    return f"{n:,} {noun}" + "s" * (n != 1)
 
 
 def _seconds(value: float) -> str:
@@ -82,7 +78,7 @@ def _cells(numbers: Figures) -> tuple[list[str], list[list[str]]]:
 def _head(name: str, row: Mapping[str, Any]) -> str:
     if not row.get("interrupted"):
         return name
-    return f"{name}, interrupted after {row['epochs']} of {count(row['epochs_asked'], 'epoch')}"
+    return f"{name}, interrupted after {row['epochs']} of {counted(row['epochs_asked'], 'epoch')}"
 
 
 def _conclusions(numbers: Figures) -> list[str]:
@@ -93,14 +89,14 @@ def _conclusions(numbers: Figures) -> list[str]:
     error = tied["squared_error_validation"] / pca["squared_error_validation"]
     return [
         f"The tied network has {100 * share:.0f} % of the stacked one's parameters, and its "
-        f"validation loss is {_beside(loss, 'the stacked one')}'s. It over-fits by "
+        f"validation loss is {_relation(loss, 'the stacked one')}'s. It over-fits by "
         f"{tied['overfitting']:.4f}, the stacked one by {stacked['overfitting']:.4f}.",
         f"Its squared error on the validation images is "
-        f"{_beside(error, 'that of PCA with a code of the same size')}.",
+        f"{_relation(error, 'that of PCA with a code of the same size')}.",
     ]
 
 
-def _beside(ratio: float, other: str) -> str:
+def _relation(ratio: float, other: str) -> str:
     if ratio >= 2:
         return f"{ratio:.1f} times {other}"
     return f"{100 * abs(ratio - 1):.1f} % {'lower' if ratio < 1 else 'higher'} than {other}"
@@ -119,7 +115,7 @@ def _explanations(numbers: Figures) -> list[str]:
 
 def _heading(numbers: Figures) -> str:
     epochs = max(row.get("epochs", 0) for row in numbers["rows"].values())
-    return f"{numbers['dataset']['title']}: {count(epochs, 'epoch')}"
+    return f"{numbers['dataset']['title']}: {counted(epochs, 'epoch')}"
 
 
 def conclude(numbers: Figures, console: Console) -> None:
@@ -158,7 +154,7 @@ def _circumstances(numbers: Figures) -> str:
     machine, versions = numbers["machine"], numbers["versions"]
     return (
         f"Measured on {numbers['date']} with twofold {versions['twofold']}, PyTorch "
-        f"{versions['torch']} and {count(machine['threads'], 'thread')} on {machine['processor']}"
+        f"{versions['torch']} and {counted(machine['threads'], 'thread')} on {machine['processor']}"
         f"{'' if machine['device'] == 'cpu' else ' and ' + machine['device']}."
     )
 

@@ -31,7 +31,6 @@ from twofold.cli.demo.page import (
     SHARING,
     Figures,
     conclude,
-    count,
     make_writable,
     say,
     write_all,
@@ -44,6 +43,7 @@ from twofold.errors import (
     OutputExistsError,
 )
 from twofold.estimators.autoencoder import Autoencoder
+from twofold.formatting import counted
 from twofold.nn.likelihoods import LIKELIHOODS
 from twofold.nn.network import Network, default_n_components
 from twofold.nn.objective import Objective
@@ -219,7 +219,7 @@ def _introduce(data: _Data, epochs: int, console: Console) -> None:
     console.print()
     say(
         console,
-        f"Both train for {count(epochs, 'epoch')} in batches of 32, by plain SGD at a learning "
+        f"Both train for {counted(epochs, 'epoch')} in batches of 32, by plain SGD at a learning "
         f"rate of 1.5, and lower the binary cross-entropy of their outputs' sigmoid. Ctrl-C ends a "
         f"training early and goes on.",
     )
@@ -257,7 +257,7 @@ def _train_both(data: _Data, epochs: int, console: Console) -> dict[str, _Net]:
             epochs = max(1, len(autoencoder.history_))
             say(
                 console,
-                f"The other network trains for {count(epochs, 'epoch')} as well, so that the two "
+                f"The other network trains for {counted(epochs, 'epoch')} as well, so that the two "
                 f"compare. Ctrl-C again ends the demo.",
             )
     return nets
