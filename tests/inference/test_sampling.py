@@ -100,7 +100,7 @@ def test_imputing_leaves_the_callers_rows_alone(linear: Autoencoder) -> None:
 
 def test_filling_is_the_reconstruction_of_the_row_as_it_is_read(linear: Autoencoder) -> None:
     rows, hidden = holed(gaussian_rows(50, 1))
-    expected = linear.reconstruct(rows)[hidden]
+    expected = linear.schema_.observed(linear.reconstruct(rows))[hidden]
     np.testing.assert_allclose(linear.impute(rows)[hidden], expected, rtol=1e-9)
 
 
@@ -165,7 +165,7 @@ def test_the_same_seed_gives_the_same_draws(linear: Autoencoder) -> None:
 def test_without_a_seed_draws_are_new_each_time(linear: Autoencoder) -> None:
     rows, hidden = holed(gaussian_rows(20, 1))
     first, second = (linear.impute(rows, 2)[0] for _ in range(2))
-    assert (first[hidden] != second[hidden]).all()
+    assert (first[hidden] != second[hidden]).mean() > 0.9  # both may end at the same bound
 
 
 @pytest.mark.parametrize("n_draws", [0, -3])

@@ -423,9 +423,13 @@ def test_the_way_between_two_rows_ends_at_their_reconstructions(model: Autoencod
     a, b = FRAME.iloc[:1], FRAME.iloc[1:2]
     way = model.interpolate(a, b, 5)
     ends = pd.concat([model.reconstruct(a), model.reconstruct(b)], ignore_index=True)
+    for column in model.schema_.columns:
+        if column.domain.is_known and column.kind != "time":
+            cells = ends[column.name].astype(float).to_numpy()
+            ends[column.name] = pd.array(column.domain.nearest(cells), ends[column.name].dtype)
     found = way.iloc[[0, -1]].reset_index(drop=True)
     pd.testing.assert_frame_equal(found.drop(columns="since"), ends.drop(columns="since"))
-    assert (found["since"] - ends["since"]).abs().max() < pd.Timedelta("1h")  # in 32 bits
+    assert (found["since"] - ends["since"]).abs().max() < pd.Timedelta("13h")  # rounded to days
 
 
 # --- scores

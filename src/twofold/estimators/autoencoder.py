@@ -327,6 +327,7 @@ class Autoencoder(
             else:
                 sample = table.sample if isinstance(table, Stream) else table
                 self.schema_.require_types(sample)
+                self.schema_ = self.schema_.widened(sample)
             drawn = self._draw(table, rng, 0.0)
             settings = {**self.get_params(deep=False), "epochs": 1, "schedule": "constant"}
             plan = Plan.resolve(settings, len(drawn.rows), self.schema_.width)
@@ -354,10 +355,14 @@ class Autoencoder(
         X : array-like of shape (n_rows, n_components)
             Codes; of an ordered code, the first components alone are enough.
         """
+        return self._decoded(X)
+
+    def _decoded(self, X: Any, observed: bool = False) -> Any:
+        """Return the rows that codes stand for; with `observed`, in values that were observed."""
         check_is_fitted(self, "network_")
         codes, index = validation.codes(self.network_, X)
         x_hat = inference.apply(inference.decode, self.network_, self._objective, codes)
-        return validation.give_back(self.schema_, x_hat, index=index)
+        return validation.give_back(self.schema_, x_hat, index=index, observed=observed)
 
     def reconstruct(self, X: Any) -> Any:
         """Return the reconstructions of the rows of X, in their own units, shape and container.
@@ -473,7 +478,8 @@ class Autoencoder(
             generator = sampling.torch_generator(rng)
             function = sampling.imputer(None if n_draws == 1 else generator)
             drawn = (self._run(function, table) for _ in range(n_draws))
-            return [convert.fill(part, table, *self.schema_.cells(x, table)) for x in drawn]
+            found = (self.schema_.cells(x, table, observed=True) for x in drawn)
+            return [convert.fill(part, table, *cells) for cells in found]
 
         tables = [together(parts) for parts in zip(*self._each(draws, X), strict=True)]
         return tables[0] if n_draws == 1 else tables
@@ -488,7 +494,7 @@ class Autoencoder(
         check_is_fitted(self, "network_")
         generator = sampling.torch_generator(sampling.random_state(random_state))
         x = sampling.sample(self.network_, self._objective, n, generator)
-        return validation.give_back(self.schema_, x)
+        return validation.give_back(self.schema_, x, observed=True)
 
     def interpolate(self, a: Any, b: Any, steps: int = 10) -> Any:
         """Return `steps` rows on the way from the row `a` to the row `b`, both ends included.
@@ -496,7 +502,7 @@ class Autoencoder(
         The way is straight in the space of codes; `a` and `b` are tables of one row each.
         """
         ends = [self.transform(a), self.transform(b)]
-        return self.inverse_transform(sampling.interpolation(ends, steps))
+        return self._decoded(sampling.interpolation(ends, steps), observed=True)
 
     def traverse(
         self, row: Any, component: int, steps: int = 10, reach: float = 2.0

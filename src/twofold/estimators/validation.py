@@ -99,9 +99,19 @@ def codes(network: Network, X: Any) -> tuple[Array, Any]:
     return np.pad(values, ((0, 0), (0, k - shape[1]))), table.index
 
 
-def give_back(schema: Schema, x: Array, like: Table | None = None, index: Any = None) -> Any:
-    """Return a matrix as rows in the container of `like`, by default of the training table."""
-    values, formats = schema.cells(x, like)
+def give_back(
+    schema: Schema,
+    x: Array,
+    like: Table | None = None,
+    index: Any = None,
+    *,
+    observed: bool = False,
+) -> Any:
+    """Return a matrix as rows in the container of `like`, by default of the training table.
+
+    With `observed`, cells have values that their columns were observed to have.
+    """
+    values, formats = schema.cells(x, like, observed=observed)
     if like is None:
         container, names, shape = schema.container, schema.names, schema.row_shape
     else:

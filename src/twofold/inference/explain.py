@@ -98,7 +98,7 @@ def explain(network: Network, objective: Objective, schema: Schema, table: Table
     return Explanation(
         columns=schema.names,
         observed=cells(table.values, table.formats),
-        expected=cells(schema.from_matrix(expected), schema.formats()),
+        expected=cells(*schema.cells(expected, observed=True)),
         contribution=contribution,
         base=base,
         rows=np.arange(table.n_rows),

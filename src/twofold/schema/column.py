@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from twofold.data.table import Format
 from twofold.registry import LIKELIHOODS
+from twofold.schema.domain import UNKNOWN, Domain
 
 Array = NDArray[Any]
 Level = str | int | float | bool
@@ -99,6 +100,8 @@ class Column:
         Mean weight of each knot.
     between : bool
         Whether cells lie between the knots, too; else the knots are all values there were.
+    domain : Domain
+        Which numbers it held: what is filled in or drawn for it is one of them.
     format : Format or None
         How its cells looked in the training table, where that was a frame.
     note : str
@@ -118,6 +121,7 @@ class Column:
     knots: tuple[float, ...] = ()
     shares: tuple[float, ...] = ()
     between: bool = False
+    domain: Domain = UNKNOWN
     format: Format | None = None
     note: str = ""
 
@@ -144,6 +148,21 @@ class Column:
     def holds_shares(self) -> bool:
         """Whether its likelihood models numbers between 0 and 1."""
         return cells_of(self.likelihood) == "shares"
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """How far reconstructions go, in the column's unit.
+
+        Where a number follows from the network's output in a straight line there is no limit. Where
+        it follows by an exponential, as beyond `FAR` and for counts, it ends where cells ended.
+        """
+        low, high = self.domain.low, self.domain.high
+        if self.kind == "count" or (self.constant and self.kind != "pixel"):
+            return low, high
+        if self.is_squashed:
+            reach = FAR * self.scale
+            return min(low, self.center - reach), max(high, self.center + reach)
+        return -math.inf, math.inf
 
     @property
     def scaled_knots(self) -> Array:
@@ -217,7 +236,8 @@ class Column:
         """Return the cells `(n_rows,)` that inputs `(n_rows, width)` stand for.
 
         A category is its most probable level: a number, or a text's position in `levels`. A
-        histogram is its mean, which lies between the first and the last knot.
+        histogram is its mean, which lies between the first and the last knot. Other numbers end at
+        the column's `limits`.
         """
         if self.kind == "ignored":
             return np.full(len(inputs), np.nan)
@@ -235,10 +255,11 @@ class Column:
             return np.asarray(cells.clip(self.knots[0], self.knots[-1]))
         scaled = inputs[:, 0].astype(np.float64)
         if self.kind == "count":
-            return _nearly_whole(np.expm1(np.minimum(scaled * self.scale + self.center, 700.0)))
+            counts = np.expm1(np.minimum(scaled * self.scale + self.center, 700.0))
+            return _nearly_whole(counts).clip(*self.limits)
         if self.is_squashed:
             scaled = unsquash(scaled)
-        return in_unit(scaled, self.scale, self.center)
+        return in_unit(scaled, self.scale, self.center).clip(*self.limits)
 
     def describe(self) -> str:
         """Say in a few words what the network sees of the column."""
@@ -262,6 +283,9 @@ class Column:
     def to_json(self) -> dict[str, Any]:
         """Return what differs from the defaults, as plain data."""
         document = {k: v for k, v in asdict(self).items() if v != _DEFAULTS.get(k, _DEFAULTS)}
+        document.pop("domain")
+        if self.domain != UNKNOWN:
+            document["domain"] = self.domain.to_json()
         if self.format is not None:
             document["format"] = {k: v for k, v in asdict(self.format).items() if v}
         return document
@@ -273,6 +297,7 @@ class Column:
         for name in ("levels", "kept", "cycles", "knots", "shares"):
             values[name] = tuple(values.get(name, ()))
         shape = values.get("format")
+        values["domain"] = Domain.from_json(values.get("domain", {}))
         values["format"] = None if shape is None else Format(**{**_NO_DTYPE, **shape})
         for name, plain in (("name", str), ("center", float), ("scale", float), ("note", str)):
             if name in values:

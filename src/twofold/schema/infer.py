@@ -20,6 +20,7 @@ from twofold.schema.column import (
     likelihoods_of,
     white,
 )
+from twofold.schema.domain import Domain
 
 _RANGE_SLACK = 1e-6  # rounding that [0, 1] data may carry
 _SAMPLE_CELLS = 4_000_000  # cells enough for quartiles
@@ -55,7 +56,7 @@ def infer_columns(
         except _Mistake as mistake:
             mistakes.append(str(mistake))
             continue
-        columns.append(column)
+        columns.append(_with_domain(column, table.values[:, i], stats, i))
     if mistakes:
         raise DataError(" ".join(mistakes))
     if all(column.kind == "ignored" for column in columns):
@@ -84,6 +85,16 @@ def _with_pooled_pixels(columns: list[Column], stats: Statistics) -> tuple[Colum
 def _is_for_counts(likelihood: str) -> bool:
     """Whether a likelihood models counts, and no other numbers."""
     return likelihood in set(likelihoods_of("count")) - set(likelihoods_of("real"))
+
+
+def _with_domain(column: Column, cells: Array, stats: Statistics, i: int) -> Column:
+    """Return a column of numbers with what is known of their range and steps."""
+    if column.kind in ("category", "ignored"):
+        return column
+    low, high = float(stats.low[i]), float(stats.high[i])
+    if column.kind == "pixel":  # grey values are what light is: in no steps
+        return replace(column, domain=Domain(low, high))
+    return replace(column, domain=Domain.of(cells, low, high))
 
 
 class _Mistake(Exception):

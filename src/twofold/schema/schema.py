@@ -17,6 +17,7 @@ from twofold.data.table import Format, Table, row_chunks
 from twofold.errors import DataError
 from twofold.schema import column as rules
 from twofold.schema.column import Column
+from twofold.schema.domain import Domain, nearest
 from twofold.schema.infer import Statistics, infer_columns
 
 Array = NDArray[Any]
@@ -309,19 +310,52 @@ class Schema:
         """Return the cells that a matrix stands for, `(n_rows, n_columns)`, in the columns' units.
 
         A category comes back as its most probable level, a text as its position among the levels;
-        ignored columns as NaN.
+        ignored columns as NaN. Numbers end at their columns' `limits`.
         """
         if self._linear.all():
             if self._squashed.any():
                 matrix = np.where(self._squashed, rules.unsquash(matrix), matrix)
-            if not np.any(self.center) and np.all(self.scale == 1):
-                return matrix
-            wide = matrix.dtype if self._near_zero else np.dtype(np.float64)
-            return rules.in_unit(matrix, self.scale.astype(wide), self.center.astype(wide))
+            if np.any(self.center) or not np.all(self.scale == 1):
+                wide = matrix.dtype if self._near_zero else np.dtype(np.float64)
+                matrix = rules.in_unit(matrix, self.scale.astype(wide), self.center.astype(wide))
+            low, high = (limits.astype(matrix.dtype) for limits in self._limits)
+            return matrix.clip(low, high) if np.isfinite([low, high]).any() else matrix
         values = np.empty((len(matrix), len(self.columns)))
         for position, (column, at) in enumerate(zip(self.columns, self.inputs, strict=True)):
             values[:, position] = column.decode(matrix[:, at])
         return values
+
+    def observed(self, cells: Array) -> Array:
+        """Return the observed values nearest to cells that a model makes, `(n_rows, n_columns)`.
+
+        They lie in their columns' observed ranges and are whole, or have as many decimals, as the
+        training cells were.
+        """
+        found = nearest(cells, self._domains)
+        # Of numbers that 32 bits do not hold, the nearest that they do may be out of range.
+        ends = np.array([[d.low, d.high] for d in self._domains])
+        fits = bool((ends == ends.astype(cells.dtype)).all())
+        return found.astype(cells.dtype) if fits else found
+
+    @cached_property
+    def _domains(self) -> list[Domain]:
+        return [column.domain for column in self.columns]
+
+    @cached_property
+    def _limits(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        low, high = zip(*(column.limits for column in self.columns), strict=True)
+        return np.array(low), np.array(high)
+
+    def widened(self, table: Table) -> Schema:
+        """Return the schema of columns that these rows are observed in, too.
+
+        Only what is filled in and drawn depends on it; kinds and scales stay.
+        """
+        columns = (
+            replace(c, domain=c.domain.widened(table.values[:, i])) if c.domain.is_known else c
+            for i, c in enumerate(self.columns)
+        )
+        return replace(self, columns=tuple(columns))
 
     def formats(self, like: Sequence[Format] | None = None) -> tuple[Format, ...] | None:
         """Return the formats of what `from_matrix` gives, in the types of `like` where it is given.
@@ -341,10 +375,15 @@ class Schema:
         return tuple(found)
 
     def cells(
-        self, matrix: Array, like: Table | None = None
+        self, matrix: Array, like: Table | None = None, *, observed: bool = False
     ) -> tuple[Array, tuple[Format, ...] | None]:
-        """Return `from_matrix` and its `formats`, in the types of the table `like` where given."""
-        return self.from_matrix(matrix), self.formats(None if like is None else like.formats)
+        """Return `from_matrix` and its `formats`, in the types of the table `like` where given.
+
+        With `observed`, cells have values that their columns were observed to have.
+        """
+        cells = self.from_matrix(matrix)
+        formats = self.formats(None if like is None else like.formats)
+        return (self.observed(cells) if observed else cells), formats
 
     @property
     def shown(self) -> list[int]:

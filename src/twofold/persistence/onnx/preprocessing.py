@@ -141,11 +141,19 @@ class _Unscaled(nn.Module):
     _scale: Tensor | None
     _counts: Tensor | None
     _squashed: Tensor | None
+    _low: Tensor | None
+    _high: Tensor | None
 
     def __init__(self, inputs: Sequence[int], columns: Sequence[Column]) -> None:
         super().__init__()
         self._at = inputs
         _register_scale(self, columns)
+        low, high = (_numbers(column.limits[end] for column in columns) for end in (0, 1))
+        limited = bool(torch.isfinite(torch.stack([low, high])).any())
+        # A graph holds numbers: what no 64-bit number passes is no limit.
+        most = torch.finfo(torch.float64).max
+        self.register_buffer("_low", low.clamp_min(-most) if limited else None)
+        self.register_buffer("_high", high.clamp_max(most) if limited else None)
 
     def forward(self, x_hat: Tensor) -> Tensor:
         x = picked(x_hat, self._at).double()
@@ -162,6 +170,8 @@ class _Unscaled(nn.Module):
                 (counts - whole).abs() <= _COUNT_SLACK * (1 + counts), whole, counts
             )
             x = torch.where(self._counts, counts, x)
+        if self._low is not None and self._high is not None:
+            x = torch.minimum(torch.maximum(x, self._low), self._high)
         return x
 
 
