@@ -6,7 +6,6 @@ import os
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -57,28 +56,8 @@ def test_never_more_than_pytorch_was_told() -> None:
 @pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="affinity is Linux's")
 def test_never_more_than_the_processors_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: 64)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 4, 5})
-    monkeypatch.setattr(threads, "_quota", lambda _: 2**16)
-    assert granted() == 3
-
-
-@pytest.mark.parametrize(
-    ("files", "expected"),
-    [
-        ({"cpu.max": "150000 100000\n"}, 1),
-        ({"cpu.max": "400000 100000\n"}, 4),
-        ({"cpu.max": "50000 100000\n"}, 1),
-        ({"cpu.max": "max 100000\n"}, 2**16),
-        ({"cpu/cpu.cfs_quota_us": "300000\n", "cpu/cpu.cfs_period_us": "100000\n"}, 3),
-        ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, 2**16),
-        ({}, 2**16),
-    ],
-)
-def test_quota_of_the_control_group(tmp_path: Path, files: dict[str, str], expected: int) -> None:
-    for name, text in files.items():
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text(text)
-    assert threads._quota(tmp_path) == expected
+    monkeypatch.setenv("LOKY_MAX_CPU_COUNT", "1")
+    assert granted() == 1
 
 
 def test_bits_with_one_thread_are_bits_with_one_thread() -> None:

@@ -9,16 +9,15 @@ grant, and is measured against a single thread again and again.
 from __future__ import annotations
 
 import math
-import os
 import statistics
 import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+import joblib
 import torch
 from threadpoolctl import threadpool_limits
 
@@ -34,27 +33,10 @@ def granted() -> int:
     """Return how many threads this process may keep busy.
 
     The least of PyTorch's own setting, the processors the process may run on, and the quota of its
-    control group.
+    control group, rounded up; the last two are joblib's.
     """
-    counts = [torch.get_num_threads(), _quota(Path("/sys/fs/cgroup"))]
-    if hasattr(os, "sched_getaffinity"):
-        counts.append(len(os.sched_getaffinity(0)))
-    return max(1, min(counts))
-
-
-def _quota(root: Path) -> int:
-    """Read the processor quota of the control group, version 2 or 1; large where there is none."""
-    try:
-        limit, period = (root / "cpu.max").read_text().split()
-    except (OSError, ValueError):
-        try:
-            limit = (root / "cpu" / "cpu.cfs_quota_us").read_text().strip()
-            period = (root / "cpu" / "cpu.cfs_period_us").read_text().strip()
-        except OSError:
-            return 2**16
-    if not limit.isdigit() or not period.isdigit() or int(period) == 0:
-        return 2**16
-    return max(1, math.floor(int(limit) / int(period)))
+    n_processors: int = joblib.cpu_count()
+    return max(1, min(torch.get_num_threads(), n_processors))
 
 
 def same_bits(shapes: Sequence[tuple[int, int, int]], dtype: torch.dtype, n_threads: int) -> bool:

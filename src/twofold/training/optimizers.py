@@ -1,7 +1,8 @@
 """How gradients change the weights: gradient descent, Adam, AdamW and Muon.
 
 PyTorch's fused kernels are called directly: the first optimizer of `torch.optim` in a process loads
-PyTorch's compiler, which takes longer than training on a small table.
+PyTorch's compiler, which takes longer than training on a small table (PyTorch 2.13 on two cores: 2
+to 3 s before the first step of `torch.optim.Adam`).
 """
 
 from __future__ import annotations

@@ -20,6 +20,7 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import joblib
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -311,7 +312,7 @@ def _numbers(data: _Data, nets: Mapping[str, _Net], output: Path) -> Figures:
         "machine": {
             "system": platform.system(),
             "processor": _processor(),
-            "cores": _granted_cores(),
+            "cores": joblib.cpu_count(),
             "threads": torch.get_num_threads(),
             "device": str(device),
         },
@@ -390,12 +391,6 @@ def _processor() -> str:
     except OSError:
         pass  # not Linux
     return platform.processor() or platform.machine()
-
-
-def _granted_cores() -> int:
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _reconstructions(data: _Data, nets: Mapping[str, _Net]) -> dict[str, Array]:
