@@ -17,20 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from twofold.errors import OptionError
-from twofold.registry import LIKELIHOODS, Registry
+from twofold.registry import ACTIVATIONS, LIKELIHOODS, Registry
 
-ACTIVATION_NAMES = (
-    "identity",
-    "relu",
-    "leaky_relu",
-    "elu",
-    "selu",
-    "gelu",
-    "silu",
-    "tanh",
-    "sigmoid",
-    "softplus",
-)
 BOTTLENECK_NAMES = ("plain", "sparse", "variational", "ordered")
 CORRUPTION_NAMES = ("masking", "swap", "gaussian", "salt-and-pepper", "binarize", "warp")
 KIND_NAMES = ("real", "count", "binary", "category", "pixel", "time", "ignored")
@@ -249,9 +237,14 @@ OPTIONS: dict[str, Option] = {
         kinds=("bool",),
     ),
     "activation": Option(
-        "selu", "activation of the hidden layers, both ways", choices=ACTIVATION_NAMES
+        "selu",
+        "activation of the hidden layers, both ways: 'identity', 'relu', 'leaky_relu', 'elu', "
+        "'selu', 'gelu', 'silu', 'tanh', 'sigmoid' or 'softplus'",
+        registry=ACTIVATIONS,
     ),
-    "code_activation": Option("identity", "activation of the code", choices=ACTIVATION_NAMES),
+    "code_activation": Option(
+        "identity", "activation of the code, one of the same names", registry=ACTIVATIONS
+    ),
     "kinds": Option(
         "auto",
         "what columns are; 'auto' decides from their types and cells, a mapping settles some by "

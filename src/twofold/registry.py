@@ -64,8 +64,11 @@ class Registry(Mapping[str, Record], Generic[Record]):
         return len(self._read())
 
     def _read(self) -> dict[str, Record]:
-        importlib.import_module(self._module)
+        if self._module:
+            module, self._module = self._module, ""
+            importlib.import_module(module)
         return self._records
 
 
+ACTIVATIONS: Registry[Any] = Registry("activation", "twofold.nn.activations")
 LIKELIHOODS: Registry[Any] = Registry("likelihood", "twofold.nn.likelihoods")

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from twofold.errors import OptionError
-from twofold.nn.network import ACTIVATIONS, DensePair, Network, halving, stack_shape
+from twofold.nn.activations import ACTIVATIONS
+from twofold.nn.network import DensePair, Network, halving, stack_shape
 
 
 def generator(seed: int = 0) -> torch.Generator:

@@ -1,3 +1,9 @@
+from .activations import (
+    Activation as Activation,
+    InPlace as InPlace,
+    Straight as Straight,
+    register_activation as register_activation,
+)
 from .bottleneck import (
     Ordered as Ordered,
     Plain as Plain,

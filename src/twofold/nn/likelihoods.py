@@ -71,6 +71,8 @@ class Likelihood(ABC):
         If `theta` changes more or less than `slope` says farther from the column's mean.
     is_clipped : bool
         If a single cell's gradient can be so large that gradients are clipped.
+    kernel : int or None
+        Its number in the native training step; without one, that step is not used.
     """
 
     kinds: tuple[str, ...] = ("real", "time")
@@ -85,6 +87,7 @@ class Likelihood(ABC):
     mean_is_theta: bool = False
     has_gain: bool = False
     is_clipped: bool = False
+    kernel: int | None = None
 
     @property
     def is_joint(self) -> bool:
@@ -148,6 +151,7 @@ class Gaussian(Likelihood):
     kinds = ("real", "time", "binary", "pixel")
     default_for = ("real", "time")
     has_unit = is_fixed = shares_noise = in_row_density = is_fused = mean_is_theta = True
+    kernel = 0
 
     def loss(self, theta: Tensor, x: Tensor, spread: Tensor, unit: Unit) -> Tensor:
         """Return minus the log-density of a unit normal, without the constant."""
@@ -224,6 +228,7 @@ class Bernoulli(Likelihood):
     default_for = ("binary", "pixel")
     cells, link = "shares", "sigmoid"
     is_fixed = is_fused = has_gain = True
+    kernel = 1
 
     def loss(self, theta: Tensor, x: Tensor, spread: Tensor, unit: Unit) -> Tensor:
         """Return the cross-entropy; from log-odds, cells near 0 and 1 lose no digits."""

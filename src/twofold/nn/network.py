@@ -3,32 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import cast
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twofold.errors import OptionError
 from twofold.nn import layers
+from twofold.nn.activations import ACTIVATIONS
 from twofold.nn.bottleneck import Bottleneck, Penalties, Plain
 from twofold.nn.bottleneck import Spec as BottleneckSpec
 from twofold.nn.layers import DensePair, Pair, Product, RecurrentPair, Spec
-
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "identity": lambda x: x,
-    "relu": F.relu,
-    "leaky_relu": F.leaky_relu,
-    "elu": F.elu,
-    "selu": F.selu,
-    "gelu": F.gelu,
-    "silu": F.silu,
-    "tanh": torch.tanh,
-    "sigmoid": torch.sigmoid,
-    "softplus": F.softplus,
-}
 
 _PASS_CELLS = 2**26
 

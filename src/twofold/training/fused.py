@@ -30,15 +30,15 @@ so that one kernel updates all parameters, and the step is recorded and replayed
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
+from twofold.nn.activations import ACTIVATIONS, InPlace
 from twofold.nn.bottleneck import PlainCode
 from twofold.nn.corruption import Corruption, Masking
 from twofold.nn.layers import DensePair
@@ -50,8 +50,6 @@ from twofold.training.cuda_graph import Recording, can_record
 from twofold.training.loop import AutogradStep, Step, spoil
 from twofold.training.process_group import Team
 
-aten = torch.ops.aten
-
 
 def supports(network: Network, objective: Objective) -> bool:
     """Tell whether the derivation above covers this network and objective."""
@@ -60,7 +58,8 @@ def supports(network: Network, objective: Objective) -> bool:
         type(network) is Network
         and all(type(pair) is DensePair for pair in network.pairs)
         and type(network.bottleneck) is PlainCode
-        and {network.activation, network.code_activation} <= ACTIVATIONS.keys()
+        and ACTIVATIONS[network.activation].in_place is not None
+        and ACTIVATIONS[network.code_activation].in_place is not None
         and all(likelihood.is_fused for likelihood, _ in objective.groups)
         and all(p.requires_grad for p in parameters)
         and {p.dtype for p in parameters} in ({torch.float32}, {torch.float64})
@@ -217,7 +216,7 @@ class _Layer:
     matrix: Tensor
     bias: Tensor
     encodes: bool
-    activation: Activation
+    activation: InPlace
     input: Tensor
     output: Tensor
     delta: Tensor
@@ -240,6 +239,12 @@ class _Layer:
     def saved(self) -> Tensor:
         """What the activation's derivative is computed from."""
         return self.a if self.activation.keeps_input else self.output
+
+
+def _in_place(activation: str) -> InPlace:
+    found = ACTIVATIONS[activation].in_place
+    assert found is not None  # `supports` has made sure of it
+    return found
 
 
 class _Workspace:
@@ -287,7 +292,7 @@ class _Workspace:
                     matrix=weight,
                     bias=self._usable(pair.encoder_bias, low),
                     encodes=True,
-                    activation=ACTIVATIONS[network.encoder_activations[i]],
+                    activation=_in_place(network.encoder_activations[i]),
                     input=v[i][:n],
                     output=encoded[i],
                     delta=h[i][:n],
@@ -298,7 +303,7 @@ class _Workspace:
                     matrix=weight if back is None else self._usable(back, low),
                     bias=self._usable(pair.decoder_bias, low),
                     encodes=False,
-                    activation=ACTIVATIONS[network.decoder_activations[-1 - i]],
+                    activation=_in_place(network.decoder_activations[-1 - i]),
                     input=h[i][n:],
                     output=decoded[i],
                     delta=v[i][n:],
@@ -385,75 +390,6 @@ class _Group:
         variance = self._noise.to(self._theta.dtype) ** 2
         self._theta.div_(variance)
         return loss / variance + 0.5 * self._theta.numel() * variance.log()
-
-
-@dataclass(frozen=True)
-class Activation:
-    """An activation and its derivative, both written into memory that is there.
-
-    Attributes
-    ----------
-    forward : callable
-        `(a, output)` writes f(a) to `output`, which is `a` itself unless `keeps_input`.
-    backward : callable
-        `(delta, saved)` multiplies `delta` by f'; `saved` is f(a), or `a` if `keeps_input`.
-    keeps_input : bool
-        f(a) does not tell f', as for every f that falls somewhere.
-    """
-
-    forward: Callable[[Tensor, Tensor], object]
-    backward: Callable[[Tensor, Tensor], object]
-    keeps_input: bool = False
-
-
-def _elu_backward(alpha: float, scale: float) -> Callable[[Tensor, Tensor], object]:
-    def backward(d: Tensor, h: Tensor) -> object:
-        return aten.elu_backward.grad_input(d, alpha, scale, 1.0, True, h, grad_input=d)
-
-    return backward
-
-
-# Constants are PyTorch's; selu's two are from Klambauer et al., 2017, "Self-Normalizing Neural
-# Networks", eq. 14. softplus would need no input, but PyTorch is linear above its threshold of 20.
-ACTIVATIONS: dict[str, Activation] = {
-    "identity": Activation(lambda a, out: None, lambda d, h: None),
-    "relu": Activation(
-        lambda a, out: a.relu_(),
-        lambda d, h: aten.threshold_backward.grad_input(d, h, 0, grad_input=d),
-    ),
-    "leaky_relu": Activation(
-        lambda a, out: F.leaky_relu(a, inplace=True),
-        lambda d, h: aten.leaky_relu_backward.grad_input(d, h, 0.01, True, grad_input=d),
-    ),
-    "elu": Activation(lambda a, out: F.elu(a, inplace=True), _elu_backward(1.0, 1.0)),
-    "selu": Activation(
-        lambda a, out: torch.selu_(a),
-        _elu_backward(1.6732632423543772848170429916717, 1.0507009873554804934193349852946),
-    ),
-    "gelu": Activation(
-        lambda a, out: aten.gelu.out(a, out=out),
-        lambda d, a: aten.gelu_backward.grad_input(d, a, grad_input=d),
-        keeps_input=True,
-    ),
-    "silu": Activation(
-        lambda a, out: aten.silu.out(a, out=out),
-        lambda d, a: aten.silu_backward.grad_input(d, a, grad_input=d),
-        keeps_input=True,
-    ),
-    "tanh": Activation(
-        lambda a, out: a.tanh_(),
-        lambda d, h: aten.tanh_backward.grad_input(d, h, grad_input=d),
-    ),
-    "sigmoid": Activation(
-        lambda a, out: a.sigmoid_(),
-        lambda d, h: aten.sigmoid_backward.grad_input(d, h, grad_input=d),
-    ),
-    "softplus": Activation(
-        lambda a, out: aten.softplus.out(a, out=out),
-        lambda d, a: aten.softplus_backward.grad_input(d, a, 1, 20, grad_input=d),
-        keeps_input=True,
-    ),
-}
 
 
 class _Updates:

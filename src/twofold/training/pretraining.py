@@ -35,10 +35,11 @@ from torch import Tensor, nn
 
 from twofold import metrics
 from twofold.errors import OptionError
+from twofold.nn.activations import ACTIVATIONS, Straight
 from twofold.nn.bottleneck import Plain, Sparse, SparseCode, VariationalCode
 from twofold.nn.corruption import Corruption, for_codes
 from twofold.nn.layers import DensePair
-from twofold.nn.network import ACTIVATIONS, Network
+from twofold.nn.network import Network
 from twofold.nn.objective import Objective, observed
 from twofold.schema.column import Column
 from twofold.schema.schema import Schema
@@ -60,34 +61,6 @@ _BEND = 0.5  # largest activity that leaves tanh and sigmoid nearly straight
 _FILL = 0.01  # size of the weights of components that nothing is left for
 _ROUNDS = 5  # of settling noise and spread in turn
 _GAINS, _MOST_GAIN = (0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0), 50.0
-
-
-@dataclass(frozen=True)
-class _Straight:
-    """Where an activation is straight: its slope there, and from what activity on.
-
-    A `begin` of None is that of one that is straight around zero alone. `tail` is the share of the
-    rows that may lie below `begin`: the softer the bend, the more, for units that bend on no row
-    have still to find out where to.
-    """
-
-    slope: float
-    begin: float | None
-    tail: float = 0.0
-
-
-_STRAIGHT = {
-    "identity": _Straight(1.0, -math.inf),
-    "relu": _Straight(1.0, 0.0, 0.02),
-    "leaky_relu": _Straight(1.0, 0.0, 0.02),
-    "elu": _Straight(1.0, 0.0, 0.05),
-    "selu": _Straight(1.0507009873554804934193349852946, 0.0, 0.15),
-    "gelu": _Straight(1.0, 3.0, 0.2),
-    "silu": _Straight(1.0, 5.0, 0.2),
-    "softplus": _Straight(1.0, 4.0, 0.2),
-    "tanh": _Straight(1.0, None),
-    "sigmoid": _Straight(0.25, None),
-}
 
 
 def require_meaning(how: str | None, network: Network) -> None:
@@ -118,7 +91,14 @@ def require_meaning(how: str | None, network: Network) -> None:
     if len(network.pairs) > 1:
         used["activation"] = network.activation
     for option, name in used.items():
-        if network.tied and _STRAIGHT[name].begin is None:
+        straight = ACTIVATIONS[name].straight
+        if straight is None:
+            raise OptionError(
+                f"pretraining='pca' needs to know where {option}={name!r} is nearly straight, and "
+                f"it was registered without that. Choose another activation, or "
+                f"pretraining='layerwise'."
+            )
+        if network.tied and straight.begin is None:
             raise OptionError(
                 f"pretraining='pca' needs a stretch on which {option}={name!r} is nearly straight, "
                 f"and with tied weights what comes to it cannot be made small and large again "
@@ -475,7 +455,7 @@ def _place_biases(network: Network, x: Tensor) -> None:
     h, size = x, 1.0  # what comes in, and how many times as large as it should be its changes are
     for i, pair in enumerate(pairs):
         assert isinstance(pair, DensePair)
-        straight = _STRAIGHT[outer[i]]
+        straight = _straight(outer[i])
         slope = straight.slope
         a = h @ pair.weight.T
         factor = 1 / (size * slope)
@@ -495,7 +475,7 @@ def _place_biases(network: Network, x: Tensor) -> None:
         assert isinstance(pair, DensePair)
         matrix = pair.weight if pair.decoder_weight is None else pair.decoder_weight
         name = inner[len(pairs) - 1 - i]
-        straight = _STRAIGHT[name]
+        straight = _straight(name)
         a = h @ matrix
         if pair.decoder_weight is not None:
             factor = 1 / (size * straight.slope)
@@ -508,7 +488,13 @@ def _place_biases(network: Network, x: Tensor) -> None:
         h = ACTIVATIONS[name](a + pair.decoder_bias)
 
 
-def _shift(a: Tensor, straight: _Straight) -> Tensor:
+def _straight(activation: str) -> Straight:
+    found = ACTIVATIONS[activation].straight
+    assert found is not None  # `require_meaning` has made sure of it
+    return found
+
+
+def _shift(a: Tensor, straight: Straight) -> Tensor:
     """Return the biases that bring activities to where their activation is straight."""
     if straight.begin is None or straight.begin == -math.inf:
         return -a.mean(0)

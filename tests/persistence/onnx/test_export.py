@@ -25,7 +25,7 @@ from twofold.cli.main import app
 from twofold.errors import DataError, MissingExtraError, OptionError, OutputExistsError
 from twofold.estimators import validation
 from twofold.inference import apply as inference
-from twofold.nn.network import ACTIVATIONS
+from twofold.nn.activations import ACTIVATIONS
 from twofold.persistence.onnx import export
 from twofold.schema.schema import Schema
 
