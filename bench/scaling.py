@@ -35,8 +35,9 @@ from twofold.estimators import validation
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Schema
-from twofold.training import fused, loop
+from twofold.training import loop
 from twofold.training.config import Plan
+from twofold.training.step import make_step
 
 RESULTS = Path(__file__).parent / "results" / "scaling.json"
 COLUMNS, ROWS = 100, 10**9
@@ -65,7 +66,7 @@ def training_rate(x: np.ndarray, batch: int, alone: bool) -> float:
     matrix = torch.from_numpy(schema.to_matrix(table, np.float32))
     network = Network(COLUMNS, HIDDEN, CODE, generator=torch.Generator().manual_seed(0))
     plan = Plan("adam", 0.003, 0.0, False, "constant", batch, 1, 0.0, None)
-    make = fused.make_step if alone else loop.AutogradStep
+    make = make_step if alone else loop.AutogradStep
     step = make(network, objective, plan)
     best = np.inf
     for _ in range(5):

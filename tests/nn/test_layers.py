@@ -448,7 +448,7 @@ def test_threads_stay_as_they_are_where_products_do_not_tell_all(
     assert crew.count == 2
     with crew:
         for _ in range(200):
-            crew.after_step()
+            crew.after_steps()
         assert torch.get_num_threads() == 2
 
 

@@ -45,7 +45,7 @@ class Machine:
         while self.now - start < seconds:
             self.now += self.costs[self.count]
             steps += 1
-            crew.after_step()
+            crew.after_steps()
         return (self.now - start) / steps
 
 

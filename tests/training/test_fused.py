@@ -22,8 +22,9 @@ from twofold.nn.network import DensePair, Network
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Column, Schema
 from twofold.training.batches import Selection
-from twofold.training.fused import FusedStep, make_step
+from twofold.training.fused import FusedStep
 from twofold.training.loop import AutogradStep, Plan, Step, fit
+from twofold.training.step import make_step
 
 PLAN = Plan(
     optimizer="sgd",

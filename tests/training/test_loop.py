@@ -19,11 +19,11 @@ from twofold.nn.objective import Objective
 from twofold.schema.schema import Schema, Table
 from twofold.training import loop
 from twofold.training.batches import Selection
-from twofold.training.fused import make_step
+from twofold.training.fused import FusedStep
 from twofold.training.loop import AutogradStep, Event, History, Plan, Step
 
 MakeStep = Callable[[Network, Objective, Plan], Step]
-STEPS: dict[str, MakeStep] = {"autograd": AutogradStep, "fused": make_step}
+STEPS: dict[str, MakeStep] = {"autograd": AutogradStep, "fused": FusedStep}
 PLAN = Plan(
     optimizer="sgd",
     learning_rate=0.05,

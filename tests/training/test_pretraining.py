@@ -315,13 +315,13 @@ def test_corruption_spoils_what_each_level_is_given(monkeypatch: pytest.MonkeyPa
 
 def test_noise_on_codes_is_as_large_as_codes_vary(monkeypatch: pytest.MonkeyPatch) -> None:
     noises = []
-    make = subject.fused.make_step
+    make = subject.make_step
 
     def noted(*given: Any, **named: Any) -> Any:
         noises.append(named["corruption"])
         return make(*given, **named)
 
-    monkeypatch.setattr(subject.fused, "make_step", noted)
+    monkeypatch.setattr(subject, "make_step", noted)
     x = 100 * np.random.default_rng(0).normal(size=(300, 6))
     ae = Autoencoder(
         n_components=2, hidden_layers=(4,), corruption="gaussian:0.5", pretraining="layerwise:1",

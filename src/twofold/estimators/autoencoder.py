@@ -37,10 +37,11 @@ from twofold.options import option
 from twofold.persistence import model as modelfile
 from twofold.schema import tensors
 from twofold.schema.schema import Schema
-from twofold.training import batches, fused, loop, pretraining
+from twofold.training import batches, loop, pretraining
 from twofold.training.checkpoint import Checkpoint, open_run
 from twofold.training.config import Plan
 from twofold.training.process_group import Team
+from twofold.training.step import make_step
 from twofold.training.streaming import Stream
 
 if TYPE_CHECKING:
@@ -332,7 +333,7 @@ class Autoencoder(
             settings = {**self.get_params(deep=False), "epochs": 1, "schedule": "constant"}
             plan = Plan.resolve(settings, len(drawn.rows), self.schema_.width)
             step = getattr(self, "_step", None)
-            if step is None or (isinstance(step, fused.FusedStep) and not drawn.complete):
+            if step is None or (not drawn.complete and not step.takes_missing):
                 self._step = self._make_step(plan, drawn.complete)
             history = self._train(plan, drawn, None)
             self._calibrate(table, drawn, rng)
@@ -925,7 +926,7 @@ class Autoencoder(
         return corruption.resolve(self.corruption)
 
     def _make_step(self, plan: Plan, complete: bool, team: Team | None = None) -> loop.Step:
-        return fused.make_step(
+        return make_step(
             self.network_,
             self._objective,
             plan,

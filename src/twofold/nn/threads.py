@@ -118,17 +118,23 @@ class Threads:
         processor of this machine.
     told : bool
         The shapes tell all of a step that bits depend on. Otherwise the count stays what they say.
+    own : bool
+        The step has kernels of its own, whose bits never depend on the count.
 
-    Use it as a context manager around steps, and call `after_step` after each one.
+    Use it as a context manager around steps, and call `after_steps` after them.
     """
 
     def __init__(
-        self, shapes: Sequence[tuple[int, int, int]], like: torch.Tensor, told: bool = True
+        self,
+        shapes: Sequence[tuple[int, int, int]],
+        like: torch.Tensor,
+        told: bool = True,
+        own: bool = False,
     ) -> None:
         self._most = granted() if like.device.type == "cpu" else 1
         work = 3 * sum(m * k * n for m, k, n in shapes)
         pays = self._most > 1 and work > _SMALL_STEP
-        self._adaptive = pays and told and same_bits(shapes, like.dtype, self._most)
+        self._adaptive = pays and told and (own or same_bits(shapes, like.dtype, self._most))
         # One thread is never a disaster, so that is what the search starts from.
         self.count = self._most if pays and not self._adaptive else 1
         self._clock = _Clock()
@@ -152,14 +158,14 @@ class Threads:
     ) -> None:
         torch.set_num_threads(self._before)
 
-    def after_step(self) -> None:
-        """Take note of a finished step, and change the count where the other one is faster."""
+    def after_steps(self, n: int = 1) -> None:
+        """Take note of finished steps, and change the count where the other one is faster."""
         if not self._adaptive:
             return
-        self._clock.steps += 1
+        self._clock.steps += n
         if self._rival is not None:
             self._judge()
-        elif self._clock.steps == _STRETCH_STEPS or self._clock.elapsed() > 2 * self._wait:
+        elif self._clock.steps >= _STRETCH_STEPS or self._clock.elapsed() > 2 * self._wait:
             self._look_around()
 
     def _look_around(self) -> None:

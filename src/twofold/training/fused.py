@@ -40,15 +40,14 @@ from torch import Tensor
 
 from twofold.nn.activations import ACTIVATIONS, InPlace
 from twofold.nn.bottleneck import PlainCode
-from twofold.nn.corruption import Corruption, Masking
+from twofold.nn.corruption import Corruption
 from twofold.nn.layers import DensePair
 from twofold.nn.likelihoods import Likelihood, Scratch
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.training.config import Plan
 from twofold.training.cuda_graph import Recording, can_record
-from twofold.training.loop import AutogradStep, Step, spoil
-from twofold.training.process_group import Team
+from twofold.training.loop import spoil
 
 
 def supports(network: Network, objective: Objective) -> bool:
@@ -67,29 +66,8 @@ def supports(network: Network, objective: Objective) -> bool:
     )
 
 
-def make_step(
-    network: Network,
-    objective: Objective,
-    plan: Plan,
-    *,
-    complete: bool = True,
-    corruption: Corruption | None = None,
-    generator: torch.Generator | None = None,
-    team: Team | None = None,
-) -> Step:
-    """Return the fused step where it applies, else the plain one.
-
-    It applies to `complete` rows, which have no holes, all of whose cells count, and to one worker,
-    for it adds most gradients to the weights as they are made.
-    """
-    fills = isinstance(corruption, Masking) and corruption.only_hidden
-    if complete and not fills and team is None and supports(network, objective):
-        return FusedStep(network, objective, plan, corruption, generator)
-    return AutogradStep(network, objective, plan, corruption, generator, team)
-
-
 class FusedStep:
-    """One update of a dense stack, without autograd; a `training.Step`.
+    """One update of a dense stack, without autograd; a `loop.Step`.
 
     Parameters
     ----------
@@ -112,6 +90,8 @@ class FusedStep:
     would drop 13 of them for speed, but PyTorch switches it on for the whole process
     (`torch.backends.cuda.matmul`), which is not for a step to do; `plan.bfloat16` is the fast mode.
     """
+
+    takes_missing = False
 
     def __init__(
         self,

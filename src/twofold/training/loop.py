@@ -11,10 +11,11 @@ import copy
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -75,7 +76,17 @@ def split(x: Rows, rng: np.random.RandomState, fraction: float) -> tuple[Tensor,
 
 
 class Step(Protocol):
-    """What turns one batch into one update of the weights."""
+    """What turns one batch into one update of the weights.
+
+    Attributes
+    ----------
+    takes_missing : bool
+        Whether rows may have missing cells.
+    """
+
+    @property
+    def takes_missing(self) -> bool:
+        """Whether rows may have missing cells."""
 
     def buffer(self, n_rows: int) -> Tensor:
         """Return where the caller puts the next batch, `(n_rows, width)`."""
@@ -93,12 +104,24 @@ class Step(Protocol):
         """Go on from what `state_dict` returned."""
 
 
+@runtime_checkable
+class TakesMany(Protocol):
+    """A step that takes up to `n_ahead` batches in one call, with the same results."""
+
+    n_ahead: int
+
+    def update_many(self, batches: Sequence[Tensor], learning_rates: Sequence[float]) -> Tensor:
+        """Take one update after another; return the losses before each, until one is not finite."""
+
+
 class AutogradStep:
     """The plain step: autograd finds the gradient, the plan's rule applies it.
 
     Rows may have holes; `corruption`, with chance from `generator`, spoils what the network is
     given, and not what it has to give back.
     """
+
+    takes_missing = True
 
     def __init__(
         self,
@@ -244,6 +267,7 @@ def fit(
     if found is not None:
         run.resume(*found)
     history, watch = run.history, run.watch
+    run.stops_after_each = checkpoint is not None and checkpoint.seconds == 0
     with nullcontext() if checkpoint is None and team is None else Interruption() as interruption:
         try:
             watch.tell("start", 0, 0, {}, plan.learning_rate_at(0, watch.total_steps))
@@ -276,6 +300,8 @@ class _Run:
         The epoch that is under way, counted from 1, and its updates so far.
     is_whole : bool
         Whether weights, chance and what is noted here belong to the same moment.
+    stops_after_each : bool
+        Whether something is done after each update, rather than after some of them.
     """
 
     def __init__(
@@ -295,10 +321,14 @@ class _Run:
         self.rows, self.validation, self.generator = rows, validation, generator
         self.watch = _Watch(plan, len(rows), on_event)
         self.threads = Threads(
-            network.products(plan.batch_size), next(network.parameters()), network.is_dense
+            network.products(plan.batch_size),
+            next(network.parameters()),
+            network.is_dense,
+            own=isinstance(step, TakesMany),
         )
         self.history = History()
         self.epoch, self.n_steps, self.is_whole = 1, 0, True
+        self.stops_after_each = False
         self._order = generator.get_state()  # before the epoch's order was drawn
         self._losses = self._new_losses()
         self._best: dict[str, Tensor] | None = None
@@ -324,19 +354,29 @@ class _Run:
             raise KeyboardInterrupt
 
     def updates(self) -> Iterator[int]:
-        """Pass over the rest of the epoch's rows; give each update's number once it is done."""
-        watch, first, size = self.watch, self.n_steps, self.plan.batch_size
-        for number, batch in enumerate(self._batches(), start=first + 1):
-            rate = self._rate(number)
+        """Pass over the rest of the epoch's rows; give the number of updates whenever it grows."""
+        watch, step, size = self.watch, self.step, self.plan.batch_size
+        batches, n_ahead = self._batches(), 1
+        if isinstance(step, TakesMany) and not self.stops_after_each:
+            n_ahead = step.n_ahead
+        while ahead := list(islice(batches, n_ahead)):
+            numbers = range(self.n_steps + 1, self.n_steps + 1 + len(ahead))
+            rates = [self._rate(number) for number in numbers]
             self.is_whole = False
-            loss = self.step.update(batch, rate)
-            # Of a team, `batch` is this worker's part, and the loss that of them all.
-            self._losses.add(loss, min(size, watch.n_rows - (number - 1) * size))
-            self.n_steps, self.is_whole = number, True
+            if isinstance(step, TakesMany):
+                losses = list(step.update_many(ahead, rates))
+            else:
+                losses = [step.update(ahead[0], rates[0])]
+            # Of a team, batches are this worker's parts, and the losses those of them all.
+            for number, loss in zip(numbers, losses, strict=False):
+                self._losses.add(loss, min(size, watch.n_rows - (number - 1) * size))
+            self.n_steps, self.is_whole = numbers[-1], True
             if watch.is_due():
-                watch.tell("step", self.epoch, number, {"loss": self._losses.mean()}, rate)
-            self.threads.after_step()
-            yield number
+                watch.tell(
+                    "step", self.epoch, numbers[-1], {"loss": self._losses.mean()}, rates[-1]
+                )
+            self.threads.after_steps(len(ahead))
+            yield numbers[-1]
 
     def _rate(self, number: int) -> float:
         """Return the learning rate of the epoch's update `number`, counted from 1."""

@@ -70,6 +70,15 @@ class Rule:
         """Whether an update depends on past gradients."""
         return any(self.moments)
 
+    @property
+    def n_updates(self) -> int:
+        """How many updates there were."""
+        return int(self._n_updates)
+
+    @n_updates.setter
+    def n_updates(self, count: int) -> None:
+        self._n_updates.fill_(count)
+
     def follow_parameters(self) -> None:
         """Be where the parameters are, and as precise."""
         for parameter, moments in zip(self.parameters, self.moments, strict=True):

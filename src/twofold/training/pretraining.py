@@ -43,10 +43,11 @@ from twofold.nn.network import Network
 from twofold.nn.objective import Objective, observed
 from twofold.schema.column import Column
 from twofold.schema.schema import Schema
-from twofold.training import fused, loop
+from twofold.training import loop
 from twofold.training.batches import Drawn, TrainingRows
 from twofold.training.config import Plan
 from twofold.training.process_group import Team
+from twofold.training.step import make_step
 
 Array = NDArray[Any]
 _log = logging.getLogger(__name__)
@@ -230,7 +231,7 @@ def _layerwise(
         plan = Plan.resolve(how, len(drawn.rows), level.width)
         stage = f"level {i + 1} of {n_levels}"
         history = loop.fit(
-            fused.make_step(
+            make_step(
                 level,
                 aim,
                 plan,

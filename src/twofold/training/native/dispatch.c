@@ -27,8 +27,6 @@ static const struct {
 
 enum { N_SETS = sizeof sets / sizeof sets[0] };
 
-int64_t twofold_abi(void) { return TWOFOLD_ABI; }
-
 const char *twofold_isa_name(int64_t isa) {
     return isa >= 0 && isa < N_SETS ? sets[isa].name : NULL;
 }

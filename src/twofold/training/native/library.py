@@ -10,15 +10,14 @@ import ctypes
 import functools
 import logging
 import os
-from ctypes import POINTER, Structure, c_char_p, c_double, c_int32, c_int64, c_void_p
+from ctypes import POINTER, Structure, c_char_p, c_double, c_int64, c_void_p
 from dataclasses import dataclass
-from pathlib import Path
+
+from twofold.training.native.build import path
 
 logger = logging.getLogger(__name__)
 
-FILE = Path(__file__).with_name("libtwofold.so")
 VARIABLE = "TWOFOLD_NATIVE"
-_ABI = 1  # as in native.h
 
 
 class Parameter(Structure):
@@ -113,18 +112,22 @@ def _find(choice: str) -> Found:
     return found
 
 
+def forget() -> None:
+    """Look again at the next call: the library has been compiled, or the environment is another."""
+    _find.cache_clear()
+
+
 def _load(choice: str) -> Found:
     if choice == "off":
         return Found(None, f"switched off by {VARIABLE}=off")
-    if not FILE.exists():
+    file = path()
+    if not file.exists():
         return Found(None, "the package was installed without the compiled library")
     try:
-        library = ctypes.CDLL(str(FILE))
+        library = ctypes.CDLL(str(file))
     except OSError as error:
         return Found(None, f"the compiled library cannot be loaded: {error}")
     _declare(library)
-    if library.twofold_abi() != _ABI:
-        return Found(None, "the compiled library is of another version of the package")
     names = _names(library)
     available = [name for i, name in enumerate(names) if library.twofold_isa_available(i)]
     name = choice or available[-1]
@@ -152,7 +155,6 @@ def _names(library: ctypes.CDLL) -> list[str]:
 
 def _declare(library: ctypes.CDLL) -> None:
     signatures = {
-        "twofold_abi": (c_int64, []),
         "twofold_isa_name": (c_char_p, [c_int64]),
         "twofold_isa_available": (c_int64, [c_int64]),
         "twofold_train_bytes": (c_int64, [POINTER(Stack), c_int64]),

@@ -9,7 +9,6 @@
 
 #include <stdint.h>
 
-#define TWOFOLD_ABI 1
 #define TWOFOLD_API __attribute__((visibility("default")))
 
 enum twofold_activation {
@@ -98,7 +97,7 @@ TWOFOLD_API void twofold_apply(const twofold_stack *stack, int64_t n_rows, const
  */
 TWOFOLD_API const char *twofold_isa_name(int64_t isa);
 TWOFOLD_API int64_t twofold_isa_available(int64_t isa);
-TWOFOLD_API int64_t twofold_abi(void);
+
 
 /* Billions of multiplications and additions per second that one thread reaches in registers, and in
  * the microkernel on operands of `n_outputs` x `n_inner` in its nearest cache.

@@ -181,6 +181,12 @@ static void split(share *me) {
     me->p1 = (at + 1) * panels / by_panels;
 }
 
+/* The cells that the batch's loss is a mean over. */
+static double n_cells(const run *at) {
+    long n = atomic_load_explicit(&at->n_seen, memory_order_relaxed);
+    return n > 0 ? (double)n : 1.0;
+}
+
 static long first(long n, long part, long n_parts) { return n * part / n_parts; }
 
 enum finish { FORWARD_PASS, THETA, BACKWARD_PASS };
@@ -240,7 +246,7 @@ static __attribute__((noinline)) void residual(const run *at, float *c, const fl
     const twofold_objective *objective = at->objective;
     const float *x = at->target + (panel * at->width + t0) * PW;
     long n_rows = rows_in(at, panel), nv = vectors_in(at, panel);
-    float share = (float)(1.0 / (double)atomic_load_explicit(&at->n_seen, memory_order_relaxed));
+    float share = (float)(1.0 / n_cells(at));
     ivec row[2];
     for (int v = 0; v < 2; v++)
         for (int i = 0; i < VL; i++)
@@ -593,8 +599,7 @@ static void take_steps(void *context, int thread, int n_threads) {
             double loss = 0;
             for (long i = 0; i < n_tiles(at->width) * at->n_panels; i++)
                 loss += at->losses[i];
-            double cells = (double)atomic_load_explicit(&at->n_seen, memory_order_relaxed);
-            at->batches->losses[step] = loss /= cells;
+            at->batches->losses[step] = loss /= n_cells(at);
             if (!isfinite(loss))
                 atomic_store_explicit(&at->stops, (int)(step + 1), memory_order_relaxed);
         }

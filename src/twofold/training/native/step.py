@@ -1,25 +1,25 @@
-"""The training step in C: the fused step's derivation, without PyTorch in between."""
+"""The training step in C: the derivation of `fused`, without PyTorch in between."""
 
 from __future__ import annotations
 
-import ctypes
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from twofold.bottleneck import PlainCode
-from twofold.corruption import Corruption
-from twofold.layers import DensePair
-from twofold.network import Network
-from twofold.objective import Objective
-from twofold.plan import Plan
-from twofold.rule import Rule
-from twofold.training import spoil
-from nativelib import library
-from nativelib.library import Batches, Inputs, Pair, Parameter, Stack, Update
+from twofold.nn.bottleneck import PlainCode
+from twofold.nn.corruption import Corruption
+from twofold.nn.layers import DensePair
+from twofold.nn.network import Network
+from twofold.nn.objective import Objective
+from twofold.training.config import Plan
+from twofold.training.loop import spoil
+from twofold.training.native import library
+from twofold.training.native.library import Batches, Inputs, Pair, Parameter, Stack, Update
+from twofold.training.optimizers import Rule
 
 # As numbered in native.h.
 ACTIVATIONS = {
@@ -29,6 +29,7 @@ ACTIVATIONS = {
 LIKELIHOODS = {"gaussian": 0, "bernoulli": 1}
 OPTIMIZERS = {"sgd": 0, "adam": 1, "adamw": 2}
 _MOST_PAIRS = 64
+_CALL_WORK = 2e9  # multiplications per call: about 20 ms, for Ctrl-C and progress
 
 
 def obstacle(network: Network, objective: Objective, plan: Plan) -> str:
@@ -36,16 +37,17 @@ def obstacle(network: Network, objective: Objective, plan: Plan) -> str:
     found = library.find()
     if found.library is None:
         return found.reason
-    if type(network) is not Network or not network.is_dense or len(network.pairs) > _MOST_PAIRS:
+    pairs = network.pairs
+    if type(network) is not Network or any(type(pair) is not DensePair for pair in pairs):
         return "not a dense stack"
+    if len(pairs) > _MOST_PAIRS:
+        return f"more than {_MOST_PAIRS} pairs"
     if type(network.bottleneck) is not PlainCode:
         return "a bottleneck"
-    for activation in (network.activation, network.code_activation):
-        if activation not in ACTIVATIONS:
-            return f"activation {activation}"
-    for name, _ in objective.groups:
-        if name not in LIKELIHOODS:
-            return f"likelihood {name}"
+    for activation in {network.activation, network.code_activation} - ACTIVATIONS.keys():
+        return f"activation {activation}"
+    for name in {name for name, _ in objective.groups} - LIKELIHOODS.keys():
+        return f"likelihood {name}"
     if plan.optimizer not in OPTIMIZERS:
         return f"optimizer {plan.optimizer}"
     if plan.bfloat16:
@@ -61,7 +63,30 @@ def obstacle(network: Network, objective: Objective, plan: Plan) -> str:
 
 
 class NativeStep:
-    """One update of a dense stack in C; a `training.Step`."""
+    """Updates of a dense stack in C; a `loop.Step`.
+
+    Parameters
+    ----------
+    network : Network
+        Updated in place; `obstacle` says which ones are taken.
+    objective : Objective
+        Gaussian and Bernoulli columns, in any mixture.
+    plan : Plan
+        Names the optimizer and its settings.
+    corruption : Corruption, optional
+        Corrupts what the network is given, and not what it has to give back, with randomness from
+        `generator`.
+    complete : bool
+        Whether no cell that counts is ever missing.
+    instruction_set : str, optional
+        By default what `library.find` chooses.
+
+    Attributes
+    ----------
+    n_ahead : int
+        How many batches one call takes at most, about 20 milliseconds of work: `buffer` gives room
+        for so many, one after another, and `update_many` takes them.
+    """
 
     def __init__(
         self,
@@ -72,71 +97,87 @@ class NativeStep:
         generator: torch.Generator | None = None,
         *,
         complete: bool = True,
-        isa: str | None = None,
+        instruction_set: str | None = None,
     ) -> None:
         self.network, self.objective = network, objective
         self.corruption, self.generator = corruption, generator or torch.Generator()
-        self._plan, self._complete, self._isa = plan, complete, isa
+        self.takes_missing = not complete
+        multiplications = 6 * network.work(plan.batch_size)
+        self.n_ahead = int(min(50, max(1, _CALL_WORK / max(1.0, multiplications))))
+        self._plan, self._instruction_set = plan, instruction_set
         self._rule = plan.rule(network.parameters())
+        self._inputs = _InputTable(objective)
+        self._forget_memory()
+
+    def _forget_memory(self) -> None:
         self._scratch = torch.empty(0, dtype=torch.uint8)
-        self._x = torch.empty(0, network.width)
-        self._inputs = _Inputs(objective)
+        self._x = self._given = torch.empty(0, self.network.width)
+        self._n_filled = 0
 
     def buffer(self, n_rows: int) -> Tensor:
         """Return where the caller puts the next batch, `(n_rows, width)`."""
-        if n_rows > len(self._x):
-            self._x = torch.empty(n_rows, self.network.width)
-        return self._x[:n_rows]
+        start, end = self._n_filled, self._n_filled + n_rows
+        if end > len(self._x):
+            # Batches that were given out stay where they are, as long as their caller has them.
+            start, end = 0, n_rows
+            if n_rows * self.n_ahead > len(self._x):
+                self._x = torch.empty(n_rows * self.n_ahead, self.network.width)
+        self._n_filled = end
+        return self._x[start:end]
 
     def update(self, x: Tensor, learning_rate: float) -> Tensor:
         """Update the weights from the batch in `x`; return its loss before the update."""
-        given, target = spoil(self.corruption, x, self.objective, self.generator)
-        given = given.contiguous()
-        target = None if target is given else target.contiguous()
-        losses = self._train(given, target, None, np.array([len(x)]), np.array([learning_rate]))
-        return torch.tensor(losses[0], dtype=torch.float32)
+        return self.update_many([x], [learning_rate])[0]
+
+    def update_many(self, batches: Sequence[Tensor], learning_rates: Sequence[float]) -> Tensor:
+        """Take one update after another; return the losses before each, until one is not finite."""
+        given, target = _in_a_row(batches), None
+        if self.corruption is not None:
+            pairs = [spoil(self.corruption, x, self.objective, self.generator) for x in batches]
+            given = torch.cat([corrupted for corrupted, _ in pairs])
+            target = torch.cat([wanted for _, wanted in pairs])
+        self._n_filled = 0
+        sizes = np.array([len(x) for x in batches], np.int64)
+        return self._train(given, target, sizes, np.array(learning_rates, np.float64))
 
     def _train(
         self,
         given: Tensor,
         target: Tensor | None,
-        rows: Tensor | None,
-        sizes: np.ndarray,
-        rates: np.ndarray,
-    ) -> np.ndarray:
-        found = library.find(self._isa)
+        sizes: NDArray[np.int64],
+        rates: NDArray[np.float64],
+    ) -> Tensor:
+        found = library.find(self._instruction_set)
         assert found.library is not None
-        pairs = pairs_of(self.network, self._rule)
+        pairs = stack_of(self.network, self._rule)
         stack = Stack(len(pairs), pairs, torch.get_num_threads(), found.isa)
         n_bytes = found.library.twofold_train_bytes(stack, int(sizes.max()))
         if n_bytes > len(self._scratch):
             self._scratch = torch.empty(n_bytes, dtype=torch.uint8)
-        plan = self._plan
+        plan, losses = self._plan, torch.empty(len(sizes), dtype=torch.float64)
         update = Update(
             OPTIMIZERS[plan.optimizer],
             plan.nesterov,
             plan.momentum,
             plan.weight_decay,
-            int(self._rule._n_updates),
+            self._rule.n_updates,
         )
-        sizes, rates = sizes.astype(np.int64), rates.astype(np.float64)
-        losses = np.zeros(len(sizes))
         batches = Batches(
             len(sizes),
             given.stride(0),
-            not self._complete,
+            self.takes_missing,
             given.data_ptr(),
             None if target is None else target.data_ptr(),
-            None if rows is None else rows.data_ptr(),
+            None,
             sizes.ctypes.data,
             rates.ctypes.data,
-            losses.ctypes.data,
+            losses.data_ptr(),
         )
-        done = found.library.twofold_train(
+        n_done = found.library.twofold_train(
             stack, self._inputs.now(), update, batches, self._scratch.data_ptr()
         )
-        self._rule._n_updates.add_(done)
-        return losses[:done]
+        self._rule.n_updates += n_done
+        return losses[:n_done].to(given.dtype)
 
     def state_dict(self) -> dict[str, Tensor]:
         """Return what the next update depends on beside the network and the objective."""
@@ -146,8 +187,29 @@ class NativeStep:
         """Go on from what `state_dict` returned."""
         self._rule.load_state_dict(state)
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_scratch": None, "_x": None}
 
-class _Inputs:
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._forget_memory()
+
+
+def _in_a_row(batches: Sequence[Tensor]) -> Tensor:
+    """Return the batches one after another: where they are, if that is how they lie."""
+    first, *others = batches
+    end = first.data_ptr() + first.nbytes
+    for x in others:
+        if x.data_ptr() != end or not x.is_contiguous():
+            return torch.cat(list(batches))
+        end += x.nbytes
+    n_rows = sum(len(x) for x in batches)
+    if not first.is_contiguous():
+        return torch.cat(list(batches))
+    return first.as_strided((n_rows, first.shape[1]), (first.shape[1], 1))
+
+
+class _InputTable:
     """Each input's likelihood and how its loss counts, as the objective has them now."""
 
     def __init__(self, objective: Objective) -> None:
@@ -155,9 +217,9 @@ class _Inputs:
         self._likelihood = np.zeros(objective.width, np.int32)
         self._adaptive = np.zeros(objective.width, bool)
         for name, at in objective.groups:
-            at = at if isinstance(at, slice) else at.numpy()
-            self._likelihood[at] = LIKELIHOODS[name]
-            self._adaptive[at] = name == "gaussian" and objective.adapts
+            inputs = np.arange(objective.width)[at if isinstance(at, slice) else at.numpy()]
+            self._likelihood[inputs] = LIKELIHOODS[name]
+            self._adaptive[inputs] = name == "gaussian" and objective.adapts
         owner = objective.column.numpy()
         self._counts = np.ones(objective.width, np.float32)
         self._counts[1:] = owner[1:] != owner[:-1]
@@ -166,6 +228,7 @@ class _Inputs:
         self._offset = np.zeros(objective.width, np.float32)
 
     def now(self) -> Inputs:
+        """Return the table, with the noise that Gaussian columns have learned."""
         noise = float(self._objective.noise)
         if noise != self._noise:
             self._noise = noise
@@ -175,7 +238,8 @@ class _Inputs:
         return Inputs(*(part.ctypes.data for part in parts))
 
 
-def pairs_of(network: Network, rule: Rule | None = None) -> Any:
+def stack_of(network: Network, rule: Rule | None = None) -> Any:
+    """Return the pairs as C knows them, with what the rule remembers of each parameter."""
     moments = {}
     if rule is not None:
         for p, own in zip(rule.parameters, rule.moments, strict=True):

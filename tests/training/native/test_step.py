@@ -1,0 +1,346 @@
+"""The native step: autograd's numbers, whatever the stack, the threads and the instruction set."""
+
+from __future__ import annotations
+
+import copy
+import pickle
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from tests.training.test_fused import (
+    BATCHES,
+    COLUMNS,
+    NOISES,
+    PLAN,
+    PLANS,
+    TOLERANCE,
+    assert_equal_networks,
+    assert_same_run,
+    distance,
+    parts,
+    rows,
+    run,
+)
+from twofold.errors import DivergenceError
+from twofold.nn.corruption import Masking
+from twofold.nn.network import Network
+from twofold.nn.objective import Objective
+from twofold.schema.schema import Column, Schema
+from twofold.training.batches import Selection
+from twofold.training.loop import AutogradStep, Plan, fit
+from twofold.training.native import library
+from twofold.training.native.step import ACTIVATIONS, LIKELIHOODS, OPTIMIZERS, NativeStep, obstacle
+
+SETS = ["baseline", "avx2", "avx512", "neon"]
+COVERED = {name: plan for name, plan in PLANS.items() if plan.optimizer in OPTIMIZERS}
+
+
+@pytest.fixture(params=SETS)
+def instruction_set(request: pytest.FixtureRequest) -> str:
+    """Each instruction set that this processor has."""
+    name: str = request.param
+    if name not in library.instruction_sets():
+        pytest.skip(f"this processor has no {name}")
+    return name
+
+
+@pytest.fixture
+def threads() -> Iterator[Callable[[int], None]]:
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def native(**named: Any) -> Callable[[Network, Objective, Plan], NativeStep]:
+    return lambda net, objective, plan: NativeStep(net, objective, plan, **named)
+
+
+def stack(
+    widths: tuple[int, ...], activation: str = "tanh", tied: bool = True, likelihood: str = "mixed"
+) -> tuple[Network, Objective]:
+    """A stack of any widths, from the input to the code, whose columns take turns."""
+    names = COLUMNS[likelihood]
+    columns = (Column(f"x{i}", "real", names[i % len(names)]) for i in range(widths[0]))
+    net = Network(
+        widths[0],
+        widths[1:-1],
+        widths[-1],
+        tied=tied,
+        activation=activation,
+        generator=torch.Generator().manual_seed(0),
+    )
+    return net, Objective(Schema(tuple(columns), (widths[0],)))
+
+
+def table(n_rows: int, width: int) -> Tensor:
+    return torch.rand(n_rows, width, generator=torch.Generator().manual_seed(1))
+
+
+def train(step: NativeStep, x: Tensor, batch: int, n_steps: int = 5) -> list[float]:
+    """Pass over the rows, the last batch being smaller."""
+    batches = x.split(batch)
+    return [float(step.update(batches[i % len(batches)], 0.05)) for i in range(n_steps)]
+
+
+@pytest.mark.parametrize("plan", COVERED.values(), ids=list(COVERED))
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_hundred_steps_end_where_autograd_does(activation: str, tied: bool, plan: Plan) -> None:
+    net, objective = parts(activation, tied, dtype=torch.float32)
+    net.code_activation = "tanh" if activation == "identity" else "identity"
+    assert_same_run(net, objective, plan, rows(torch.float32), make=native())
+
+
+@pytest.mark.parametrize("likelihood", COLUMNS)
+@pytest.mark.parametrize("activation", ACTIVATIONS)
+def test_one_step_is_that_of_autograd_on_every_instruction_set(
+    activation: str, likelihood: str, instruction_set: str
+) -> None:
+    for tied in (True, False):
+        net, objective = stack((21, 13, 7), activation, tied, likelihood)
+        net.code_activation = "selu"
+        plain, x = copy.deepcopy(net), table(37, 21)
+        step = NativeStep(net, objective, PLAN, instruction_set=instruction_set)
+        loss = float(step.update(x, 0.1))
+        assert loss == pytest.approx(
+            float(AutogradStep(plain, objective, PLAN).update(x, 0.1)), rel=1e-6
+        )
+        for name, parameter in plain.named_parameters():
+            assert distance(net.get_parameter(name), parameter) < 1e-6, name
+
+
+WIDTHS = [(1, 1), (5, 3), (17, 33, 16), (40, 7, 6, 5), (65, 129, 31), (300, 13)]
+
+
+@pytest.mark.parametrize("batch", [1, 7, 16, 33, 70])
+@pytest.mark.parametrize("widths", WIDTHS, ids=str)
+def test_any_width_and_batch_on_every_instruction_set(
+    widths: tuple[int, ...], batch: int, instruction_set: str
+) -> None:
+    for tied in (True, False):
+        net, objective = stack(widths, tied=tied)
+        plan = replace(PLANS["momentum"], batch_size=batch)
+        plain, x = copy.deepcopy(net), table(2 * batch + 3, widths[0])
+        step = NativeStep(net, objective, plan, instruction_set=instruction_set)
+        reference = AutogradStep(plain, objective, plan)
+        for part in x.split(batch):
+            expected = float(reference.update(part, 0.01))
+            assert float(step.update(part, 0.01)) == pytest.approx(expected, rel=1e-5)
+        for name, parameter in plain.named_parameters():
+            assert distance(net.get_parameter(name), parameter) < 1e-4, name
+
+
+@pytest.mark.parametrize("batch", [32, 100])
+@pytest.mark.parametrize("plan", COVERED.values(), ids=list(COVERED))
+def test_any_number_of_threads_gives_the_same_bits(
+    plan: Plan, batch: int, instruction_set: str, threads: Callable[[int], None]
+) -> None:
+    x, found = table(3 * batch + 1, 70), []
+    for n in (1, 2, 3, 16):
+        threads(n)
+        net, objective = stack((70, 45, 23), "selu")
+        step = NativeStep(net, objective, plan, instruction_set=instruction_set)
+        found.append((train(step, x, batch), net))
+    for losses, net in found[1:]:
+        assert losses == found[0][0]
+        assert_equal_networks(net, found[0][1])
+
+
+@pytest.mark.parametrize("plan", COVERED.values(), ids=list(COVERED))
+def test_many_steps_in_one_call_give_the_bits_of_single_ones(plan: Plan) -> None:
+    net, objective = parts(dtype=torch.float32)
+    twin, x = copy.deepcopy(net), rows(torch.float32)
+    one, many = NativeStep(net, objective, plan), NativeStep(twin, objective, plan)
+    expected = [float(one.update(part, 0.05)) for part in x.split(BATCHES)]
+    losses = many.update_many(list(x.split(BATCHES)), [0.05] * len(BATCHES))
+    assert losses.tolist() == expected
+    assert_equal_networks(twin, net)
+    assert one.state_dict().keys() == many.state_dict().keys()
+    for name, tensor in one.state_dict().items():
+        assert torch.equal(many.state_dict()[name], tensor), name
+
+
+@pytest.mark.parametrize("plan", [PLANS["sgd"], PLANS["adam"]], ids=["sgd", "adam"])
+@pytest.mark.parametrize("noise", NOISES, ids=repr)
+def test_hundred_steps_from_corrupted_rows_end_where_autograd_does(noise: Any, plan: Plan) -> None:
+    net, objective = parts(dtype=torch.float32)
+    plain, x = copy.deepcopy(net), rows(torch.float32)
+    ours = NativeStep(net, objective, plan, noise, torch.Generator().manual_seed(7))
+    theirs = AutogradStep(plain, objective, plan, noise, torch.Generator().manual_seed(7))
+    losses = run(ours, x, 100, plan.learning_rate)
+    assert distance(losses, run(theirs, x, 100, plan.learning_rate)) < TOLERANCE[torch.float32]
+    for name, parameter in plain.named_parameters():
+        assert distance(net.get_parameter(name), parameter) < TOLERANCE[torch.float32], name
+
+
+@pytest.mark.parametrize("plan", [PLANS["sgd"], PLANS["adam"]], ids=["sgd", "adam"])
+@pytest.mark.parametrize("noise", [None, Masking(0.4), Masking(0.4, only_hidden=True)], ids=repr)
+def test_missing_cells_count_as_in_autograd(noise: Any, plan: Plan, instruction_set: str) -> None:
+    net, objective = parts(dtype=torch.float32)
+    objective.noise.fill_(0.7)
+    plain, x = copy.deepcopy(net), rows(torch.float32)
+    x[torch.rand(x.shape, generator=torch.Generator().manual_seed(5)) < 0.3] = torch.nan
+    x[3] = torch.nan
+    ours = NativeStep(
+        net,
+        objective,
+        plan,
+        noise,
+        torch.Generator().manual_seed(7),
+        complete=False,
+        instruction_set=instruction_set,
+    )
+    theirs = AutogradStep(plain, objective, plan, noise, torch.Generator().manual_seed(7))
+    losses = run(ours, x, 100, plan.learning_rate)
+    assert distance(losses, run(theirs, x, 100, plan.learning_rate)) < TOLERANCE[torch.float32]
+    for name, parameter in plain.named_parameters():
+        assert distance(net.get_parameter(name), parameter) < TOLERANCE[torch.float32], name
+
+
+def test_a_batch_without_any_cell_changes_nothing() -> None:
+    net, objective = parts(dtype=torch.float32)
+    before = copy.deepcopy(net)
+    step = NativeStep(net, objective, PLAN, complete=False)
+    assert float(step.update(torch.full((8, 6), torch.nan), 0.5)) == 0
+    assert_equal_networks(net, before)
+
+
+@pytest.mark.parametrize("reach", [1e-3, 1.0, 30.0, 200.0])
+def test_cross_entropy_is_exact_however_far_the_log_odds_reach(
+    reach: float, instruction_set: str
+) -> None:
+    net, objective = stack((200, 3), "identity", likelihood="bernoulli")
+    with torch.no_grad():
+        net.pairs[0].decoder_bias.uniform_(
+            -reach, reach, generator=torch.Generator().manual_seed(3)
+        )
+    x = table(40, 200)
+    theta, _ = net(x)
+    expected = objective.reconstruction(theta.double(), x.double()).item()
+    step = NativeStep(net, objective, PLAN, instruction_set=instruction_set)
+    assert step.update(x, 0.0).item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("activation", ["elu", "selu", "tanh", "sigmoid"])
+@pytest.mark.parametrize("scale", [1e-6, 1e-2, 1.0, 100.0])
+def test_activations_are_exact_near_zero_and_far_from_it(
+    activation: str, scale: float, instruction_set: str
+) -> None:
+    net, objective = stack((64, 64), "identity", likelihood="gaussian")
+    net.code_activation = activation
+    plan = replace(PLAN, batch_size=64)
+    with torch.no_grad():
+        net.pairs[0].weight.copy_(torch.eye(64))
+    x = scale * (2 * table(64, 64) - 1)
+    exact = copy.deepcopy(net).double()(x.double())[0]
+    expected = objective.double().reconstruction(exact, x.double()).item()
+    step = NativeStep(net, objective, plan, instruction_set=instruction_set)
+    assert step.update(x, 0.0).item() == pytest.approx(expected, rel=3e-6)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf])
+def test_a_loss_that_is_not_finite_ends_the_call_at_its_step(value: float) -> None:
+    net, objective = parts(dtype=torch.float32)
+    batches = [rows(torch.float32)[:8].clone() for _ in range(5)]
+    batches[2][4, 1] = value
+    step = NativeStep(net, objective, PLAN)
+    losses = step.update_many(batches, [0.01] * 5)
+    assert losses.isfinite().tolist() == [True, True, False]
+
+
+def test_divergence_names_the_very_step() -> None:
+    net, objective = parts("relu", dtype=torch.float32, likelihood="gaussian")
+    plan = replace(PLAN, learning_rate=1e4, epochs=50)
+    x, steps = rows(torch.float32), []
+    for make in (NativeStep, AutogradStep):
+        own = copy.deepcopy(net)
+        with pytest.raises(DivergenceError) as caught:
+            fit(
+                make(own, objective, plan),
+                own,
+                objective,
+                plan,
+                Selection(x, torch.arange(len(x))),
+                None,
+                torch.Generator().manual_seed(0),
+            )
+        steps.append(str(caught.value).split(";")[0])
+    assert steps[0] == steps[1]
+
+
+@pytest.mark.parametrize("optimizer", COVERED)
+@pytest.mark.parametrize(
+    "copied", [copy.deepcopy, lambda it: pickle.loads(pickle.dumps(it))], ids=["deepcopy", "pickle"]
+)
+def test_a_copy_goes_on_where_the_original_does(
+    copied: Callable[[NativeStep], NativeStep], optimizer: str
+) -> None:
+    net, objective = parts(dtype=torch.float32)
+    step, x = NativeStep(net, objective, PLANS[optimizer]), rows(torch.float32)
+    run(step, x, 5, 0.1)
+    twin = copied(step)
+    run(step, x, 5, 0.1)
+    assert distance(twin.network.pairs[0].weight, net.pairs[0].weight) > 0
+    run(twin, x, 5, 0.1)
+    assert_equal_networks(twin.network, net)
+
+
+def test_a_pickled_step_holds_no_buffers() -> None:
+    net, objective = parts(dtype=torch.float32)
+    step = NativeStep(net, objective, PLANS["adam"])
+    before = len(pickle.dumps(step))
+    step.update(torch.rand(5000, 6), 0.1)
+    assert len(pickle.dumps(step)) < before + 100
+
+
+@pytest.mark.parametrize("optimizer", COVERED)
+def test_the_fused_step_goes_on_from_a_native_state(optimizer: str) -> None:
+    net, objective = parts("sigmoid", dtype=torch.float32)
+    plan, x = PLANS[optimizer], rows(torch.float32)
+    step = NativeStep(net, objective, plan)
+    run(step, x, 20, plan.learning_rate)
+    twin = copy.deepcopy(net)
+    plain = AutogradStep(twin, objective, plan)
+    plain.load_state_dict({name: tensor.clone() for name, tensor in step.state_dict().items()})
+    run(step, x, 20, plan.learning_rate)
+    run(plain, x, 20, plan.learning_rate)
+    for name, parameter in twin.named_parameters():
+        assert distance(net.get_parameter(name), parameter) < TOLERANCE[torch.float32], name
+
+
+def test_the_random_state_is_untouched(untouched_random_state: None) -> None:
+    net, objective = parts(dtype=torch.float32)
+    NativeStep(net, objective, PLAN, Masking(0.3)).update(rows(torch.float32), 0.1)
+
+
+def test_names_are_those_of_the_package() -> None:
+    from twofold.nn.network import ACTIVATIONS as ALL
+    from twofold.nn.objective import LIKELIHOODS as ALL_LIKELIHOODS
+
+    assert ACTIVATIONS.keys() <= ALL.keys()
+    assert LIKELIHOODS.keys() <= ALL_LIKELIHOODS.keys()
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (lambda net, objective: net.double(), "float64"),
+        (lambda net, objective: setattr(net, "activation", "gelu"), "activation gelu"),
+        (lambda net, objective: net.pairs[0].weight.requires_grad_(False), "frozen parameters"),
+        (
+            lambda net, objective: setattr(objective, "groups", [("poisson", slice(None))]),
+            "likelihood poisson",
+        ),
+    ],
+)
+def test_an_obstacle_is_named(change: Callable[[Network, Objective], object], reason: str) -> None:
+    net, objective = parts(dtype=torch.float32)
+    assert obstacle(net, objective, PLAN) == ""
+    change(net, objective)
+    assert obstacle(net, objective, PLAN) == reason
+    assert obstacle(*parts(dtype=torch.float32), PLANS["muon"]) == "optimizer muon"
