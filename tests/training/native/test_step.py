@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import pickle
+import platform
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
@@ -36,7 +37,7 @@ from twofold.training.loop import AutogradStep, Plan, fit
 from twofold.training.native import library
 from twofold.training.native.step import ACTIVATIONS, LIKELIHOODS, OPTIMIZERS, NativeStep, obstacle
 
-SETS = ["baseline", "avx2", "avx512", "neon"]
+SETS = ["neon"] if platform.machine() in ("aarch64", "arm64") else ["baseline", "avx2", "avx512"]
 COVERED = {name: plan for name, plan in PLANS.items() if plan.optimizer in OPTIMIZERS}
 
 
