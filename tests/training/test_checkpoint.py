@@ -86,8 +86,10 @@ def count_updates(monkeypatch: pytest.MonkeyPatch, kill_after: int | None = None
     updates = loop._Run.updates
 
     def counted(run: loop._Run) -> Iterator[int]:
+        done = run.n_steps
         for number in updates(run):
-            numbers.append(number)
+            numbers.extend(range(done + 1, number + 1))
+            done = number
             yield number
             # After the loop has done what it does between two updates.
             if len(numbers) == kill_after:

@@ -19,8 +19,11 @@
 
 #include "vectors.h"
 
-ALWAYS_INLINE void multiply(const int mr, const int nv, const float *a, const long rs,
-                            const long cs, const float *b, long n, float *c, int adds) {
+enum { AHEAD = 8 }; /* rows of a matrix that are fetched before they are needed */
+
+ALWAYS_INLINE void multiply(const int mr, const int nv, const int strides, const float *a,
+                            const long rs, const long cs, const float *b, long n, float *c,
+                            int adds) {
     vec s[MR][2];
     UNROLL for (int r = 0; r < mr; r++) {
         UNROLL for (int v = 0; v < nv; v++)
@@ -29,6 +32,10 @@ ALWAYS_INLINE void multiply(const int mr, const int nv, const float *a, const lo
     for (long k = 0; k < n; k++) {
         vec x[2];
         UNROLL for (int v = 0; v < nv; v++) x[v] = load(b + v * VL);
+        if (strides) { /* each k is in another row, which no processor foresees */
+            __builtin_prefetch(a + AHEAD * cs);
+            __builtin_prefetch(a + AHEAD * cs + mr - 1);
+        }
         UNROLL for (int r = 0; r < mr; r++) {
             vec w = splat(a[r * rs]);
             UNROLL for (int v = 0; v < nv; v++) s[r][v] += w * x[v];
@@ -41,11 +48,24 @@ ALWAYS_INLINE void multiply(const int mr, const int nv, const float *a, const lo
     }
 }
 
+/* The rows of a matrix that a tile of gradients belongs to. If it `descends`, plain gradient descent
+ * is done as the tile is: w = keep w - rate c. Otherwise the sums go to c.
+ */
+typedef struct {
+    float *w;
+    long ld;
+    int descends;
+    float keep, rate;
+} target_rows;
+
 /* Blocks of rows: those of one panel in each, `tail` in the last one of `period`. */
 ALWAYS_INLINE void multiply_blocks(const int mr, const int nv, const float *h, long block,
                                    const float *v, long n_blocks, long period, long tail,
-                                   float *c) {
+                                   float *c, const target_rows *to) {
     vec s[MR][2];
+    UNROLL for (int r = 0; r < mr; r++) {
+        UNROLL for (int j = 0; j < nv; j++) __builtin_prefetch(to->w + r * to->ld + j * VL, 1);
+    }
     UNROLL for (int r = 0; r < mr; r++) {
         UNROLL for (int j = 0; j < nv; j++) s[r][j] = (vec){0};
     }
@@ -63,30 +83,41 @@ ALWAYS_INLINE void multiply_blocks(const int mr, const int nv, const float *h, l
             b += PW;
         }
     }
-    UNROLL for (int r = 0; r < mr; r++) {
-        UNROLL for (int j = 0; j < nv; j++) store(c + r * PW + j * VL, s[r][j]);
+    if (to->descends) {
+        vec keep = splat(to->keep), rate = splat(to->rate);
+        float *w = to->w;
+        UNROLL for (int r = 0; r < mr; r++) {
+            UNROLL for (int j = 0; j < nv; j++)
+                store(w + j * VL, keep * load(w + j * VL) - rate * s[r][j]);
+            w += to->ld;
+        }
+    } else {
+        UNROLL for (int r = 0; r < mr; r++) {
+            UNROLL for (int j = 0; j < nv; j++) store(c + r * PW + j * VL, s[r][j]);
+        }
     }
 }
 
 typedef void encode_tile(const float *w, long ld, const float *b, long n, float *c, int adds);
 typedef void update_tile(const float *h, long block, const float *v, long n_blocks, long period,
-                         long tail, float *c);
+                         long tail, float *c, const target_rows *to);
 
 #define TILE(M, V)                                                                               \
     static __attribute__((noinline)) void encode_##M##_##V(const float *w, long ld,             \
                                                            const float *b, long n, float *c,    \
                                                            int adds) {                           \
-        multiply(M, V, w, ld, 1, b, n, c, adds);                                                 \
+        multiply(M, V, 0, w, ld, 1, b, n, c, adds);                                                 \
     }                                                                                            \
     static __attribute__((noinline)) void decode_##M##_##V(const float *w, long ld,             \
                                                            const float *b, long n, float *c,    \
                                                            int adds) {                           \
-        multiply(M, V, w, 1, ld, b, n, c, adds);                                                 \
+        multiply(M, V, 1, w, 1, ld, b, n, c, adds);                                                 \
     }                                                                                            \
     static __attribute__((noinline)) void update_##M##_##V(const float *h, long block,          \
                                                            const float *v, long n_blocks,       \
-                                                           long period, long tail, float *c) {   \
-        multiply_blocks(M, V, h, block, v, n_blocks, period, tail, c);                           \
+                                                           long period, long tail, float *c,    \
+                                                           const target_rows *to) {              \
+        multiply_blocks(M, V, h, block, v, n_blocks, period, tail, c, to);                       \
     }
 #define TILES(M) TILE(M, 1) TILE(M, 2)
 

@@ -26,7 +26,8 @@
 
 enum {
     MOST_PAIRS = 64,
-    INNER = VL == 16 ? 128 : 256, /* k at a time: so much of a panel stays in the first cache */
+    ENCODE_INNER = VL == 16 ? 200 : 256, /* k at a time: so much of a panel stays in the first cache */
+    DECODE_INNER = 128,                  /* and so many rows of a matrix */
     GROUP = 4,                    /* panels that share a tile's weights, and strips a tile's rows */
 };
 
@@ -210,7 +211,8 @@ static void multiply_phase(const share *me, const product *it) {
     run *at = me->run;
     long tiles = n_tiles(it->n_outer);
     long t0 = first(tiles, me->part, me->n_parts), t1 = first(tiles, me->part + 1, me->n_parts);
-    long n_blocks = ceil_div(it->n_inner, INNER);
+    long most = it->tiles == encode_tiles ? ENCODE_INNER : DECODE_INNER;
+    long n_blocks = ceil_div(it->n_inner, most);
     for (long p0 = me->p0; p0 < me->p1; p0 += GROUP) {
         long p1 = least(p0 + GROUP, me->p1);
         for (long block = 0; block < n_blocks; block++) {
@@ -420,6 +422,7 @@ static void update_matrix(const run *at, const level *it, const twofold_paramete
     long tiles = n_tiles(it->n_out), item = 0;
     long block = it->n_out * PW, strip = 2 * at->n_panels * PW * PW;
     long start = half * at->n_panels;
+    int plain = by->kind == TWOFOLD_SGD && !matrix->first;
     _Alignas(64) float c[MR * PW];
     for (long g = 0; g < it->n_strips && item < to; g += GROUP) {
         long g1 = least(g + GROUP, it->n_strips);
@@ -432,11 +435,15 @@ static void update_matrix(const run *at, const level *it, const twofold_paramete
             for (long s = g; s < g1; s++, item++) {
                 if (item < from || item >= to)
                     continue;
-                long n = least(PW, it->n_in - s * PW);
+                long n = least(PW, it->n_in - s * PW), place = o * it->n_in + s * PW;
+                int at_once = plain && n % VL == 0;
+                target_rows to = {matrix->data + place, it->n_in, at_once, by->keep, by->rate};
                 update_tiles[mr - 1][n > VL](it->h + start * block + o * PW, block,
                                              it->s + s * strip + start * PW * PW,
-                                             n_halves * at->n_panels, at->n_panels, at->tail, c);
-                descend_tile(by, matrix, it->n_in, o * it->n_in + s * PW, c, mr, n);
+                                             n_halves * at->n_panels, at->n_panels, at->tail, c,
+                                             &to);
+                if (!at_once)
+                    descend_tile(by, matrix, it->n_in, place, c, mr, n);
             }
         }
     }
