@@ -28,14 +28,16 @@ from tests.training.test_fused import (
     run,
 )
 from twofold.errors import DivergenceError
+from twofold.nn import network
 from twofold.nn.corruption import Masking
+from twofold.nn.likelihoods import LIKELIHOODS
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Column, Schema
 from twofold.training.batches import Selection
 from twofold.training.loop import AutogradStep, Plan, fit
 from twofold.training.native import library
-from twofold.training.native.step import ACTIVATIONS, LIKELIHOODS, OPTIMIZERS, NativeStep, obstacle
+from twofold.training.native.step import ACTIVATIONS, OPTIMIZERS, NativeStep, obstacle
 
 SETS = ["neon"] if platform.machine() in ("aarch64", "arm64") else ["baseline", "avx2", "avx512"]
 COVERED = {name: plan for name, plan in PLANS.items() if plan.optimizer in OPTIMIZERS}
@@ -320,11 +322,7 @@ def test_the_random_state_is_untouched(untouched_random_state: None) -> None:
 
 
 def test_names_are_those_of_the_package() -> None:
-    from twofold.nn.network import ACTIVATIONS as ALL
-    from twofold.nn.objective import LIKELIHOODS as ALL_LIKELIHOODS
-
-    assert ACTIVATIONS.keys() <= ALL.keys()
-    assert LIKELIHOODS.keys() <= ALL_LIKELIHOODS.keys()
+    assert ACTIVATIONS.keys() <= network.ACTIVATIONS.keys()
 
 
 @pytest.mark.parametrize(
@@ -334,8 +332,10 @@ def test_names_are_those_of_the_package() -> None:
         (lambda net, objective: setattr(net, "activation", "gelu"), "activation gelu"),
         (lambda net, objective: net.pairs[0].weight.requires_grad_(False), "frozen parameters"),
         (
-            lambda net, objective: setattr(objective, "groups", [("poisson", slice(None))]),
-            "likelihood poisson",
+            lambda net, objective: setattr(
+                objective, "groups", [(LIKELIHOODS["poisson"], slice(None))]
+            ),
+            "likelihood Poisson",
         ),
     ],
 )

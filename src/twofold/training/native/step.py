@@ -26,7 +26,6 @@ ACTIVATIONS = {
     name: i
     for i, name in enumerate(("identity", "relu", "leaky_relu", "elu", "selu", "tanh", "sigmoid"))
 }
-LIKELIHOODS = {"gaussian": 0, "bernoulli": 1}
 OPTIMIZERS = {"sgd": 0, "adam": 1, "adamw": 2}
 _MOST_PAIRS = 64
 _CALL_WORK = 2e9  # multiplications per call: about 20 ms, for Ctrl-C and progress
@@ -46,8 +45,9 @@ def obstacle(network: Network, objective: Objective, plan: Plan) -> str:
         return "a bottleneck"
     for activation in {network.activation, network.code_activation} - ACTIVATIONS.keys():
         return f"activation {activation}"
-    for name in {name for name, _ in objective.groups} - LIKELIHOODS.keys():
-        return f"likelihood {name}"
+    for likelihood, _ in objective.groups:
+        if likelihood.native_number is None:
+            return f"likelihood {type(likelihood).__name__}"
     if plan.optimizer not in OPTIMIZERS:
         return f"optimizer {plan.optimizer}"
     if plan.bfloat16:
@@ -216,10 +216,10 @@ class _InputTable:
         self._objective = objective
         self._likelihood = np.zeros(objective.width, np.int32)
         self._adaptive = np.zeros(objective.width, bool)
-        for name, at in objective.groups:
+        for likelihood, at in objective.groups:
             inputs = np.arange(objective.width)[at if isinstance(at, slice) else at.numpy()]
-            self._likelihood[inputs] = LIKELIHOODS[name]
-            self._adaptive[inputs] = name == "gaussian" and objective.adapts
+            self._likelihood[inputs] = likelihood.native_number
+            self._adaptive[inputs] = likelihood.shares_noise and objective.adapts
         owner = objective.column.numpy()
         self._counts = np.ones(objective.width, np.float32)
         self._counts[1:] = owner[1:] != owner[:-1]
