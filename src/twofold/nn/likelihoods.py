@@ -65,8 +65,6 @@ class Likelihood(ABC):
         If its residuals are part of the density of rows, in place of `log_prob`.
     is_fused : bool
         If it has a `residual`, which the fused training step uses.
-    native_number : int or None
-        Its number in the native training step (native.h), if that covers it.
     mean_is_theta : bool
         If `mean` returns `theta` itself.
     has_gain : bool
@@ -86,7 +84,6 @@ class Likelihood(ABC):
     shares_noise: bool = False
     in_row_density: bool = False
     is_fused: bool = False
-    native_number: int | None = None
     mean_is_theta: bool = False
     has_gain: bool = False
     is_clipped: bool = False

@@ -46,7 +46,7 @@ def obstacle(network: Network, objective: Objective, plan: Plan) -> str:
     for activation in {network.activation, network.code_activation} - ACTIVATIONS.keys():
         return f"activation {activation}"
     for likelihood, _ in objective.groups:
-        if likelihood.native_number is None:
+        if likelihood.kernel is None:
             return f"likelihood {type(likelihood).__name__}"
     if plan.optimizer not in OPTIMIZERS:
         return f"optimizer {plan.optimizer}"
@@ -218,7 +218,8 @@ class _InputTable:
         self._adaptive = np.zeros(objective.width, bool)
         for likelihood, at in objective.groups:
             inputs = np.arange(objective.width)[at if isinstance(at, slice) else at.numpy()]
-            self._likelihood[inputs] = likelihood.native_number
+            if likelihood.kernel is not None:
+                self._likelihood[inputs] = likelihood.kernel
             self._adaptive[inputs] = likelihood.shares_noise and objective.adapts
         owner = objective.column.numpy()
         self._counts = np.ones(objective.width, np.float32)
