@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from twofold.nn.activations import ACTIVATIONS
 from twofold.nn.bottleneck import PlainCode
 from twofold.nn.corruption import Corruption
 from twofold.nn.layers import DensePair
@@ -22,10 +23,6 @@ from twofold.training.native.library import Batches, Inputs, Pair, Parameter, St
 from twofold.training.optimizers import Rule
 
 # As numbered in native.h.
-ACTIVATIONS = {
-    name: i
-    for i, name in enumerate(("identity", "relu", "leaky_relu", "elu", "selu", "tanh", "sigmoid"))
-}
 OPTIMIZERS = {"sgd": 0, "adam": 1, "adamw": 2}
 _MOST_PAIRS = 64
 _CALL_WORK = 2e9  # multiplications per call: about 20 ms, for Ctrl-C and progress
@@ -43,8 +40,9 @@ def obstacle(network: Network, objective: Objective, plan: Plan) -> str:
         return f"more than {_MOST_PAIRS} pairs"
     if type(network.bottleneck) is not PlainCode:
         return "a bottleneck"
-    for activation in {network.activation, network.code_activation} - ACTIVATIONS.keys():
-        return f"activation {activation}"
+    for activation in (network.activation, network.code_activation):
+        if ACTIVATIONS[activation].kernel is None:
+            return f"activation {activation}"
     for likelihood, _ in objective.groups:
         if likelihood.kernel is None:
             return f"likelihood {type(likelihood).__name__}"
@@ -239,6 +237,12 @@ class _InputTable:
         return Inputs(*(part.ctypes.data for part in parts))
 
 
+def _kernel(activation: str) -> int:
+    number = ACTIVATIONS[activation].kernel
+    assert number is not None
+    return number
+
+
 def stack_of(network: Network, rule: Rule | None = None) -> Any:
     """Return the pairs as C knows them, with what the rule remembers of each parameter."""
     moments = {}
@@ -257,8 +261,8 @@ def stack_of(network: Network, rule: Rule | None = None) -> Any:
         array[i] = Pair(
             pair.n_in,
             pair.n_out,
-            ACTIVATIONS[network.encoder_activations[i]],
-            ACTIVATIONS[down[i]],
+            _kernel(network.encoder_activations[i]),
+            _kernel(down[i]),
             parameter(pair.weight),
             parameter(pair.decoder_weight),
             parameter(pair.encoder_bias),
