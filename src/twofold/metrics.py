@@ -1,4 +1,4 @@
-"""Figures of merit in plain numpy, and the baseline that every stack has to beat: PCA."""
+"""Metrics in plain numpy, and PCA, the baseline that every stack has to beat."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from twofold.errors import LosesToPCAWarning
 
 Array = NDArray[Any]
 _CHUNK_CELLS = 4_000_000  # keeps the temporary arrays of one pass near 64 MB
-_LEAST_COMPARED = 10  # on fewer rows, who does better is chance
+_LEAST_COMPARED = 10  # on fewer rows, which is better is within sampling error
 _KEPT_WHOLE = 1e-4  # of the variance, lost
-_PCA_MARGIN = 1.02  # a loss to PCA within 2 % on a few held-out rows is chance
+_PCA_MARGIN = 1.02  # a loss to PCA within 2 % on a few held-out rows is within sampling error
 _ALIKE = 0.05  # R2 up to which a network gives little but the mean row
 _EXACT_WIDTH = 2048  # above this many columns the covariance is too large to decompose
 _EXACT_CELL_PRODUCTS = 2e11  # and above this much work PCA is fitted to a sample of the rows
@@ -133,7 +133,7 @@ def _range_finder(centred: Array, k: int, random_state: np.random.RandomState) -
 
 @dataclass(frozen=True)
 class Comparison:
-    """A network beside PCA with a code of the same size, on the same rows.
+    """A network compared with PCA of the same code size, on the same rows.
 
     Squared errors are summed over columns and averaged over rows, in the network's units: [0, 1]
     for pixels and flags, standard deviations for real columns. `r2` is the share of the rows'
@@ -148,7 +148,7 @@ class Comparison:
     r2_pca: float
 
     def warn_if_worse(self) -> None:
-        """Warn where PCA does better, and by more than chance."""
+        """Warn if PCA does better, beyond sampling error."""
         worse = self.squared_error > _PCA_MARGIN * self.squared_error_pca
         # Where both keep all there is, who is nearer is rounding and the length of training.
         matters = not self.r2 > 1 - _KEPT_WHOLE
@@ -156,8 +156,8 @@ class Comparison:
             remedy = "Try more epochs, another learning_rate, or wider hidden_layers."
             if self.r2 < _ALIKE:
                 remedy = (
-                    "All rows come out nearly alike: networks begin so, and end so where steps "
-                    "are too long. Try a smaller learning_rate, then more epochs."
+                    "Reconstructions hardly depend on the row, which happens if the learning rate "
+                    "is too high. Try a smaller learning_rate, then more epochs."
                 )
             warnings.warn(
                 f"PCA with as many components reconstructs these rows better ({self}). {remedy}",
@@ -167,7 +167,7 @@ class Comparison:
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Comparison:
-        """Read back the fields, of which those that are no numbers were written as text."""
+        """Read back the fields, of which those that are not finite were written as text."""
         counts = (int(document[name]) for name in ("n_components", "n_rows"))
         names = ("squared_error", "squared_error_pca", "r2", "r2_pca")
         return cls(*counts, *(float(document[name]) for name in names))
@@ -188,7 +188,7 @@ class Comparison:
 
 
 def compare(x: Array, x_hat: Array, pca: PCA) -> Comparison:
-    """Set reconstructions `x_hat` of the rows `x`, both `(n_rows, width)`, beside those of PCA."""
+    """Compare reconstructions `x_hat` of the rows `x`, both `(n_rows, width)`, with PCA's."""
     known = np.maximum((~np.isnan(x)).sum(axis=0), 1)
     mean = np.nansum(x, axis=0, dtype=np.float64) / known
     variance = squared_error(x, np.broadcast_to(mean, x.shape))

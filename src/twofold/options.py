@@ -29,10 +29,10 @@ _LAYER = re.compile(
 
 @dataclass(frozen=True)
 class Option:
-    """One option: its default, what it means, and which values mean something.
+    """One option: its default, what it means, and its valid values.
 
-    `kinds` are the sorts of value taken, out of "none", "bool", "int", "float", "layers" (a tuple
-    of whole numbers and other layers), "names" (a mapping of column name to a word), "text" and
+    `kinds` are the types of value accepted, out of "none", "bool", "int", "float", "layers" (a
+    tuple of integers and other layers), "names" (a mapping of column name to a word), "text" and
     "seed". `choices` are words taken as they are, and so are the names in `registry`. `least` and
     `most` bound a number; a bound is left out of the range where `open_least` or `open_most` says
     so.
@@ -55,12 +55,12 @@ class Option:
         return (*self.choices, *(self.registry or ()))
 
     def expected(self) -> str:
-        """Say in words which values are taken."""
+        """Describe the accepted values."""
         words = [repr(word) for word in self.words]
         unit = f" ({self.unit})" if self.unit else ""
         for kind in self.kinds:
             if kind in ("int", "float"):
-                number = "a whole number" if kind == "int" else "a number"
+                number = "an integer" if kind == "int" else "a number"
                 words.append(number + self._range() + unit)
             else:
                 words.append(_KIND_WORDS[kind])
@@ -75,7 +75,7 @@ class Option:
         return " " + " and ".join(parts) if parts else ""
 
     def accepts(self, value: Any) -> bool:
-        """Tell whether `value` is one of the values that mean something."""
+        """Return whether `value` is valid."""
         if isinstance(value, str):
             known = value in self.words or "text" in self.kinds
             return (
@@ -94,7 +94,7 @@ class Option:
                 # numpy calls its own bool_ before version 2; importing numpy here would be slow.
                 return isinstance(value, bool) or type(value).__name__ in ("bool", "bool_")
             case "int":
-                return _is_whole(value) and self._within(value)
+                return _is_integer(value) and self._within(value)
             case "float":
                 return (
                     isinstance(value, numbers.Real)
@@ -120,7 +120,7 @@ class Option:
             case "corruption" | "bottleneck":
                 return type(value).__module__ == f"twofold.nn.{kind}"
             case "seed":
-                return type(value).__name__ == "RandomState" or (_is_whole(value) and value >= 0)
+                return type(value).__name__ == "RandomState" or (_is_integer(value) and value >= 0)
         return False
 
     def _within(self, value: numbers.Real) -> bool:
@@ -135,8 +135,8 @@ class Option:
     def parse(self, text: str) -> Any:
         """Read the value that a command line or a form holds as text.
 
-        Raises ValueError where the text can be read as none of the kinds; whether the value is
-        within bounds is for `check`.
+        Raises ValueError if the text fits none of the kinds; `check` tests whether the value is
+        within bounds.
         """
         if text in self.choices:
             return text
@@ -176,7 +176,7 @@ def _names_corruption(text: str) -> bool:
 def _is_layer(value: Any) -> bool:
     if isinstance(value, str):
         return _LAYER.fullmatch(value) is not None
-    return (_is_whole(value) and value >= 1) or type(value).__module__ == "twofold.nn.layers"
+    return (_is_integer(value) and value >= 1) or type(value).__module__ == "twofold.nn.layers"
 
 
 def _names_levels(text: str) -> bool:
@@ -189,7 +189,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 80 else text[:77] + "..."
 
 
-def _is_whole(value: Any) -> bool:
+def _is_integer(value: Any) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
@@ -201,7 +201,7 @@ def _column_and_word(part: str) -> tuple[str, str]:
 _KIND_WORDS = {
     "none": "None",
     "bool": "True or False",
-    "layers": "a tuple with a whole number at least 1 for each dense layer, "
+    "layers": "a tuple with an integer at least 1 for each dense layer, "
     "'conv:CHANNELS:SIZE:STRIDE', 'recurrent:UNITS:CELL' or an object of twofold.nn.layers",
     "names": "a mapping of column name to one of these words",
     "text": "a name",
@@ -211,7 +211,7 @@ _KIND_WORDS = {
     "corruption": "one of 'masking', 'swap', 'gaussian', 'salt-and-pepper', 'warp' (with a "
     "share, scale or amount: 'masking:0.3') and 'binarize', or an object of twofold.nn.corruption",
     "levels": "'layerwise:10' (so many epochs per level)",
-    "seed": "a whole number at least 0, or a numpy RandomState",
+    "seed": "an integer at least 0, or a numpy RandomState",
 }
 
 OPTIONS: dict[str, Option] = {
@@ -247,7 +247,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "kinds": Option(
         "auto",
-        "what columns are; 'auto' decides from their types and cells, a mapping settles some by "
+        "what columns are; 'auto' decides from their types and cells, a mapping sets some by "
         "name, and 'ignored' leaves a column out",
         kinds=("names",),
         choices=("auto", *KIND_NAMES),
@@ -256,8 +256,8 @@ OPTIONS: dict[str, Option] = {
         "auto",
         "how cells are modelled: 'gaussian' is squared error on standardised columns, 'student_t' "
         "the same with heavy tails, 'bernoulli' binary cross-entropy on values in [0, 1], "
-        "'categorical' cross-entropy over levels, 'histogram' cross-entropy over up to 16 knots on "
-        "a number's axis (densities of any shape, at 16 inputs per column), 'poisson' and "
+        "'categorical' cross-entropy over categories, 'histogram' cross-entropy over up to 16 "
+        "knots on a number's axis (densities of any shape, at 16 inputs per column), 'poisson' and "
         "'negative_binomial' are for counts; 'auto' decides per column from its kind",
         kinds=("names",),
         choices=("auto",),
@@ -267,29 +267,29 @@ OPTIONS: dict[str, Option] = {
         "plain",
         "what is done to the code: 'sparse' lets few components be active (an 'l1' penalty, 'kl' "
         "divergence from a target, or the 'topk' largest), 'variational' draws it near a normal "
-        "density, 'ordered' orders the components by what they tell, as in PCA",
+        "density, 'ordered' orders the components by the variance they explain, as in PCA",
         kinds=("bottleneck",),
     ),
     "corruption": Option(
         None,
-        "noise on the inputs while training, whose clean cells the network has to give back "
+        "noise on the inputs while training; the network learns to reconstruct clean cells "
         "(denoising): 'masking' hides cells, 'swap' takes them from other rows, 'gaussian' adds "
         "noise, 'salt-and-pepper' sets extremes, 'binarize' draws black or white pixels, 'warp' "
-        "turns, moves and bends images",
+        "rotates, shifts and bends images",
         kinds=("none", "corruption"),
     ),
     "pretraining": Option(
         None,
-        "where training begins: 'pca' at the error of PCA, in closed form; 'layerwise' trains one "
+        "initial weights: 'pca' starts at the error of PCA, in closed form; 'layerwise' trains one "
         "level at a time, for a quarter of the epochs each or as many as given, before all "
-        "together; None with random weights",
+        "together; None starts from random weights",
         kinds=("none", "levels"),
         choices=("pca", "layerwise"),
     ),
     "optimizer": Option(
         "adam",
-        "how weights are updated; with 'muon' an epoch of a wide network teaches more, and takes "
-        "longer",
+        "how weights are updated; with 'muon' an epoch of a wide network lowers the loss more, and "
+        "takes longer",
         choices=("sgd", "adam", "adamw", "muon"),
     ),
     "learning_rate": Option(
@@ -313,12 +313,12 @@ OPTIONS: dict[str, Option] = {
     ),
     "schedule": Option(
         "one-cycle",
-        "learning rate over the run: 'constant', or 'one-cycle' (a rise, then a long fall to zero)",
+        "learning rate over the run: 'constant', or 'one-cycle' (a rise, then a decay to zero)",
         choices=("constant", "one-cycle"),
     ),
     "batch_size": Option(
         "auto",
-        "rows per update; 'auto' goes by the number of rows",
+        "rows per update; 'auto' depends on the number of rows",
         kinds=("int",),
         choices=("auto",),
         unit="rows",
@@ -326,7 +326,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "epochs": Option(
         "auto",
-        "passes over the training rows; 'auto' goes by the number of rows",
+        "passes over the training rows; 'auto' depends on the number of rows",
         kinds=("int",),
         choices=("auto",),
         unit="passes",
@@ -335,7 +335,7 @@ OPTIONS: dict[str, Option] = {
     "weight_decay": Option(
         0.0,
         "pull of the weight matrices towards zero, per update (an L2 penalty; decoupled with "
-        "'adamw' and 'muon'); biases are left free",
+        "'adamw' and 'muon'); biases are not decayed",
         kinds=("float",),
         least=0,
     ),
@@ -368,7 +368,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "device": Option(
         "auto",
-        "where to compute: 'auto' (a GPU where there is one), 'cpu', 'cuda', 'cuda:1'",
+        "where to compute: 'auto' (a GPU if there is one), 'cpu', 'cuda', 'cuda:1'",
         kinds=("text",),
     ),
     "precision": Option(
@@ -381,7 +381,7 @@ OPTIONS: dict[str, Option] = {
     "random_state": Option(
         None, "seed; the same seed gives the same model", kinds=("none", "seed")
     ),
-    "verbose": Option(0, "1 shows training progress, 0 nothing", kinds=("int", "bool"), least=0),
+    "verbose": Option(0, "1 shows training progress, 0 does not", kinds=("int", "bool"), least=0),
 }
 
 
@@ -392,28 +392,28 @@ def option(name: str) -> Any:
 
 
 def check(values: Mapping[str, Any]) -> None:
-    """Raise one OptionError that lists every value that means nothing, and why."""
+    """Raise one OptionError that lists every invalid value, and why."""
     mistakes = []
     for name, value in values.items():
         entry = OPTIONS.get(name)
         if entry is None:
             near = difflib.get_close_matches(name, OPTIONS, n=1)
             hint = f" Did you mean {near[0]}?" if near else ""
-            mistakes.append(f"There is no option {name}.{hint}")
+            mistakes.append(f"Unknown option {name}.{hint}")
         elif not entry.accepts(value):
             mistakes.append(f"{name} must be {entry.expected()}; got {_short(value)}.")
-    mistakes += _without_meaning(values)
+    mistakes += _conflicts(values)
     if mistakes:
         raise OptionError("\n".join(mistakes))
 
 
-def _without_meaning(values: Mapping[str, Any]) -> list[str]:
+def _conflicts(values: Mapping[str, Any]) -> list[str]:
     merged = {name: entry.default for name, entry in OPTIONS.items()} | dict(values)
     mistakes = []
     if merged["optimizer"] != "sgd" and merged["momentum"]:
         mistakes.append(
-            f"momentum={merged['momentum']!r} has a meaning only with optimizer='sgd'; "
-            f"{merged['optimizer']!r} has its own. Leave momentum at 0."
+            f"momentum={merged['momentum']!r} needs optimizer='sgd', got {merged['optimizer']!r}, "
+            f"which has its own. Leave momentum at 0."
         )
     if merged["nesterov"] and not merged["momentum"]:
         mistakes.append("nesterov=True needs momentum above 0. Try momentum=0.9.")
@@ -421,14 +421,14 @@ def _without_meaning(values: Mapping[str, Any]) -> list[str]:
 
 
 def flag(name: str) -> str:
-    """Return how the option `name` is said on the command line; "" where it has no flag.
+    """Return the flag of the option `name` on the command line, "" if it has none.
 
     Examples
     --------
     >>> flag("batch_size"), flag("tied"), flag("nesterov")
     ('--batch-size', '--tied/--untied', '--nesterov/--no-nesterov')
     """
-    if name == "verbose":  # the command line always shows progress, unless told --quiet
+    if name == "verbose":  # the command line always shows progress, unless --quiet is given
         return ""
     words = name.replace("_", "-")
     if OPTIONS[name].kinds != ("bool",):
@@ -440,8 +440,8 @@ def reference() -> str:
     """Return the reference page of all options, `docs/options.md`, as Markdown."""
     rows = []
     for name, entry in OPTIONS.items():
-        said = " or ".join(f"`{part}`" for part in flag(name).split("/") if part)
-        cells = (f"`{name}`", f"`{entry.default!r}`", entry.help, entry.expected(), said or "-")
+        flags = " or ".join(f"`{part}`" for part in flag(name).split("/") if part)
+        cells = (f"`{name}`", f"`{entry.default!r}`", entry.help, entry.expected(), flags or "-")
         rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |\n")
     return _REFERENCE_HEAD + "".join(rows)
 
@@ -450,9 +450,9 @@ _REFERENCE_HEAD = """\
 # Options
 
 What `Autoencoder(...)` takes and what `twofold fit` takes are the same options, from one table in
-the code; this page is made from it by `python -m twofold.options > docs/options.md`. A value that
-means nothing is refused before any work is done, with the same message in Python and on the command
-line, and all such values are listed at once.
+the code; this page is made from it by `python -m twofold.options > docs/options.md`. All
+invalid values are listed at once, before any work is done, with the same message in Python and on
+the command line.
 
 In Python, options are keyword arguments. On the command line they are flags, where layers are
 separated by commas (`--hidden-layers 64,32`, `--hidden-layers conv:16:3:2,conv:8:3:2`), a mapping

@@ -313,7 +313,7 @@ def test_a_selection_can_be_saved(table: TestClient, suffix: str) -> None:
 @pytest.mark.parametrize(
     ("body", "text"),
     [
-        ({"x": "pc1", "y": "c99", "polygon": [[0, 0], [1, 0], [0, 1]]}, "no axis 'c99'"),
+        ({"x": "pc1", "y": "c99", "polygon": [[0, 0], [1, 0], [0, 1]]}, "or score, got 'c99'"),
         ({"x": "pc1", "y": "pc2", "polygon": [[0, 0], [1, 0]]}, "at least three corners"),
         ({"x": "pc1", "y": "pc2", "polygon": [[0, "a"]] * 3}, "A selection is"),
         ({"x": "pc1", "y": "pc2", "polygon": 7}, "A selection is"),
@@ -343,8 +343,8 @@ def test_a_selection_that_is_too_large_is_refused(table: TestClient) -> None:
     ("path", "text"),
     [
         ("/rows/300", "no row 300"),
-        ("/rows/values/c99", "no axis 'c99'"),
-        ("/rows/about/c99", "no axis 'c99'"),
+        ("/rows/values/c99", "or score, got 'c99'"),
+        ("/rows/about/c99", "or score, got 'c99'"),
         ("/rows/values/pc1?points=some", "neither 'sample' nor 'all'"),
         ("/rows/anomalies?order=best", "one of lowest, highest, row"),
         ("/rows/anomalies?start=-1", "no whole number"),

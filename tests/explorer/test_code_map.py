@@ -67,7 +67,7 @@ def test_codes_too_large_for_memory_lie_in_a_file(
 
 def test_progress_is_told(model: Autoencoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(code_map, "_CHUNK_CELLS", 0)
-    monkeypatch.setattr(code_map, "_TELL_SECONDS", -1)
+    monkeypatch.setattr(code_map, "_PROGRESS_SECONDS", -1)
     said: list[str] = []
     CodeMap(model, Source.read(np.tile(rows(), (4, 1)), model.schema_), said.append)
     assert [line.partition(" rows")[0] for line in said] == [
@@ -119,7 +119,7 @@ def test_short_codes_are_the_map_themselves(size: int, axes: tuple[str, str]) ->
 
 
 def test_an_axis_that_does_not_exist(mapped: CodeMap) -> None:
-    with pytest.raises(OptionError, match="no axis 'c99'"):
+    with pytest.raises(OptionError, match="or score, got 'c99'"):
         mapped.along("c99")
 
 
@@ -128,7 +128,7 @@ def test_every_row_is_drawn_once_the_lowest_score_last(mapped: CodeMap) -> None:
     n_anomalies = int(mapped.scores.is_anomaly.sum())
     assert sorted(order) == list(range(600))
     assert mapped.scores.is_anomaly[order[-n_anomalies:]].all()
-    assert order[-1] == mapped.scores.argmin()
+    assert order[-1] == mapped.scores.score.argmin()
 
 
 def test_few_rows_are_their_own_sample(mapped: CodeMap) -> None:

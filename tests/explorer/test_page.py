@@ -708,7 +708,7 @@ def test_a_row_that_does_not_exist_is_said(digits: Served, opened: Open) -> None
     window = opened(digits)
     window.page.fill("#row-number", "1500")
     window.page.press("#row-number", "Enter")
-    window.page.wait_for_selector("#alert >> text=There is no row 1500")
+    window.page.wait_for_selector("#alert >> text=Expected a row from 0 to")
 
 
 def test_a_sample_says_so_and_gives_way_to_all(

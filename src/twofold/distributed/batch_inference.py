@@ -303,8 +303,8 @@ class _Run:
             while waiting or running:
                 while waiting and len(running) < self._at_a_time():
                     piece, name = waiting.pop()
-                    told = self._verb, piece, self._folder, name
-                    running.append(self._task.remote(*self._held, *told))
+                    task = self._verb, piece, self._folder, name
+                    running.append(self._task.remote(*self._held, *task))
                 (ref,), running = ray.wait(running)
                 done: Done = self._result(ref)
                 warned.update(done.warned)

@@ -71,7 +71,10 @@ class CodeMap:
         some = self.codes[::step].astype(np.float64)
         some = some[np.isfinite(some).all(axis=1)]
         if len(some) == 0:
-            raise DataError("No row has a code that is a number, so there is no map to draw.")
+            raise DataError(
+                "Expected codes to draw a map of, got none that is finite. Check that the rows "
+                "suit the model."
+            )
         self.mean = some.mean(axis=0)
         variances = some.var(axis=0)
         total = float(variances.sum()) or 1.0
@@ -114,9 +117,7 @@ class CodeMap:
         """
         axis = next((axis for axis in self.axes if axis.key == key), None)
         if axis is None:
-            raise OptionError(
-                f"There is no axis {key!r}; there are pc1, pc2, c0, c1, ... and score."
-            )
+            raise OptionError(f"Expected axis to be pc1, pc2, c0, c1, ... or score, got {key!r}.")
         if axis.component is not None:
             return np.ascontiguousarray(self.codes[:, axis.component])
         if key == "score":
@@ -190,7 +191,9 @@ class CodeMap:
         if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3:
             raise OptionError("A polygon has at least three corners, each of two numbers.")
         if not np.isfinite(corners).all():
-            raise OptionError("A corner of the polygon is no number.")
+            raise OptionError(
+                "Expected corners of finite numbers, got others. Draw the selection again."
+            )
         return within(self.along(x), self.along(y), corners)
 
     def describe(self, row: int) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The rows of a source as someone looks at them: cells, columns as numbers, what stands out, files.
 
 A source holds the columns that a model was trained on, and may hold others, such as known labels,
-which the model never sees but which rows can be told apart by.
+which the model never sees but which distinguish rows.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class Source:
         """Return how the columns of the chosen rows differ from all rows.
 
         The largest difference comes first. Of images, which `means` shows better, only the columns
-        that are no pixels are compared.
+        that are not pixels are compared.
         """
         found: list[Difference] = []
         if self.schema.is_image:

@@ -277,7 +277,7 @@ def test_a_folder_that_holds_anything_is_left_alone(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("untrained")
 def test_a_file_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("dear", encoding="utf-8")
-    with pytest.raises(OutputExistsError, match="no folder"):
+    with pytest.raises(OutputExistsError, match="not a folder"):
         demo.run("digits", output=tmp_path / "out", force=True, console=quiet())
 
 
@@ -306,7 +306,7 @@ def test_meaningless_epochs_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("untrained")
 def test_an_unknown_data_set_leaves_no_folder(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no data set 'letters'"):
+    with pytest.raises(DataError, match="got 'letters'"):
         demo.run("letters", output=tmp_path / "out", console=quiet())
     assert not (tmp_path / "out").exists()
 

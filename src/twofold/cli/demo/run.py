@@ -1,8 +1,7 @@
 """The tutorial in one run: a stacked and a tied autoencoder on images, side by side with PCA.
 
 `run` trains both networks with one recipe and leaves a folder behind: the two models, two pictures,
-every number in `figures.json`, and `index.html`, one page that holds all of it and asks no one for
-anything.
+every number in `figures.json`, and `index.html`, one self-contained page.
 """
 
 from __future__ import annotations
@@ -134,7 +133,7 @@ def run(
     OutputExistsError
         Where `output` holds anything and `force` is false, or what it holds is not the demo's.
     DataError
-        Where there is no data set of this name, or the folder cannot be written.
+        If the data set is unknown, or the folder cannot be written.
     KeyboardInterrupt
         At the second Ctrl-C; the first one ends the training at hand, and the story goes on.
     """
@@ -410,7 +409,7 @@ def _require_free(output: Path, force: bool) -> None:
         if any(output.iterdir()) and not force:
             raise already_exists(output)
     elif os.path.lexists(output):
-        raise OutputExistsError(f"{output} exists and is no folder. Choose another name.")
+        raise OutputExistsError(f"{output} exists and is not a folder. Choose another name.")
     for name in _NETS:
         bundle.require_free(output / name, overwrite=force)
     for name in FILES:

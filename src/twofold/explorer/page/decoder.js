@@ -173,7 +173,7 @@ export class DecoderPanel {
       const hidden = own.length - order.length;
       fill(
         this.output,
-        table("The decoded row, beside the one at the start", titles, rows, { id: "decoded", class: "comparison" }),
+        table("The decoded row and the one at the start", titles, rows, { id: "decoded", class: "comparison" }),
         hidden > 0 && el("p", { class: "quiet" }, `The ${order.length} columns that moved most; ${count(hidden)} more.`),
       );
     }

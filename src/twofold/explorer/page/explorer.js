@@ -60,8 +60,8 @@ class App {
     document.title = `${about.title} – twofold explorer`;
     $("title").textContent = about.title;
     $("title").title = about.title;
-    const odd = `${counted(about.n_anomalies, "anomaly").replace("anomalys", "anomalies")} (${percent(about.n_anomalies / about.n_rows)})`;
-    $("facts").textContent = `${about.source}: ${counted(about.n_rows, "row")}, ${odd}; codes of ${counted(about.n_components, "component")}`;
+    const anomalies = `${counted(about.n_anomalies, "anomaly", "anomalies")} (${percent(about.n_anomalies / about.n_rows)})`;
+    $("facts").textContent = `${about.source}: ${counted(about.n_rows, "row")}, ${anomalies}; codes of ${counted(about.n_components, "component")}`;
     $("facts").title = $("facts").textContent;
   }
 
@@ -170,8 +170,8 @@ class App {
     ]);
     if (this.loadingPoints !== mine) return;
     this.shown = shown;
-    const odd = points === "all" ? this.about.n_anomalies : this.about.n_anomalies_shown;
-    this.map.setPoints(px, py, shown.length - odd, [x, y].map((key) => [this.axes.get(key).label, this.axes.get(key).title]));
+    const anomalies = points === "all" ? this.about.n_anomalies : this.about.n_anomalies_shown;
+    this.map.setPoints(px, py, shown.length - anomalies, [x, y].map((key) => [this.axes.get(key).label, this.axes.get(key).title]));
     if (this.mask) this.showSelection(this.mask);
     this.paint();
     this.mark();
@@ -309,7 +309,7 @@ class App {
   // The row becomes the chosen one; `quietly` without a step in the browser's history.
   choose(row, quietly = false) {
     if (!Number.isInteger(row) || row < 0 || row >= this.about.n_rows) {
-      this.fail(new Error(`There is no row ${row}: the rows are counted from 0 to ${this.about.n_rows - 1}.`));
+      this.fail(new Error(`Expected a row from 0 to ${this.about.n_rows - 1}, got ${row}.`));
       return;
     }
     this.bringIntoView = true;
@@ -409,7 +409,7 @@ class App {
   noteSample() {
     const { about, state } = this;
     const isSample = about.sampled && state.values.points === "sample";
-    const kept = about.n_anomalies_shown < about.n_anomalies ? `the ${count(about.n_anomalies_shown)} oddest anomalies` : "every anomaly";
+    const kept = about.n_anomalies_shown < about.n_anomalies ? `the ${count(about.n_anomalies_shown)} lowest-scoring anomalies` : "every anomaly";
     $("note").textContent = isSample
       ? `A sample of ${count(about.n_shown)} of ${count(about.n_rows)} rows: ${kept}, and of the others each region's share. Selections count all rows.`
       : "";

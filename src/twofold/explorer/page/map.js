@@ -300,7 +300,7 @@ export class CodeMap {
     const at = this.place(event);
     this.root.setPointerCapture(event.pointerId);
     this.pointers.set(event.pointerId, at);
-    this.started = this.pointers.size === 1 ? at : null; // two fingers are no click
+    this.started = this.pointers.size === 1 ? at : null; // two fingers do not click
     this.dragging = event.shiftKey ? "lasso" : this.tool;
     this.path = this.dragging !== "move" && this.started ? [at] : null;
     this.strayed = false;

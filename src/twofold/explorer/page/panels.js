@@ -58,7 +58,7 @@ export class RowPanel {
     const { row } = this.app.state.values;
     if (row === null) return;
     this.app.state.set({ [which]: row });
-    this.app.say(`Row ${row} is ${which.toUpperCase()} of the way in the decoder panel.`);
+    this.app.say(`Row ${row} is ${which.toUpperCase()} of the interpolation in the decoder panel.`);
   }
 
   show() {
@@ -67,7 +67,7 @@ export class RowPanel {
     if (row === null) {
       fill(
         this.body,
-        el("p", { class: "hint" }, "Choose a point on the map or type a row number to see the row, what the model makes of it, and why it scores as it does."),
+        el("p", { class: "hint" }, "Choose a point on the map or type a row number to see the row, its reconstruction, and why it has its score."),
       );
       return;
     }
@@ -76,14 +76,14 @@ export class RowPanel {
     this.run(
       () => {
         // A row that cannot be explained can still be seen.
-        const told = rows.explanation(row).catch((error) => this.app.fail(error));
-        return Promise.all([rows.row(row), rows.reconstruction(row), told]);
+        const why = rows.explanation(row).catch((error) => this.app.fail(error));
+        return Promise.all([rows.row(row), rows.reconstruction(row), why]);
       },
       (parts) => this.render(...parts),
     ).finally(() => this.body.removeAttribute("aria-busy"));
   }
 
-  render(row, reconstruction, told) {
+  render(row, reconstruction, why) {
     const { about } = this.app;
     const own = about.columns.filter((column) => column.own);
     const extras = about.columns.filter((column) => !column.own);
@@ -120,8 +120,8 @@ export class RowPanel {
         el("dl", { class: "extras" }, extras.map((column, i) => [el("dt", {}, name(column.name)), cellNode("dd", row.extras[i], column.type)])),
       el("h2", {}, "Row and reconstruction"),
       pair,
-      told && el("h2", {}, "Why it scores so"),
-      told && reasons(about, row, told, this.most),
+      why && el("h2", {}, "Why it has this score"),
+      why && reasons(about, row, why, this.most),
       more,
     );
   }
@@ -152,7 +152,7 @@ export class AnomaliesPanel {
     });
     this.more = el("button", { type: "button", click: () => this.load() }, "Show more");
     this.total = el("span", { class: "quiet" });
-    this.detail = el("div", { class: "detail", role: "region", "aria-label": "Why the chosen row is odd" });
+    this.detail = el("div", { class: "detail", role: "region", "aria-label": "Why the chosen row is an anomaly" });
     fill(root, el("div", { class: "controls" }, el("label", {}, "Order ", this.order), this.total), this.list, this.more, this.detail);
     this.items = [];
     this.shown = null;
@@ -177,8 +177,8 @@ export class AnomaliesPanel {
     return this.run(
       () => rows.anomalies(state.values.order, this.items.length, this.page),
       async (page) => {
-        const told = await Promise.all(page.rows.map((row) => rows.explanation(row.row)));
-        page.rows.forEach((row, i) => this.add(row, told[i]));
+        const why = await Promise.all(page.rows.map((row) => rows.explanation(row.row)));
+        page.rows.forEach((row, i) => this.add(row, why[i]));
         this.more.hidden = this.items.length >= page.total;
         const rule = `score below ${number(about.offset)}`;
         this.total.textContent = page.total
@@ -193,7 +193,7 @@ export class AnomaliesPanel {
     });
   }
 
-  add(row, told) {
+  add(row, why) {
     const { about } = this.app;
     const option = el(
       "div",
@@ -202,10 +202,10 @@ export class AnomaliesPanel {
       el("span", { class: "number" }, count(row.row)),
       el("span", { class: "figures" }, el("b", {}, number(row.score, 4)), el("small", {}, `p ${number(row.p_value, 2)}`)),
       about.image
-        ? heat(told.contribution, about.row_shape, "")
-        : el("span", { class: "glimpses" }, glimpse(about, told)),
+        ? heat(why.contribution, about.row_shape, "")
+        : el("span", { class: "glimpses" }, glimpse(about, why)),
     );
-    option.setAttribute("aria-label", `Row ${row.row}, score ${number(row.score, 4)}${about.image ? "" : `, odd in ${glimpsed(told)}`}`);
+    option.setAttribute("aria-label", `Row ${row.row}, score ${number(row.score, 4)}${about.image ? "" : `, anomalous in ${glimpsed(why)}`}`);
     this.items.push({ row: row.row, option });
     this.list.append(option);
   }
@@ -221,13 +221,13 @@ export class AnomaliesPanel {
       else if (bottom > list.scrollTop + list.clientHeight) list.scrollTop = bottom - list.clientHeight;
     } else this.list.removeAttribute("aria-activedescendant");
     if (row === null) {
-      fill(this.detail, this.items.length > 0 && el("p", { class: "hint" }, "Choose an anomaly to see what makes it one."));
+      fill(this.detail, this.items.length > 0 && el("p", { class: "hint" }, "Choose an anomaly to see why it is one."));
       return;
     }
     const { rows, about } = this.app;
     this.runDetail(
       () => Promise.all([rows.row(row), rows.explanation(row)]),
-      ([found, told]) => fill(this.detail, el("p", { class: "standing" }, standing(found)), ...reasons(about, found, told, COLUMNS)),
+      ([found, why]) => fill(this.detail, el("p", { class: "standing" }, standing(found)), ...reasons(about, found, why, COLUMNS)),
     );
   }
 
@@ -246,9 +246,9 @@ export class AnomaliesPanel {
   }
 }
 
-function glimpsed(told) {
-  const order = told.contribution.map((share, i) => [share, i]).sort((a, b) => b[0] - a[0]);
-  return order.slice(0, 3).filter(([share]) => share > 0).map(([, i]) => told.columns[i]).join(", ");
+function glimpsed(why) {
+  const order = why.contribution.map((share, i) => [share, i]).sort((a, b) => b[0] - a[0]);
+  return order.slice(0, 3).filter(([share]) => share > 0).map(([, i]) => why.columns[i]).join(", ");
 }
 
 export class SelectionPanel {
@@ -295,7 +295,7 @@ export class SelectionPanel {
       );
       return;
     }
-    const { count: n, n_anomalies: odd } = summary;
+    const { count: n, n_anomalies: anomalies } = summary;
     const save = (format) => async () => {
       try {
         await download(`rows/selection/export?format=${format}`, this.selection, `selection.${format}`);
@@ -309,7 +309,7 @@ export class SelectionPanel {
       {},
       el("strong", {}, el("data", { id: "selected-count", value: n }, counted(n, "row"))),
       ` of ${count(about.n_rows)} (${percent(n / about.n_rows)}), `,
-      n ? `${count(odd)} of them ${odd === 1 ? "an anomaly" : "anomalies"} (${percent(odd / n)}; of all rows ${percent(about.n_anomalies / about.n_rows)})` : "nothing is in there",
+      n ? `${count(anomalies)} of them ${anomalies === 1 ? "an anomaly" : "anomalies"} (${percent(anomalies / n)}; of all rows ${percent(about.n_anomalies / about.n_rows)})` : "it is empty",
     );
     if (!n) {
       fill(this.root, head, el("div", { class: "controls" }, clear));
@@ -357,7 +357,7 @@ export class SelectionPanel {
     );
     const titles = [["column"], ["selected", "figure"], ["all rows", "figure"], ["difference", "share"]];
     const caption = "Columns of the selected rows against all rows, the biggest difference first";
-    const note = `Means, and for categories the most frequent level among the selected rows with its share. Differences are in standard deviations of all rows${total > columns.length ? `; the first ${columns.length} of ${count(total)} columns` : ""}.`;
+    const note = `Means, and for categories the most frequent category among the selected rows with its share. Differences are in standard deviations of all rows${total > columns.length ? `; the first ${columns.length} of ${count(total)} columns` : ""}.`;
     return el("div", {}, table(caption, titles, rows, { class: "differences" }), el("p", { class: "quiet" }, note));
   }
 

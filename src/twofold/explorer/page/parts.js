@@ -15,7 +15,7 @@ export function el(tag, attributes = {}, ...children) {
 export const fill = (node, ...children) => node.replaceChildren(...children.flat(Infinity).filter(Boolean));
 
 export const count = (n) => n.toLocaleString("en");
-export const counted = (n, noun) => `${count(n)} ${noun}${n === 1 ? "" : "s"}`;
+export const counted = (n, noun, plural = `${noun}s`) => `${count(n)} ${n === 1 ? noun : plural}`;
 
 // A number with `digits` digits; whole ones in full.
 export function number(value, digits = 5) {
@@ -50,7 +50,7 @@ export const isMissing = (value) => value === null || value === undefined || Num
 export function cellNode(tag, value, type, digits) {
   const text = cell(value, type, digits);
   const missing = isMissing(value);
-  const kind = type === "time" ? "moment" : typeof value === "number" || missing ? "figure" : "text";
+  const kind = type === "time" ? "timestamp" : typeof value === "number" || missing ? "figure" : "text";
   return el(tag, { class: `${kind}${missing ? " missing" : ""}`, title: text.length > 9 ? text : null }, text);
 }
 
@@ -109,7 +109,7 @@ function sequence(values, [length, depth], [low, high], label, canvas) {
   return canvas;
 }
 
-// Where an image is odder than expected (orange) and less odd (blue).
+// Contributions of pixels to the anomaly score: orange above zero, blue below.
 export function heat(values, shape, label) {
   const [height, width] = shape;
   const depth = shape.slice(2).reduce((a, b) => a * b, 1);
@@ -166,7 +166,7 @@ export function distance(column, a, b) {
   return Math.abs(a - b) / (column.spread || 1);
 }
 
-// Observed beside reconstructed cells, the biggest differences first.
+// Observed and reconstructed cells, the biggest differences first.
 export function comparison(about, cells, others, { most, other, caption }) {
   const own = about.columns.filter((column) => column.own);
   const order = own
@@ -187,16 +187,16 @@ export function comparison(about, cells, others, { most, other, caption }) {
 
 // A row's standing: number, score, p-value, label.
 export function standing(row) {
-  const odd = row.label < 0;
+  const anomaly = row.label < 0;
   return [
     el("strong", {}, `Row ${count(row.row)}`),
-    el("span", { class: `label ${odd ? "odd" : "normal"}` }, odd ? "anomaly" : "normal"),
+    el("span", { class: `label ${anomaly ? "anomaly" : "normal"}` }, anomaly ? "anomaly" : "normal"),
     el("span", { class: "figures" }, `score ${number(row.score)}, p-value ${number(row.p_value, 3)}`),
   ];
 }
 
 // Each column's share of minus the score; together with the base they are minus the score.
-export function reasons(about, row, told, most) {
+export function reasons(about, row, why, most) {
   const parts = [];
   if (about.image) {
     const { row_shape: shape, range } = about;
@@ -204,13 +204,13 @@ export function reasons(about, row, told, most) {
       el(
         "div",
         { class: "pictures" },
-        captioned(picture(told.observed, shape, range, `Row ${row.row}, observed`), "observed"),
-        captioned(picture(told.expected, shape, range, `Row ${row.row}, expected`), "expected"),
-        captioned(heat(told.contribution, shape, "Contribution of each pixel: orange makes the row odder, blue less odd"), "contribution"),
+        captioned(picture(why.observed, shape, range, `Row ${row.row}, observed`), "observed"),
+        captioned(picture(why.expected, shape, range, `Row ${row.row}, expected`), "expected"),
+        captioned(heat(why.contribution, shape, "Contribution of each pixel: orange lowers the row's score, blue raises it"), "contribution"),
       ),
     );
   } else {
-    parts.push(contributions(about, told, most));
+    parts.push(contributions(about, why, most));
   }
   const minus = -row.score;
   parts.push(
@@ -218,9 +218,9 @@ export function reasons(about, row, told, most) {
       "p",
       { class: "sum" },
       "base ",
-      el("data", { class: "base", value: told.base }, number(told.base)),
+      el("data", { class: "base", value: why.base }, number(why.base)),
       " + columns ",
-      el("data", { class: "columns", value: told.sum }, number(told.sum)),
+      el("data", { class: "columns", value: why.sum }, number(why.sum)),
       " = ",
       el("data", { class: "total", value: minus }, number(minus)),
       ", minus the score",
@@ -229,19 +229,19 @@ export function reasons(about, row, told, most) {
   return parts;
 }
 
-function contributions(about, told, most) {
+function contributions(about, why, most) {
   const types = new Map(about.columns.filter((c) => c.own).map((c) => [c.name, c]));
-  const order = told.contribution.map((share, i) => [share, i]).sort((a, b) => b[0] - a[0]);
-  const seen = order.filter(([, i]) => types.get(told.columns[i])?.seen !== false);
+  const order = why.contribution.map((share, i) => [share, i]).sort((a, b) => b[0] - a[0]);
+  const seen = order.filter(([, i]) => types.get(why.columns[i])?.seen !== false);
   const largest = Math.max(...seen.map(([share]) => Math.abs(share)), 1e-12);
   const rows = seen.slice(0, most).map(([share, i]) => {
-    const type = types.get(told.columns[i])?.type;
+    const type = types.get(why.columns[i])?.type;
     return el(
       "tr",
       {},
-      el("th", { scope: "row" }, name(told.columns[i])),
-      cellNode("td", told.observed[i], type),
-      cellNode("td", told.expected[i], type),
+      el("th", { scope: "row" }, name(why.columns[i])),
+      cellNode("td", why.observed[i], type),
+      cellNode("td", why.expected[i], type),
       el("td", { class: "share" }, bar(share / largest, `${number(share, 3)} nats`), el("span", { class: "figure" }, number(share, 3))),
     );
   });
@@ -253,11 +253,11 @@ function contributions(about, told, most) {
   return el("div", {}, laidOut, el("p", { class: "quiet" }, `and ${counted(left, "more column")}, together ${number(rest, 3)}`));
 }
 
-// The first `most` columns of reasons, most odd first, as short bars for a list.
-export function glimpse(about, told) {
-  const order = told.contribution.map((share, i) => [share, i]).sort((a, b) => b[0] - a[0]);
+// The first `most` columns of reasons, the largest first, as short bars for a list.
+export function glimpse(about, why) {
+  const order = why.contribution.map((share, i) => [share, i]).sort((a, b) => b[0] - a[0]);
   const [largest] = order[0];
   return order.slice(0, 3).filter(([share]) => share > 0).map(([share, i]) =>
-    el("span", { class: "glimpse" }, name(told.columns[i]), bar(share / largest, `${number(share, 3)} nats`)),
+    el("span", { class: "glimpse" }, name(why.columns[i]), bar(share / largest, `${number(share, 3)} nats`)),
   );
 }

@@ -11,12 +11,12 @@ out vec4 ink;
 out float radius;
 void main() {
   ink = texelFetch(palette, ivec2(int(shade + 0.5), 0), 0);
-  bool odd = flag == 1.0 || flag == 3.0;
+  bool anomaly = flag == 1.0 || flag == 3.0;
   if (flag < 2.0) ink.a *= faint;
   float far = max(abs(x), abs(y));
-  bool drawn = far < 3e38 && ink.a > 0.0;   // false where one is no number
+  bool drawn = far < 3e38 && ink.a > 0.0;   // false if one is not a number
   gl_Position = drawn ? vec4((vec2(x, y) - view.xy) * view.zw - 1.0, 0, 1) : vec4(2, 2, 2, 1);
-  gl_PointSize = odd ? size.y : size.x;
+  gl_PointSize = anomaly ? size.y : size.x;
   radius = 0.5 * gl_PointSize;
   ink.rgb *= ink.a;
 }`;

@@ -109,17 +109,17 @@ export class Rows {
   async anomalies(order, start, count) {
     const page = await get(`rows/anomalies?order=${order}&start=${start}&count=${count}`);
     const cells = page.rows.map((row) => row.cells);
-    const told = cells.length ? await send("explain", { rows: cells }) : null;
+    const why = cells.length ? await send("explain", { rows: cells }) : null;
     page.rows.forEach((row, i) => {
       this.keep("row", row.row, async () => row);
-      this.keep("explanation", row.row, async () => one(told, i));
+      this.keep("explanation", row.row, async () => one(why, i));
     });
     return page;
   }
 }
 
-function one(told, i) {
-  const { columns, base, observed, expected, contribution } = told;
+function one(why, i) {
+  const { columns, base, observed, expected, contribution } = why;
   const shares = contribution[i].map((share) => share ?? 0);
   return {
     columns,
