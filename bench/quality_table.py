@@ -48,7 +48,7 @@ def measured_on(result: Result) -> str:
     quick = "**A quick run: these figures only show that everything runs.** " * result["quick"]
     return (
         f"{quick}Measured with {listed} on {result['machine']['cores_used']} cores "
-        f"({'; '.join(sorted(where))}); `make quality` measures all of it anew."
+        f"({'; '.join(sorted(where))}); `make quality` measures all of it again."
     )
 
 
@@ -223,7 +223,7 @@ def round_trip(result: Result) -> str:
         lines.append([name, str(found["holes"]), str(found["holes_left"]), *yes])
     heads = [
         "table",
-        "holes",
+        "missing",
         "left",
         "observed cells bit for bit",
         "types",

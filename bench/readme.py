@@ -34,8 +34,8 @@ PICTURES = ROOT / "docs" / "images"
 
 # Page -> table -> the results it is made from, and what makes it.
 PAGES: dict[Path, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
-    README: {
-        "demo": ("demo", demo_page.readme_table),
+    README: {"demo": ("demo", demo_page.readme_table)},
+    ROOT / "docs" / "performance.md": {
         "twins": ("family", quality_table.table("twins")),
         "speed": ("speed", table.markdown),
     },

@@ -242,7 +242,7 @@ def varies(measured: Measurements) -> Any:
 def _columns_not_learned(ae: Fitted, measured: Measurements) -> Finding | None:
     mask = not_learned(ae, measured)
     n = int(mask.sum())
-    # Of an image, single pixels are no news; and where nothing is learned, no column is.
+    # Single pixels of an image do not matter; and if nothing is learned, no column is.
     if not n or is_picture(ae.schema_) or measured.comparison.r2 <= _NOT_LEARNED:
         return None
     return Finding(

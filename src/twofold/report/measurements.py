@@ -278,7 +278,7 @@ class _Source:
             self.n_rows = self._open.n_rows
             return
         if sources.container_of(rows) == "numpy" and not isinstance(rows, np.ndarray):
-            ae.read(rows)  # tells what is wrong with lists that are no table
+            ae.read(rows)  # says what is wrong with lists that do not form a table
             rows = np.asanyarray(rows)
         self._rows = rows
         self.n_rows = 0 if getattr(rows, "shape", (1,)) == () else len(rows)

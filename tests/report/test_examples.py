@@ -1,0 +1,58 @@
+"""Rows are shown with their cells, the largest error or contribution first."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.report.test_document import fitted, rows
+from twofold import Autoencoder
+from twofold.report import examples
+from twofold.report.measurements import Measurements, examine
+
+
+@pytest.fixture(scope="module")
+def ae() -> Autoencoder:
+    return fitted(rows(), n_components=2)
+
+
+@pytest.fixture(scope="module")
+def found(ae: Autoencoder) -> Measurements:
+    X = rows(seed=1)
+    X[41, 3] += 100
+    return examine(ae, X)
+
+
+def test_worst_typical_and_best_rows_are_shown(ae: Autoencoder, found: Measurements) -> None:
+    titles = [group["title"] for group in examples.examples(ae, found)["groups"]]
+    assert titles == ["Reconstructed worst", "Typical", "Reconstructed best"]
+
+
+def test_the_worst_row_is_the_changed_one(ae: Autoencoder, found: Measurements) -> None:
+    card = examples.examples(ae, found)["groups"][0]["cards"][0]
+    assert card["row"] == "41"
+    assert card["lines"][0]["name"] == "x3"
+
+
+def test_an_anomaly_is_shown_with_the_column_that_contributes_most(
+    ae: Autoencoder, found: Measurements
+) -> None:
+    card = examples.anomalies(ae, found)["cards"][0]
+    assert card["row"] == "41"
+    assert card["lines"][0]["name"] == "x3"
+    assert card["lines"][0]["share"].startswith("+")
+
+
+def test_expected_cells_have_the_digits_of_their_column(ae: Autoencoder) -> None:
+    column = ae.schema_.columns[0]
+    shown = examples._expected(column, np.float64(column.center + column.scale / 7))
+    assert len(shown.lstrip("−").replace(".", "")) <= 6
+
+
+def test_missing_and_empty_cells_are_told_apart(ae: Autoencoder) -> None:
+    column = ae.schema_.columns[0]
+    assert [examples._cell(column, value) for value in (None, "", " ")] == [
+        "missing",
+        "empty",
+        " ",
+    ]
