@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench quality clean
+.PHONY: help demo test check sanitize bench quality clean
 
 VENV := .venv
 PYTHON ?= python3 python3.13 python3.12 python3.11 python
@@ -11,14 +11,17 @@ ARGS ?=
 
 # Written last: an environment without it was interrupted half-way and is made anew.
 READY := $(VENV)/.ready
+# The native step, compiled again where its sources are newer; without a compiler it is left out.
+SOURCES := src/twofold/training/native
+NATIVE := $(VENV)/.native
 
 help: ## list these targets
 	@sed -n 's/^\([a-z]*\):.*## /  make \1	/p' Makefile
 
-demo: $(READY) ## train a tied autoencoder on images and show what it can do (ARGS="--epochs 2")
+demo: $(NATIVE) ## train a tied autoencoder on images and show what it can do (ARGS="--epochs 2")
 	@$(VENV)/bin/twofold demo $(ARGS)
 
-test: $(READY) ## run the tests (ARGS="-k schema")
+test: $(NATIVE) ## run the tests (ARGS="-k schema")
 	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 check: $(READY) ## formatting, lint, types and the layers that imports keep to
@@ -27,10 +30,13 @@ check: $(READY) ## formatting, lint, types and the layers that imports keep to
 	$(VENV)/bin/mypy --strict src
 	$(VENV)/bin/lint-imports --no-cache --no-logo
 
-bench: $(READY) ## time twofold against its peers, about 20 minutes (ARGS="--quick" for a trial)
+sanitize: $(NATIVE) ## run the native step's C tests under the address, undefined-behaviour and thread sanitizers
+	@TWOFOLD_SANITIZE=1 $(VENV)/bin/python -m pytest -n 0 tests/training/native/test_check.py $(ARGS)
+
+bench: $(NATIVE) ## time twofold against its peers, about 20 minutes (ARGS="--quick" for a trial)
 	@$(VENV)/bin/python bench/speed.py $(ARGS)
 
-quality: $(READY) ## measure how good scores, fillings and codes are beside peers, a day on two cores (ARGS="--quick")
+quality: $(NATIVE) ## measure how good scores, fillings and codes are beside peers, a day on two cores (ARGS="--quick")
 	@$(VENV)/bin/python bench/quality.py $(ARGS)
 	@$(VENV)/bin/python bench/quality.py --suite family $(ARGS)
 
@@ -54,3 +60,7 @@ $(READY): pyproject.toml constraints.txt
 	rm -rf $(VENV) && "$$python" -m venv $(VENV)
 	@$(VENV)/bin/python -m pip install -q -c constraints.txt -e ".[all,test]"
 	@touch $(READY)
+
+$(NATIVE): $(READY) $(wildcard $(SOURCES)/*.c $(SOURCES)/*.h) $(SOURCES)/build.py
+	@$(VENV)/bin/python $(SOURCES)/build.py
+	@touch $(NATIVE)

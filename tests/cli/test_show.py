@@ -11,6 +11,7 @@ import pandas as pd
 
 import twofold
 from tests.cli.running import (
+    fail,
     fitted_in_python,
     succeed,
     values,
@@ -76,6 +77,17 @@ def test_info_shows_the_first_columns_of_many(tmp_path: Path) -> None:
     assert "x19 " in text
     assert "x20 " not in text
     assert "and 25 more" in text
+
+
+def test_info_about_the_system_names_the_training_step() -> None:
+    text = succeed("info", "--system").stdout
+    for word in ("twofold", "PyTorch", "threads", "training step"):
+        assert word in text
+    assert ("native, compiled for" in text) != ("nothing native: " in text)
+
+
+def test_info_about_nothing_says_what_to_name() -> None:
+    assert "Expected the folder of a model, got none." in fail("info")
 
 
 def test_info_as_json_is_the_document(folder: Path) -> None:

@@ -23,6 +23,10 @@ INTERRUPTED = 130  # what shells give a program that Ctrl-C ended: 128 + SIGINT
 Model = Annotated[
     Path, typer.Argument(metavar="MODEL", help="Folder of the model, as `twofold fit` wrote it.")
 ]
+OptionalModel = Annotated[
+    Path | None,
+    typer.Argument(metavar="MODEL", help="Folder of the model, as `twofold fit` wrote it."),
+]
 Source = Annotated[
     str,
     typer.Argument(

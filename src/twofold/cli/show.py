@@ -12,6 +12,7 @@ from twofold.cli.common import (
     Force,
     Model,
     OnBadFile,
+    OptionalModel,
     Quiet,
     Source,
     Stream,
@@ -25,9 +26,13 @@ from twofold.persistence import summary as modeltext
 
 
 def info(
-    model: Model,
+    model: OptionalModel = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the model's whole document as JSON.")
+    ] = False,
+    system: Annotated[
+        bool,
+        typer.Option("--system", help="Say what twofold computes with on this machine instead."),
     ] = False,
 ) -> None:
     """Tell what a model is: options, columns, layers, training and versions.
@@ -36,9 +41,17 @@ def info(
 
     - `twofold info model`
     - `twofold info model --json`
+    - `twofold info --system`
     """
+    from twofold.errors import OptionError
     from twofold.estimators.autoencoder import load
     from twofold.persistence import folder as bundle
+
+    if system:
+        typer.echo(_system())
+        return
+    if model is None:
+        raise OptionError("Expected the folder of a model, got none. Name one, or pass --system.")
 
     _, document = bundle.read(model)
     if as_json:
@@ -59,6 +72,30 @@ def info(
         ),
     }
     typer.echo("\n\n".join(f"{title}\n\n{text}" for title, text in parts.items()))
+
+
+def _system() -> str:
+    """Return what computes here: versions, threads, device and training step."""
+    import platform
+
+    import torch
+
+    from twofold import __version__
+    from twofold.inference.apply import find_device
+    from twofold.nn.threads import granted
+    from twofold.training.step import describe
+
+    return pairs(
+        {
+            "twofold": __version__,
+            "Python": platform.python_version(),
+            "PyTorch": torch.__version__,
+            "system": f"{platform.system()} {platform.machine()}",
+            "device": str(find_device("auto")),
+            "threads": str(granted()),
+            "training step": describe(),
+        }
+    )
 
 
 def report(

@@ -72,3 +72,11 @@ def choose(
     if fused.supports(network, objective):
         return "fused", f"nothing native: {lacks}"
     return "autograd", f"neither native nor fused: {lacks}"
+
+
+def describe() -> str:
+    """Say which step trains dense stacks on this machine's processors, and why."""
+    found = library.find()
+    if found.library is None:
+        return f"fused, in PyTorch (nothing native: {found.reason})"
+    return f"native, {found.reason}; fused or autograd for what it does not cover"

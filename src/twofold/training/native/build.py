@@ -15,10 +15,11 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 FOLDER = Path(__file__).parent
-_FLAGS = ("-std=gnu11", "-O3", "-fPIC", "-fvisibility=hidden", "-Wno-psabi")
+_FLAGS = ("-std=gnu11", "-fPIC", "-Wall", "-Wextra", "-Wno-psabi")
 # Infinities and NaN keep their meaning. What these give up are flags that nobody reads, and a
 # rounding between products and sums.
 _ARITHMETIC = ("-fno-math-errno", "-fno-trapping-math", "-ffp-contract=fast")
@@ -33,7 +34,7 @@ class NoCompilerError(Exception):
 
 
 def path() -> Path:
-    """Return where the library belongs that is compiled from the C files beside this one.
+    """Return where the library belongs that is compiled from the C files in this folder.
 
     They are part of its name, so that no library of other sources is ever loaded.
     """
@@ -51,33 +52,44 @@ def compile_library() -> Path:
     NoCompilerError
         If there is no compiler, or it does not understand the code.
     """
-    if sys.platform == "win32":
-        raise NoCompilerError("there is no native step on Windows")
-    command = [*_compiler(), *_FLAGS, *_ARITHMETIC]
-    machine = platform.machine().lower()
-    sets = _SETS.get(_ALIASES.get(machine, machine), {"baseline": ""})
-    with tempfile.TemporaryDirectory() as folder:
-        jobs = {f"step-{name}": ("step.c", flags) for name, flags in sets.items()}
-        jobs["dispatch"] = ("dispatch.c", "")
-        jobs["threads"] = ("threads.c", "")
-        objects = [str(Path(folder, f"{name}.o")) for name in jobs]
-        _run_all(
-            [
-                [*command, *flags.split(), "-c", str(FOLDER / file), "-o", made]
-                for (file, flags), made in zip(jobs.values(), objects, strict=True)
-            ]
-        )
-        made = Path(folder, "made.so")
-        _run_all([[*command, "-shared", *objects, "-o", str(made), "-lm", "-lpthread"]])
-        # Moved into its place whole: whoever looks meanwhile finds no library or all of it.
-        target = path()
-        beside = target.with_suffix(f".{os.getpid()}")
-        shutil.copy2(made, beside)
-        beside.replace(target)
+    target = path()
+    # Moved into its place whole: whoever looks meanwhile finds no library or all of it.
+    made = target.with_suffix(f".{os.getpid()}")
+    try:
+        compile_with("-O3", *_ARITHMETIC, "-fvisibility=hidden", "-shared", target=made)
+        made.replace(target)
+    finally:
+        made.unlink(missing_ok=True)
     for other in FOLDER.glob("libtwofold-*.so"):
         if other != target:
             other.unlink(missing_ok=True)
     return target
+
+
+def compile_with(*flags: str, target: Path, more: Sequence[Path] = ()) -> None:
+    """Compile the code and `more` C files with these flags, and link them all to `target`.
+
+    Raises
+    ------
+    NoCompilerError
+        If there is no compiler, or it does not understand the code.
+    """
+    if sys.platform == "win32":
+        raise NoCompilerError("there is no native step on Windows")
+    command = [*_compiler(), *_FLAGS, *flags, f"-I{FOLDER}"]
+    machine = platform.machine().lower()
+    sets = _SETS.get(_ALIASES.get(machine, machine), {"baseline": ""})
+    jobs = [(FOLDER / "step.c", own.split()) for own in sets.values()]
+    jobs += [(file, []) for file in (FOLDER / "dispatch.c", FOLDER / "threads.c", *more)]
+    with tempfile.TemporaryDirectory() as folder:
+        objects = [str(Path(folder, f"{number}.o")) for number in range(len(jobs))]
+        _run_all(
+            [
+                [*command, *own, "-c", str(file), "-o", made]
+                for (file, own), made in zip(jobs, objects, strict=True)
+            ]
+        )
+        _run_all([[*command, *objects, "-o", str(target), "-lm", "-lpthread"]])
 
 
 def _compiler() -> list[str]:

@@ -1,0 +1,140 @@
+/* Trains and applies small stacks in every way that the library knows, for the sanitizers to watch.
+ *
+ * What comes out is compared with one thread's bits only: the numbers themselves are the Python tests'
+ * matter. Ends with status 1 where bits differ.
+ */
+
+#include <math.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "native.h"
+
+enum { MOST = 4, ROWS = 90 };
+
+static unsigned state = 1;
+static float drawn(void) {
+    state = state * 1664525u + 1013904223u;
+    return (float)(state >> 8) / (float)(1 << 24) - 0.5f;
+}
+
+static float *numbers(long n, float scale) {
+    float *made = malloc((size_t)(n ? n : 1) * sizeof(float));
+    for (long i = 0; i < n; i++)
+        made[i] = scale * drawn();
+    return made;
+}
+
+static twofold_parameter parameter(long n, int n_moments) {
+    return (twofold_parameter){numbers(n, 0.3f), n_moments > 0 ? numbers(n, 0) : NULL,
+                               n_moments > 1 ? numbers(n, 0) : NULL};
+}
+
+static void release(twofold_parameter it) {
+    free(it.data);
+    free(it.first);
+    free(it.second);
+}
+
+/* One way to train: returns the codes of the trained stack. */
+static float *codes(const long *widths, long n_pairs, int tied, int kind, double momentum,
+                    int masked, int apart, long batch, long n_threads, long isa) {
+    state = 7;
+    int n_moments = kind != TWOFOLD_SGD ? 2 : momentum > 0 ? 1 : 0;
+    twofold_pair pairs[MOST];
+    for (long i = 0; i < n_pairs; i++) {
+        long n_in = widths[i], n_out = widths[i + 1];
+        pairs[i] = (twofold_pair){
+            .n_in = n_in,
+            .n_out = n_out,
+            .encoder_activation = (i + kind) % 7,
+            .decoder_activation = i ? (i + kind + 3) % 7 : TWOFOLD_IDENTITY,
+            .weight = parameter(n_in * n_out, n_moments),
+            .encoder_bias = parameter(n_out, n_moments),
+            .decoder_bias = parameter(n_in, n_moments),
+        };
+        if (!tied)
+            pairs[i].decoder_weight = parameter(n_in * n_out, n_moments);
+    }
+    long width = widths[0];
+    float *x = numbers(ROWS * width, 1), *y = numbers(ROWS * width, 1);
+    if (masked)
+        for (long i = 0; i < ROWS * width; i += 7)
+            x[i] = y[i] = NAN;
+    int32_t *likelihood = malloc((size_t)width * sizeof(int32_t));
+    float *scale = numbers(width, 0), *offset = numbers(width, 0), *counts = numbers(width, 0);
+    for (long i = 0; i < width; i++) {
+        likelihood[i] = i % 3 == 0;
+        scale[i] = likelihood[i] ? 1.0f : 1.5f;
+        counts[i] = i % 5 != 4;
+    }
+    enum { N_STEPS = 3 };
+    int64_t sizes[N_STEPS] = {batch, batch, batch / 2 + 1};
+    double rates[N_STEPS] = {0.01, 0.02, 0.01}, losses[N_STEPS];
+    int64_t rows[3 * ROWS];
+    for (int i = 0; i < 3 * ROWS; i++)
+        rows[i] = (i * 37) % ROWS;
+    twofold_stack stack = {n_pairs, pairs, n_threads, isa};
+    twofold_objective objective = {likelihood, scale, offset, counts};
+    twofold_update update = {kind, momentum > 0.5, momentum, 0.01, 0};
+    twofold_batches batches = {N_STEPS, width, masked, x, apart ? y : NULL,
+                               rows,    sizes, rates,  losses};
+    void *scratch = malloc((size_t)twofold_train_bytes(&stack, batch + 1));
+    twofold_train(&stack, &objective, &update, &batches, scratch);
+    free(scratch);
+    for (long i = 0; i < ROWS * width; i++)
+        x[i] = isnan(x[i]) ? 0 : x[i];
+    float *code = malloc((size_t)(ROWS * widths[n_pairs]) * sizeof(float));
+    float *theta = malloc((size_t)(ROWS * width) * sizeof(float));
+    scratch = malloc((size_t)twofold_apply_bytes(&stack));
+    twofold_apply(&stack, ROWS, x, code, theta, scratch);
+    twofold_apply(&stack, ROWS, NULL, code, y, scratch);
+    if (memcmp(theta, y, (size_t)(ROWS * width) * sizeof(float)))
+        code[0] = NAN;
+    free(scratch);
+    free(theta);
+    free(x);
+    free(y);
+    free(likelihood);
+    free(scale);
+    free(offset);
+    free(counts);
+    for (long i = 0; i < n_pairs; i++) {
+        release(pairs[i].weight);
+        release(pairs[i].decoder_weight);
+        release(pairs[i].encoder_bias);
+        release(pairs[i].decoder_bias);
+    }
+    return code;
+}
+
+int main(void) {
+    static const long stacks[][5] = {{1, 1, 1, 0, 0}, {5, 3, 2, 0, 0}, {33, 17, 40, 9, 0},
+                                     {70, 13, 6, 0, 0}};
+    static const long n_pairs[] = {2, 2, 3, 2}, batches[] = {1, 7, 32, 80}, threads[] = {2, 3, 16};
+    long n_ways = 0;
+    for (long isa = 0; twofold_isa_name(isa); isa++) {
+        if (!twofold_isa_available(isa))
+            continue;
+        for (int way = 0; way < 4 * 4 * 4 * 2; way++, n_ways++) {
+            int s = way % 4, b = way / 4 % 4, kind = way / 16 % 4, tied = way / 64;
+            double momentum = kind == 3 ? 0.9 : 0;
+            int optimizer = kind % 3, masked = (s + b) % 2, apart = (s + b + kind) % 3 == 0;
+            float *one = codes(stacks[s], n_pairs[s], tied, optimizer, momentum, masked, apart,
+                               batches[b], 1, isa);
+            long n_bytes = ROWS * stacks[s][n_pairs[s]] * (long)sizeof(float);
+            float *more = codes(stacks[s], n_pairs[s], tied, optimizer, momentum, masked, apart,
+                                batches[b], threads[way % 3], isa);
+            if (isnan(one[0]) || memcmp(one, more, (size_t)n_bytes)) {
+                fprintf(stderr, "%s: way %d differs\n", twofold_isa_name(isa), way);
+                return 1;
+            }
+            free(one);
+            free(more);
+        }
+    }
+    printf("%ld ways to train gave the same bits with one thread and with several\n", n_ways);
+    return 0;
+}
