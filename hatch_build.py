@@ -17,7 +17,7 @@ _FOLDER = "src/twofold/training/native"
 
 
 class NativeBuildHook(BuildHookInterface):
-    """Puts the compiled library into the wheel, or beside the sources of an editable install."""
+    """Puts the compiled library into the wheel, or next to the sources of an editable install."""
 
     PLUGIN_NAME = "custom"
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import platform
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from twofold import __version__
 from twofold.cli.common import (
     Force,
     Model,
@@ -21,6 +23,7 @@ from twofold.cli.common import (
     print_written,
     progress_printer,
 )
+from twofold.errors import OptionError
 from twofold.formatting import counted, pairs, size
 from twofold.persistence import summary as modeltext
 
@@ -43,7 +46,6 @@ def info(
     - `twofold info model --json`
     - `twofold info --system`
     """
-    from twofold.errors import OptionError
     from twofold.estimators.autoencoder import load
     from twofold.persistence import folder as bundle
 
@@ -76,11 +78,8 @@ def info(
 
 def _system() -> str:
     """Return what computes here: versions, threads, device and training step."""
-    import platform
-
     import torch
 
-    from twofold import __version__
     from twofold.inference.apply import find_device
     from twofold.nn.threads import granted
     from twofold.training.step import describe
