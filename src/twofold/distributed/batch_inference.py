@@ -102,11 +102,11 @@ def write(
     Raises
     ------
     DataError
-        Where rows cannot be used, or the folder cannot be written to.
+        If rows cannot be used, or the folder cannot be written to.
     OutputExistsError
-        Where the folder exists and `force` is false, or holds something else.
+        If the folder exists and `force` is false, or holds something else.
     WorkerError
-        Where processes end again and again.
+        If processes end again and again.
     """
     if verb not in APPLY:
         raise OptionError(f"verb={verb!r} must be one of {', '.join(APPLY)}.")

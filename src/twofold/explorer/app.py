@@ -97,9 +97,9 @@ def create_app(
     Raises
     ------
     DataError
-        Where the source cannot be read, or lacks a column of the model's.
+        If the source cannot be read, or lacks a column of the model's.
     MissingExtraError
-        Where FastAPI is not installed.
+        If FastAPI is not installed.
 
     Examples
     --------

@@ -113,7 +113,7 @@ class CodeMap:
         Raises
         ------
         OptionError
-            Where there is no such axis.
+            If there is no such axis.
         """
         axis = next((axis for axis in self.axes if axis.key == key), None)
         if axis is None:

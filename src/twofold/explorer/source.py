@@ -106,7 +106,7 @@ class Source:
         Raises
         ------
         DataError
-            Where the source cannot be read or lacks a column.
+            If the source cannot be read or lacks a column.
         """
         names = schema.names if schema.named else None
         rows = _in_arrow(sources.load(source))

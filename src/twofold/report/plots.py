@@ -61,7 +61,7 @@ def rows(stacks: Mapping[str, ArrayLike], names: Sequence[str] | None = None) ->
     Raises
     ------
     DataError
-        Where there is nothing to draw, or the stacks have different shapes.
+        If there is nothing to draw, or the stacks have different shapes.
     """
     arrays = {title: np.asarray(stack) for title, stack in stacks.items()}
     shapes = {array.shape for array in arrays.values()}
@@ -131,7 +131,7 @@ def places(points: Array, shades: Array, title: str = "") -> Figure:
     Raises
     ------
     DataError
-        Where there is not one number or word for each place.
+        If there is not one number or word for each place.
     """
     if len(points) != len(shades) or len(points) == 0:
         raise DataError(f"{len(points)} places need as many colours; got {len(shades)}.")

@@ -184,7 +184,7 @@ def write_all(
     Raises
     ------
     DataError
-        Where a file cannot be written.
+        If a file cannot be written.
     """
     least = numbers["dataset"]["least_loss"]
     references = {f"lowest possible on the validation images: {least:.4f}": least}

@@ -131,7 +131,7 @@ def run(
     Raises
     ------
     OutputExistsError
-        Where `output` holds anything and `force` is false, or what it holds is not the demo's.
+        If `output` holds anything and `force` is false, or what it holds is not the demo's.
     DataError
         If the data set is unknown, or the folder cannot be written.
     KeyboardInterrupt
@@ -404,7 +404,7 @@ def _reconstructions(data: _Data, nets: Mapping[str, _Net]) -> dict[str, Array]:
 
 
 def _require_free(output: Path, force: bool) -> None:
-    """Raise where the folder cannot be written to without touching what is not the demo's."""
+    """Raise if the folder cannot be written to without touching what is not the demo's."""
     if output.is_dir():
         if any(output.iterdir()) and not force:
             raise already_exists(output)
