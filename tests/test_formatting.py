@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from twofold.formatting import cell, listed, pairs, plain_number, shortened, table
+from twofold.formatting import Text, cell, html_table, listed, pairs, plain_number, shortened, table
 
 ROWS = [("age", "400", "12.5"), ("城市", "Zürich", "-0.1"), ("e\u0301", "x", "3.0")]
 
@@ -130,3 +130,16 @@ def test_cells_read_as_in_their_table(
     assert cell(value, dtype) == text
     if exact is not None:
         assert cell(value, dtype, exact=True) == exact
+
+
+def test_a_text_is_shown_as_it_is() -> None:
+    text = Text("a <b>\n  c")
+    assert repr(text) == text == "a <b>\n  c"
+    assert text._repr_html_() == "<pre>a &lt;b&gt;\n  c</pre>"
+
+
+def test_cells_of_a_table_for_notebooks_are_text() -> None:
+    html = html_table(("column", "share"), [("<script>", "0.5")], right=(1,), note="a & b")
+    assert '<td style="text-align:left">&lt;script&gt;</td>' in html
+    assert '<td style="text-align:right">0.5</td>' in html
+    assert html.endswith("<p>a &amp; b</p>")

@@ -308,3 +308,10 @@ def test_a_row_without_a_score_is_the_most_anomalous() -> None:
 
 def test_a_row_at_the_offset_is_normal() -> None:
     assert not is_anomaly(np.array([1.5]), 1.5).any()
+
+
+def test_a_comparison_is_a_table_in_notebooks() -> None:
+    html = compare(ROWS, ROWS, fit_pca(ROWS, 2, seed()))._repr_html_()
+    assert html.count("<tr>") == 3
+    assert "100 %" in html
+    assert "200 rows, 2 components" in html

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import math
 import re
 import shutil
@@ -49,6 +50,39 @@ def table(
     lines = _lines(every, widths, right)
     lines.insert(1, "-" * (sum(widths) + 2 * (len(widths) - 1)))
     return "\n".join(lines)
+
+
+class Text(str):
+    """A text of several lines that a console or a notebook shows as it is."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+    def _repr_html_(self) -> str:
+        return f"<pre>{html.escape(self)}</pre>"
+
+
+def html_table(
+    titles: Sequence[str], rows: Sequence[Sequence[str]], right: Sequence[int] = (), note: str = ""
+) -> str:
+    """Return cells under their titles as a table for notebooks, with a note below it.
+
+    Examples
+    --------
+    >>> html_table(("column", "share"), [("a<b", "0.5")], right=(1,))[:52]
+    '<table><thead><tr><th style="text-align:left">column'
+    """
+
+    def line(cells: Sequence[str], tag: str) -> str:
+        parts = []
+        for i, text in enumerate(cells):
+            side = "right" if i in right else "left"
+            parts.append(f'<{tag} style="text-align:{side}">{html.escape(shortened(text))}</{tag}>')
+        return f"<tr>{''.join(parts)}</tr>"
+
+    body = "".join(line(row, "td") for row in rows)
+    below = f"<p>{html.escape(note)}</p>" if note else ""
+    return f"<table><thead>{line(titles, 'th')}</thead><tbody>{body}</tbody></table>{below}"
 
 
 def pairs(rows: Mapping[str, str] | Sequence[Sequence[str]]) -> str:
@@ -114,7 +148,8 @@ def shortened(text: str, most: int = _LONGEST_CELL) -> str:
     >>> shortened("two\nlines"), shortened("\x1b[31mred"), shortened("a long one", 7)
     ('two\\nlines', '\\x1b[31mred', 'a long…')
     """
-    first = text[: 4 * most]  # spares what is never shown; accents can be letters of their own
+    # Spares what is never shown; accents can be letters of their own.
+    first = text[: 4 * most].replace("\u00a0", " ")
     if not first.isprintable():
         first = "".join(c if c.isprintable() else ascii(c)[1:-1] for c in first)
     return _cut(first, most)

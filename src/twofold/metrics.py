@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twofold.errors import LosesToPCAWarning
+from twofold.formatting import html_table, number, percent
 
 Array = NDArray[Any]
 _CHUNK_CELLS = 4_000_000  # keeps the temporary arrays of one pass near 64 MB
@@ -178,6 +179,14 @@ class Comparison:
         if self.squared_error_pca == 0:
             return np.inf if self.squared_error else 1.0
         return self.squared_error / self.squared_error_pca
+
+    def _repr_html_(self) -> str:
+        rows = [
+            ("network", number(self.squared_error, 4), percent(self.r2)),
+            ("PCA", number(self.squared_error_pca, 4), percent(self.r2_pca)),
+        ]
+        note = f"{self.n_rows:,} rows, {self.n_components:,} components"
+        return html_table(("", "squared error per row", "variance kept"), rows, (1, 2), note)
 
     def __str__(self) -> str:
         return (

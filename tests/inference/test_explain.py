@@ -302,3 +302,12 @@ def test_a_mixed_explanation_becomes_a_frame(model: Autoencoder) -> None:
     frame = model.explain(with_holes(FRAME).iloc[:3]).to_frame(top=2)
     assert len(frame) == 6
     assert frame["contribution"].is_monotonic_decreasing or frame["row"].nunique() == 3
+
+
+def test_an_explanation_is_a_table_where_it_is_shown(model: Autoencoder) -> None:
+    found = model.explain(mixed(12))
+    text, html = repr(found), found._repr_html_()
+    assert text.splitlines()[0].split() == ["row", "column", "observed", "expected", "contribution"]
+    assert text.splitlines()[2].split()[:2] == ["0", found.top(0, 1)[0]]
+    assert text.endswith("to_frame() has all.")
+    assert html.count("<tr>") == 1 + 10 * 5

@@ -292,3 +292,21 @@ def test_a_colour_terminal_gets_grey_levels() -> None:
     text = plots.terminal_images(np.array([[[200], [9]]], dtype=np.uint8), console)
     assert text.plain == "▀"
     assert text.spans[0].style == "rgb(200,200,200) on rgb(9,9,9)"
+
+
+@pytest.mark.parametrize("title", ["component 0", "a name as long as they come"])
+def test_labels_of_images_are_not_clipped(title: str) -> None:
+    figure = plots.rows({title: np.zeros((10, 8, 8)), "b": np.zeros((10, 8, 8))})
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    edges = [label.get_window_extent().x0 for label in axes.get_yticklabels()]
+    assert min(edges) >= 0
+
+
+def test_axes_of_a_map_have_names() -> None:
+    figure = plots.places(np.zeros((3, 2)), np.arange(3.0), "score (nats)", ("first", "second"))
+    assert {"first", "second", "score (nats)"} <= set(words(figure))
+
+
+def test_values_of_rows_have_a_name() -> None:
+    assert "value" in words(plots.rows(pair((2, 5))))

@@ -25,6 +25,7 @@ from twofold.data.files import in_parts, opened, together
 from twofold.data.table import Table
 from twofold.errors import DataError, ModelFileError, OptionError
 from twofold.estimators import fitting, validation
+from twofold.formatting import Text
 from twofold.inference import apply as inference
 from twofold.inference import calibration, code_statistics, explain, neighbors, sampling
 from twofold.nn import bottleneck, corruption, layers, row_density
@@ -590,7 +591,7 @@ class Autoencoder(
     def summary(self) -> str:
         """Return the layer table: output widths, parameter counts, and which matrix is shared."""
         check_is_fitted(self, "network_")
-        return self.network_.summary(self._objective.link)
+        return Text(self.network_.summary(self._objective.link))
 
     def plot_reconstructions(self, X: Any, n_rows: int = 10) -> Figure:
         """Draw the first rows of X over their reconstructions, as images or as profiles."""
@@ -616,9 +617,12 @@ class Autoencoder(
         table = self.read(X)
         rng = sampling.random_state(random_state)
         places = neighbors.on_a_map(self._run(inference.encode, table), method, rng)
+        titles = neighbors.axis_titles(self._n_features_out, method)
         if color is None:
-            return plots.places(places, self._run(inference.log_density, table), "score (nats)")
-        return plots.places(places, np.asarray(color), str(getattr(color, "name", None) or ""))
+            scores = self._run(inference.log_density, table)
+            return plots.places(places, scores, "score (nats)", titles)
+        name = str(getattr(color, "name", None) or "")
+        return plots.places(places, np.asarray(color), name, titles)
 
     def plot_traversals(
         self, row: Any, components: Sequence[int] | None = None, steps: int = 10

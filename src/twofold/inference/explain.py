@@ -9,6 +9,7 @@ up.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,20 +20,23 @@ from torch import Tensor
 
 from twofold.data.sources import row_chunks
 from twofold.data.table import Table, cells
+from twofold.formatting import cell, html_table, table
 from twofold.inference.apply import complete, in_dtype, row_log_prob
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective, observed
 from twofold.nn.threads import few_for
 from twofold.schema.schema import Schema
 from twofold.schema.tensors import tensor
+from twofold.verbs import EXPLANATION_COLUMNS
 
 Array = NDArray[Any]
 _NODES = 24  # of the quadrature: kinks of relu and of far cells leave a remainder below 1 %
 _ROUNDS = 10  # of finding the expected row
 _PATH_CELLS = 1_000_000  # inputs that one pass computes on
+_SHOWN_ROWS, _SHOWN_COLUMNS = 10, 5
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Explanation:
     """Per row and column: what was observed, what was expected, and its share of minus the score.
 
@@ -44,7 +48,7 @@ class Explanation:
         Cells in their own units: numbers, or objects where the table holds text or times. A missing
         cell is NaN or None.
     contribution : array of shape (n_rows, n_columns)
-        Nats by which the cell makes the row odder than its expected row; 0 for a missing cell.
+        Nats by which the cell lowers the row's score; 0 for a missing cell.
     base : array of shape (n_rows,)
         Minus the score of the expected row: `base + contribution.sum(axis=1)` is minus the score.
     rows : array of shape (n_rows,)
@@ -66,6 +70,28 @@ class Explanation:
         order = np.argsort(-self.contribution[row], kind="stable")[:n]
         return [self.columns[i] for i in order if self.contribution[row, i] > 0]
 
+    def __repr__(self) -> str:
+        titles, lines, note = self._lines()
+        return table(titles, lines, (0, 4)) + (f"\n{note}" if note else "")
+
+    def _repr_html_(self) -> str:
+        titles, lines, note = self._lines()
+        return html_table(titles, lines, (0, 4), note)
+
+    def _lines(self) -> tuple[Sequence[str], list[Sequence[str]], str]:
+        """Return the columns that contribute most to the first rows, as text."""
+        lines: list[Sequence[str]] = []
+        for i, row in enumerate(self.rows[:_SHOWN_ROWS]):
+            for j in np.argsort(-self.contribution[i], kind="stable")[:_SHOWN_COLUMNS]:
+                values = (self.observed[i, j], self.expected[i, j])
+                texts = (cell(value) or "(missing)" for value in values)
+                share = f"{self.contribution[i, j]:.2f}"
+                lines.append((str(row), self.columns[j], *texts, share))
+        n, k = self.contribution.shape
+        hidden = n > _SHOWN_ROWS or k > _SHOWN_COLUMNS
+        note = f"{n:,} rows of {k:,} columns; to_frame() has all." if hidden else ""
+        return EXPLANATION_COLUMNS, lines, note
+
     def to_frame(self, top: int | None = None) -> Any:
         """Return a pandas frame with one line per row and column, the largest contribution first.
 
@@ -80,8 +106,7 @@ class Explanation:
                 lines.append(
                     (int(row), self.columns[j], self.observed[i, j], self.expected[i, j], share)
                 )
-        names = ["row", "column", "observed", "expected", "contribution"]
-        return pandas.DataFrame(lines, columns=names)
+        return pandas.DataFrame(lines, columns=list(EXPLANATION_COLUMNS))
 
 
 def explain(network: Network, objective: Objective, schema: Schema, table: Table) -> Explanation:

@@ -43,6 +43,16 @@ def on_a_map(codes: Array, method: str, random_state: np.random.RandomState) -> 
     return np.pad(places, ((0, 0), (0, 2 - n))).astype(codes.dtype, copy=False)
 
 
+def axis_titles(n_components: int, method: str) -> tuple[str, str]:
+    """Return what the axes of `on_a_map` show."""
+    if method == "tsne":
+        return "t-SNE axis 1", "t-SNE axis 2"
+    if n_components == 2 and method != "pca":
+        return "component 0", "component 1"
+    second = "principal component 2 of the codes" if n_components > 1 else ""
+    return "principal component 1 of the codes", second
+
+
 def nearest(codes: Array, among: Array, n: int) -> tuple[Array, NDArray[np.int64]]:
     """Return distances to the `n` nearest codes of `among`, and their positions, nearest first.
 

@@ -125,8 +125,12 @@ def history(
     return figure
 
 
-def places(points: Array, shades: Array, title: str = "") -> Figure:
+def places(
+    points: Array, shades: Array, title: str = "", axis_titles: Sequence[str] = ("", "")
+) -> Figure:
     """Draw rows at their places on a map, `(n, 2)`, coloured by a number or a word each.
+
+    `title` names the colours, and `axis_titles` the axes.
 
     Raises
     ------
@@ -169,6 +173,8 @@ def places(points: Array, shades: Array, title: str = "") -> Figure:
         bar.set_label(title, fontsize=_POINTS, color=_INK, parse_math=False)
     _style(axes)
     axes.grid(visible=True, axis="both", color=_FAINT, linewidth=0.6)
+    axes.set_xlabel(axis_titles[0], fontsize=_POINTS, color=_INK)
+    axes.set_ylabel(axis_titles[1], fontsize=_POINTS, color=_INK)
     return figure
 
 
@@ -231,7 +237,7 @@ def _images(arrays: Mapping[str, Array]) -> Figure:
     gap = 0.07
     letters = max(len(line) for title in arrays for line in title.splitlines() or [""])
     step = ratio + gap
-    figure = _figure(0.3 + 0.08 * letters + cell * n * (1 + gap), 0.2 + cell * len(arrays) * step)
+    figure = _figure(0.8 + 0.1 * letters + cell * n * (1 + gap), 0.2 + cell * len(arrays) * step)
     axes = figure.subplots()
     low, high = _grey_range(first)
     for line, stack in enumerate(arrays.values()):
@@ -309,6 +315,7 @@ def _profiles(arrays: Mapping[str, Array], names: Sequence[str] | None) -> Figur
         _column_ticks(panel, names, width)
     if width > _FEW_COLUMNS:
         figure.supxlabel("column", fontsize=_POINTS, color=_INK)
+    figure.supylabel("scaled value" if unit else "value", fontsize=_POINTS, color=_INK)
     _legend(figure, list(panels[0].get_lines()), columns=len(arrays), title=unit)
     return figure
 

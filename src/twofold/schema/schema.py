@@ -15,6 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from twofold.data.table import Format, Table, row_chunks
 from twofold.errors import DataError
+from twofold.formatting import html_table
 from twofold.schema import column as rules
 from twofold.schema.column import Column
 from twofold.schema.domain import Domain, nearest
@@ -23,6 +24,7 @@ from twofold.schema.infer import Statistics, infer_columns
 Array = NDArray[Any]
 _RANGE_SLACK = 1e-6  # rounding that [0, 1] data may carry
 _NOISE_SLACK = 8.0  # standard deviations that no noise passes
+_SHOWN_COLUMNS = 50  # in a notebook
 
 
 @dataclass(frozen=True)
@@ -409,6 +411,14 @@ class Schema:
     def ignored_columns(self) -> dict[str, str]:
         """Return the columns that the network does not see, and why."""
         return {column.name: column.note for column in self.columns if column.kind == "ignored"}
+
+    def _repr_html_(self) -> str:
+        rows = [
+            (c.name, c.kind, c.likelihood, "" if c.kind == "ignored" else c.describe(), c.note)
+            for c in self.columns[:_SHOWN_COLUMNS]
+        ]
+        titles = ("column", "kind", "likelihood", "what the network sees", "note")
+        return html_table(titles, rows, note=str(self))
 
     def __str__(self) -> str:
         kinds = Counter((column.kind, column.likelihood) for column in self.columns)
