@@ -4,12 +4,8 @@ from .data.files import Files as Files
 from .errors import TwofoldError as TwofoldError
 from .estimators.autoencoder import Autoencoder as Autoencoder, load as load
 from .estimators.imputer import Imputer as Imputer
-from .nn.bottleneck import (
-    Ordered as Ordered,
-    Plain as Plain,
-    Sparse as Sparse,
-    Variational as Variational,
-)
+from .nn.bottleneck import Plain as Plain
+from .nn.bottlenecks import Ordered as Ordered, Sparse as Sparse, Variational as Variational
 from .nn.corruption import (
     Binarize as Binarize,
     Gaussian as Gaussian,

@@ -17,9 +17,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from twofold.errors import OptionError
-from twofold.registry import ACTIVATIONS, LIKELIHOODS, Registry
+from twofold.registry import ACTIVATIONS, BOTTLENECKS, LIKELIHOODS, Registry
 
-BOTTLENECK_NAMES = ("plain", "sparse", "variational", "ordered")
 CORRUPTION_NAMES = ("masking", "swap", "gaussian", "salt-and-pepper", "binarize", "warp")
 KIND_NAMES = ("real", "count", "binary", "category", "pixel", "time", "ignored")
 _LAYER = re.compile(
@@ -82,7 +81,7 @@ class Option:
                 known
                 or ("corruption" in self.kinds and _names_corruption(value))
                 or ("levels" in self.kinds and _names_levels(value))
-                or ("bottleneck" in self.kinds and value.partition(":")[0] in BOTTLENECK_NAMES)
+                or ("bottleneck" in self.kinds and value.partition(":")[0] in BOTTLENECKS)
             )
         return any(self._is(kind, value) for kind in self.kinds)
 
@@ -117,8 +116,10 @@ class Option:
                     and not isinstance(value, bool)
                     and 0 < float(value) < 1
                 )
-            case "corruption" | "bottleneck":
-                return type(value).__module__ == f"twofold.nn.{kind}"
+            case "bottleneck":
+                return type(value) in BOTTLENECKS.values()
+            case "corruption":
+                return type(value).__module__ == "twofold.nn.corruption"
             case "seed":
                 return type(value).__name__ == "RandomState" or (_is_integer(value) and value >= 0)
         return False
@@ -206,8 +207,8 @@ _KIND_WORDS = {
     "names": "a mapping of column name to one of these words",
     "text": "a name",
     "share": "a share between 0 and 1 of the variance to keep",
-    "bottleneck": "one of 'plain', 'sparse', 'variational' and 'ordered' (with details: "
-    "'sparse:topk:32', 'variational:4'), or an object of twofold.nn.bottleneck",
+    "bottleneck": "one of these with details ('sparse:topk:32', 'variational:4'), an object such "
+    "as twofold.Sparse('topk')",
     "corruption": "one of 'masking', 'swap', 'gaussian', 'salt-and-pepper', 'warp' (with a "
     "share, scale or amount: 'masking:0.3') and 'binarize', or an object of twofold.nn.corruption",
     "levels": "'layerwise:10' (so many epochs per level)",
@@ -269,6 +270,7 @@ OPTIONS: dict[str, Option] = {
         "divergence from a target, or the 'topk' largest), 'variational' draws it near a normal "
         "density, 'ordered' orders the components by the variance they explain, as in PCA",
         kinds=("bottleneck",),
+        registry=BOTTLENECKS,
     ),
     "corruption": Option(
         None,

@@ -65,10 +65,11 @@ class Registry(Mapping[str, Record], Generic[Record]):
 
     def _read(self) -> dict[str, Record]:
         if self._module:
-            module, self._module = self._module, ""
-            importlib.import_module(module)
+            importlib.import_module(self._module)
+            self._module = ""
         return self._records
 
 
 ACTIVATIONS: Registry[Any] = Registry("activation", "twofold.nn.activations")
+BOTTLENECKS: Registry[Any] = Registry("bottleneck", "twofold.nn.bottlenecks")
 LIKELIHOODS: Registry[Any] = Registry("likelihood", "twofold.nn.likelihoods")

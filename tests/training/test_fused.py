@@ -15,7 +15,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from twofold.errors import DivergenceError
 from twofold.nn.activations import ACTIVATIONS, Activation, register_activation
-from twofold.nn.bottleneck import Penalties, PlainCode
+from twofold.nn.bottleneck import Bottleneck, Penalties
 from twofold.nn.corruption import Binarize, Corruption, Gaussian, Masking, SaltAndPepper, Swap
 from twofold.nn.likelihoods import LIKELIHOODS
 from twofold.nn.network import DensePair, Network
@@ -399,9 +399,9 @@ class _OwnPair(DensePair):
         return 2 * super().encode(x)
 
 
-class _OwnBottleneck(PlainCode):
+class _OwnBottleneck(Bottleneck):
     def forward(
-        self, code: Tensor, path: object, chance: object = None
+        self, code: Tensor, path: object, generator: object = None
     ) -> tuple[Tensor, Penalties]:
         return code, {"sparsity": code.abs().mean()}
 

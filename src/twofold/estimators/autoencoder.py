@@ -29,7 +29,7 @@ from twofold.formatting import Text
 from twofold.inference import apply as inference
 from twofold.inference import calibration, code_statistics, explain, neighbors, sampling
 from twofold.nn import bottleneck, corruption, layers, row_density
-from twofold.nn.bottleneck import PlainCode, Spec, Variational, is_share, require_meaning
+from twofold.nn.bottleneck import BottleneckSpec, is_share
 from twofold.nn.corruption import Corruption, Gaussian
 from twofold.nn.network import Network, stack_shape
 from twofold.nn.objective import Objective
@@ -206,7 +206,7 @@ class Autoencoder(
     code_activation: str = option("code_activation")
     kinds: str | Mapping[str, str] = option("kinds")
     likelihood: str | Mapping[str, str] = option("likelihood")
-    bottleneck: Spec | str = option("bottleneck")  # noqa: RUF009
+    bottleneck: BottleneckSpec | str = option("bottleneck")  # noqa: RUF009
     corruption: Corruption | str | None = option("corruption")  # noqa: RUF009
     pretraining: str | None = option("pretraining")
     optimizer: str = option("optimizer")
@@ -302,7 +302,7 @@ class Autoencoder(
         history.warn_if_interrupted(plan, saved)
         code_statistics.warn_if_collapsed(self.network_, self._objective, settled_on)
         # Elsewhere, the squared error of clean rows is not what training lowers.
-        plain = type(self.network_.bottleneck) is PlainCode
+        plain = self.network_.bottleneck.is_plain
         if plain and not self._objective.adapts and self.corruption is None:
             self.comparison_.warn_if_worse()
         return self
@@ -896,7 +896,7 @@ class Autoencoder(
         if isinstance(self._noise, Gaussian):
             schema = replace(schema, noise=self._noise.scale)
         spec = bottleneck.resolve(self.bottleneck, self.n_components)
-        require_meaning(spec, self.activation, self.code_activation)
+        spec.check(self.activation, self.code_activation)
         matrix = tensors.encode(schema, table, torch.float32, torch.device("cpu"))
         size = fitting.n_components_to_train(self.n_components, matrix, rng)
         hidden, n_components = stack_shape(
@@ -918,7 +918,7 @@ class Autoencoder(
             generator=self._generator,
         ).to(device=device, dtype=dtype)
         # A divergence from the prior weighs against the noise of the cells, which is to be learned.
-        adapts = isinstance(spec, Variational)
+        adapts = self.network_.bottleneck.has_posterior
         self._objective = Objective(schema, adapts).to(device=device, dtype=dtype)
         pretraining.require_meaning(self.pretraining, self.network_)
         corruption.require_meaning(

@@ -15,7 +15,6 @@ from twofold.data.files import OpenFiles, opened
 from twofold.data.table import Table
 from twofold.errors import DataError
 from twofold.inference import apply as inference
-from twofold.nn.bottleneck import OrderedCode
 from twofold.nn.network import Network
 from twofold.schema.schema import Schema
 from twofold.training.streaming import Stream
@@ -86,7 +85,7 @@ def codes(network: Network, X: Any) -> tuple[Array, Any]:
         If they have another number of components, or cells that are missing or infinite.
     """
     table = sources.read(X)
-    k, ordered = network.n_components, isinstance(network.bottleneck, OrderedCode)
+    k, ordered = network.n_components, network.bottleneck.is_ordered
     shape = tuple(table.values.shape)
     fits = len(shape) == 2 and (shape[1] == k or (ordered and 0 < shape[1] < k))
     if not fits:

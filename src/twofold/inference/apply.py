@@ -15,7 +15,6 @@ from torch import Tensor
 from twofold.data.sources import row_chunks
 from twofold.data.table import Table
 from twofold.errors import OptionError
-from twofold.nn.bottleneck import VariationalCode
 from twofold.nn.corruption import Masking
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective, observed
@@ -30,7 +29,6 @@ _ROUND_ROWS, _ROUND_HOLES = 2_000, 0.2  # rows, and their share of cells, that r
 _CALIBRATION_ROWS = 100_000  # enough to fit residual spreads and the density of the codes
 _CALIBRATION_CELLS = 20_000_000  # as many inputs as may be held twice for that: 160 MB
 _LEAST_ROWS = 2_000
-_BOUND_DRAWS = 16  # of each row's code, in a variational network's score
 _DENSITY_ROWS, _DENSITY_CELLS = 10_000, 4_000_000  # enough for clusters of a twentieth
 
 
@@ -60,25 +58,9 @@ def row_log_prob(network: Network, objective: Objective, filled: Tensor, x: Tens
     (batch, width) twice -> (batch,). Of a variational network it is the evidence lower bound, with
     the same draws for every row.
     """
-    bottleneck = network.bottleneck
-    if not isinstance(bottleneck, VariationalCode):
-        code = network.encode(filled, seen=network.seen(x))[0]
-        return objective.row_log_prob(network.decode(code), x)
-    *path, mean = network.path(filled, network.seen(x))
-    log_variance = bottleneck.log_variance(path)
-    divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(1)
-    expected = torch.zeros_like(divergence)
-    for noise in draws(mean):
-        theta = network.decode(mean + (0.5 * log_variance).exp() * noise)
-        expected = expected + objective.log_prob(theta, x).sum(1)
-    return expected / _BOUND_DRAWS - divergence
-
-
-def draws(like: Tensor) -> Tensor:
-    """Return the noise that every row's code gets, in pairs that cancel out."""
-    shape = _BOUND_DRAWS // 2, like.shape[1]
-    half = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
-    return torch.cat([half, -half]).to(like)
+    path = network.path(filled, network.seen(x))
+    code = network.bottleneck.code(path)
+    return network.bottleneck.log_density(code, path, network.decode, objective, x)
 
 
 def importance_sampler(n_samples: int, generator: torch.Generator) -> Function:
@@ -96,19 +78,14 @@ def importance_sampler(n_samples: int, generator: torch.Generator) -> Function:
         raise OptionError(f"n_samples must be an integer of at least 1, got {n_samples}.")
 
     def estimate(network: Network, objective: Objective, x: Tensor) -> Tensor:
-        bottleneck = network.bottleneck
-        if not isinstance(bottleneck, VariationalCode):
+        if not network.bottleneck.has_posterior:
             raise OptionError(
                 "log_likelihood draws codes from the encoder's posterior, which only a variational "
                 "bottleneck has. Fit with bottleneck='variational', or use score_samples."
             )
-        *path, mean = network.path(complete(network, objective, x), network.seen(x))
-        scale = (0.5 * bottleneck.log_variance(path)).exp()
-        total = torch.full_like(mean[:, 0], -math.inf)
-        for _ in range(n_samples):
-            noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
-            code = mean + scale * noise
-            ratio = (0.5 * (noise**2 - code**2) + scale.log()).sum(1)
+        path = network.path(complete(network, objective, x), network.seen(x))
+        total = torch.full_like(path[-1][:, 0], -math.inf)
+        for code, ratio in network.bottleneck.draws(path, n_samples, generator):
             cells = objective.log_prob(network.decode(code), x).sum(1)
             total = torch.logaddexp(total, cells + ratio)
         return total - math.log(n_samples)
@@ -235,8 +212,11 @@ def calibrate(
     codes, thetas, inputs = [], [], []
     for part in rows[:n].split(min(4096, network.rows_per_pass)):
         cells = x[part.to(x.device)]
-        codes.append(encode(network, objective, cells))
-        thetas.append(_drawn(network, objective, cells, codes[-1]))
+        path = network.path(complete(network, objective, cells), network.seen(cells))
+        codes.append(network.bottleneck.code(path))
+        # What cells are explained from is what the decoder makes of a code as it is drawn.
+        draws = network.bottleneck.draws(path, 1, torch.Generator().manual_seed(0))
+        thetas.append(network.decode(next(draws)[0]))
         inputs.append(cells)
     theta, cells = torch.cat(thetas), torch.cat(inputs)
     objective.fit_spread(theta, cells)
@@ -246,17 +226,6 @@ def calibrate(
     objective.fit_density(theta[:few], cells[:few], generator)
     if network.bottleneck.density is not None:
         network.bottleneck.density.fit(torch.cat(codes))
-
-
-def _drawn(network: Network, objective: Objective, x: Tensor, code: Tensor) -> Tensor:
-    """Return what the decoder makes of the code as cells have to be explained from it."""
-    if not isinstance(network.bottleneck, VariationalCode):
-        return network.decode(code)
-    *path, mean = network.path(complete(network, objective, x), network.seen(x))
-    scale = (0.5 * network.bottleneck.log_variance(path)).exp()
-    generator = torch.Generator().manual_seed(0)
-    noise = torch.randn(mean.shape, generator=generator, dtype=mean.dtype).to(mean.device)
-    return network.decode(mean + scale * noise)
 
 
 @torch.no_grad()

@@ -14,7 +14,6 @@ from torch import Tensor
 from twofold import metrics
 from twofold.data.table import Table
 from twofold.inference import apply as inference
-from twofold.nn.bottleneck import OrderedCode
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Schema
@@ -86,12 +85,12 @@ def calibrate(
         of_all = _scores(network, objective, schema, tables)
         offset = float(np.percentile(of_all, 100 * float(contamination)))
     ratio = None
-    if isinstance(bottleneck := network.bottleneck, OrderedCode):
+    if network.bottleneck.is_ordered:
         n = max(2, _CUT_CELLS // (network.n_components * network.width))
         kept = inference.variance_kept(network, objective, held[:n]).cpu().numpy()
-        if bottleneck.sizes is not None:
+        if network.bottleneck.sizes is not None:
             # What a size that was not taught keeps tells nothing: it counts as the one below.
-            taught = np.isin(np.arange(1, len(kept) + 1), bottleneck.sizes)
+            taught = np.isin(np.arange(1, len(kept) + 1), network.bottleneck.sizes)
             kept = np.maximum.accumulate(np.where(taught, kept, 0.0))
         ratio = np.diff(kept, prepend=0.0)
     comparison = compare(network, objective, pca, held_out)

@@ -14,7 +14,6 @@ from torch import Tensor
 from twofold.data.table import Table
 from twofold.errors import CollapsedCodeWarning
 from twofold.inference import apply as inference
-from twofold.nn.bottleneck import VariationalCode
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Schema
@@ -75,17 +74,16 @@ def warn_if_collapsed(network: Network, objective: Objective, x: Tensor) -> None
 
     Then the decoder makes the same of every row, since codes cost more nats than they save.
     """
-    if not isinstance(network.bottleneck, VariationalCode):
+    if not network.bottleneck.has_posterior:
         return
     with torch.inference_mode():
         found = _codes_and_divergences(network, objective, x).double().cpu().numpy()
     if _statistics(network, found).n_active:
         return
-    beta = network.bottleneck.how.beta
     warnings.warn(
-        f"The code is not used: no component of it tells rows apart, and all rows are "
-        f"reconstructed alike. What a code costs, with beta={beta:g}, is more than it saves. Try a "
-        f"smaller beta, more epochs, or pretraining='pca'.",
+        "The code is not used: no component of it tells rows apart, and all rows are "
+        "reconstructed alike. Its divergence from the prior costs more than it saves. Try a "
+        "smaller beta, more epochs, or pretraining='pca'.",
         CollapsedCodeWarning,
         stacklevel=3,
     )
@@ -94,13 +92,9 @@ def warn_if_collapsed(network: Network, objective: Objective, x: Tensor) -> None
 def _codes_and_divergences(network: Network, objective: Objective, x: Tensor) -> Tensor:
     """Return the codes, and of a variational one each component's divergence beside them."""
     filled = inference.complete(network, objective, x)
-    seen = network.seen(x)
-    if not isinstance(network.bottleneck, VariationalCode):
-        return network.encode(filled, seen=seen)[0]
-    *path, mean = network.path(filled, seen)
-    log_variance = network.bottleneck.log_variance(path)
-    divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance)
-    return torch.cat([mean, divergence], 1)
+    path = network.path(filled, network.seen(x))
+    code, divergence = network.bottleneck.code(path), network.bottleneck.divergence(path)
+    return code if divergence is None else torch.cat([code, divergence], 1)
 
 
 def _statistics(network: Network, found: Array) -> CodeStatistics:
@@ -109,7 +103,7 @@ def _statistics(network: Network, found: Array) -> CodeStatistics:
     size, std = np.abs(codes), codes.std(axis=0)
     active = (size > _LEAST_SHARE * size.mean(axis=0).max()).mean(axis=0)
     kl = None
-    if isinstance(network.bottleneck, VariationalCode):
+    if network.bottleneck.has_posterior:
         kl = found[:, k:].mean(axis=0, dtype=np.float64)
         telling = std**2 > _LEAST_VARIANCE
     else:

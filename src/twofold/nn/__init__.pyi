@@ -5,11 +5,12 @@ from .activations import (
     register_activation as register_activation,
 )
 from .bottleneck import (
-    Ordered as Ordered,
+    Bottleneck as Bottleneck,
+    BottleneckSpec as BottleneckSpec,
     Plain as Plain,
-    Sparse as Sparse,
-    Variational as Variational,
+    register_bottleneck as register_bottleneck,
 )
+from .bottlenecks import Ordered as Ordered, Sparse as Sparse, Variational as Variational
 from .corruption import (
     Binarize as Binarize,
     Gaussian as Gaussian,

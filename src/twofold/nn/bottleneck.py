@@ -1,497 +1,313 @@
 """What sits in the middle of the stack: it takes the encoder's output and hands on the code.
 
-Each kind is a value, a frozen dataclass, that makes the module of a network. All modules have:
-
-- `forward(code, path, chance=None)`: the code that is handed on and its penalties, by name, each
-  `(n_rows,)` in nats. `path` holds the row and the hidden layers' outputs, in order. While training
-  there is a generator, `chance`, to draw from, and there may be several codes of each row, below
-  one another; without one the same rows give the same.
-- `widen(code)`: what the decoder starts from.
-- `sample(n_rows, generator)`: new codes; `density` is what is fitted to the codes of training rows
-  for that, None where a prior says how codes fall.
-- `idle(codes)`: which components are dead and to be revived, None where none is.
-- `cut(n_components)`: the first components stay alone.
+A bottleneck is a value, a frozen dataclass that derives from `BottleneckSpec`, and makes the module
+of a network, which derives from `Bottleneck` and answers every question about its codes: how rows
+score, what is drawn, which components are dead. `BOTTLENECKS` holds the values' classes by name,
+and `register_bottleneck` adds another one.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, TypeGuard
+from typing import Any, ClassVar, Protocol, Self, TypeGuard
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from twofold import registry
 from twofold.errors import OptionError
 from twofold.nn.code_density import CodeDensity
+from twofold.registry import Registry
 
 Penalties = dict[str, Tensor]
-_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE = -12.0, 6.0  # keeps exp within reach of 32-bit numbers
-_FIRST_LOG_VARIANCE = -2.0  # training begins with codes that tell more than their noise hides
-_N_CUTS = 3
-_IDLE = 1e-3  # share of the most active component's activity below which one is dead
+_REVIVAL_SIZE = 0.2  # of the mean weights of living components
+
+
+class BottleneckSpec(ABC):
+    """What is done to the code, as a value: a frozen dataclass whose fields JSON can hold.
+
+    Attributes
+    ----------
+    is_ordered : bool
+        If the first components alone are a code, so that the last ones can be cut off.
+    """
+
+    is_ordered: ClassVar[bool] = False
+
+    @abstractmethod
+    def module(self, n_components: int, n_below: int) -> Bottleneck:
+        """Make the module for a code of this size above a layer of `n_below` outputs."""
+
+    @classmethod
+    def parse(cls, *details: str) -> Self:
+        """Make the value from what follows its name in text: "sparse:topk:32" gives two details.
+
+        Raises
+        ------
+        ValueError
+            If these are not details of it.
+        """
+        if details:
+            raise ValueError(details)
+        return cls()
+
+    def check(self, activation: str, code_activation: str) -> None:
+        """Raise OptionError if it cannot work with these activations; by default it can."""
+        return
+
+    def for_share(self, n_components: float) -> BottleneckSpec:
+        """Return what makes the ordered code that is cut off at a share of the variance.
+
+        Raises
+        ------
+        OptionError
+            If its codes have no order.
+        """
+        raise OptionError(
+            f"n_components={n_components!r} cuts an ordered code off. Expected "
+            f"bottleneck='ordered', got {self!r}, which has no order. Give the number of "
+            f"components."
+        )
 
 
 @dataclass(frozen=True)
-class Plain:
+class Plain(BottleneckSpec):
     """Hand the code on as it is."""
 
     def module(self, n_components: int, n_below: int) -> PlainCode:
         """Make the module for a code of this size above a layer of `n_below` outputs."""
         return PlainCode(n_components)
 
-
-@dataclass(frozen=True)
-class Sparse:
-    """Let few components be active at a time, so that each stands for something of its own.
-
-    Parameters
-    ----------
-    kind : "l1", "kl" or "topk"
-        "l1" adds the absolute activities, times `weight`, to the loss. "kl" pulls each component's
-        mean activity towards `target` (Ng, 2011, "Sparse autoencoder", section 3) and needs
-        activities between 0 and 1: `code_activation="sigmoid"`. "topk" keeps the `k` activities of
-        largest size in each row and sets the others to zero (Makhzani and Frey, 2014, "k-Sparse
-        Autoencoders", algorithm 1).
-    weight : float, optional
-        Nats per row and unit of penalty; by default 0.1 for "l1" and 3 for "kl".
-    target : float
-        Share of the rows in which a component should be active, for "kl".
-    k : int, optional
-        Active components per row, for "topk"; by default a quarter of them, rounded up.
-    hidden : bool
-        The penalty of "l1" and "kl" holds for the hidden layers as well; "kl" then needs a sigmoid
-        there too.
-    """
-
-    kind: str = "l1"
-    weight: float | None = None
-    target: float = 0.1
-    k: int | None = None
-    hidden: bool = False
-
-    def __post_init__(self) -> None:
-        if self.kind not in _DEFAULT_WEIGHTS:
-            raise OptionError(f"Sparse({self.kind!r}): choose 'l1', 'kl' or 'topk'.")
-        if self.weight is not None and not 0 < self.weight < math.inf:
-            raise OptionError(f"Sparse(weight={self.weight!r}): weight must be above 0.")
-        if not 0 < self.target < 1:
-            raise OptionError(f"Sparse(target={self.target!r}): target must lie between 0 and 1.")
-        if self.k is not None and not (isinstance(self.k, int) and self.k >= 1):
-            raise OptionError(f"Sparse(k={self.k!r}): k must be a whole number of at least 1.")
-        if self.kind == "topk" and (self.hidden or self.weight is not None):
-            raise OptionError("Sparse('topk') has no penalty, so weight and hidden mean nothing.")
-        if self.kind != "topk" and self.k is not None:
-            raise OptionError(f"Sparse({self.kind!r}, k={self.k}): k has a meaning with 'topk'.")
-
-    def module(self, n_components: int, n_below: int) -> SparseCode:
-        """Make the module for a code of this size above a layer of `n_below` outputs."""
-        if self.k is not None and self.k > n_components:
-            raise OptionError(
-                f"Sparse(k={self.k}) keeps more components than the {n_components} there are. "
-                f"Choose a smaller k or more components."
-            )
-        return SparseCode(self, n_components)
+    def for_share(self, n_components: float) -> BottleneckSpec:
+        """Return an ordered bottleneck."""
+        return BOTTLENECKS["ordered"]()
 
 
-@dataclass(frozen=True)
-class Variational:
-    """Make the code a random draw about the encoder's output, kept near a standard normal density.
+class Scorer(Protocol):
+    """What scores rows, given the decoder's output: `theta` and `x` are `(batch, width)`."""
 
-    The loss is minus the evidence lower bound (Kingma and Welling, 2014, "Auto-Encoding Variational
-    Bayes", eq. 10), so codes drawn from a standard normal density decode to rows like those of
-    training.
+    def log_prob(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Return log-densities in nats, `(batch, n)`, whose sum is that of a row's cells."""
+
+    def row_log_prob(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Return each row's log-density in nats, `(batch,)`."""
+
+
+Decode = Callable[[Tensor], Tensor]
+
+
+class Bottleneck(nn.Module, ABC):
+    """The module that makes the code; `path` holds the row and the layers' outputs, in order.
+
+    Its last entry is what becomes the code. A subclass has to say what `forward` does.
 
     Parameters
     ----------
-    beta : float
-        Weight of the divergence from the prior (Higgins et al., 2017, "beta-VAE", eq. 4).
-    n_samples : int
-        Codes drawn per row while training. More than one tightens the bound by importance weights
-        (Burda, Grosse and Salakhutdinov, 2016, "Importance Weighted Autoencoders", eq. 8).
-    """
+    n_components : int
+        Size of the code.
+    density : CodeDensity, optional
+        What is fitted to the codes of training rows, to draw new ones from; without it, `sample`
+        draws from a standard normal density.
 
-    beta: float = 1.0
-    n_samples: int = 1
-
-    def __post_init__(self) -> None:
-        if not 0 < self.beta < math.inf:
-            raise OptionError(f"Variational(beta={self.beta!r}): beta must be above 0.")
-        if not (isinstance(self.n_samples, int) and self.n_samples >= 1):
-            raise OptionError(
-                f"Variational(n_samples={self.n_samples!r}) must be a whole number of at least 1."
-            )
-
-    def module(self, n_components: int, n_below: int) -> VariationalCode:
-        """Make the module for a code of this size above a layer of `n_below` outputs."""
-        return VariationalCode(self, n_components, n_below)
-
-
-@dataclass(frozen=True)
-class Ordered:
-    """Order the components by what they tell, as in PCA, by dropping the last ones while training.
-
-    The first k components are then the best code of size k that the network knows (Rippel, Gelbart
-    and Adams, 2014, "Learning Ordered Representations with Nested Dropout", section 3).
-
-    Parameters
+    Attributes
     ----------
-    n_cuts : int
-        Sizes at which each row's code is cut off at every update: more make an update slower, for
-        the decoder works on each, and teach all sizes more.
-    sizes : sequence of int, optional
-        The sizes at which codes will be cut off, where they are known: each row's code is cut at
-        all of them at every update, and whole once more (Kusupati et al., 2022, "Matryoshka
-        Representation Learning", eq. 1). These do better then, and others are not taught at all.
-        By default every size is, and `n_cuts` of them are drawn.
+    is_plain : bool
+        If the code is handed on as it is, at no cost: the fused and native training steps then
+        apply.
+    is_ordered : bool
+        If the first components alone are a code.
+    has_posterior : bool
+        If codes are drawn from a density of each row's own. The score is then a lower bound, and
+        the loss weighs a divergence against the noise of the cells, which is learned.
+    can_die : bool
+        If a component that is never active is dead, and can be revived.
+    revival_size : float
+        Size of a revived component's weights, as a share of the living ones'.
     """
 
-    n_cuts: int = _N_CUTS
-    sizes: tuple[int, ...] | None = None
+    is_plain: bool = False
+    is_ordered: bool = False
+    has_posterior: bool = False
+    can_die: bool = False
+    revival_size: float = _REVIVAL_SIZE
 
-    def __post_init__(self) -> None:
-        if not (isinstance(self.n_cuts, int) and self.n_cuts >= 1):
-            raise OptionError(
-                f"Ordered(n_cuts={self.n_cuts!r}) must be a whole number of at least 1."
-            )
-        if self.sizes is None:
-            return
-        sizes = tuple(self.sizes) if isinstance(self.sizes, Iterable) else ()
-        if not sizes or not all(isinstance(size, int) and size >= 1 for size in sizes):
-            raise OptionError(
-                f"Ordered(sizes={self.sizes!r}): sizes must be a sequence of whole numbers of at "
-                f"least 1, as in Ordered(sizes=(2, 10))."
-            )
-        if self.n_cuts != _N_CUTS:
-            raise OptionError("Ordered: n_cuts are drawn where no sizes are given. Leave one out.")
-        object.__setattr__(self, "sizes", tuple(sorted(set(sizes))))
+    def __init__(self, n_components: int, density: CodeDensity | None = None) -> None:
+        super().__init__()
+        self.n_components, self.density = n_components, density
 
-    def module(self, n_components: int, n_below: int) -> OrderedCode:
-        """Make the module for a code of this size above a layer of `n_below` outputs."""
-        if self.sizes is not None and self.sizes[-1] > n_components:
-            raise OptionError(
-                f"Ordered(sizes={self.sizes}) cuts at more components than the {n_components} "
-                f"there are. Choose smaller sizes or more components."
-            )
-        return OrderedCode(self, n_components)
+    @abstractmethod
+    def forward(
+        self, code: Tensor, path: Sequence[Tensor], generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Penalties]:
+        """Return the code that is handed on and its penalties by name, `(n_rows,)` in nats each.
+
+        `path` here ends below the code. While training there is a `generator` to draw from, and
+        there may be several codes of each row, below one another; without one, the same rows give
+        the same codes.
+        """
+
+    def widen(self, code: Tensor) -> Tensor:
+        """Return what the decoder starts from."""
+        return code
+
+    def code(self, path: Sequence[Tensor]) -> Tensor:
+        """Return the rows' codes without randomness: (batch, n_components)."""
+        code: Tensor = self(path[-1], path[:-1])[0]
+        return code
+
+    def log_density(
+        self, code: Tensor, path: Sequence[Tensor], decode: Decode, scorer: Scorer, x: Tensor
+    ) -> Tensor:
+        """Return the log-density of the rows `x` in nats, `(batch,)`, from their `code` and path.
+
+        While PyTorch traces it for an export, it must not look at values.
+        """
+        return scorer.row_log_prob(decode(code), x)
+
+    def draws(
+        self, path: Sequence[Tensor], n: int, generator: torch.Generator
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        """Draw each row's code n times, with the log-ratio of its prior and posterior density.
+
+        Without a posterior every draw is the code itself.
+        """
+        code = self.code(path)
+        for _ in range(n):
+            yield code, code.new_zeros(len(code))
+
+    def divergence(self, path: Sequence[Tensor]) -> Tensor | None:
+        """Return each component's divergence from the prior, `(batch, n_components)` in nats."""
+        return None
+
+    def sample(self, n_rows: int, generator: torch.Generator) -> Tensor:
+        """Draw new codes: (n_rows, n_components)."""
+        if self.density is not None:
+            return self.density.sample(n_rows, generator)
+        return torch.randn(n_rows, self.n_components, generator=generator)
+
+    def dead(self, codes: Tensor) -> Tensor:
+        """Return which components are never active in these codes: (n_components,)."""
+        return torch.zeros(self.n_components, dtype=torch.bool, device=codes.device)
+
+    def cut(self, n_components: int) -> None:
+        """Keep the first components alone."""
+        self.n_components = n_components
+        if self.density is not None:
+            self.density = CodeDensity(n_components).to(self.density.mean)
+
+    def rescale(self, factor: Tensor) -> None:
+        """Let the decoder start from codes times `factor`, `(n_components,)`."""
+        raise NotImplementedError(f"{type(self).__name__} has no scale of its own.")
+
+    def set_posterior(self, variance: Tensor) -> None:
+        """Let all rows' posteriors have this variance, `(n_components,)`."""
+        raise NotImplementedError(f"{type(self).__name__} has no posterior.")
+
+    def of_hidden(self) -> BottleneckSpec:
+        """Return what is done to a hidden layer's output where that is trained as a code."""
+        return Plain()
+
+    @property
+    def sizes(self) -> tuple[int, ...] | None:
+        """The sizes of code that are taught; None if there is no choice of them."""
+        return None
 
 
-Spec = Plain | Sparse | Variational | Ordered
-_DEFAULT_WEIGHTS = {"l1": 0.1, "kl": 3.0, "topk": 0.0}
-
-
-class PlainCode(nn.Module):
+class PlainCode(Bottleneck):
     """Hands the code on as it is."""
 
+    is_plain = True
+
     def __init__(self, n_components: int) -> None:
-        super().__init__()
-        self.n_components = n_components
-        self.density = CodeDensity(n_components)
+        super().__init__(n_components, CodeDensity(n_components))
 
     def forward(
-        self, code: Tensor, path: Sequence[Tensor], chance: torch.Generator | None = None
+        self, code: Tensor, path: Sequence[Tensor], generator: torch.Generator | None = None
     ) -> tuple[Tensor, Penalties]:
         """Return the code and no penalty."""
         return code, {}
 
-    def widen(self, code: Tensor) -> Tensor:
-        """Return the code as it is."""
-        return code
 
-    def sample(self, n_rows: int, generator: torch.Generator) -> Tensor:
-        """Draw codes from the density of training codes."""
-        return self.density.sample(n_rows, generator)
-
-    def idle(self, codes: Tensor) -> Tensor | None:
-        """Say nothing: what is not used costs nothing."""
-        return None
-
-    def cut(self, n_components: int) -> None:
-        """Keep the first components alone."""
-        self.n_components, self.density = n_components, _density_like(self.density, n_components)
+BOTTLENECKS: Registry[type[BottleneckSpec]] = registry.BOTTLENECKS
 
 
-class SparseCode(PlainCode):
-    """Keeps activities small or few; `Sparse` says how."""
+def register_bottleneck(name: str, spec: type[BottleneckSpec]) -> None:
+    """Add a bottleneck, which the option `bottleneck` then knows by name and takes as a value.
 
-    def __init__(self, how: Sparse, n_components: int) -> None:
-        super().__init__(n_components)
-        self.how = how
-        self.k = how.k or math.ceil(n_components / 4)
-        self.weight = _DEFAULT_WEIGHTS[how.kind] if how.weight is None else how.weight
+    A model that uses it can be loaded wherever it has been registered.
 
-    def forward(
-        self, code: Tensor, path: Sequence[Tensor], chance: torch.Generator | None = None
-    ) -> tuple[Tensor, Penalties]:
-        """Return the code, whose largest parts alone are left for "topk", and its penalty."""
-        if self.how.kind == "topk":
-            return self._largest(code), {}
-        layers = [code, *(path[1:] if self.how.hidden else ())]
-        return code, {"sparsity": self.weight * sum(map(self._penalty, layers), code.new_zeros(()))}
-
-    def _largest(self, code: Tensor) -> Tensor:
-        chosen = code.abs().topk(self.k, dim=1).indices
-        return torch.zeros_like(code).scatter(1, chosen, code.gather(1, chosen))
-
-    def _penalty(self, activity: Tensor) -> Tensor:
-        """Return each row's penalty: (batch, n) -> (batch,)."""
-        if self.how.kind == "l1":
-            return activity.abs().sum(1)
-        target, mean = self.how.target, activity.mean(0).clamp(1e-6, 1 - 1e-6)
-        divergence = target * (target / mean).log()
-        divergence = divergence + (1 - target) * ((1 - target) / (1 - mean)).log()
-        return divergence.sum().expand(activity.shape[0])
-
-    def sample(self, n_rows: int, generator: torch.Generator) -> Tensor:
-        """Draw codes from the density of training codes, as sparse as those."""
-        codes = super().sample(n_rows, generator)
-        return self._largest(codes) if self.how.kind == "topk" else codes
-
-    def idle(self, codes: Tensor) -> Tensor | None:
-        """Tell which components hardly ever are active."""
-        activity = codes.abs().mean(0)
-        return activity <= _IDLE * activity.max()
-
-    def cut(self, n_components: int) -> None:
-        """Keep the first components alone."""
-        super().cut(n_components)
-        self.k = min(self.k, n_components)
+    Raises
+    ------
+    OptionError
+        If the name is taken, or cannot be an option's value.
+    """
+    BOTTLENECKS.add(name, spec)
 
 
-class VariationalCode(nn.Module):
-    """Draws the code about the encoder's output; how far, a head of its own says for each row."""
-
-    def __init__(self, how: Variational, n_components: int, n_below: int) -> None:
-        super().__init__()
-        self.how, self.n_components, self.density = how, n_components, None
-        # Only the mean goes both ways; the spread has no counterpart in the decoder to be tied to.
-        self.weight = nn.Parameter(torch.zeros(n_components, n_below))
-        self.bias = nn.Parameter(torch.full((n_components,), _FIRST_LOG_VARIANCE))
-        # A matrix that is used both ways gives codes the scale of the rows, and the prior wants
-        # them to vary by one. What is between is learned: one number per component.
-        self.log_gain = nn.Parameter(torch.zeros(n_components))
-
-    def forward(
-        self, code: Tensor, path: Sequence[Tensor], chance: torch.Generator | None = None
-    ) -> tuple[Tensor, Penalties]:
-        """Return a draw, or without chance its mean, and the divergence from the prior.
-
-        With `how.n_samples > 1` while training, so many draws per row come below one another, and
-        the penalty is the log-ratio of their densities under the encoder and under the prior.
-        """
-        log_variance = self.log_variance(path)
-        n = self.how.n_samples
-        if chance is None or n == 1:
-            divergence = 0.5 * (code**2 + log_variance.exp() - 1 - log_variance).sum(1)
-            penalties = {"kl": self.how.beta * divergence}
-            if chance is None:
-                return code, penalties
-            return code + (0.5 * log_variance).exp() * _normal(code, chance), penalties
-        mean, log_variance = code.repeat(n, 1), log_variance.repeat(n, 1)
-        noise = _normal(mean, chance)
-        draw = mean + (0.5 * log_variance).exp() * noise
-        ratio = 0.5 * (draw**2 - noise**2 - log_variance).sum(1)
-        return draw, {"kl": self.how.beta * ratio}
-
-    def widen(self, code: Tensor) -> Tensor:
-        """Return the code in the scale that the decoder works in."""
-        return code * self.log_gain.exp()
-
-    def log_variance(self, path: Sequence[Tensor]) -> Tensor:
-        """Return the log-variance of each row's code: (batch, n_below) -> (batch, n_components)."""
-        below = F.linear(path[-1], self.weight, self.bias)
-        return below.clamp(_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE)
-
-    def sample(self, n_rows: int, generator: torch.Generator) -> Tensor:
-        """Draw codes from the prior."""
-        return _normal(self.bias.new_empty(n_rows, self.n_components), generator)
-
-    def idle(self, codes: Tensor) -> Tensor | None:
-        """Say nothing: a component that the prior has taken over is at rest for a reason."""
-        return None
-
-    def cut(self, n_components: int) -> None:
-        """Keep the first components alone."""
-        self.n_components = n_components
-        for name in ("weight", "bias", "log_gain"):
-            setattr(self, name, nn.Parameter(getattr(self, name).data[:n_components].clone()))
+register_bottleneck("plain", Plain)
 
 
-class OrderedCode(PlainCode):
-    """Keeps only the first components of each row while training; `Ordered` says how many."""
-
-    def __init__(self, how: Ordered, n_components: int) -> None:
-        super().__init__(n_components)
-        self.how = how
-
-    def forward(
-        self, code: Tensor, path: Sequence[Tensor], chance: torch.Generator | None = None
-    ) -> tuple[Tensor, Penalties]:
-        """Return the code and no penalty; with chance, each row's code cut at several sizes.
-
-        (batch, n_components) -> (several * batch, n_components), below one another.
-        """
-        if chance is None:
-            return code, {}
-        last = self._drawn(len(code), chance) if self.sizes is None else self._named(len(code))
-        kept = torch.arange(self.n_components) <= last.reshape(-1, 1)
-        several = code.repeat(len(last), 1)
-        return torch.where(kept.to(code.device), several, 0.0), {}
-
-    @property
-    def sizes(self) -> tuple[int, ...] | None:
-        """The sizes that are taught, the whole code among them; None: all of them."""
-        if self.how.sizes is None:
-            return None
-        return tuple(sorted({*self.how.sizes, self.n_components}))
-
-    def _named(self, n: int) -> Tensor:
-        """Return the last component that is kept, at every size: (n_sizes, n)."""
-        return torch.tensor(self.sizes)[:, None].expand(-1, n) - 1
-
-    def _drawn(self, n: int, chance: torch.Generator) -> Tensor:
-        """Draw the last component that is kept: (n_cuts, n)."""
-        k, m = self.n_components, self.how.n_cuts
-        # Evenly spread over the rows, which come in random order, and over the cuts of each: less
-        # noise than chance alone.
-        row, cut = torch.arange(n, dtype=torch.float64), torch.arange(m)[:, None]
-        share = ((row + torch.rand((), generator=chance)) / n + cut / m) % 1
-        # A third of the cuts each: even in the logarithm, so that short codes are as good as they
-        # can be; even in the number, so that the last components learn too; and the whole code,
-        # whose error is small beside that of short ones and would count too little.
-        third = (row + cut) % 3
-        last = torch.where(third == 0, torch.expm1(share * math.log(k + 1)), share * k)
-        return torch.where(third == 2, float(k), last).floor()
-
-
-Bottleneck = PlainCode | SparseCode | VariationalCode | OrderedCode
-BOTTLENECKS: dict[str, Callable[..., Spec]] = {
-    "plain": Plain,
-    "sparse": Sparse,
-    "variational": Variational,
-    "ordered": Ordered,
-}
-
-
-def to_json(spec: Spec) -> dict[str, Any]:
+def to_json(spec: BottleneckSpec) -> dict[str, Any]:
     """Return a bottleneck's value as plain data."""
     name = next(name for name, kind in BOTTLENECKS.items() if type(spec) is kind)
-    return {"name": name, **asdict(spec)}
+    return {"name": name, **asdict(spec)}  # type: ignore[call-overload]
 
 
-def from_json(document: Mapping[str, Any]) -> Spec:
-    """Read back what `to_json` gave; raises KeyError, TypeError or OptionError where it is none."""
+def from_json(document: Mapping[str, Any]) -> BottleneckSpec:
+    """Read back what `to_json` gave.
+
+    Raises
+    ------
+    OptionError
+        If the bottleneck is not registered here, or has other fields' values.
+    TypeError
+        If it has other fields.
+    """
     values = dict(document)
-    return BOTTLENECKS[values.pop("name")](**values)
+    name = values.pop("name")
+    if name not in BOTTLENECKS:
+        raise OptionError(
+            f"Expected a bottleneck out of {', '.join(BOTTLENECKS)}, got {name!r}. Import the "
+            f"module that registers it first."
+        )
+    return BOTTLENECKS[name](**values)
 
 
-def resolve(option: Spec | str, n_components: float | None = None) -> Spec:
+def resolve(option: BottleneckSpec | str, n_components: float | None = None) -> BottleneckSpec:
     """Return what the option `bottleneck` stands for: "sparse:topk:32" is `Sparse("topk", k=32)`.
 
     A share as `n_components` needs an ordered code, which can be cut off.
 
+    Raises
+    ------
+    OptionError
+        If the text cannot be read, or the code has no order that a share needs.
+
     Examples
     --------
-    >>> resolve("sparse:kl:0.05").target, resolve("variational:4").beta
-    (0.05, 4.0)
+    >>> resolve("variational:4")
+    Variational(beta=4.0, n_samples=1)
     """
     spec = _parsed(option) if isinstance(option, str) else option
-    if not is_share(n_components):
-        return spec
-    if isinstance(spec, Ordered):
-        if spec.sizes is not None:
-            raise OptionError(
-                f"n_components={n_components!r} looks for the smallest of all sizes, and "
-                f"bottleneck={option!r} teaches a few. Give the number of components, or no sizes."
-            )
-        return spec
-    if spec != Plain():
-        raise OptionError(
-            f"n_components={n_components!r} cuts an ordered code off, and bottleneck={option!r} "
-            f"has no order. Give the number of components."
-        )
-    return Ordered()
+    return spec.for_share(n_components) if is_share(n_components) else spec
 
 
-def _parsed(option: str) -> Spec:
+def _parsed(option: str) -> BottleneckSpec:
+    name, *details = option.split(":")
     try:
-        return _named(*option.split(":"))
+        return BOTTLENECKS[name].parse(*details)
     except OptionError:
         raise
-    except ValueError:
-        pass  # a name or a number that is none
-    raise OptionError(
-        f"bottleneck={option!r} is none. Choose 'plain', 'sparse:l1:0.1', 'sparse:kl:0.1', "
-        f"'sparse:topk:32', 'variational:1' or 'ordered'."
-    )
-
-
-def _named(name: str, *rest: str) -> Spec:
-    """Return the bottleneck of this name, with details; ValueError where there is none."""
-    match name, list(rest):
-        case "plain", []:
-            return Plain()
-        case "ordered", []:
-            return Ordered()
-        case "ordered", [sizes] if "," in sizes:
-            return Ordered(sizes=tuple(int(size) for size in sizes.split(",") if size.strip()))
-        case "ordered", [n_cuts]:
-            return Ordered(n_cuts=int(n_cuts))
-        case "variational", []:
-            return Variational()
-        case "variational", [beta]:
-            return Variational(beta=float(beta))
-        case "sparse", []:
-            return Sparse()
-        case "sparse", [kind]:
-            return Sparse(kind)
-        case "sparse", ["l1", weight]:
-            return Sparse("l1", weight=float(weight))
-        case "sparse", ["kl", target]:
-            return Sparse("kl", target=float(target))
-        case "sparse", ["topk", k]:
-            return Sparse("topk", k=int(k))
-    raise ValueError(name)
+    except (KeyError, ValueError) as error:
+        raise OptionError(
+            f"Expected bottleneck to be one of {', '.join(map(repr, BOTTLENECKS))}, or one of "
+            f"these with details, got {option!r}. Write 'sparse:l1:0.1', 'sparse:kl:0.1', "
+            f"'sparse:topk:32', 'variational:1' or 'ordered'."
+        ) from error
 
 
 def is_share(n_components: float | None) -> TypeGuard[float]:
     """Tell whether this is a share of the variance, and not a number of components."""
     return n_components is not None and 0 < n_components < 1
-
-
-def require_meaning(spec: Spec, activation: str, code_activation: str) -> None:
-    """Refuse a bottleneck that has no meaning with these activations.
-
-    Raises
-    ------
-    OptionError
-        With the reason, and what to choose.
-    """
-    if isinstance(spec, Sparse) and spec.kind == "kl":
-        if code_activation != "sigmoid":
-            raise OptionError(
-                f"Sparse('kl') compares mean activities with a share, so they must lie between 0 "
-                f"and 1, and code_activation={code_activation!r} goes beyond. Choose "
-                f"code_activation='sigmoid', or Sparse('l1')."
-            )
-        if spec.hidden and activation != "sigmoid":
-            raise OptionError(
-                f"Sparse('kl', hidden=True) needs activities between 0 and 1 in the hidden layers, "
-                f"and activation={activation!r} goes beyond. Choose activation='sigmoid'."
-            )
-    if isinstance(spec, Variational) and code_activation != "identity":
-        raise OptionError(
-            f"Variational codes are normal, so that their mean has no bounds, and "
-            f"code_activation={code_activation!r} would bend it. Leave it at 'identity'."
-        )
-
-
-def _density_like(density: CodeDensity, n_components: int) -> CodeDensity:
-    return CodeDensity(n_components).to(density.mean)
-
-
-def _normal(like: Tensor, generator: torch.Generator) -> Tensor:
-    # On the processor, where the generator is: a seed means the same wherever the network is.
-    return torch.randn(like.shape, generator=generator, dtype=like.dtype).to(like.device)

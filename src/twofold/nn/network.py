@@ -13,8 +13,7 @@ from torch import Tensor, nn
 from twofold.errors import OptionError
 from twofold.nn import layers
 from twofold.nn.activations import ACTIVATIONS
-from twofold.nn.bottleneck import Bottleneck, Penalties, Plain
-from twofold.nn.bottleneck import Spec as BottleneckSpec
+from twofold.nn.bottleneck import Bottleneck, BottleneckSpec, Penalties, Plain
 from twofold.nn.layers import DensePair, Pair, Product, RecurrentPair, Spec
 
 _PASS_CELLS = 2**26

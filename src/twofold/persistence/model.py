@@ -105,11 +105,14 @@ def plain(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _plain(name: str, option: Any) -> Any:
-    if name == "hidden_layers" and not isinstance(option, str):
+    if isinstance(option, str) or option is None:
+        return option
+    if name == "hidden_layers":
         return [layers.to_json(layer) for layer in option]
-    for room in (corruption, bottleneck):
-        if type(option).__module__ == room.__name__:
-            return room.to_json(option)
+    if name == "bottleneck":
+        return bottleneck.to_json(option)
+    if name == "corruption":
+        return corruption.to_json(option)
     return bundle.plain(option)
 
 
@@ -124,7 +127,7 @@ def _assemble(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Par
         options["bottleneck"] = bottleneck.from_json(options["bottleneck"])
     schema = Schema.from_json(document["schema"])
     network = _network(tensors, document["network"], options, schema)
-    adapts = isinstance(network.bottleneck, bottleneck.VariationalCode)
+    adapts = network.bottleneck.has_posterior
     objective = Objective(schema, adapts).to(next(network.parameters()).dtype)
     objective.load_state_dict(bundle.part(tensors, "objective."))
     if not (1 <= int(objective.rounds) <= _MOST_ROUNDS and objective.noise > 0):

@@ -47,7 +47,7 @@ class Plan:
                 options.get("bottleneck", "plain"), options.get("n_components")
             )
             values["learning_rate"] = automatic_learning_rate(
-                values["optimizer"], width, isinstance(spec, bottleneck.Ordered)
+                values["optimizer"], width, spec.is_ordered
             )
         for name in ("learning_rate", "momentum", "weight_decay"):
             values[name] = float(values[name])  # numpy's numbers are no JSON

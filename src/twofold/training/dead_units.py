@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from twofold.nn.bottleneck import SparseCode
 from twofold.nn.layers import DensePair
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective, observed
@@ -16,7 +15,6 @@ from twofold.training.batches import TrainingRows
 from twofold.training.process_group import Team
 
 _ROWS = 4096
-_FIRST_SIZE = 0.2  # of the mean weights of living components
 
 
 @runtime_checkable
@@ -52,14 +50,13 @@ def tend(
         at rest is no dead one.
     """
     code = network.bottleneck
-    if not isinstance(code, SparseCode):
+    if not code.can_die:
         return {}
     x = rows.head(min(_ROWS, network.rows_per_pass))
     filled, seen = observed(x)
     path = network.path(filled, seen)
-    activity = code(path[-1], path[:-1])[0]
-    dead = code.idle(activity)
-    assert dead is not None
+    activity = code.code(path)
+    dead = code.dead(activity)
     n_dead = int(dead.sum())
     if n_dead and revives:
         loss = -objective.log_prob(network.decode(activity), x).sum(1)
@@ -81,14 +78,12 @@ def _revive(
     """Give dead components directions of rows, drawn by their squared losses."""
     pair, code = network.pairs[-1], network.bottleneck
     assert isinstance(pair, DensePair)
-    assert isinstance(code, SparseCode)
     n_dead = int(dead.sum())
     weight = ((loss - loss.min()) ** 2).nan_to_num(0.0).double().cpu() + 1e-12
     chosen = torch.multinomial(weight, n_dead, n_dead > len(weight), generator=generator)
     centre = below.mean(0)
     direction = F.normalize(below[chosen.to(below.device)] - centre)
-    size = 1.0 if code.how.kind == "topk" else _FIRST_SIZE
-    pair.weight[dead] = size * _mean_norm(pair.weight, dead) * direction
+    pair.weight[dead] = code.revival_size * _mean_norm(pair.weight, dead) * direction
     pair.encoder_bias[dead] = -(pair.weight[dead] @ centre)
     changed = [pair.weight, pair.encoder_bias]
     if pair.decoder_weight is not None:

@@ -39,7 +39,6 @@ import torch
 from torch import Tensor
 
 from twofold.nn.activations import ACTIVATIONS, InPlace
-from twofold.nn.bottleneck import PlainCode
 from twofold.nn.corruption import Corruption
 from twofold.nn.layers import DensePair
 from twofold.nn.likelihoods import Likelihood, Scratch
@@ -56,7 +55,7 @@ def supports(network: Network, objective: Objective) -> bool:
     return (
         type(network) is Network
         and all(type(pair) is DensePair for pair in network.pairs)
-        and type(network.bottleneck) is PlainCode
+        and network.bottleneck.is_plain
         and ACTIVATIONS[network.activation].in_place is not None
         and ACTIVATIONS[network.code_activation].in_place is not None
         and all(likelihood.is_fused for likelihood, _ in objective.groups)

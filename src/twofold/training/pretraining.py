@@ -36,7 +36,6 @@ from torch import Tensor, nn
 from twofold import metrics
 from twofold.errors import OptionError
 from twofold.nn.activations import ACTIVATIONS, Straight
-from twofold.nn.bottleneck import Plain, Sparse, SparseCode, VariationalCode
 from twofold.nn.corruption import Corruption, for_codes
 from twofold.nn.layers import DensePair
 from twofold.nn.network import Network
@@ -262,9 +261,6 @@ def _level(network: Network, i: int) -> Network:
     """Return pair `i` of the network as a shallow autoencoder, which shares its weights."""
     pair, last = network.pairs[i], i == len(network.pairs) - 1
     code = network.bottleneck
-    spec: Plain | Sparse = Plain()
-    if isinstance(code, SparseCode) and code.how.hidden:
-        spec = replace(code.how, hidden=False)
     kind = Network if i == 0 else _Level
     with torch.device("meta"):  # without memory and without chance: its pair and its code are given
         level = kind(
@@ -276,7 +272,7 @@ def _level(network: Network, i: int) -> Network:
         )
     level.levels = nn.ModuleList([pair])
     # No density of these codes is ever asked for, so that one number is large enough for it.
-    level.bottleneck = code if last else spec.module(1, 1).to(pair.weight)
+    level.bottleneck = code if last else code.of_hidden().module(1, 1).to(pair.weight)
     if isinstance(level, _Level):
         # What the pair gives back goes through this activation in the whole network, too.
         level.output_activation = network.decoder_activations[-1 - i]
@@ -304,7 +300,7 @@ def _squared_error(network: Network, i: int) -> Objective:
     n = network.pairs[i].n_in
     columns = tuple(Column(f"component {j}", "real", "gaussian") for j in range(n))
     last = i == len(network.pairs) - 1
-    adapts = last and isinstance(network.bottleneck, VariationalCode)
+    adapts = last and network.bottleneck.has_posterior
     objective = Objective(Schema(columns, (n,)), adapts)
     parameter = next(network.parameters())
     return objective.to(device=parameter.device, dtype=parameter.dtype)
@@ -335,7 +331,7 @@ def from_pca(
     if not exact:
         found, _ = _fit_output(own, few, _through(net, few), linear.bias, has_gain=False)
         net.pairs[0].decoder_bias.data += found
-    if isinstance(net.bottleneck, VariationalCode):
+    if net.bottleneck.has_posterior:
         _settle_posterior(net, own, few)
     network.load_state_dict(net.state_dict())
     if exact:
@@ -529,7 +525,6 @@ def _settle_posterior(network: Network, objective: Objective, x: Tensor) -> None
     one, the variance left over is one over the loss's curvature.
     """
     code, pair = network.bottleneck, network.pairs[-1]
-    assert isinstance(code, VariationalCode)
     spread = network.path(observed(x)[0])[-1].std(0)
     spread = spread.clamp_min(1e-3 * float(spread.max()) + 1e-12)
 
@@ -538,10 +533,9 @@ def _settle_posterior(network: Network, objective: Objective, x: Tensor) -> None
         pair.weight.data *= factor[:, None]
         pair.encoder_bias.data *= factor
         # A tied matrix has multiplied the way back already.
-        code.log_gain.data += (back / factor).log() if network.tied else back.log()
+        code.rescale(back / factor if network.tied else back)
 
     scale_up(1 / spread, spread)
-    code.weight.data.zero_()
     theta, told = _through(network, x), torch.ones_like(spread)
     for _ in range(_ROUNDS if objective.adapts else 1):
         # The noise of the cells settles how far codes spread, and is settled by that in turn.
@@ -551,7 +545,7 @@ def _settle_posterior(network: Network, objective: Objective, x: Tensor) -> None
         left = 1 / _curvature(network, objective, x[:_CURVE_ROWS]).clamp_min(1.0)
         told = (1 - left).clamp_min(0.01).sqrt()
         scale_up(told, told)
-        code.bias.data.copy_(left.log())
+        code.set_posterior(left)
         theta, _ = network(observed(x)[0], torch.Generator().manual_seed(0))
         theta = theta[: len(x)]
 

@@ -27,8 +27,6 @@ from torch import Tensor, nn
 from twofold import __version__
 from twofold.data.output import require_free, write_bytes
 from twofold.errors import MissingExtraError, OptionError
-from twofold.inference import apply as inference
-from twofold.nn.bottleneck import VariationalCode
 from twofold.nn.layers import RecurrentPair
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
@@ -146,8 +144,6 @@ def _type_of(column: Column) -> str:
 class _Body(nn.Module):
     """The arithmetic of the graph: (batch, columns) or codes in, the part's outputs out."""
 
-    _noise: Tensor
-
     def __init__(self, model: Model, part: str, layout: _Layout) -> None:
         super().__init__()
         # Copies on the processor, in 32 bits and without gradients.
@@ -157,11 +153,7 @@ class _Body(nn.Module):
                 torch.compiler.allow_in_graph(_unrolled)  # a loop is traced in another way
                 setattr(pair, "_unroll", partial(_unrolled, pair.cell))  # noqa: B010
         objective = deepcopy(model._objective).cpu().float()
-        self.is_bound = isinstance(self.network.bottleneck, VariationalCode)
-        self.scorer = Scorer(objective, every=self.is_bound)
-        if self.is_bound:
-            zeros = torch.zeros(1, self.network.n_components)
-            self.register_buffer("_noise", inference.draws(zeros))
+        self.scorer = Scorer(objective)
         self.inputs, self.cells = Inputs(layout.columns), Cells(layout.columns)
         self.part, self.wide = part, layout.wide
         self.row_shape, self.dtype = layout.row_shape, layout.dtype
@@ -173,14 +165,21 @@ class _Body(nn.Module):
             return (self._reconstruction(self.scorer.mean(self.network.decode(given))),)
         x = self.inputs(given.flatten(1))
         filled = self._filled(x)
-        codes = self.network.encode(filled, seen=self.network.seen(x))[0]
+        network, bottleneck = self.network, self.network.bottleneck
+        path = network.path(filled, network.seen(x))
+        codes = bottleneck.code(path)
         if self.part == "encoder":
             return (codes,)
-        theta = self.network.decode(codes)
-        x_hat = self.scorer.mean(theta)
-        score = self._bound(filled, x) if self.is_bound else self.scorer(theta, x_hat, x)
+        theta = network.decode(codes)
+
+        def decode(code: Tensor) -> Tensor:
+            return theta if code is codes else network.decode(code)
+
+        score = bottleneck.log_density(codes, path, decode, self.scorer, x)
         judged = score.float(), (score - self.offset).float()
-        return judged if self.part == "scorer" else (codes, self._reconstruction(x_hat), *judged)
+        if self.part == "scorer":
+            return judged
+        return (codes, self._reconstruction(self.scorer.mean(theta)), *judged)
 
     def example(self) -> Tensor:
         """Return something that the body takes."""
@@ -206,20 +205,6 @@ class _Body(nn.Module):
         rounds = torch.where(seen.all(), 0, self.rounds - 1)  # none where there is no hole
         ended: tuple[Tensor, ...] = torch.while_loop(goes_on, step, (rounds, filled, seen))
         return ended[1]
-
-    def _bound(self, filled: Tensor, x: Tensor) -> Tensor:
-        """Return the evidence lower bound as `inference.row_log_prob` does, all draws together."""
-        *path, mean = self.network.path(filled, self.network.seen(x))
-        bottleneck = self.network.bottleneck
-        assert isinstance(bottleneck, VariationalCode)
-        log_variance = bottleneck.log_variance(path)
-        divergence = 0.5 * (mean**2 + log_variance.exp() - 1 - log_variance).sum(1)
-        spread = (0.5 * log_variance).exp()[:, None] * self._noise
-        codes = mean[:, None] + spread  # (batch, draws, n_components)
-        theta = self.network.decode(codes.flatten(0, 1))
-        every = x[:, None].expand(-1, len(self._noise), -1).flatten(0, 1)
-        cells: Tensor = self.scorer(theta, theta, every).unflatten(0, (-1, len(self._noise)))
-        return cells.mean(1) - divergence
 
     def _reconstruction(self, x_hat: Tensor) -> Tensor:
         cells: Tensor = self.cells(x_hat)

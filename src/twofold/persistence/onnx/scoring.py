@@ -7,6 +7,7 @@ place. A graph can do neither, so the same sums are taken here without.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -27,26 +28,54 @@ class Scorer(nn.Module):
     ----------
     objective : Objective
         Fitted; its numbers are copied.
-    every : bool
-        Whether every column's own likelihood counts, as in the bound of a variational network.
-        Otherwise residuals of normal columns are part of the rows' density.
     """
 
     _order: Tensor | None
+
+    def __init__(self, objective: Objective) -> None:
+        super().__init__()
+        groups = [_Group(objective, likelihood, at) for likelihood, at in objective.groups]
+        self.groups = nn.ModuleList(groups)
+        self.register_buffer("_order", order_of([i for g in groups for i in g.inputs]))
+        self.density = objective.density
+        everything = torch.ones_like(objective._others)
+        self._every, self._others = (
+            _Cells(objective, groups, counted) for counted in (everything, objective._others)
+        )
+
+    def mean(self, theta: Tensor) -> Tensor:
+        """Return the expected inputs, as `Objective.mean` does: (batch, width) twice."""
+        groups: list[_Group] = list(self.groups)  # type: ignore[arg-type]
+        parts = [group.mean(group.pick(theta)).flatten(1) for group in groups]
+        return reordered(torch.cat(parts, 1) if len(parts) > 1 else parts[0], self._order)
+
+    def log_prob(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Return the sum of `Objective.log_prob`, missing inputs NaN: (batch, width) -> (batch, 1).
+
+        It is the log-density of all cells, each under its column's likelihood.
+        """
+        total: Tensor = self._every(theta, x)
+        return total.unsqueeze(1)
+
+    def row_log_prob(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Return each row's log-density, as `Objective.row_log_prob` does: -> (batch,)."""
+        seen = ~torch.isnan(x)
+        filled = torch.where(seen, x, 0.0)
+        total: Tensor = self._others(theta, x)
+        return total + self.density.log_prob(self.mean(theta), filled, seen)
+
+
+class _Cells(nn.Module):
+    """The summed log-density of some columns' cells; of all others, their change of unit alone."""
+
     _first: Tensor
     _absent: Tensor
     _there: Tensor
     _constant: Tensor
 
-    def __init__(self, objective: Objective, every: bool = False) -> None:
+    def __init__(self, objective: Objective, groups: Sequence[_Group], counted: Tensor) -> None:
         super().__init__()
-        self.groups = nn.ModuleList(
-            _Group(objective, likelihood, at) for likelihood, at in objective.groups
-        )
-        self.register_buffer("_order", order_of([i for g in self._parts for i in g.inputs]))
-        self.density = None if every else objective.density
-        counted = torch.ones_like(objective._others) if every else objective._others
-        self._counted = [g for g in self._parts if counted[objective.column[g.inputs[0]]]]
+        self._counted = [g for g in groups if counted[objective.column[g.inputs[0]]]]
         # A column is missing where its first input is.
         owner = objective.column.tolist()
         first = {column: owner.index(column) for column in set(owner)}
@@ -56,17 +85,8 @@ class Scorer(nn.Module):
         self.register_buffer("_absent", objective.typical[columns].clone())
         self.register_buffer("_constant", -objective.log_unit[~counted].sum())
 
-    def mean(self, theta: Tensor) -> Tensor:
-        """Return the expected inputs, as `Objective.mean` does: (batch, width) twice."""
-        parts = [group.mean(group.pick(theta)).flatten(1) for group in self._parts]
-        return reordered(torch.cat(parts, 1) if len(parts) > 1 else parts[0], self._order)
-
-    def forward(self, theta: Tensor, x_hat: Tensor, x: Tensor) -> Tensor:
-        """Return each row's log-density, as `Objective.row_log_prob` does, missing inputs NaN.
-
-        (batch, width) each -> (batch,). `x_hat` is `mean(theta)`. With `every` it is the sum of
-        `Objective.log_prob`.
-        """
+    def forward(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Return the sum for each row: (batch, width) twice -> (batch,)."""
         seen = ~torch.isnan(x)
         filled = torch.where(seen, x, 0.0)
         total = self._constant
@@ -77,13 +97,7 @@ class Scorer(nn.Module):
         for group in self._counted:
             cells = group.log_prob(group.pick(theta), group.pick(filled))
             total = total + torch.where(group.pick(seen), cells, 0.0).flatten(1).sum(1)
-        if self.density is None:
-            return total
-        return total + self.density.log_prob(x_hat, filled, seen)
-
-    @property
-    def _parts(self) -> list[_Group]:
-        return list(self.groups)  # type: ignore[arg-type]
+        return total
 
 
 class _Group(nn.Module):

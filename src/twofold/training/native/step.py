@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from twofold.nn.activations import ACTIVATIONS
-from twofold.nn.bottleneck import PlainCode
 from twofold.nn.corruption import Corruption
 from twofold.nn.layers import DensePair
 from twofold.nn.network import Network
@@ -38,7 +37,7 @@ def obstacle(network: Network, objective: Objective, plan: Plan) -> str:
         return "not a dense stack"
     if len(pairs) > _MOST_PAIRS:
         return f"more than {_MOST_PAIRS} pairs"
-    if type(network.bottleneck) is not PlainCode:
+    if not network.bottleneck.is_plain:
         return "a bottleneck"
     for activation in (network.activation, network.code_activation):
         if ACTIVATIONS[activation].kernel is None:
