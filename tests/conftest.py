@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from twofold import datasets
 from twofold.errors import DatasetUnavailable
+from twofold.registry import ACTIVATIONS, BOTTLENECKS, LIKELIHOODS
 
 torch.set_num_threads(1)
 # What a script starts in its background ignores Ctrl-C, and hands that on to its own processes.
@@ -50,6 +51,17 @@ def untouched_random_state() -> Iterator[None]:
     names = ("random", "numpy.random", "torch")
     moved = [n for n, a, b in zip(names, before, _random_states(), strict=True) if a != b]
     assert not moved, f"the global random state of {', '.join(moved)} was touched"
+
+
+@pytest.fixture(autouse=True, scope="module")
+def same_registries() -> Iterator[None]:
+    """Take away what the tests of a module have registered, so that others know nothing of it."""
+    registries = ACTIVATIONS, BOTTLENECKS, LIKELIHOODS
+    before = [set(registry) for registry in registries]
+    yield
+    for registry, names in zip(registries, before, strict=True):
+        for name in set(registry) - names:
+            registry.remove(name)
 
 
 @pytest.fixture(scope="session")
