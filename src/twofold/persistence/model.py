@@ -15,11 +15,13 @@ from torch import Tensor
 
 from twofold import __version__, metrics
 from twofold.errors import ModelFileError
+from twofold.formatting import shortened
 from twofold.inference.calibration import Calibration
 from twofold.nn import bottleneck, corruption, layers
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.persistence import folder as bundle
+from twofold.registry import ACTIVATIONS, BOTTLENECKS, LIKELIHOODS
 from twofold.schema.schema import Schema
 
 _MOST_ROUNDS = 1000  # of filling holes; more would keep the caller waiting
@@ -83,7 +85,10 @@ def load(path: str | os.PathLike[str]) -> Parts:
     """
     tensors, document = bundle.read(path)
     try:
+        _require_registered(path, document)
         return _assemble(tensors, document)
+    except ModelFileError:
+        raise
     except (
         LookupError,
         TypeError,
@@ -97,6 +102,23 @@ def load(path: str | os.PathLike[str]) -> Parts:
             f"{path} does not fit together: {type(error).__name__}: {reason:.300}. It was altered; "
             f"copy the whole folder again, or fit the model anew."
         ) from error
+
+
+def _require_registered(path: str | os.PathLike[str], document: Mapping[str, Any]) -> None:
+    """Raise ModelFileError if the model uses a record that nothing has registered here."""
+    options, columns = document["options"], document["schema"]["columns"]
+    used = [
+        (LIKELIHOODS, column["likelihood"]) for column in columns if column["kind"] != "ignored"
+    ]
+    used += [(ACTIVATIONS, options[name]) for name in ("activation", "code_activation")]
+    spec = options["bottleneck"]
+    used.append((BOTTLENECKS, spec.partition(":")[0] if isinstance(spec, str) else spec["name"]))
+    for records, name in used:
+        if name not in records:
+            raise ModelFileError(
+                f"{path} uses the {records.noun} {shortened(repr(name))}, which is not registered. "
+                f"Import the module that registers it, then load the model again."
+            )
 
 
 def plain(options: Mapping[str, Any]) -> dict[str, Any]:
