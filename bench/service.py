@@ -389,7 +389,7 @@ def main() -> None:
             "machine": machine.describe(cores),
             "versions": {
                 package: metadata.version(package)
-                for package in ("twofold", "torch", "pyarrow", "fastapi", "uvicorn")
+                for package in ("twofold", "torch", "pyarrow", "starlette", "uvicorn")
             },
         }
         if given.minutes:

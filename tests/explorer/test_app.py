@@ -24,9 +24,9 @@ from typer.testing import CliRunner
 from twofold import Autoencoder, datasets
 from twofold.cli.main import app as command_line
 
-pytest.importorskip("fastapi", reason="the explorer needs FastAPI")
+pytest.importorskip("starlette", reason="the explorer needs Starlette")
 pytest.importorskip("uvicorn", reason="the explorer needs uvicorn")
-from fastapi.testclient import TestClient
+from starlette.testclient import TestClient
 
 from twofold.explorer import code_map, create_app
 

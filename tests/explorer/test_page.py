@@ -28,7 +28,7 @@ from twofold.explorer.source import Source
 api = pytest.importorskip("playwright.sync_api", reason="the page's tests need playwright")
 uvicorn = pytest.importorskip("uvicorn", reason="the explorer needs uvicorn")
 image_files = pytest.importorskip("PIL.Image", reason="screenshots are read with Pillow")
-explore = pytest.importorskip("twofold.explorer.app", reason="the explorer needs FastAPI")
+explore = pytest.importorskip("twofold.explorer.app", reason="the explorer needs Starlette")
 
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 HERE = "http://127.0.0.1"

@@ -18,7 +18,7 @@ from twofold.cli.main import app
 from twofold.data import sources
 from twofold.errors import LosesToPCAWarning, TwofoldError
 
-pytest.importorskip("fastapi", reason="the extra `service` is not installed")
+pytest.importorskip("starlette", reason="the extra `service` is not installed")
 testclient = pytest.importorskip("starlette.testclient", reason="httpx is not installed")
 
 N = 120

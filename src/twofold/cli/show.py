@@ -221,17 +221,24 @@ def serve(
             metavar="N", help="Bytes of a request; rows times columns may not be more either."
         ),
     ] = 33_554_432,
+    max_memory: Annotated[
+        int,
+        typer.Option(
+            metavar="N", help="Bytes that bodies, rows and results of all requests together take."
+        ),
+    ] = 536_870_912,
     timeout: Annotated[
         float,
         typer.Option(
-            metavar="SECONDS", help="How long a request may take to arrive, and to be answered."
+            metavar="SECONDS",
+            help="How long a request may take to arrive, to be decoded, and to be computed, each.",
         ),
     ] = 30.0,
 ) -> None:
-    """Answer requests over HTTP: a route per verb, in JSON, Arrow or Parquet.
+    """Answer requests over HTTP: a route per verb, in JSON or Arrow.
 
-    `GET /openapi.json` describes every route. Ctrl-C and SIGTERM end the service after it has
-    answered what it accepted.
+    `GET /openapi.json` describes every route. Ctrl-C and SIGTERM end the service within 10 seconds;
+    SIGHUP loads the model again.
 
     For example:
 
@@ -242,15 +249,15 @@ def serve(
 
     # The port is taken first: it is better to fail at once.
     with server.listen(host, port) as listener:
-        from twofold.estimators.autoencoder import load
         from twofold.service.app import create_app
 
         application = create_app(
-            load(model),
+            model,
             token=token,
             hosts=server.own_names(host),
             max_rows=max_rows,
             max_bytes=max_bytes,
+            max_memory=max_memory,
             timeout=timeout,
         )
         if token is None and not server.is_loopback(host):

@@ -23,8 +23,8 @@ try:
     from pydantic_core import from_json, to_json
 except ImportError as missing:
     raise MissingExtraError(
-        "The service needs FastAPI and uvicorn, which are not installed. Install "
-        "'twofold[service]'."
+        "The service needs Starlette, uvicorn and prometheus-client, which are not installed. "
+        "Install 'twofold[service]'."
     ) from missing
 
 Array = NDArray[Any]
@@ -55,8 +55,10 @@ def kind_of(form: Format) -> Any:
     return pa.float64() if spoken else kind
 
 
-def column(values: list[Any], form: Format, kind: Any, name: str) -> Any:
+def column(values: list[Any], form: Format, kind: Any, name: str, first_row: int = 0) -> Any:
     """Return one column's cells as an Arrow array, of the type `kind` wherever they can be.
+
+    `first_row` is the number of the first cell's row, for messages.
 
     Cells of another sort keep their own type, so that the schema tells what is wrong with them.
 
@@ -69,9 +71,9 @@ def column(values: list[Any], form: Format, kind: Any, name: str) -> Any:
     if not found <= _CELLS:
         row = next(i for i, cell in enumerate(values) if type(cell) not in (*_CELLS, type(None)))
         raise DataError(
-            f"Column '{name}' holds {_shown(values[row])} in row {row}. Cells are numbers, text, "
-            f"booleans or times: drop what is none of these, or take it apart into columns that "
-            f"are."
+            f"Column '{name}' holds {_shown(values[row])} in row {first_row + row}. Cells are "
+            f"numbers, text, booleans or times: drop what is none of these, or take it apart into "
+            f"columns that are."
         )
     if not found:
         return pa.nulls(len(values), kind)
@@ -81,10 +83,10 @@ def column(values: list[Any], form: Format, kind: Any, name: str) -> Any:
         return pa.array([_as_text(cell) for cell in values], pa.string())
     if found == {bool}:
         return pa.array(values, pa.bool_())
-    return _numbers(values, found, kind, name)
+    return _numbers(values, found, kind, name, first_row)
 
 
-def _numbers(values: list[Any], found: set[type], kind: Any, name: str) -> Any:
+def _numbers(values: list[Any], found: set[type], kind: Any, name: str, first_row: int) -> Any:
     if bool in found:
         values = [float(cell) if isinstance(cell, bool) else cell for cell in values]
     own = [kind] if pa.types.is_integer(kind) or pa.types.is_floating(kind) else []
@@ -98,8 +100,9 @@ def _numbers(values: list[Any], found: set[type], kind: Any, name: str) -> Any:
     except OverflowError:
         row = next(i for i, cell in enumerate(values) if _is_too_large(cell))
         raise DataError(
-            f"Column '{name}' holds numbers too large for 64-bit floats (row {row}: "
-            f"{_shown(values[row])}). Divide such a column by a power of ten first."
+            f"Column '{name}' holds numbers too large for 64-bit floats (row "
+            f"{first_row + row}: {_shown(values[row])}). Divide such a column by a "
+            f"power of ten first."
         ) from None
 
 

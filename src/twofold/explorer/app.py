@@ -29,19 +29,20 @@ from twofold.explorer.code_map import CodeMap, Progress
 from twofold.explorer.source import Difference, Shades, Source
 from twofold.service import app as service
 from twofold.service import server
-from twofold.service.errors import Refusal
+from twofold.service.errors import RequestError
 
 try:
-    from fastapi import FastAPI, Request, Response
+    from starlette.applications import Starlette
     from starlette.background import BackgroundTask
     from starlette.concurrency import run_in_threadpool
-    from starlette.responses import FileResponse
+    from starlette.requests import Request
+    from starlette.responses import FileResponse, Response
     from starlette.routing import Route
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 except ImportError as missing:
     raise MissingExtraError(
-        "The explorer needs FastAPI and uvicorn, which are not installed. Install "
-        "'twofold[explore]'."
+        "The explorer needs Starlette, uvicorn and prometheus-client, which are not installed. "
+        "Install 'twofold[explore]'."
     ) from missing
 
 HOST = "127.0.0.1"
@@ -79,7 +80,7 @@ def create_app(
     title: str = "model",
     source_title: str = "rows",
     say: Progress | None = None,
-) -> FastAPI:
+) -> Starlette:
     """Make the explorer's web application; every row is encoded and scored before it returns.
 
     Parameters
@@ -99,7 +100,7 @@ def create_app(
     DataError
         If the source cannot be read, or lacks a column of the model's.
     MissingExtraError
-        If FastAPI is not installed.
+        If Starlette is not installed.
 
     Examples
     --------
@@ -200,7 +201,7 @@ class _Pages:
 
     def _file(self, name: str, request: Request) -> Response:
         if name not in self._files:
-            return _refused(Refusal(404, "There is no such file.", "GET / is the page."))
+            return _refused(RequestError(404, "There is no such file.", "GET / is the page."))
         content, headers = self._files[name], {"Vary": "Accept-Encoding"}
         if "gzip" in request.headers.get("accept-encoding", ""):
             content, headers["Content-Encoding"] = self._packed[name], "gzip"
@@ -418,7 +419,7 @@ def _in_words(function: Callable[[Request], Response]) -> Callable[[Request], Re
         try:
             return function(request)
         except TwofoldError as error:
-            return _refused(Refusal.of(error))
+            return _refused(RequestError.of(error))
 
     return route
 
@@ -433,17 +434,17 @@ def _with_body(
         async for part in request.stream():
             body += part
             if len(body) > _MOST_BODY:
-                return _refused(Refusal(413, "The selection is too large.", "Draw it anew."))
+                return _refused(RequestError(413, "The selection is too large.", "Draw it anew."))
         try:
             selection = json.dumps(cells.loads(body), sort_keys=True)
         except ValueError:
-            return _refused(Refusal(400, "The selection is no JSON.", "Send an object."))
+            return _refused(RequestError(400, "The selection is no JSON.", "Send an object."))
         return await run_in_threadpool(_in_words(lambda asked: function(selection, asked)), request)
 
     return route
 
 
-def _refused(refusal: Refusal) -> Response:
+def _refused(refusal: RequestError) -> Response:
     return _json(refusal.document(), refusal.status)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -118,16 +118,28 @@ def traversal(
     return values.astype(code.dtype), moved
 
 
-@torch.no_grad()
 def sample(
     network: Network, objective: Objective, n_rows: int, generator: torch.Generator
 ) -> Array:
     """Draw new rows, `(n_rows, width)`: codes from their density, cells from their likelihoods."""
+    return np.concatenate(list(batches(network, objective, n_rows, generator)))
+
+
+def batches(
+    network: Network, objective: Objective, n_rows: int, generator: torch.Generator
+) -> Iterator[Array]:
+    """Draw new rows some at a time, as `sample` does.
+
+    Raises
+    ------
+    OptionError
+        If `n_rows` is less than 1.
+    """
     if n_rows < 1:
         raise OptionError(f"n must be an integer of at least 1, got {n_rows}.")
-    parts = []
     most = min(_CHUNK_ROWS, network.rows_per_pass)
     for start in range(0, n_rows, most):
-        code = network.bottleneck.sample(min(most, n_rows - start), generator)
-        parts.append(objective.draw(network.decode(code), generator))
-    return np.asarray(torch.cat(parts).cpu())
+        with torch.no_grad():
+            code = network.bottleneck.sample(min(most, n_rows - start), generator)
+            drawn = objective.draw(network.decode(code), generator)
+        yield np.asarray(drawn.cpu())

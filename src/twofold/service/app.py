@@ -1,16 +1,16 @@
 """The service: one fitted model over HTTP, a route per verb.
 
-`create_app` makes an ordinary FastAPI application. Routes and middleware that are added to it
-later stand behind the same token.
+`create_app` makes an ordinary Starlette application. Routes that are added to it stand behind the
+same token and host check.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import platform
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -22,61 +22,56 @@ from twofold import __version__, options
 from twofold.data import json as cells
 from twofold.errors import MissingExtraError, OptionError, TwofoldError
 from twofold.estimators.autoencoder import Autoencoder
-from twofold.service import model as verbs
-from twofold.service import openapi as contract
-from twofold.service import responses
-from twofold.service.batching import Verb, Worker
-from twofold.service.bodies import ARROW, JSON, PARQUET, Limits, Reader, whole_number
-from twofold.service.errors import Refusal
-from twofold.service.jsonrows import JsonRows
-from twofold.service.metrics import CONTENT_TYPE, Meter
-from twofold.service.middleware import (
-    HELD,
-    OPEN,
-    Guard,
-    InPieces,
-    Memory,
-    json_answer,
-    nobody,
-    refused,
-)
-from twofold.service.model import Verbs
+from twofold.service import middleware, openapi, responses
+from twofold.service.batching import BatchingExecutor, Steps
+from twofold.service.deployment import Deployment
+from twofold.service.errors import RequestError
+from twofold.service.json_rows import JsonRows
+from twofold.service.memory import Account, Share, size_of
+from twofold.service.metrics import CONTENT_TYPE, Metrics
+from twofold.service.middleware import GONE, OPEN, SHARE, refused
+from twofold.service.model import describe_columns
+from twofold.service.requests import ARROW, JSON, Limits, finished, integer
 from twofold.service.responses import FORMATS, NUMBERS, Answer
 
 try:
-    from fastapi import FastAPI, Request, Response
+    from starlette.applications import Starlette
     from starlette.exceptions import HTTPException
-    from starlette.requests import ClientDisconnect
+    from starlette.middleware import Middleware
+    from starlette.requests import ClientDisconnect, Request
+    from starlette.responses import Response
+    from starlette.routing import Route
+    from starlette.types import Receive, Scope, Send
 except ImportError as missing:
     raise MissingExtraError(
-        "The service needs FastAPI and uvicorn, which are not installed. Install "
-        "'twofold[service]'."
+        "The service needs Starlette, uvicorn and prometheus-client, which are not installed. "
+        "Install 'twofold[service]'."
     ) from missing
 
 logger = logging.getLogger(__name__)
-_SMALL_BODY, _SMALL_STREAM = 2**15, 2**20  # bytes that are read at once, without a thread
+_SMALL_JSON, _SMALL_STREAM = 2**15, 2**19  # bytes that are read at once, without a thread
 _SMALL_ANSWER = 10_000  # cells that are written at once
-_LOOSE_ROWS = 256  # of a JSON body, that stay cells until it is known which are computed together
-_HELD_BODIES = 4  # as many of the largest bodies may be held at a time
+_GONE_SECONDS = 0.1  # after which it is looked whether the client is still there
 Handler = Callable[[Request], Awaitable[Response]]
 
 
 def create_app(
-    model: Autoencoder,
+    model: Autoencoder | str | os.PathLike[str],
     *,
     token: str | None = None,
     hosts: Sequence[str] | None = None,
     max_rows: int = Limits.rows,
     max_bytes: int = Limits.bytes,
+    max_memory: int = Limits.memory,
     timeout: float = Limits.seconds,
     batch_seconds: float = 0.002,
-) -> FastAPI:
+) -> Starlette:
     """Make a web application that answers what a fitted model's methods do.
 
     Parameters
     ----------
-    model : Autoencoder
-        A fitted model; it is left as it is.
+    model : Autoencoder or path-like
+        A fitted model, which is left as it is, or the folder of a saved one.
     token : str, optional
         What a client has to send as `Authorization: Bearer ...` on every route but `/healthz`.
     hosts : sequence of str, optional
@@ -86,15 +81,17 @@ def create_app(
         Rows that one request may send or ask for.
     max_bytes : int, default=33554432
         Bytes that a request's body may have; rows times columns may not be more either.
+    max_memory : int, default=536870912
+        Bytes that bodies, decoded rows and results of all requests together may take.
     timeout : float, default=30
-        Seconds that a request may take to arrive, and again to be answered.
+        Seconds that a request may take to arrive, to be decoded, and to be computed, each.
     batch_seconds : float, default=0.002
         How long a request may wait for others to share its call of the library, while calls follow
         upon each other; 0 joins none. A request that finds the service idle does not wait.
 
     Returns
     -------
-    FastAPI
+    Starlette
         With the service as `app.state.service`.
 
     Examples
@@ -104,33 +101,53 @@ def create_app(
     >>> from twofold.service import create_app
     >>> X = np.random.default_rng(0).normal(size=(200, 8))
     >>> app = create_app(Autoencoder(n_components=2, epochs=2, random_state=0).fit(X))
-    >>> sorted(app.openapi()["paths"])[:3]
+    >>> sorted(app.state.service.document()["paths"])[:3]
     ['/decode', '/encode', '/explain']
     """
-    limits = Limits(max_rows, max_bytes, timeout)
+    limits = Limits(max_rows, max_bytes, timeout, max_memory)
     _check(limits, batch_seconds, token)
-    service = Service(model, limits, batch_seconds)
+    guarded = [s for s, asked in (("401", token), ("421", hosts)) if asked is not None]
+    service = Service(model, limits, batch_seconds, guarded)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
         service.open()
         yield
         service.close()
 
-    app = _App(service, token is not None, hosts is not None, lifespan)
-    for path, handler in service.routes().items():
-        methods = ["POST"] if path in contract.ANSWERS else ["GET"]
-        app.add_route(path, _endpoint(handler, service.names), methods=methods)
-    app.add_exception_handler(HTTPException, _refuse_politely)
-    app.add_middleware(Guard, service=service, token=token, hosts=hosts)
+    routes = [
+        Route(
+            path,
+            _endpoint(handler, service),
+            methods=["POST" if path in openapi.ANSWERS else "GET"],
+        )
+        for path, handler in service.routes().items()
+    ]
+    layers = [
+        Middleware(
+            middleware.CountRequests, service.metrics, frozenset(route.path for route in routes)
+        ),
+        Middleware(middleware.RequireFraming),
+        *([] if hosts is None else [Middleware(middleware.RequireHost, hosts)]),
+        *([] if token is None else [Middleware(middleware.RequireToken, token)]),
+        Middleware(middleware.HoldMemory, service.account),
+    ]
+    app = Starlette(
+        routes=routes,
+        middleware=layers,
+        lifespan=lifespan,
+        exception_handlers={HTTPException: _refuse_politely},
+    )
+    app.router.redirect_slashes = False  # the Host header would choose where to
     app.state.service = service
     return app
 
 
 def _check(limits: Limits, batch_seconds: float, token: str | None) -> None:
-    for name, value in {"max_rows": limits.rows, "max_bytes": limits.bytes}.items():
+    counts = {"max_rows": limits.rows, "max_bytes": limits.bytes, "max_memory": limits.memory}
+    for name, value in counts.items():
         if value < 1:
-            raise OptionError(f"{name} must be a whole number of at least 1; got {value}.")
+            raise OptionError(f"{name} must be an integer of at least 1; got {value}.")
     if not limits.seconds > 0:
         raise OptionError(f"timeout must be a number of seconds above 0; got {limits.seconds}.")
     if not 0 <= batch_seconds < 1:
@@ -139,78 +156,62 @@ def _check(limits: Limits, batch_seconds: float, token: str | None) -> None:
         raise OptionError("token is empty, or has blanks around it. Choose a long random word.")
 
 
-class _App(FastAPI):
-    """FastAPI with the service's own document."""
-
-    def __init__(self, service: Service, with_token: bool, with_hosts: bool, lifespan: Any) -> None:
-        # The pages that FastAPI offers for the document load their scripts from elsewhere.
-        super().__init__(
-            title="twofold", openapi_url=None, docs_url=None, redoc_url=None, lifespan=lifespan
-        )
-        self._service = service
-        self._guarded = [s for s, asked in (("401", with_token), ("421", with_hosts)) if asked]
-        service.document = self.openapi
-
-    def openapi(self) -> dict[str, Any]:
-        if self.openapi_schema is None:
-            served = self._service
-            self.openapi_schema = contract.document(
-                served.model.schema_,
-                len(served.verbs.code_names),
-                served.limits,
-                served.examples(),
-                self._guarded,
-            )
-        return self.openapi_schema
-
-
 class Service:
     """A model's verbs as handlers of requests.
 
     Attributes
     ----------
-    model : Autoencoder
-        The model, whose rows come and go as Arrow tables or arrays.
-    worker : Worker
-        Where the library is called: `await worker.call(function)` takes its turn with the verbs.
+    current : Deployment
+        The model that is served, with what belongs to it.
+    worker, reader : BatchingExecutor
+        Where the library is called, and where bodies are read and answers written.
+    account : Account
+        What all requests together hold.
     """
 
-    def __init__(self, model: Autoencoder, limits: Limits, batch_seconds: float) -> None:
-        self.verbs = Verbs(model)
-        self.model, self.limits = self.verbs.model, limits
-        self.names = list(self.verbs.names)
-        self.reader = Reader(self.model.schema_, self.verbs.named, self.verbs.code_names, limits)
-        self.paths = frozenset(self.routes())
-        self.memory = Memory(_HELD_BODIES * limits.bytes)
-        gauges: dict[str, tuple[str, Callable[[], float]]] = {
-            "twofold_waiting_requests": (
-                "Requests that wait for their turn.",
-                lambda: self.worker.n_waiting,
-            ),
-            "twofold_held_bytes": ("Bytes of long bodies in hand.", lambda: self.memory.used),
-        }
-        self.meter = Meter(gauges)
-        self.worker = Worker(limits.seconds, batch_seconds, self.meter.call)
-        self.document: Callable[[], dict[str, Any]] = dict
-        self._desk: ThreadPoolExecutor | None = None
-        most, few = self.verbs.most_rows, self.verbs.most_explained
-        self._encode = _verb(self.verbs.encode, most)
-        self._decode = _verb(self.verbs.decode, most)
-        self._reconstruct = _verb(self.verbs.reconstruct, most)
-        self._score = _verb(self.verbs.score, most)
-        self._explain = _verb(self.verbs.explain, few)
-        self._impute = _verb(self.verbs.impute, most, _without_levels)
+    def __init__(
+        self,
+        model: Autoencoder | str | os.PathLike[str],
+        limits: Limits,
+        batch_seconds: float,
+        guarded: Sequence[str],
+    ) -> None:
+        self.limits, self._guarded = limits, guarded
+        self.current = Deployment.of(model, limits)
+        self.account = Account(limits.memory)
+        self.metrics = Metrics(lambda: self.worker.n_waiting, lambda: self.account.used)
+        self.worker = BatchingExecutor(limits.seconds, batch_seconds, self.metrics.call)
+        self.reader = BatchingExecutor(limits.seconds)
+
+    @property
+    def model(self) -> Autoencoder:
+        """The model, whose rows come and go as Arrow tables or arrays."""
+        return self.current.served.model
 
     def open(self) -> None:
         """Take requests."""
         self.worker.open()
+        self.reader.open()
+
+    def drop(self) -> None:
+        """Refuse what is under way and what comes."""
+        self.worker.drop()
+        self.reader.drop()
 
     def close(self) -> None:
-        """Finish what was accepted, and end the threads."""
+        """Drop what is under way, and end the threads."""
         self.worker.close()
-        if self._desk is not None:
-            self._desk.shutdown()
-            self._desk = None
+        self.reader.close()
+
+    def reload(self) -> None:
+        """Serve what the model's folder holds now; requests under way end with the old model.
+
+        Raises
+        ------
+        TwofoldError
+            If there is no folder, or it cannot be loaded: then the old model goes on.
+        """
+        self.current = self.current.reloaded()
 
     def routes(self) -> dict[str, Handler]:
         """Return the handler of each path."""
@@ -225,69 +226,56 @@ class Service:
             "/model": self.about,
             "/schema": self.columns,
             OPEN: self.healthy,
-            "/metrics": self.metrics,
+            "/metrics": self.counts,
             "/openapi.json": self.openapi,
         }
 
     async def encode(self, request: Request) -> Response:
         """Answer with the codes of the rows."""
-        wanted = self._wanted(request, NUMBERS)
-        found = await self.worker.run(self._encode, await self._rows(request))
-        return await self._respond(
-            responses.of_codes(found["codes"], self.verbs.code_names), wanted
-        )
-
-    async def decode(self, request: Request) -> Response:
-        """Answer with the rows of the codes."""
-        wanted = self._wanted(request, NUMBERS)
-        given = await self._given(request, ("codes",))
-        found = await self.worker.run(self._decode, given["codes"])
-        return await self._respond(self._answer(found["rows"]), wanted)
+        return await self._rows_to(request, "encode", NUMBERS)
 
     async def reconstruct(self, request: Request) -> Response:
-        """Answer with what the network makes of the rows."""
-        wanted = self._wanted(request, NUMBERS)
-        found = await self.worker.run(self._reconstruct, await self._rows(request))
-        return await self._respond(self._answer(found["rows"]), wanted)
+        """Answer with the reconstructions of the rows."""
+        return await self._rows_to(request, "reconstruct", NUMBERS)
 
     async def score(self, request: Request) -> Response:
         """Answer with scores, p-values and labels."""
-        wanted = self._wanted(request)
-        found = await self.worker.run(self._score, await self._rows(request))
-        return await self._respond(responses.of_scores(found, self.model.offset_), wanted)
+        return await self._rows_to(request, "score")
 
     async def explain(self, request: Request) -> Response:
         """Answer with each column's share of minus the score, and what was expected."""
-        wanted = self._wanted(request)
-        found = await self.worker.run(self._explain, await self._rows(request))
-        return await self._respond(responses.of_explanation(found, self.names), wanted)
+        return await self._rows_to(request, "explain")
+
+    async def decode(self, request: Request) -> Response:
+        """Answer with the rows of the codes."""
+        return await self._rows_to(request, "decode", NUMBERS, field="codes")
 
     async def impute(self, request: Request) -> Response:
-        """Answer with the rows, their holes filled."""
-        wanted = self._wanted(request)
-        given = await self._given(request, ("rows", "n_draws", "random_state"))
-        rows = _table(given["rows"])
+        """Answer with the rows, their missing cells filled."""
+        current, wanted = self.current, _wanted(request)
+        given = await self._given(request, current, ("rows", "n_draws", "random_state"))
+        rows, share = given["rows"], request.scope[SHARE]
         n_draws, random_state = _draws(given)
         if n_draws == 1:
-            found = await self.worker.run(self._impute, rows)
-            return await self._respond(self._answer(found["rows"]), wanted)
-        self.reader.bounds.check_rows(len(rows) * n_draws)
-        drawn = await self.worker.call(lambda: self.verbs.draws(rows, n_draws, random_state))
-        names = self._names_of(drawn[0]) if drawn else self.names
-        answer = responses.of_draws(drawn, names, self.model.schema_.row_shape)
-        return await self._respond(answer, wanted)
+            found = await self._here(request, self.worker.run(current.verbs["impute"], rows, share))
+            return await self._respond(request, current.answer("impute", found), wanted)
+        rows = rows.table() if isinstance(rows, JsonRows) else rows
+        current.reader.check_rows(len(rows) * n_draws)
+        steps = current.served.draws(rows, n_draws, random_state)
+        drawn = await self._here(request, self.worker.call(_held(steps, share)))
+        return await self._respond(request, current.answer_of_draws(drawn), wanted)
 
     async def sample(self, request: Request) -> Response:
         """Answer with new rows."""
-        wanted = self._wanted(request)
-        given = await self._given(request, ("n", "random_state"), bodies=(JSON,))
-        if "n" not in given:
-            raise Refusal(422, "The body lacks the field 'n'.", 'Send {"n": 10}, for ten rows.')
-        n = whole_number("n", given["n"])
-        self.reader.bounds.check_rows(n)
-        _, random_state = _draws(given)
-        drawn = await self.worker.call(lambda: self.verbs.sample(n, random_state))
-        return await self._respond(self._answer(drawn), wanted)
+        current, wanted = self.current, _wanted(request)
+        given = await self._given(request, current, ("n", "random_state"), bodies=(JSON,))
+        if given.get("n") is None:
+            raise RequestError(422, "The field 'n' is missing.", 'Send {"n": 10}, for ten rows.')
+        current.reader.check_rows(given["n"])
+        request.scope[SHARE].hold(8 * max(0, given["n"]) * len(current.names))
+        steps = current.served.sample(given["n"], _draws(given)[1])
+        drawn = await self._here(request, self.worker.call(steps))
+        return await self._respond(request, current.answer("sample", {"rows": drawn}), wanted)
 
     async def about(self, request: Request) -> Response:
         """Answer with what the model is."""
@@ -298,84 +286,69 @@ class Service:
             "numpy": np.__version__,
             "pyarrow": pa.__version__,
         }
-        return json_answer(verbs.describe(self.model, versions))
+        return _json(self.current.describe(versions))
 
     async def columns(self, request: Request) -> Response:
         """Answer with what the columns are."""
-        return json_answer(verbs.describe_columns(self.model))
+        return _json(describe_columns(self.model))
 
     async def healthy(self, request: Request) -> Response:
         """Answer at all."""
-        return json_answer({"status": "ok"})
+        return _json({"status": "ok"})
 
-    async def metrics(self, request: Request) -> Response:
-        """Answer with the counts."""
-        return Response(self.meter.text(), media_type=CONTENT_TYPE)
+    async def counts(self, request: Request) -> Response:
+        """Answer with the metrics."""
+        return Response(self.metrics.text(), media_type=CONTENT_TYPE)
 
     async def openapi(self, request: Request) -> Response:
         """Answer with the OpenAPI document, whose examples are made when it is first asked for."""
-        return json_answer(await self.worker.call(self.document))
+        return _json(await self.worker.call(_step(self.document)))
 
-    def examples(self) -> dict[str, tuple[Any, Answer]]:
-        """Return a body for each verb, and the answer to it."""
-        own, drawn = self.verbs, self.verbs.sample(2, 0)
-        rows = contract.example_rows(cells.rows(self._answer(drawn).table()), self.names)
-        body = {"rows": rows}
-        given = _table(self.reader.read(JSON, cells.dumps(body), ("rows",))["rows"])
-        encoded = own.encode(given)["codes"]
-        codes = contract.short(encoded.tolist())
-        return {
-            "/encode": (body, responses.of_codes(encoded, own.code_names)),
-            "/decode": ({"codes": codes}, self._answer(own.decode(np.array(codes))["rows"])),
-            "/reconstruct": (body, self._answer(own.reconstruct(given)["rows"])),
-            "/score": (body, responses.of_scores(own.score(given), self.model.offset_)),
-            "/explain": (body, responses.of_explanation(own.explain(given), self.names)),
-            "/impute": (body, self._answer(own.impute(given)["rows"])),
-            "/sample": ({"n": 2, "random_state": 0}, self._answer(drawn)),
-        }
+    def document(self) -> dict[str, Any]:
+        """Return the OpenAPI document of the model that is served."""
+        current = self.current
+        if current.document is None:
+            current.document = openapi.document(current, self.limits, self._guarded)
+        return current.document
 
-    def _answer(self, rows: Any) -> Answer:
-        return responses.of_rows(rows, self._names_of(rows), self.model.schema_.row_shape)
-
-    def _names_of(self, rows: Any) -> list[str]:
-        return list(rows.column_names) if isinstance(rows, pa.Table) else self.names
-
-    def _wanted(self, request: Request, *more: str) -> str:
-        return responses.chosen(request.headers.get("accept", ""), (*FORMATS, *more))
-
-    async def _rows(self, request: Request) -> Any:
-        return (await self._given(request, ("rows",)))["rows"]
+    async def _rows_to(
+        self, request: Request, name: str, *more: str, field: str = "rows"
+    ) -> Response:
+        """Answer with what a verb makes of rows or codes."""
+        current, wanted = self.current, _wanted(request, *more)
+        rows = (await self._given(request, current, (field,)))[field]
+        verb, share = current.verbs[name], request.scope[SHARE]
+        found = await self._here(request, self.worker.run(verb, rows, share))
+        return await self._respond(request, current.answer(name, found), wanted)
 
     async def _given(
         self,
         request: Request,
+        current: Deployment,
         fields: Sequence[str],
-        bodies: Sequence[str] = (JSON, ARROW, PARQUET),
+        bodies: Sequence[str] = (JSON, ARROW),
     ) -> dict[str, Any]:
         """Return what a request gives: rows or codes as table or array, and parameters."""
         asked = _parameters(request, fields)
         media_type = _media_type(request, bodies)
-        body = await self._body(request)
-        small = len(body) <= (_SMALL_STREAM if media_type == ARROW else _SMALL_BODY)
-
-        def read() -> dict[str, Any]:
-            given = self.reader.read(media_type, body, fields)
-            if twice := given.keys() & asked.keys():
-                name = min(twice)
-                raise Refusal(422, f"{name} is given twice.", "Give it in one place.")
-            rows = given.get("rows")
-            if isinstance(rows, JsonRows) and len(rows) > _LOOSE_ROWS:
-                given["rows"] = rows.table()
-            return given | asked
-
-        given = read() if small else await self._at_desk(read)
+        body, share = await self._body(request), request.scope[SHARE]
+        steps = current.reader.read(media_type, body, fields, share)
+        if len(body) <= (_SMALL_STREAM if media_type == ARROW else _SMALL_JSON):
+            given = finished(steps)
+        else:
+            given = await self._here(request, self.reader.call(steps))
+        for name in fields:
+            if name in ("n", "n_draws", "random_state") and given.get(name) is not None:
+                given[name] = integer(name, given[name])
+                if name in asked:
+                    raise RequestError(422, f"{name} is given twice.", "Give it in one place.")
         if fields[0] in ("rows", "codes"):
-            self.meter.rows(request.scope["path"], len(given[fields[0]]))
-        return given
+            self.metrics.rows(request.scope["path"], len(given[fields[0]]))
+        return asked | {name: value for name, value in given.items() if value is not None}
 
     async def _body(self, request: Request) -> bytes:
         """Read a body, within the limits of size and time."""
-        most, held = self.limits.bytes, request.scope.get(HELD)
+        most, share = self.limits.bytes, request.scope[SHARE]
         declared = request.headers.get("content-length", "")
         size = int(declared) if declared.isdecimal() else 0
         parts: list[bytes] = []
@@ -387,55 +360,98 @@ class Service:
                         size += len(part)
                         if size > most:
                             break
-                        if held is not None:
-                            held.grow_to(size)
+                        share.hold(len(part))
                         parts.append(part)
         except TimeoutError:
-            raise Refusal(
+            raise RequestError(
                 408,
                 f"The body did not arrive within {self.limits.seconds:g} seconds.",
                 "Send it faster, or start the service with a larger --timeout.",
                 headers={"Connection": "close"},
             ) from None
         if size > most:
-            raise Refusal(
+            raise RequestError(
                 413,
                 f"The body is larger than {most:,} bytes.",
                 "Send the rows in parts, or start the service with a larger --max-bytes.",
+                headers={"Connection": "close"},
             )
+        if len(parts) > 1:
+            share.hold(size)  # for a moment it is there twice
         return b"".join(parts)
 
-    async def _respond(self, answer: Answer, wanted: str) -> Response:
-        headers = answer.headers(wanted)
-        pieces = answer.pieces(wanted)
+    async def _here(self, request: Request, work: Awaitable[Any]) -> Any:
+        """Return what work comes to, and give it up if the client goes away."""
+        task = asyncio.ensure_future(work)
+        try:
+            done, _ = await asyncio.wait({task}, timeout=_GONE_SECONDS)
+            if not done:
+                gone = asyncio.ensure_future(_disconnected(request))
+                try:
+                    await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    gone.cancel()
+                if not task.done():
+                    raise ClientDisconnect
+            return task.result()
+        finally:
+            task.cancel()
+
+    async def _respond(self, request: Request, answer: Answer, wanted: str) -> Response:
+        headers, pieces = answer.headers(wanted), answer.pieces(wanted)
         if answer.n_cells <= _SMALL_ANSWER:
             return Response(b"".join(pieces), headers=headers, media_type=wanted)
-        first = await self._at_desk(lambda: next(pieces))
-        return InPieces(first, pieces, self._at_desk, self.limits.seconds, headers, wanted)
-
-    async def _at_desk(self, work: Callable[[], Any]) -> Any:
-        """Read or write something long in a thread, so that the event loop stays free."""
-        if self._desk is None:
-            self._desk = ThreadPoolExecutor(1, thread_name_prefix="twofold-desk")
-        return await asyncio.get_running_loop().run_in_executor(self._desk, work)
+        first = await self._here(request, self.reader.call(_step(lambda: next(pieces, b""))))
+        return _InPieces(first, pieces, self, headers, wanted)
 
 
-def _endpoint(handler: Handler, names: Sequence[str]) -> Handler:
+class _InPieces(Response):
+    """An answer that is written while it is sent, to a client that keeps taking it."""
+
+    def __init__(
+        self,
+        first: bytes,
+        pieces: Iterator[bytes],
+        service: Service,
+        headers: dict[str, str],
+        media_type: str,
+    ) -> None:
+        super().__init__(headers=headers, media_type=media_type)
+        del self.headers["content-length"]
+        self._first, self._pieces, self._service = first, pieces, service
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Send the answer."""
+        head = {"type": "http.response.start", "status": self.status_code}
+        await send(head | {"headers": self.raw_headers})
+        piece, seconds = self._first, self._service.limits.seconds
+        try:
+            while piece is not None:
+                async with asyncio.timeout(seconds):
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                piece = await self._service.reader.call(_step(lambda: next(self._pieces, None)))
+        except (TimeoutError, RequestError):
+            logger.warning("a client stopped taking its answer")
+            return  # the server ends the connection
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+def _endpoint(handler: Handler, service: Service) -> Handler:
     """Give a handler's errors their answers."""
 
     async def endpoint(request: Request) -> Response:
         try:
             return await handler(request)
-        except Refusal as refusal:
-            return refused(refusal)
+        except RequestError as error:
+            return refused(error)
         except TwofoldError as error:
-            return refused(Refusal.of(error, names))
+            return refused(RequestError.of(error, service.current.names))
         except ClientDisconnect:
-            return nobody()
+            return Response(status_code=GONE)
         except Exception:
             logger.exception("a request failed that should not have")
             return refused(
-                Refusal(500, "The service failed at this request.", "Report what was sent.")
+                RequestError(500, "The service failed at this request.", "Report what was sent.")
             )
 
     return endpoint
@@ -444,50 +460,61 @@ def _endpoint(handler: Handler, names: Sequence[str]) -> Handler:
 async def _refuse_politely(request: Request, error: Exception) -> Response:
     """Answer what the router refuses: unknown paths and methods."""
     assert isinstance(error, HTTPException)
-    fix = "GET /openapi.json tells the routes and their methods."
+    fix = "GET /openapi.json lists the routes and their methods."
     text = f"{request.method} {request.url.path[:200]}: {error.detail}."
-    return refused(Refusal(error.status_code, text, fix, headers=error.headers))
+    return refused(RequestError(error.status_code, text, fix, headers=error.headers))
 
 
-def _verb(
-    run: Callable[[Any], dict[str, Any]],
-    most_rows: int,
-    joins: Callable[[Any], bool] = lambda rows: True,
-) -> Verb:
-    return Verb(run.__name__, lambda rows: run(_table(rows)), most_rows, joins)
+def _json(document: Any) -> Response:
+    return Response(cells.dumps(document), media_type=JSON)
 
 
-def _table(rows: Any) -> Any:
-    return rows.table() if isinstance(rows, JsonRows) else rows
+def _step(function: Callable[[], Any]) -> Steps:
+    """Return a function as steps of one piece."""
+    return function()
+    yield
 
 
-def _without_levels(rows: Any) -> bool:
-    """Whether rows share no dictionary with others, in which an answer would show theirs."""
-    return not isinstance(rows, pa.Table) or not any(map(pa.types.is_dictionary, rows.schema.types))
+def _held(steps: Steps, share: Share) -> Steps:
+    """Count what drawn tables take, of which there is one more after each piece."""
+    while True:
+        try:
+            share.hold(size_of(next(steps)))
+        except StopIteration as end:
+            return end.value
+        yield
+
+
+async def _disconnected(request: Request) -> None:
+    """Wait until the client has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+def _wanted(request: Request, *more: str) -> str:
+    return responses.chosen(request.headers.get("accept", ""), (*FORMATS, *more))
 
 
 def _draws(given: dict[str, Any]) -> tuple[int, int | None]:
     """Return the number of draws and the seed."""
-    n_draws = whole_number("n_draws", given.get("n_draws", 1))
-    seed = given.get("random_state")
-    random_state = None if seed is None else whole_number("random_state", seed)
+    random_state = given.get("random_state")
     options.check({"random_state": random_state})
-    return n_draws, random_state
+    return given.get("n_draws", 1), random_state
 
 
-def _parameters(request: Request, fields: Sequence[str]) -> dict[str, Any]:
+def _parameters(request: Request, fields: Sequence[str]) -> dict[str, int]:
     """Return what the query string gives."""
     known = [name for name in fields if name not in ("rows", "codes")]
-    found: dict[str, Any] = {}
+    found: dict[str, int] = {}
     for name, value in request.query_params.multi_items():
         if name not in known or name in found:
             takes = f"takes {' and '.join(known)}" if known else "takes none"
-            raise Refusal(
+            raise RequestError(
                 422,
                 f"The query string has {name[:100]!r}; this route {takes}, each once.",
                 "Leave it out, or correct its name.",
             )
-        found[name] = value
+        found[name] = integer(name, value, text=True)
     return found
 
 
@@ -496,9 +523,9 @@ def _media_type(request: Request, bodies: Sequence[str]) -> str:
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in bodies or encoding != "identity":
         came = f"{media_type!r}" if encoding == "identity" else f"content encoding {encoding!r}"
-        raise Refusal(
+        raise RequestError(
             415,
-            f"The body came as {came[:200]}, which is not read here.",
+            f"A body of type {came[:200]} cannot be read here.",
             f"Send it as it is, with the content type {' or '.join(bodies)}.",
         )
     return media_type

@@ -1,8 +1,9 @@
-"""One thread that computes, and the queue in front of it, where small requests are joined.
+"""One thread that works, and the queue in front of it, where requests take turns.
 
-While a call of the library runs, requests wait; when it is over, those of one verb whose rows are
-of one sort go into the next call together, and their results are taken apart again. A long request
-is computed part by part, and others have their turn in between.
+Work is cut into pieces of at most some 50 milliseconds. After each, the request goes to the end of
+the queue; one that is gone or out of time leaves it with all it holds. While a piece is under way,
+requests wait; those of one verb whose rows are of one sort go into the next call of the library
+together, and their results are taken apart again.
 """
 
 from __future__ import annotations
@@ -12,56 +13,79 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from twofold.service.errors import Refusal
-from twofold.service.jsonrows import JsonRows
+from twofold.service.errors import RequestError
+from twofold.service.json_rows import JsonRows
+from twofold.service.memory import Share, size_of
 
 logger = logging.getLogger(__name__)
 _MOST_WAITING = 1_000  # requests
+_PIECE_SECONDS = 0.05
+_LEAST_PART = 8  # a piece never has less than this part of a verb's `most_rows`
+_CLOSE_SECONDS = 1.0  # that a piece under way may take when the thread is to end
 Result = Mapping[str, Any]  # arrays and Arrow tables with an entry per row
+Steps = Generator[Any, None, Any]  # work that stops after each piece, and returns its result
 
 
-@dataclass(frozen=True)
+@dataclass(eq=False)
 class Verb:
     """Something to do with rows.
 
-    `run` takes rows (an array, an Arrow table or `JsonRows`) and returns arrays and tables with an
-    entry per row. `most_rows` are done in one call; `joins` says of rows whether they may share a
-    call with others'.
+    `run` takes rows (an array or an Arrow table) and returns arrays and tables with an
+    entry per row. At most `most_rows` are done in one call, and fewer if these take too long.
+    `joins` says of rows whether they may share a call with others'. `check` raises the error that
+    rows have, piece by piece, with their numbers in the whole.
     """
 
     name: str
     run: Callable[[Any], Result]
     most_rows: int
     joins: Callable[[Any], bool] = lambda rows: True
+    check: Callable[[Any], Steps] | None = None
+    step: int = 0
+
+    def __post_init__(self) -> None:
+        self.step = self.most_rows
+
+    def call(self, rows: Any) -> Result:
+        """Run it, and note how many rows a piece should have."""
+        n_rows, start = _length(rows), time.perf_counter()
+        result = self.run(rows.table() if isinstance(rows, JsonRows) else rows)
+        seconds = time.perf_counter() - start
+        if seconds > _PIECE_SECONDS and n_rows <= self.step:
+            fitting = int(n_rows * _PIECE_SECONDS / seconds)
+            self.step = max(1, self.most_rows // _LEAST_PART, fitting)
+        elif seconds < _PIECE_SECONDS / 2 and n_rows >= self.step:
+            self.step = min(self.most_rows, 2 * self.step)
+        return result
 
 
 @dataclass(eq=False)
 class _Job:
-    verb: Verb
-    rows: Any
     loop: asyncio.AbstractEventLoop
     future: asyncio.Future[Any]
-    joins: bool
+    verb: Verb | None = None
+    rows: Any = None
+    steps: Steps | None = None
+    share: Share | None = None
+    joins: bool = False
     arrived: float = field(default_factory=time.monotonic)
     started: bool = False
     dropped: bool = False
-    parts: list[Result] = field(default_factory=list)
-    n_done: int = 0
-
-    @property
-    def n_rows(self) -> int:
-        return len(self.rows)
 
     def fits(self, other: _Job) -> bool:
         """Whether both can go into one call."""
         return self.verb is other.verb and other.joins and _alike(self.rows, other.rows)
+
+    def drop(self) -> None:
+        """Let go of everything; steps under way end with their piece."""
+        self.dropped, self.rows, self.steps = True, None, None
 
 
 def _alike(a: Any, b: Any) -> bool:
@@ -74,30 +98,30 @@ def _alike(a: Any, b: Any) -> bool:
     return bool(a.dtype == b.dtype and a.shape[1:] == b.shape[1:])
 
 
-class Worker:
-    """Runs jobs one after the other, in a thread of its own that starts with the first one.
+class BatchingExecutor:
+    """Runs pieces of jobs in turn, in a thread of its own that starts with the first one.
 
     Parameters
     ----------
     seconds : float
-        How long a request may take, waiting included.
-    batch_seconds : float
+        How long a job may take, waiting included.
+    batch_seconds : float, default=0
         How long a request may wait for others to share its call, while calls follow upon each
         other; 0 joins none. A request that finds the thread idle does not wait.
     on_call : callable, optional
-        Told of each call of the library: the verb's name, its requests and its rows.
+        Receives each call of the library: the verb's name, its requests and its rows.
     """
 
     def __init__(
         self,
         seconds: float,
-        batch_seconds: float,
-        on_call: Callable[[str, int, int], None] | None = None,
+        batch_seconds: float = 0.0,
+        on_call: Callable[[str, int, int], None] = lambda verb, n_requests, n_rows: None,
     ) -> None:
-        self._seconds, self._batch_seconds = seconds, batch_seconds
-        self._on_call = on_call or (lambda verb, n_requests, n_rows: None)
+        self._seconds, self._batch_seconds, self._on_call = seconds, batch_seconds, on_call
         self._ready = threading.Condition()
         self._queue: deque[_Job] = deque()
+        self._running: tuple[_Job, ...] = ()
         self._thread: threading.Thread | None = None
         self._closed = False
 
@@ -106,17 +130,28 @@ class Worker:
         """Requests that wait for their turn."""
         return len(self._queue)
 
-    async def run(self, verb: Verb, rows: Any) -> Result:
+    async def run(self, verb: Verb, rows: Any, share: Share | None = None) -> Result:
         """Return what the verb makes of the rows.
 
         Raises
         ------
-        Refusal
-            Where too many requests wait, or this one has waited too long.
+        RequestError
+            If too many requests wait, or this one has taken too long.
         """
-        loop = asyncio.get_running_loop()
         joins = self._batch_seconds > 0 and _has_length(rows) and verb.joins(rows)
-        job = _Job(verb, rows, loop, loop.create_future(), joins)
+        job = self._job(verb=verb, rows=rows, joins=joins, share=share)
+        result: Result = await self._done(job)
+        return result
+
+    async def call(self, steps: Steps) -> Any:
+        """Return what steps come to that take turns with the other jobs."""
+        return await self._done(self._job(steps=steps))
+
+    def _job(self, **given: Any) -> _Job:
+        loop = asyncio.get_running_loop()
+        return _Job(loop, loop.create_future(), **given)
+
+    async def _done(self, job: _Job) -> Any:
         with self._ready:
             if self._closed or len(self._queue) >= _MOST_WAITING:
                 raise _busy(f"{len(self._queue):,} requests are waiting already.")
@@ -127,132 +162,162 @@ class Worker:
             self._ready.notify()
         try:
             async with asyncio.timeout(self._seconds):
-                result: Result = await job.future
-                return result
+                return await job.future
         except TimeoutError:
             waited = f"{self._seconds:g} seconds"
             if not job.started:
                 raise _busy(f"The service is busy: this request waited {waited}.") from None
-            raise Refusal(
+            raise RequestError(
                 504,
-                f"These rows were not done within {waited}.",
-                "Send fewer rows at a time, or start the service with a larger --timeout.",
+                f"The request was not done within {waited}.",
+                "Ask for fewer rows at a time, or start the service with a larger --timeout.",
             ) from None
         finally:
-            job.dropped = True
-
-    async def call(self, function: Callable[[], Any]) -> Any:
-        """Return what a function gives that is to be called between the other jobs."""
-        verb = Verb("call", lambda _: {"": function()}, 1, lambda _: False)
-        return (await self.run(verb, None))[""]
+            with self._ready:
+                job.drop()
+                if not job.future.done() or job.future.cancelled():
+                    self._queue = deque(other for other in self._queue if other is not job)
 
     def open(self) -> None:
         """Take requests again after `close`."""
         self._closed, self._thread = False, None
 
-    def close(self) -> None:
-        """Finish what waits, and end the thread."""
+    def drop(self) -> None:
+        """Refuse what waits and what comes, and end the thread after the piece under way."""
         with self._ready:
             self._closed = True
+            left, self._queue = [*self._queue, *self._running], deque()
             self._ready.notify()
+        ended = _busy("The service is ending.")
+        _deliver([(job, None, ended) for job in left])
+
+    def close(self) -> None:
+        """Drop everything, and wait a moment for the thread."""
+        self.drop()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(_CLOSE_SECONDS)
 
     def _work(self) -> None:
         while True:
             with self._ready:
-                idle = not self._queue
+                idle, self._running = not self._queue, ()
                 while not self._queue and not self._closed:
                     self._ready.wait()
-                if not self._queue:
+                if self._closed:
                     return
                 if not idle and self._queue[0].joins:
                     self._wait_for_others(self._queue[0].arrived + self._batch_seconds)
-                batch = self._next_batch()
+                batch = self._running = self._next_batch()
             try:
-                if batch:
-                    self._run(batch)
+                self._run(batch)
             except Exception as error:  # whatever it is, later requests need the thread
                 _deliver([(job, None, error) for job in batch])
+            del batch
 
     def _wait_for_others(self, end: float) -> None:
         """Wait until the time is over or a call would be full."""
-        most = self._queue[0].verb.most_rows
-        while (left := end - time.monotonic()) > 0 and not self._closed:
-            if sum(_length(job.rows) for job in self._queue) >= most:
+        verb = self._queue[0].verb
+        while (left := end - time.monotonic()) > 0 and not self._closed and self._queue:
+            if verb is None or sum(_length(job.rows) for job in self._queue) >= verb.step:
                 return
             self._ready.wait(left)
 
-    def _next_batch(self) -> list[_Job]:
+    def _next_batch(self) -> tuple[_Job, ...]:
         """Take the first job, and those that can go with it, in the order in which they came."""
+        if not self._queue:
+            return ()
         first = self._queue.popleft()
         if first.dropped:
-            return []
+            return ()
         batch, n_rows = [first], _length(first.rows)
-        if not first.joins or n_rows >= first.verb.most_rows:
-            return batch
+        if first.verb is None or not first.joins or n_rows >= first.verb.step:
+            return (first,)
         left: deque[_Job] = deque()
         while self._queue:
             job = self._queue.popleft()
             if job.dropped:
                 continue
-            if n_rows + _length(job.rows) <= first.verb.most_rows and first.fits(job):
+            if n_rows + _length(job.rows) <= first.verb.step and first.fits(job):
                 batch.append(job)
                 n_rows += len(job.rows)
             else:
                 left.append(job)
         self._queue = left
-        return batch
+        return tuple(batch)
 
     def _run(self, batch: Sequence[_Job]) -> None:
+        if not batch:
+            return
         for job in batch:
             job.started = True
-        if len(batch) == 1:
-            self._run_alone(batch[0])
+        verb, parts = batch[0].verb, [job.rows for job in batch]
+        if verb is None or len(batch) == 1:
+            self._run_piece(batch[0])
             return
-        verb, counts = batch[0].verb, [len(job.rows) for job in batch]
+        counts = [_length(rows) for rows in parts]
         try:
             self._on_call(verb.name, len(batch), sum(counts))
-            whole = verb.run(_joined([job.rows for job in batch]))
+            whole = verb.call(_joined(parts))
         except Exception:
             # One of them is at fault, or their joining is: each gets the answer that it gets alone.
             for job in batch:
-                self._run_alone(job)
+                job.joins = False
+            with self._ready:
+                self._queue.extendleft(reversed(batch))
             return
         ends = np.cumsum(counts).tolist()
         results = [_cut(whole, end - n, end) for end, n in zip(ends, counts, strict=True)]
         _deliver([(job, result, None) for job, result in zip(batch, results, strict=True)])
 
-    def _run_alone(self, job: _Job) -> None:
-        rows, most = job.rows, job.verb.most_rows
+    def _run_piece(self, job: _Job) -> None:
+        """Do a job's next piece, and put it to the end of the queue if there are more."""
+        verb, rows, steps = job.verb, job.rows, job.steps
+        if job.dropped:
+            return
         try:
-            if not _has_length(rows) or len(rows) <= most:
-                self._on_call(job.verb.name, 1, _length(rows))
-                _deliver([(job, job.verb.run(rows), None)])
-                return
-            if isinstance(rows, JsonRows):
-                job.rows = rows = rows.table()
-            part = _slice(rows, job.n_done, job.n_done + most)
-            self._on_call(job.verb.name, int(job.n_done == 0), len(part))
-            try:
-                job.parts.append(job.verb.run(part))
-            except Exception:
-                # The whole tells the row's own number.
-                job.verb.run(rows)
-                raise
-            job.n_done += most
-            if job.n_done >= len(rows):
-                _deliver([(job, _put_together(job), None)])
-                return
+            if steps is None:
+                assert verb is not None
+                if not _has_length(rows) or len(rows) <= verb.step:
+                    self._on_call(verb.name, 1, _length(rows))
+                    _deliver([(job, verb.call(rows), None)])
+                    return
+                steps = self._by_parts(verb, rows, job.share)
+                job.rows, job.joins = None, False
+            next(steps)
+        except StopIteration as end:
+            _deliver([(job, end.value, None)])
         except Exception as error:
             _deliver([(job, None, error)])
-            return
-        with self._ready:
-            self._queue.append(job)
+        else:
+            with self._ready:
+                if not job.dropped and not self._closed:
+                    job.steps = steps
+                    self._queue.append(job)
+
+    def _by_parts(self, verb: Verb, rows: Any, share: Share | None) -> Steps:
+        rows = rows.table() if isinstance(rows, JsonRows) else rows
+        parts: list[Result] = []
+        done = 0
+        while done < len(rows):
+            part = _slice(rows, done, done + verb.step)
+            self._on_call(verb.name, int(done == 0), len(part))
+            try:
+                parts.append(verb.call(part))
+            except Exception:
+                if verb.check is not None:
+                    # The whole tells the row's own number.
+                    yield from verb.check(rows)
+                raise
+            if share is not None:
+                share.hold(size_of(parts[-1]))
+            done += len(part)
+            if done < len(rows):
+                yield
+        return {name: _joined([part[name] for part in parts]) for name in parts[0]}
 
 
-def _busy(error: str) -> Refusal:
-    return Refusal(503, error, "Try again later.", headers={"Retry-After": "1"})
+def _busy(error: str) -> RequestError:
+    return RequestError(503, error, "Try again later.", headers={"Retry-After": "1"})
 
 
 def _has_length(rows: Any) -> bool:
@@ -272,20 +337,13 @@ def _joined(parts: Sequence[Any]) -> Any:
     if isinstance(parts[0], JsonRows):
         return JsonRows.joined(parts)
     if isinstance(parts[0], pa.Table):
-        return pa.concat_tables(parts)
+        # In a part, a column may hold nothing that tells its type.
+        return pa.concat_tables(parts, promote_options="permissive")
     return np.concatenate(parts)
 
 
 def _cut(result: Result, start: int, stop: int) -> Result:
     return {name: _slice(part, start, stop) for name, part in result.items()}
-
-
-def _put_together(job: _Job) -> Result:
-    try:
-        return {name: _joined([part[name] for part in job.parts]) for name in job.parts[0]}
-    except pa.ArrowException:
-        # In a part, a column may hold nothing that tells its type.
-        return job.verb.run(job.rows)
 
 
 def _deliver(done: Sequence[tuple[_Job, Result | None, Exception | None]]) -> None:

@@ -20,7 +20,7 @@ _NUMBERED = re.compile(r"[Cc]olumn (\d+) ")
 _LISTED = re.compile(r"^- (.+)$", re.MULTILINE)  # as scikit-learn lists names that do not fit
 
 
-class Refusal(Exception):
+class RequestError(Exception):
     """A request that cannot be answered, as its sender is told.
 
     Parameters
@@ -54,14 +54,14 @@ class Refusal(Exception):
         return {"error": self.error, "column": self.column, "fix": self.fix}
 
     @classmethod
-    def of(cls, error: TwofoldError, names: Sequence[str] = ()) -> Refusal:
+    def of(cls, error: TwofoldError, names: Sequence[str] = ()) -> RequestError:
         """Return the refusal that an error of the library is; `names` are the model's columns.
 
         Examples
         --------
         >>> from twofold.errors import DataError
         >>> text = "Column 'age' holds infinity in row 3. Replace it by a number."
-        >>> Refusal.of(DataError(text), ["age"]).document()["fix"]
+        >>> RequestError.of(DataError(text), ["age"]).document()["fix"]
         'Replace it by a number.'
         """
         text = str(error)

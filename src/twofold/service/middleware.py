@@ -1,117 +1,53 @@
-"""Who may ask the service, how much memory their requests take, and how answers leave it."""
+"""What every request passes before its route: one class per concern, each plain ASGI.
+
+Routes that are added to the application stand behind all of them, websockets too.
+"""
 
 from __future__ import annotations
 
 import asyncio
-import logging
+import re
 import secrets
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Sequence
 
 from twofold.data import json as cells
 from twofold.errors import MissingExtraError
-from twofold.service.errors import Refusal
-from twofold.service.metrics import Meter
+from twofold.service.errors import RequestError
+from twofold.service.memory import Account, Share
+from twofold.service.metrics import Metrics
 
 try:
     from starlette.responses import Response
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
 except ImportError as missing:
     raise MissingExtraError(
-        "The service needs FastAPI and uvicorn, which are not installed. Install "
-        "'twofold[service]'."
+        "The service needs Starlette, uvicorn and prometheus-client, which are not installed. "
+        "Install 'twofold[service]'."
     ) from missing
 
-logger = logging.getLogger(__name__)
 OPEN = "/healthz"  # the one route that needs no token
-HELD = "twofold.held"  # where a request finds what it holds
-_FREE_BYTES = 2**16  # of each request, which do not count
-_GONE = 499  # the status that nginx counts where a client went away
+SHARE = "twofold.share"  # where a request finds its share of the memory
+GONE = 499  # the status that nginx counts if a client went away
+_HOST = re.compile(r"(\[[0-9a-f:.]*\]|[^:\[\]]*)(:[0-9]*)?")
 
 
-def json_answer(
-    document: Any, status: int = 200, headers: Mapping[str, str] | None = None
-) -> Response:
-    """Return an answer in JSON."""
-    return Response(cells.dumps(document), status, headers, "application/json")
+def refused(error: RequestError) -> Response:
+    """Return the answer that a refused request gets."""
+    return Response(cells.dumps(error.document()), error.status, error.headers, "application/json")
 
 
-def refused(refusal: Refusal) -> Response:
-    """Return the answer that a refusal is."""
-    return json_answer(refusal.document(), refusal.status, refusal.headers)
+class CountRequests:
+    """Counts requests by route and status, and how long they took."""
 
-
-def nobody() -> Response:
-    """Return the answer to a client that has gone."""
-    return Response(status_code=_GONE)
-
-
-class Memory:
-    """The bytes that long bodies may take together.
-
-    Attributes
-    ----------
-    used : int
-    """
-
-    def __init__(self, most: int) -> None:
-        self._most, self.used = most, 0
-
-    def take(self, n_bytes: int) -> None:
-        """Take more of it, or raise Refusal."""
-        if self.used + n_bytes > self._most:
-            raise Refusal(
-                503,
-                "The service holds as many long bodies as it can.",
-                "Try again later.",
-                headers={"Retry-After": "1"},
-            )
-        self.used += n_bytes
-
-
-class Held:
-    """The part of the memory that one request's body takes."""
-
-    def __init__(self, memory: Memory) -> None:
-        self._memory, self._bytes = memory, 0
-
-    def grow_to(self, size: int) -> None:
-        """Hold a body of this size, or raise Refusal."""
-        more = max(0, size - _FREE_BYTES - self._bytes)
-        self._memory.take(more)
-        self._bytes += more
-
-    def release(self) -> None:
-        """Give everything back."""
-        self._memory.used -= self._bytes
-        self._bytes = 0
-
-
-class Guarded(Protocol):
-    """What the guard needs of a service."""
-
-    meter: Meter
-    memory: Memory
-    paths: frozenset[str]
-
-
-class Guard:
-    """Asks every request for the token, counts it, and gives back what it held."""
-
-    def __init__(
-        self, app: ASGIApp, service: Guarded, token: str | None, hosts: Sequence[str] | None
-    ) -> None:
-        self._app, self._service = app, service
-        self._token = None if token is None else token.encode()
-        self._hosts = None if hosts is None else {host.lower() for host in hosts}
+    def __init__(self, app: ASGIApp, metrics: Metrics, paths: frozenset[str]) -> None:
+        self._app, self._metrics, self._paths = app, metrics, paths
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request pass, or answer it."""
+        """Count a request."""
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        started, status = time.perf_counter(), _GONE
+            return await self._app(scope, receive, send)
+        started, status = time.perf_counter(), GONE
 
         async def counted(message: Message) -> None:
             nonlocal status
@@ -119,77 +55,109 @@ class Guard:
                 status = message["status"]
             await send(message)
 
-        held = scope[HELD] = Held(self._service.memory)
         try:
-            refusal = self._refusal(scope)
-            if refusal is None:
-                await self._app(scope, receive, counted)
-            else:
-                await refused(refusal)(scope, receive, counted)
+            await self._app(scope, receive, counted)
         finally:
-            held.release()
             path = scope["path"] if "endpoint" in scope else ""
-            route = path if path in self._service.paths else "other"
-            self._service.meter.request(route, status, time.perf_counter() - started)
+            route = path if path in self._paths else "other"
+            self._metrics.request(route, status, time.perf_counter() - started)
 
-    def _refusal(self, scope: Scope) -> Refusal | None:
-        headers = dict(scope["headers"])
-        if self._hosts is not None:
-            host = headers.get(b"host", b"").decode("latin-1").lower()
-            name = host.partition("]")[0] + "]" if host.startswith("[") else host.partition(":")[0]
-            if name not in self._hosts:
-                return Refusal(
-                    421,
-                    f"The service is not called {name[:200]!r}.",
-                    f"Call it by {' or '.join(sorted(self._hosts))}.",
-                )
-        if self._token is None or scope["path"] == OPEN:
+
+class HoldMemory:
+    """Gives each request its share of the memory, and takes it back when it is answered."""
+
+    def __init__(self, app: ASGIApp, account: Account) -> None:
+        self._app, self._account = app, account
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request hold memory."""
+        share = scope[SHARE] = Share(self._account)
+        try:
+            await self._app(scope, receive, send)
+        finally:
+            share.release()
+            if self._account.is_trimmable:
+                await asyncio.to_thread(self._account.trim)
+
+
+class _Gate:
+    """Lets requests pass that a check finds nothing against."""
+
+    def __init__(self, app: ASGIApp, check: Callable[[Scope], RequestError | None]) -> None:
+        self._app, self._check = app, check
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request pass, or answer it."""
+        error = self._check(scope) if scope["type"] in ("http", "websocket") else None
+        if error is None:
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await refused(error)(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008, "reason": error.error[:100]})
+
+
+def headers_of(scope: Scope, name: bytes) -> list[str]:
+    """Return the values of a header, which may be there more than once."""
+    return [text.decode("latin-1") for key, text in scope["headers"] if key == name]
+
+
+class RequireFraming(_Gate):
+    """Refuses requests whose end proxies may see in different places (RFC 9112, section 6.1)."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        super().__init__(app, self._error)
+
+    @staticmethod
+    def _error(scope: Scope) -> RequestError | None:
+        names = {name for name, _ in scope["headers"]}
+        if not {b"content-length", b"transfer-encoding"} <= names:
             return None
-        scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+        return RequestError(
+            400,
+            "The request has both Content-Length and Transfer-Encoding.",
+            "Send one of them.",
+            headers={"Connection": "close"},
+        )
+
+
+class RequireHost(_Gate):
+    """Refuses requests for other names than those of the service, if it knows its own."""
+
+    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
+        super().__init__(app, self._error)
+        self._hosts = {host.lower() for host in hosts}
+
+    def _error(self, scope: Scope) -> RequestError | None:
+        given = ",".join(headers_of(scope, b"host"))
+        host = _HOST.fullmatch(given.lower())
+        if host is not None and host[1] in self._hosts:
+            return None
+        return RequestError(
+            421,
+            f"Host {given[:200]!r} is not allowed.",
+            f"Use one of the allowed hosts: {', '.join(sorted(self._hosts))}.",
+        )
+
+
+class RequireToken(_Gate):
+    """Refuses requests without the token."""
+
+    def __init__(self, app: ASGIApp, token: str) -> None:
+        super().__init__(app, self._error)
+        self._token = token.encode()
+
+    def _error(self, scope: Scope) -> RequestError | None:
+        if scope["path"] == OPEN:
+            return None
+        scheme, _, token = ",".join(headers_of(scope, b"authorization")).partition(" ")
         # In a time that does not tell how much of it is right.
-        if secrets.compare_digest(token.strip(), self._token) and scheme.lower() == b"bearer":
+        right = secrets.compare_digest(token.strip().encode("latin-1"), self._token)
+        if right and scheme.lower() == "bearer":
             return None
-        return Refusal(
+        return RequestError(
             401,
-            "The service asks for its token, and none came or another one.",
+            "Missing or invalid bearer token.",
             "Send the header 'Authorization: Bearer TOKEN'.",
             headers={"WWW-Authenticate": "Bearer"},
         )
-
-
-class InPieces(Response):
-    """An answer that is written while it is sent, to a client that keeps taking it."""
-
-    def __init__(
-        self,
-        first: Any,
-        pieces: Iterator[Any],
-        at_desk: Callable[[Callable[[], Any]], Awaitable[Any]],
-        seconds: float,
-        headers: dict[str, str],
-        media_type: str,
-    ) -> None:
-        super().__init__(headers=headers, media_type=media_type)
-        del self.headers["content-length"]
-        self._first, self._pieces = first, pieces
-        self._at_desk, self._seconds = at_desk, seconds
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer."""
-        await send(
-            {
-                "type": "http.response.start",
-                "status": self.status_code,
-                "headers": self.raw_headers,
-            }
-        )
-        piece = self._first
-        try:
-            while piece is not None:
-                async with asyncio.timeout(self._seconds):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-                piece = await self._at_desk(lambda: next(self._pieces, None))
-        except TimeoutError:
-            logger.warning("a client stopped taking its answer")
-            return  # the server ends the connection
-        await send({"type": "http.response.body", "body": b"", "more_body": False})

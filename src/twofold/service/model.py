@@ -1,10 +1,12 @@
-"""What a served model does with rows: each verb as arrays and tables with an entry per row."""
+"""What a served model does with rows: each verb as arrays and tables with an entry per row.
+
+What takes long is a generator that stops after each piece, so that others have their turn.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Generator
 from copy import copy, deepcopy
-from dataclasses import asdict
 from functools import cached_property
 from typing import Any
 
@@ -13,22 +15,23 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from twofold.data.sources import row_chunks
+from twofold.data import convert, sources
 from twofold.data.table import cells
+from twofold.estimators import validation
 from twofold.estimators.autoencoder import Autoencoder
+from twofold.inference import apply, sampling
 from twofold.metrics import Scores
 from twofold.nn.likelihoods import LIKELIHOODS
-from twofold.persistence import summary as modeltext
 from twofold.schema.column import Column
 
 Array = NDArray[Any]
-_EXPLAINED_CELLS = 40_000  # in one call: a fraction of a second
+_EXPLAINED_CELLS = 10_000  # in one call
 _NARROW = {k.id for k in (pa.bool_(), pa.int8(), pa.uint8(), pa.int16(), pa.uint16())}
 _NARROW |= {k.id for k in (pa.float16(), pa.float32(), pa.null())}
 _WIDE = {k.id for k in (pa.int32(), pa.uint32(), pa.int64(), pa.uint64(), pa.float64())}
 
 
-class Verbs:
+class ServedModel:
     """A fitted estimator whose rows come and go as Arrow tables, or as arrays where it had arrays.
 
     The estimator that is handed in is left as it is. Two copies of its network are kept, one in 32
@@ -38,8 +41,7 @@ class Verbs:
     ----------
     model : Autoencoder
     most_rows, most_explained : int
-        Rows that one call of the library should have at most, so that others wait for it a fraction
-        of a second.
+        Rows that one call of the library has at most.
     """
 
     def __init__(self, ae: Autoencoder) -> None:
@@ -53,7 +55,7 @@ class Verbs:
         self.names = ae.schema_.names
         self.code_names = [str(name) for name in ae.get_feature_names_out()]
         width = ae.schema_.width
-        self.most_rows = next(row_chunks(2**31, width)).stop
+        self.most_rows = next(sources.row_chunks(2**31, width)).stop
         self.most_explained = max(1, _EXPLAINED_CELLS // width)
 
     @cached_property
@@ -119,55 +121,48 @@ class Verbs:
         return model
 
     def impute(self, rows: Any) -> dict[str, Any]:
-        """Return the rows with their holes filled by best values."""
+        """Return the rows with missing cells filled by their best values."""
         return {"rows": self._for(rows).impute(rows)}
 
-    def draws(self, rows: Any, n_draws: int, random_state: int | None) -> list[Any]:
-        """Return the rows with their holes filled by random draws; one draw is the best values."""
-        drawn = self._for(rows).impute(rows, n_draws, random_state)
-        return [drawn] if n_draws == 1 else list(drawn)
+    def draws(
+        self, rows: Any, n_draws: int, random_state: int | None
+    ) -> Generator[Any, None, list[Any]]:
+        """Return the rows with missing cells filled by random draws; yield each table."""
+        model = self._for(rows)
+        if n_draws < 1:
+            model.impute(rows, n_draws)  # which raises the error
+        generator = sampling.torch_generator(sampling.random_state(random_state))
+        table, fill, drawn = model.read(rows), sampling.imputer(generator), []
+        for _ in range(n_draws):
+            x = apply.apply_to_table(fill, model.network_, model._objective, model.schema_, table)
+            found = model.schema_.cells(x, table, observed=True)
+            drawn.append(convert.fill(rows, table, *found))
+            yield drawn[-1]
+        return drawn
 
-    def sample(self, n: int, random_state: int | None) -> Any:
-        """Return new rows."""
-        return self.model.sample(n, random_state)
+    def sample(self, n: int, random_state: int | None) -> Generator[None, None, Any]:
+        """Return new rows, some at a time."""
+        model = self.model
+        generator = sampling.torch_generator(sampling.random_state(random_state))
+        parts = []
+        for x in sampling.batches(model.network_, model._objective, n, generator):
+            parts.append(x)
+            yield
+        return validation.give_back(model.schema_, np.concatenate(parts), observed=True)
+
+    def check(self, rows: Any) -> Generator[None, None, None]:
+        """Raise the error that rows have, with their numbers in the whole."""
+        model = self._for(rows)
+        table = model.read(rows)
+        for at in sources.row_chunks(table.n_rows, model.network_.widest):
+            model.schema_.to_matrix(table.slice(at), apply.dtype_of(table), first_row=at.start)
+            yield
 
 
 def _is_wide(schema: Any) -> bool:
     """Whether the library computes in 64 bits on rows of this Arrow schema."""
     ids = {kind.id for kind in schema.types}
     return ids <= _NARROW | _WIDE and bool(ids & _WIDE)
-
-
-def describe(ae: Autoencoder, versions: Mapping[str, str]) -> dict[str, Any]:
-    """Return what a model is, as plain data: options, layers, training, figures and versions."""
-    network = ae.network_
-    return {
-        "options": {name: _plain(value) for name, value in ae.get_params(deep=False).items()},
-        "n_columns": len(ae.schema_.columns),
-        "n_components": network.n_components,
-        "n_parameters": network.n_parameters,
-        "layers": [asdict(layer) for layer in network.layers(ae._objective.link)],
-        "training": {
-            "epochs": len(ae.history_),
-            "best_epoch": ae.best_epoch_,
-            "history": ae.history_,
-        },
-        "comparison": asdict(ae.comparison_),
-        "offset": ae.offset_,
-        "summary": ae.summary(),
-        "remarks": modeltext.remarks(ae),
-        "versions": dict(versions),
-    }
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(name): _plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return repr(value)
 
 
 def describe_columns(ae: Autoencoder) -> dict[str, Any]:

@@ -8,12 +8,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from twofold import __version__
+from twofold.data import json as cells
 from twofold.data.json import dumps, loads
 from twofold.schema.column import Column
 from twofold.schema.schema import Schema
-from twofold.service.bodies import ARROW, JSON, PARQUET, Limits
-from twofold.service.responses import NUMBERS, Answer
+from twofold.service.deployment import Deployment
+from twofold.service.requests import ARROW, JSON, Limits
+from twofold.service.responses import NUMBERS, PARQUET, Answer
 from twofold.verbs import VERBS
 
 _MOST_PROPERTIES = 200  # columns that are described one by one
@@ -28,18 +32,16 @@ _CELL_OF_TYPE: dict[str, dict[str, Any]] = {
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _ERRORS = {
     "400": "The body cannot be read.",
-    "401": "The token is missing or wrong.",
-    "404": "There is no such route.",
-    "405": "The route knows another method.",
-    "406": "The answer is not to be had in an accepted type.",
+    "401": "Missing or invalid bearer token.",
+    "406": "No accepted type is available for the answer.",
     "408": "The body did not arrive in time.",
     "413": "The body, or what it asks for, is too large.",
-    "415": "The body has a type that is not read here.",
-    "421": "The request is meant for another host.",
-    "422": "The rows or parameters cannot be used; the text is that of the Python library.",
-    "500": "The service is at fault.",
+    "415": "The body has an unsupported type.",
+    "421": "This host is not allowed.",
+    "422": "Invalid rows or parameters; the text is that of the Python library.",
+    "500": "Internal error.",
     "503": "Too much is waiting; try again later.",
-    "504": "The rows were not done in time.",
+    "504": "The request was not done in time.",
 }
 _PARAMETERS = {p.name: p for verb in VERBS.values() for p in verb.parameters}
 _WITH_ROWS = ("400", "406", "408", "413", "415", "422", "500", "503", "504")
@@ -99,20 +101,14 @@ ANSWERS: dict[str, dict[str, Any]] = {
 }
 
 
-def document(
-    schema: Schema,
-    n_components: int,
-    limits: Limits,
-    examples: Mapping[str, tuple[Any, Answer]],
-    guarded: Sequence[str],
-) -> dict[str, Any]:
+def document(deployment: Deployment, limits: Limits, guarded: Sequence[str]) -> dict[str, Any]:
     """Return the OpenAPI document of a model's service.
 
-    `examples` holds, for each verb's route, a body and the answer to it; `guarded` the statuses of
-    requests that are turned away at the door.
+    `guarded` holds the statuses of requests that middleware refuses.
     """
+    schema, n_components = deployment.schema, len(deployment.served.code_names)
     paths: dict[str, Any] = {}
-    for path, (body, answer) in examples.items():
+    for path, (body, answer) in examples(deployment).items():
         paths[path] = {"post": _verb(path, schema, n_components, limits, body, answer)}
     for path, (summary, media_type, about) in _READING.items():
         paths[path] = {"get": _get(path, summary, media_type, about)}
@@ -131,7 +127,7 @@ def document(
             "title": "twofold",
             "version": __version__,
             "description": "One fitted autoencoder: codes, reconstructions, scores with their "
-            "reasons, fillings and new rows. Missing cells are null; NaN and infinity, which JSON "
+            "reasons, imputed and new rows. Missing cells are null; NaN and infinity, which JSON "
             "has no words for, are written as null as well.",
         },
         "paths": paths,
@@ -140,6 +136,26 @@ def document(
             **({"securitySchemes": scheme} if "401" in guarded else {}),
         },
     }
+
+
+def examples(deployment: Deployment) -> dict[str, tuple[Any, Answer]]:
+    """Return a body for each verb, and the answer to it."""
+    served, names = deployment.served, deployment.names
+    drawn = deployment.answer("sample", {"rows": served.model.sample(2, 0)})
+    rows = loads(dumps(_short(cells.rows(drawn.table(slice(0, 2))))))
+    if len(names) <= _MOST_PROPERTIES:
+        rows = [dict(zip(names, row, strict=True)) for row in rows]
+    given = deployment.reader.read_now({"rows": rows}, "rows")
+    found = {
+        name: deployment.answer(name, verb.run(given))
+        for name, verb in deployment.verbs.items()
+        if name != "decode"
+    }
+    codes = _short(found["encode"].parts["codes"].tolist())
+    bodies: dict[str, Any] = {f"/{name}": ({"rows": rows}, a) for name, a in found.items()}
+    decoded = deployment.answer("decode", served.decode(np.array(codes)))
+    bodies["/decode"] = ({"codes": codes}, decoded)
+    return bodies | {"/sample": ({"n": 2, "random_state": 0}, drawn)}
 
 
 def _verb(
@@ -154,7 +170,7 @@ def _verb(
     content[JSON]["example"] = body
     parameters = []
     if path != "/sample":
-        content |= {ARROW: _BINARY, PARQUET: _BINARY}
+        content[ARROW] = _BINARY
     if path == "/impute":
         parameters = [_parameter(name) for name in ("n_draws", "random_state")]
     result = loads(b"".join(answer.pieces(JSON)))
@@ -197,7 +213,7 @@ def _error(status: str) -> dict[str, Any]:
 
 def _rows(schema: Schema, limits: Limits) -> dict[str, Any]:
     columns = schema.columns
-    most = limits.bounds(len(columns)).rows
+    most = limits.most_rows(len(columns))
     described = {c.name: _cell(c) for c in columns} if len(columns) <= _MOST_PROPERTIES else None
     if described is None:
         by_name: dict[str, Any] = {
@@ -234,21 +250,20 @@ def _impute_body(schema: Schema, n_components: int, limits: Limits) -> dict[str,
 
 def _codes_body(schema: Schema, n_components: int, limits: Limits) -> dict[str, Any]:
     row = _list({"type": "number"}, minItems=n_components, maxItems=n_components)
-    most = limits.bounds(len(schema.columns)).rows
+    most = limits.most_rows(len(schema.columns))
     return _object({"codes": _list(row, minItems=1, maxItems=most)})
 
 
 def _sample_body(schema: Schema, n_components: int, limits: Limits) -> dict[str, Any]:
-    n = _whole("n") | {"maximum": limits.bounds(len(schema.columns)).rows}
+    n = _whole("n") | {"maximum": limits.most_rows(len(schema.columns))}
     return _object({"n": n, "random_state": _whole("random_state")}, ["random_state"])
 
 
 def _whole(name: str) -> dict[str, Any]:
     described, least = _PARAMETERS[name].help, _PARAMETERS[name].least
-    found: dict[str, Any] = {"type": "integer", "minimum": least, "description": described}
-    if name == "random_state":
-        found |= {"type": ["integer", "null"], "maximum": 2**32 - 1}
-    return found
+    found: dict[str, Any] = {"type": ["integer", "null"], "minimum": least}
+    found |= {"description": described, "maximum": 2**32 - 1}
+    return found if name != "n" else found | {"type": "integer"}
 
 
 _BODIES: dict[str, Callable[[Schema, int, Limits], dict[str, Any]]] = {
@@ -263,7 +278,7 @@ _BODIES: dict[str, Callable[[Schema, int, Limits], dict[str, Any]]] = {
 _OBJECT = {"type": "object"}
 _READING: dict[str, tuple[str, str, dict[str, Any]]] = {
     "/model": (
-        "Tell what the model is: options, layers, training, comparison with PCA, threshold.",
+        "The model: version, options, layers, training, comparison with PCA, threshold.",
         JSON,
         {
             "type": "object",
@@ -279,7 +294,7 @@ _READING: dict[str, tuple[str, str, dict[str, Any]]] = {
         },
     ),
     "/schema": (
-        "Tell what each column is, and the shape of a row.",
+        "The columns, and the shape of a row.",
         JSON,
         {
             "type": "object",
@@ -297,7 +312,7 @@ _READING: dict[str, tuple[str, str, dict[str, Any]]] = {
         },
     ),
     "/healthz": (
-        "Tell that the service is up; needs no token.",
+        "Whether the service is up; needs no token.",
         JSON,
         _object({"status": {"const": "ok"}}),
     ),
@@ -317,18 +332,10 @@ def _get(path: str, summary: str, media_type: str, about: dict[str, Any]) -> dic
     }
 
 
-def short(value: Any) -> Any:
+def _short(value: Any) -> Any:
     """Return an example with numbers of a few digits."""
     if isinstance(value, float):
         return float(f"{value:.4g}")
     if isinstance(value, list | tuple):
-        return [short(part) for part in value]
+        return [_short(part) for part in value]
     return value
-
-
-def example_rows(rows: Sequence[Sequence[Any]], names: Sequence[str]) -> list[Any]:
-    """Return rows as the objects or, where there are many columns, the lists of an example."""
-    plain = loads(dumps(short(list(rows))))
-    if len(names) > _MOST_PROPERTIES:
-        return list(plain)
-    return [dict(zip(names, row, strict=True)) for row in plain]

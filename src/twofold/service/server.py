@@ -1,14 +1,15 @@
-"""The service as a process: it listens, serves until it is told to stop, and finishes what it took.
+"""The service as a process: it listens, serves until SIGTERM, and then ends in a bounded time.
 
-uvicorn speaks HTTP. What is added here is a bound on the time that a client may take for the head
-of a request, and an exit status of 0 where the process is asked to end.
+uvicorn speaks HTTP. What is added here: bounds on connections and on the time that a client may
+take for the head of a request, the service's form of errors for what is not HTTP, a time after
+which the process ends whatever is under way, and SIGHUP, which loads the model again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ipaddress
-import math
+import logging
 import os
 import queue
 import signal
@@ -16,26 +17,36 @@ import socket
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import lru_cache, partial
 from types import FrameType
 from typing import Any
 
 from twofold.errors import MissingExtraError, OptionError
 
 try:
+    import resource
+except ImportError:  # Windows
+    resource = None  # type: ignore[assignment]
+
+try:
     import uvicorn
-    from uvicorn.protocols.http.auto import AutoHTTPProtocol
+    from uvicorn.protocols.http.h11_impl import H11Protocol
 except ImportError as missing:
     raise MissingExtraError(
-        "The service needs FastAPI and uvicorn, which are not installed. Install "
-        "'twofold[service]'."
+        "The service needs Starlette, uvicorn and prometheus-client, which are not installed. "
+        "Install 'twofold[service]'."
     ) from missing
 
-_TOO_LATE = (
-    b"HTTP/1.1 408 Request Timeout\r\ncontent-type: application/json\r\nconnection: close\r\n"
-    b"content-length: %d\r\n\r\n%s"
-)
-_TEXT = b'{"error":"The request did not arrive in time.","column":null,"fix":"Send it faster."}'
+logger = logging.getLogger(__name__)
+GRACE_SECONDS = 5  # for requests under way after SIGTERM
+END_SECONDS = 8.0  # after which the process is over
+_SWITCH_SECONDS = 0.001  # that a thread has before another that waits takes its turn
+_MOST_CONNECTIONS = 1_000
+_LEFT_FILES = 64  # that the process may open besides its connections
+_ANSWER = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\nconnection: close\r\n"
+_ANSWER += b"content-length: %d\r\n\r\n%s"
+_ERROR = '{{"error":"{}","column":null,"fix":"{}"}}'
 
 
 def is_loopback(host: str) -> bool:
@@ -96,32 +107,51 @@ def serve(
     timeout: float,
     on_start: Callable[[str], object] = lambda address: None,
 ) -> None:
-    """Serve an application until SIGTERM or Ctrl-C, then answer what was accepted, and exit with 0.
+    """Serve an application until SIGTERM or Ctrl-C, and exit with 0 within 10 seconds.
+
+    Until then requests under way are answered if they are done within 5 seconds. SIGHUP loads the
+    model again from its folder.
 
     Parameters
     ----------
-    app : FastAPI
+    app : Starlette
     listener : socket
         What `listen` gave.
     timeout : float
-        Seconds that a request may take to arrive, and again to be answered.
+        Seconds that the head of a request may take to arrive.
     on_start : callable, optional
-        Told the address, once the service answers.
+        Receives the address, once the service answers.
     """
+    handlers: dict[int, Any] = {signal.SIGTERM: _leave, signal.SIGINT: _leave}
+    if hasattr(signal, "SIGHUP"):
+        reload = partial(_reload, app.state.service)
+        handlers[signal.SIGHUP] = lambda *_: threading.Thread(target=reload, daemon=True).start()
     # uvicorn raises the signal again once it is done, which ends the process: as it should.
-    before = {number: signal.signal(number, _leave) for number in (signal.SIGTERM, signal.SIGINT)}
+    before = {number: signal.signal(number, handler) for number, handler in handlers.items()}
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(_SWITCH_SECONDS)
     try:
-        server_of(app, listener, timeout, on_start).run(sockets=[listener])
+        server = server_of(app, listener, timeout, on_start)
+        server.end_seconds = END_SECONDS
+        server.run(sockets=[listener])
     finally:
+        sys.setswitchinterval(interval)
         for number, handler in before.items():
             signal.signal(number, handler)
 
 
+def _reload(service: Any) -> None:
+    try:
+        service.reload()
+    except Exception:
+        logger.exception("the model could not be loaded again; the one before is served")
+
+
 def server_of(
     app: Any, listener: socket.socket, timeout: float, on_start: Callable[[str], object]
-) -> uvicorn.Server:
+) -> _Server:
     """Return the server that `serve` runs."""
-    protocol = type("_Protocol", (_Patient, AutoHTTPProtocol), {"head_seconds": timeout})
+    protocol = type("_Protocol", (_Bounded, H11Protocol), {"head_seconds": timeout})
     config = uvicorn.Config(
         app,
         http=protocol,
@@ -131,7 +161,7 @@ def server_of(
         server_header=False,
         proxy_headers=False,
         ws="none",
-        timeout_graceful_shutdown=math.ceil(2 * timeout) + 5,
+        timeout_graceful_shutdown=GRACE_SECONDS + 1,
     )
     return _Server(config, listener, on_start)
 
@@ -144,7 +174,7 @@ def running(app: Any, *, port: int = 0, timeout: float = 30.0) -> Iterator[str]:
 
     Parameters
     ----------
-    app : FastAPI
+    app : Starlette
     port : int, default=0
         0 takes any that is free.
     timeout : float, default=30
@@ -175,7 +205,7 @@ def running(app: Any, *, port: int = 0, timeout: float = 30.0) -> Iterator[str]:
             yield address
         finally:
             server.should_exit = True
-            thread.join()
+            thread.join(END_SECONDS)
 
 
 def _run(
@@ -188,11 +218,18 @@ def _run(
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
-    sys.exit(0)
+    """End the process at once: to collect what is left, Python may take seconds."""
+    logging.shutdown()
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):
+            stream.flush()
+    os._exit(0)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn's server, which tells where it listens."""
+    """uvicorn's server, which says where it listens, and ends in time."""
+
+    end_seconds: float | None = None
 
     def __init__(
         self,
@@ -208,11 +245,22 @@ class _Server(uvicorn.Server):
         host, port = self._listener.getsockname()[:2]
         self._on_start(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        if self.end_seconds is not None:
+            # Whatever a thread or a client does, the process is over in time.
+            timer = threading.Timer(self.end_seconds, os._exit, [0])
+            timer.daemon = True
+            timer.start()
+        service = self.config.app.state.service  # type: ignore[union-attr]
+        asyncio.get_running_loop().call_later(GRACE_SECONDS, service.drop)
+        await super().shutdown(sockets)
 
-class _Patient:
-    """An HTTP protocol of uvicorn's that does not wait for the head of a request without end."""
+
+class _Bounded:
+    """An HTTP protocol of uvicorn's with a bound on connections, and on the time of a head."""
 
     head_seconds = 30.0
+    connections: set[Any]
     cycle: Any
     loop: asyncio.AbstractEventLoop
     transport: Any
@@ -220,7 +268,10 @@ class _Patient:
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)  # type: ignore[misc]
-        self._watch()
+        if len(self.connections) > _most_connections():
+            self._refuse("503 Service Unavailable", "Too many connections.", "Try again later.")
+        else:
+            self._watch()
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)  # type: ignore[misc]
@@ -230,8 +281,12 @@ class _Patient:
         self._stop()
         super().connection_lost(error)  # type: ignore[misc]
 
+    def send_400_response(self, message: str) -> None:
+        """Answer what is not HTTP in the form that all errors have."""
+        self._refuse("400 Bad Request", message, "Send a request as RFC 9112 describes it.")
+
     def _watch(self) -> None:
-        """Start the clock where a head is incomplete, and stop it where a request has begun."""
+        """Start the clock if a head is incomplete, and stop it if a request has begun."""
         if self.cycle is not None and not self.cycle.response_complete:
             self._stop()
         elif self._deadline is None:
@@ -244,8 +299,21 @@ class _Patient:
 
     def _give_up(self) -> None:
         self._deadline = None
-        if self.cycle is not None and not self.cycle.response_complete:
-            return
+        if self.cycle is None or self.cycle.response_complete:
+            text = "The request did not arrive in time."
+            self._refuse("408 Request Timeout", text, "Send it faster.")
+
+    def _refuse(self, status: str, error: str, fix: str) -> None:
         if not self.transport.is_closing():
-            self.transport.write(_TOO_LATE % (len(_TEXT), _TEXT))
+            text = _ERROR.format(error, fix).encode()
+            self.transport.write(_ANSWER % (status.encode(), len(text), text))
             self.transport.close()
+
+
+@lru_cache(1)
+def _most_connections() -> int:
+    if resource is None:
+        return _MOST_CONNECTIONS
+    files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    limited = files != resource.RLIM_INFINITY
+    return max(1, min(_MOST_CONNECTIONS, files - _LEFT_FILES)) if limited else _MOST_CONNECTIONS

@@ -1,0 +1,96 @@
+"""Rows in JSON meet the checks that rows in Python meet."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from starlette.applications import Starlette
+
+from tests.service.client import ROW_ROUTES, Serve, good, objects, people, post, refused
+from twofold import Autoencoder
+from twofold.errors import TwofoldError
+
+
+def test_columns_of_objects_may_come_in_any_order(people_app: Starlette) -> None:
+    rows = objects(people()[:4])
+    turned = [dict(reversed(row.items())) for row in rows]
+    first, second = (good(post(people_app, "/score", {"rows": r})) for r in (rows, turned))
+    assert first == second
+
+
+@pytest.mark.parametrize("route", ROW_ROUTES)
+def test_json_cells_of_the_wrong_sort_are_named(
+    people_app: Starlette, mixed: Autoencoder, route: str
+) -> None:
+    rows = objects(people()[:4])
+    rows[2]["age"] = "old"
+    found = refused(post(people_app, f"/{route}", {"rows": rows}), 422)
+    assert found["error"].startswith(
+        "Column 'age' held numbers in training and holds text here (row 2: 'old')."
+    )
+    assert found["column"] == "age"
+    assert found["fix"].startswith("Correct these cells")
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([[1, 2, 3], [1, 2]], "Row 1 has 2 cells, and the model has 3 columns."),
+        ([[1, 2, 3], {"a": 1}], "Row 1 is an object, and rows are lists of cells or objects"),
+        ([{"a": 1, "b": 2, "c": 3}, [1, 2, 3]], "Row 1 is a list, and rows are"),
+        ([{"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 2}], "Column 'c' is in row 0, and not in row 1."),
+        ([[1, 2, [3]]], "Column 'c' holds [3] in row 0."),
+        ([[1, 2, {"x": 1}]], "Column 'c' holds {'x': 1} in row 0."),
+        ([[1, 2, 10**400]], "Column 'c' holds numbers too large for 64-bit floats (row 0: 1000"),
+        ([3], "Row 0 is a number, and rows are"),
+        ("x", "'rows' is text, and must be a list of rows."),
+        (None, "'rows' is null, and must be a list of rows."),
+    ],
+)
+def test_rows_that_are_none_are_refused(
+    serve: Serve, floats: Autoencoder, rows: Any, said: str
+) -> None:
+    assert refused(post(serve(floats), "/score", {"rows": rows}), 422)["error"].startswith(said)
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [[1, 2, 3], [1, 2, 3, 4]],
+        [[1, 2, 3]],
+        [1, 2, 3, 4],
+        [[1, 2, 3, "x"]],
+        [[1, 2, 3, [1]]],
+        [],
+    ],
+)
+def test_errors_of_arrays_are_pythons(serve: Serve, array: Autoencoder, rows: Any) -> None:
+    with pytest.raises(TwofoldError) as raised:
+        array.score_samples(rows if rows else np.empty(0))
+    assert refused(post(serve(array), "/score", {"rows": rows}), 422)["error"] == str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "said"),
+    [
+        ([[1, 2, 3, {}]], "Row 0 holds an object in place of a cell."),
+        ([[1, 2, 3, 10**400]], "These rows hold numbers too large for 64-bit floats."),
+        ([{"x0": 1}], "These rows have no column 'x1'."),
+        ([{"x0": 1, "x1": 1, "x2": 1, "x3": 1, "y": 1}], "These rows have an unknown column 'y'."),
+    ],
+)
+def test_arrays_that_python_cannot_hold_are_refused(
+    serve: Serve, array: Autoencoder, rows: Any, said: str
+) -> None:
+    assert refused(post(serve(array), "/score", {"rows": rows}), 422)["error"].startswith(said)
+
+
+@pytest.mark.parametrize("codes", [[[1.0]], [[1.0, None]], [[1.0, "x"]], [[1.0], [1.0, 2.0]], []])
+def test_errors_of_codes_are_pythons(serve: Serve, floats: Autoencoder, codes: Any) -> None:
+    given = [[np.nan if cell is None else cell for cell in row] for row in codes]
+    with pytest.raises(TwofoldError) as raised:
+        floats.inverse_transform(given)
+    found = refused(post(serve(floats), "/decode", {"codes": codes}), 422)
+    assert found["error"] == str(raised.value)

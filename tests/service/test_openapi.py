@@ -1,0 +1,93 @@
+"""The OpenAPI document says what the service does."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+from starlette.applications import Starlette
+from starlette.routing import Route
+
+from tests.service.client import JSON, Serve, ask, assert_close, good, post
+from twofold import Autoencoder
+
+
+def test_every_route_is_in_the_document(people_app: Starlette) -> None:
+    document = good(ask(people_app, "GET", "/openapi.json"))
+    routes = {route.path for route in people_app.routes if isinstance(route, Route)}
+    assert set(document["paths"]) == routes
+    for methods in document["paths"].values():
+        for operation in methods.values():
+            assert operation["summary"]
+            assert "200" in operation["responses"]
+
+
+@pytest.mark.parametrize("which", ["mixed", "array", "images"])
+def test_examples_are_valid_and_true(
+    serve: Serve, request: pytest.FixtureRequest, which: str
+) -> None:
+    jsonschema = pytest.importorskip("jsonschema", reason="it checks examples by their schemas")
+    app = serve(request.getfixturevalue(which))
+    for path, methods in app.state.service.document()["paths"].items():
+        if "post" not in methods:
+            continue
+        given = methods["post"]["requestBody"]["content"][JSON]
+        jsonschema.validate(given["example"], given["schema"])
+        found = good(post(app, path, given["example"]))
+        answer = methods["post"]["responses"]["200"]["content"][JSON]
+        jsonschema.validate(answer["example"], answer["schema"])
+        for name, values in found.items():
+            assert_close(values, answer["example"][name])
+
+
+def test_document_asks_for_the_token(serve: Serve, floats: Autoencoder) -> None:
+    document = serve(floats, token="a-secret").state.service.document()
+    assert document["paths"]["/score"]["post"]["security"] == [{"token": []}]
+    assert "401" in document["paths"]["/score"]["post"]["responses"]
+    assert "security" not in document["paths"]["/healthz"]["get"]
+
+
+def test_answers_to_random_requests_keep_to_the_document(serve: Serve, mixed: Autoencoder) -> None:
+    schemathesis = pytest.importorskip("schemathesis", reason="it makes requests from the document")
+    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis.errors import Unsatisfiable
+
+    app = serve(mixed, max_rows=50)
+    schema = schemathesis.openapi.from_dict(app.state.service.document())
+    schema.app = app
+    checks = [
+        schemathesis.checks.not_a_server_error,
+        *(
+            getattr(schemathesis.specs.openapi.checks, name)
+            for name in (
+                "status_code_conformance",
+                "content_type_conformance",
+                "response_schema_conformance",
+            )
+        ),
+    ]
+    seen: set[int] = set()
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        for mode in schemathesis.GenerationMode:
+
+            @settings(
+                max_examples=5,
+                derandomize=True,
+                database=None,
+                deadline=None,
+                phases=[Phase.generate],
+                suppress_health_check=list(HealthCheck),
+            )
+            @given(case=operation.as_strategy(generation_mode=mode))
+            def run(case: Any) -> None:
+                answer = case.call()
+                seen.add(answer.status_code)
+                case.validate_response(answer, checks=checks)
+
+            # Some routes take nothing that could be wrong.
+            with contextlib.suppress(Unsatisfiable):
+                run()
+    assert {200, 422} <= seen
+    assert max(seen) < 500
