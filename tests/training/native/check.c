@@ -39,7 +39,7 @@ static void release(twofold_parameter it) {
 }
 
 /* One way to train: returns the codes of the trained stack. */
-static float *codes(const long *widths, long n_pairs, int tied, int kind, double momentum,
+static float *codes(const long *widths, long n_pairs, int tied, int linear, int kind, double momentum,
                     int masked, int apart, long batch, long n_threads, long isa) {
     state = 7;
     int n_moments = kind != TWOFOLD_SGD ? 2 : momentum > 0 ? 1 : 0;
@@ -59,6 +59,17 @@ static float *codes(const long *widths, long n_pairs, int tied, int kind, double
             pairs[i].decoder_weight = parameter(n_in * n_out, n_moments);
     }
     long width = widths[0];
+    twofold_pair shortcut = {.n_in = width, .n_out = widths[n_pairs]};
+    twofold_parameter gates[2] = {{NULL, NULL, NULL}, {NULL, NULL, NULL}};
+    if (linear) {
+        shortcut.weight = parameter(width * shortcut.n_out, n_moments);
+        shortcut.encoder_bias = parameter(shortcut.n_out, n_moments);
+        shortcut.decoder_bias = parameter(width, n_moments);
+        if (!tied)
+            shortcut.decoder_weight = parameter(width * shortcut.n_out, n_moments);
+        gates[0] = parameter(1, n_moments);
+        gates[1] = parameter(1, n_moments);
+    }
     float *x = numbers(ROWS * width, 1), *y = numbers(ROWS * width, 1);
     if (masked)
         for (long i = 0; i < ROWS * width; i += 7)
@@ -76,7 +87,8 @@ static float *codes(const long *widths, long n_pairs, int tied, int kind, double
     int64_t rows[3 * ROWS];
     for (int i = 0; i < 3 * ROWS; i++)
         rows[i] = (i * 37) % ROWS;
-    twofold_stack stack = {n_pairs, pairs, n_threads, isa};
+    twofold_stack stack = {n_pairs,  pairs,     linear ? &shortcut : NULL, gates[0],
+                           gates[1], n_threads, isa};
     twofold_objective objective = {likelihood, scale, offset, counts};
     twofold_update update = {kind, momentum > 0.5, momentum, 0.01, 0};
     twofold_batches batches = {N_STEPS, width, masked, x, apart ? y : NULL,
@@ -107,6 +119,12 @@ static float *codes(const long *widths, long n_pairs, int tied, int kind, double
         release(pairs[i].encoder_bias);
         release(pairs[i].decoder_bias);
     }
+    release(shortcut.weight);
+    release(shortcut.decoder_weight);
+    release(shortcut.encoder_bias);
+    release(shortcut.decoder_bias);
+    release(gates[0]);
+    release(gates[1]);
     return code;
 }
 
@@ -118,15 +136,15 @@ int main(void) {
     for (long isa = 0; twofold_isa_name(isa); isa++) {
         if (!twofold_isa_available(isa))
             continue;
-        for (int way = 0; way < 4 * 4 * 4 * 2; way++, n_ways++) {
-            int s = way % 4, b = way / 4 % 4, kind = way / 16 % 4, tied = way / 64;
+        for (int way = 0; way < 4 * 4 * 4 * 2 * 2; way++, n_ways++) {
+            int s = way % 4, b = way / 4 % 4, kind = way / 16 % 4, tied = way / 64 % 2, linear = way / 128;
             double momentum = kind == 3 ? 0.9 : 0;
             int optimizer = kind % 3, masked = (s + b) % 2, apart = (s + b + kind) % 3 == 0;
-            float *one = codes(stacks[s], n_pairs[s], tied, optimizer, momentum, masked, apart,
-                               batches[b], 1, isa);
+            float *one = codes(stacks[s], n_pairs[s], tied, linear, optimizer, momentum, masked,
+                               apart, batches[b], 1, isa);
             long n_bytes = ROWS * stacks[s][n_pairs[s]] * (long)sizeof(float);
-            float *more = codes(stacks[s], n_pairs[s], tied, optimizer, momentum, masked, apart,
-                                batches[b], threads[way % 3], isa);
+            float *more = codes(stacks[s], n_pairs[s], tied, linear, optimizer, momentum, masked,
+                                apart, batches[b], threads[way % 3], isa);
             if (isnan(one[0]) || memcmp(one, more, (size_t)n_bytes)) {
                 fprintf(stderr, "%s: way %d differs\n", twofold_isa_name(isa), way);
                 return 1;

@@ -47,6 +47,9 @@ class Stack(Structure):
     _fields_ = [
         ("n_pairs", c_int64),
         ("pairs", POINTER(Pair)),
+        ("shortcut", POINTER(Pair)),
+        ("encoder_gate", Parameter),
+        ("decoder_gate", Parameter),
         ("n_threads", c_int64),
         ("isa", c_int64),
     ]

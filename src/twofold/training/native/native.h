@@ -37,11 +37,17 @@ typedef struct {
     twofold_parameter weight, decoder_weight, encoder_bias, decoder_bias;
 } twofold_pair;
 
-/* A dense stack, from the input to the code, and what computes with it. */
+/* A dense stack, from the input to the code, and what computes with it.
+ *
+ * shortcut: a linear pair from the input to the code and back, or NULL. The code is what it encodes
+ *           to plus `encoder_gate` times what the stack does, theta likewise with `decoder_gate`.
+ * isa:      one of `twofold_isa_name`
+ */
 typedef struct {
     int64_t n_pairs;
-    const twofold_pair *pairs;
-    int64_t n_threads, isa; /* the latter one of `twofold_isa_name` */
+    const twofold_pair *pairs, *shortcut;
+    twofold_parameter encoder_gate, decoder_gate;
+    int64_t n_threads, isa;
 } twofold_stack;
 
 /* What training lowers: the mean over all cells of each input's loss, `scale` times it.

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from ctypes import pointer
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from twofold.nn.activations import ACTIVATIONS
 from twofold.nn.corruption import Corruption
@@ -146,8 +147,7 @@ class NativeStep:
     ) -> Tensor:
         found = library.find(self._instruction_set)
         assert found.library is not None
-        pairs = stack_of(self.network, self._rule)
-        stack = Stack(len(pairs), pairs, torch.get_num_threads(), found.isa)
+        stack = stack_of(self.network, found.isa, self._rule)
         n_bytes = found.library.twofold_train_bytes(stack, int(sizes.max()))
         if n_bytes > len(self._scratch):
             self._scratch = torch.empty(n_bytes, dtype=torch.uint8)
@@ -242,8 +242,8 @@ def _kernel(activation: str) -> int:
     return number
 
 
-def stack_of(network: Network, rule: Rule | None = None) -> Any:
-    """Return the pairs as C knows them, with what the rule remembers of each parameter."""
+def stack_of(network: Network, isa: int, rule: Rule | None = None) -> Stack:
+    """Return the stack as C knows it, with what the rule remembers of each parameter."""
     moments = {}
     if rule is not None:
         for p, own in zip(rule.parameters, rule.moments, strict=True):
@@ -254,17 +254,26 @@ def stack_of(network: Network, rule: Rule | None = None) -> Any:
             return Parameter()
         return Parameter(tensor.data_ptr(), *moments.get(id(tensor), ()))
 
-    pairs, down = network.pairs, network.decoder_activations[::-1]
-    array = (Pair * len(pairs))()
-    for i, pair in enumerate(pairs):
-        array[i] = Pair(
+    def pair_of(pair: nn.Module, up: str, down: str) -> Pair:
+        assert isinstance(pair, DensePair)
+        return Pair(
             pair.n_in,
             pair.n_out,
-            _kernel(network.encoder_activations[i]),
-            _kernel(down[i]),
+            _kernel(up),
+            _kernel(down),
             parameter(pair.weight),
             parameter(pair.decoder_weight),
             parameter(pair.encoder_bias),
             parameter(pair.decoder_bias),
         )
-    return array
+
+    names = zip(network.encoder_activations, reversed(network.decoder_activations), strict=True)
+    pairs = [pair_of(pair, *own) for pair, own in zip(network.pairs, names, strict=True)]
+    stack = Stack(len(pairs), (Pair * len(pairs))(*pairs), None)
+    stack.n_threads, stack.isa = torch.get_num_threads(), isa
+    shortcut = getattr(network, "shortcut", None)
+    if shortcut is not None:
+        stack.shortcut = pointer(pair_of(shortcut, "identity", "identity"))
+        stack.encoder_gate = parameter(network.get_parameter("encoder_gate"))
+        stack.decoder_gate = parameter(network.get_parameter("decoder_gate"))
+    return stack

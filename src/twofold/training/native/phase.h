@@ -1,0 +1,248 @@
+/* A run of steps, its memory, and the phases that its threads share: products with what follows them.
+ */
+
+#ifndef TWOFOLD_PHASE_H
+#define TWOFOLD_PHASE_H
+
+#include <stddef.h>
+
+#include "activation.h"
+#include "kernel.h"
+#include "threads.h"
+
+enum {
+    MOST_PAIRS = 64,
+    ENCODE_INNER = VL == 16 ? 200 : 256, /* k at a time: so much of a panel stays in the first cache */
+    DECODE_INNER = 128,                  /* and so many rows of a matrix */
+    GROUP = 4,                    /* panels that share a tile's weights, and strips a tile's rows */
+};
+
+ALWAYS_INLINE long least(long a, long b) { return a < b ? a : b; }
+ALWAYS_INLINE long ceil_div(long a, long b) { return (a + b - 1) / b; }
+
+typedef struct {
+    long n_in, n_out, n_strips;
+    int up, down; /* activations after encode and after decode */
+    const twofold_pair *pair;
+    float *e, *h, *d, *s;
+} level;
+
+typedef struct {
+    const twofold_stack *stack;
+    const twofold_objective *objective;
+    const twofold_update *update;
+    const twofold_batches *batches;
+    long n_levels, width, capacity; /* panels that there is room for */
+    level levels[MOST_PAIRS + 1];
+    level *shortcut; /* the last one, or NULL */
+    float *top;
+    float encoder_gate, decoder_gate;
+    float *target; /* [P][width][PW], or e[0] */
+    /* of each tile in each panel: losses, and what the gates' gradients are sums of */
+    double *losses, *encoder_gate_parts, *decoder_gate_parts;
+    int masked;
+    atomic_long n_seen;
+    atomic_int stops;
+    twofold_barrier barrier;
+    /* of the batch under way */
+    long n, n_panels, tail;
+} run;
+
+/* What one thread does of every grid: panels [p0, p1), and share `part` of `n_parts` of the tiles. */
+typedef struct {
+    run *run;
+    long p0, p1, part, n_parts, thread, n_threads;
+} share;
+
+static void meet(const share *me) { twofold_barrier_wait(&me->run->barrier); }
+static void meet_in_phase(const share *me) {
+    if (me->n_parts > 1)
+        meet(me);
+}
+
+static long vectors_in(const run *at, long panel) {
+    return panel == at->n_panels - 1 && at->tail <= VL ? 1 : 2;
+}
+static long rows_in(const run *at, long panel) {
+    return panel == at->n_panels - 1 ? at->tail : PW;
+}
+
+/* Threads by panels where that leaves none of them idle for long, else by tiles as well. */
+static void split(share *me) {
+    long panels = me->run->n_panels, by_panels = 1;
+    for (long n = me->n_threads; n > 1; n--) {
+        if (me->n_threads % n == 0 && n <= panels && 8 * n * ceil_div(panels, n) <= 9 * panels) {
+            by_panels = n;
+            break;
+        }
+    }
+    me->n_parts = me->n_threads / by_panels;
+    me->part = me->thread % me->n_parts;
+    long at = me->thread / me->n_parts;
+    me->p0 = at * panels / by_panels;
+    me->p1 = (at + 1) * panels / by_panels;
+}
+
+/* The cells that the batch's loss is a mean over. */
+static double n_cells(const run *at) {
+    long n = atomic_load_explicit(&at->n_seen, memory_order_relaxed);
+    return n > 0 ? (double)n : 1.0;
+}
+
+static long first(long n, long part, long n_parts) { return n * part / n_parts; }
+
+enum finish { FORWARD_PASS, THETA, BACKWARD_PASS, GATED, CODE_BACK, NOTHING };
+
+/* A product and what is done to each of its tiles while it is near. */
+typedef struct {
+    encode_tile *const (*tiles)[2];
+    const float *matrix;
+    long ld, n_inner, n_outer;
+    const float *in;
+    float *out;
+    enum finish finish;
+    int activation;
+    const float *bias, *saved; /* `saved` lies as `out` does */
+    int adds;    /* to what is in `out` */
+    float gate;  /* what `saved` counts in the sum */
+    float *copy; /* of `out`, or NULL */
+} product;
+
+static void residual(const run *at, float *c, const float *bias, long t, long t0, long mr,
+                     long panel);
+static void add_gated(float *c, const float *bias, const float *saved, float gate, float *copy,
+                      long mr, long nv);
+static void split_code_gradient(const run *at, int kind, float *c, long t, long place, long mr,
+                                long panel);
+
+static void multiply_phase(const share *me, const product *it) {
+    run *at = me->run;
+    long tiles = n_tiles(it->n_outer);
+    long t0 = first(tiles, me->part, me->n_parts), t1 = first(tiles, me->part + 1, me->n_parts);
+    long most = it->tiles == encode_tiles ? ENCODE_INNER : DECODE_INNER;
+    long n_blocks = ceil_div(it->n_inner, most);
+    for (long p0 = me->p0; p0 < me->p1; p0 += GROUP) {
+        long p1 = least(p0 + GROUP, me->p1);
+        for (long block = 0; block < n_blocks; block++) {
+            long k0 = it->n_inner * block / n_blocks, k1 = it->n_inner * (block + 1) / n_blocks;
+            for (long t = t0; t < t1; t++) {
+                long o = tile_start(t, it->n_outer), mr = tile_start(t + 1, it->n_outer) - o;
+                const float *w = it->matrix;
+                w += it->tiles == encode_tiles ? o * it->ld + k0 : k0 * it->ld + o;
+                for (long p = p0; p < p1; p++) {
+                    long nv = vectors_in(at, p), place = (p * it->n_outer + o) * PW;
+                    float *c = it->out + place;
+                    it->tiles[mr - 1][nv - 1](w, it->ld, it->in + (p * it->n_inner + k0) * PW,
+                                              k1 - k0, c, it->adds || block > 0);
+                    if (block < n_blocks - 1)
+                        continue;
+                    if (it->finish == FORWARD_PASS)
+                        finish_forward(it->activation, c, it->bias + o, mr, nv);
+                    else if (it->finish == BACKWARD_PASS)
+                        finish_backward(it->activation, c, it->saved + place, mr, nv);
+                    else if (it->finish == THETA)
+                        residual(at, c, it->bias + o, t, o, mr, p);
+                    else if (it->finish == GATED)
+                        add_gated(c, it->bias + o, it->saved + place, it->gate,
+                                  it->copy ? it->copy + place : NULL, mr, nv);
+                    else if (it->finish == CODE_BACK)
+                        split_code_gradient(at, it->activation, c, t, place, mr, p);
+                }
+            }
+        }
+    }
+    meet_in_phase(me);
+}
+
+/* From theta to the loss and its gradient: (mean - x) / cells, and nothing where no cell is. */
+static __attribute__((noinline)) void residual(const run *at, float *c, const float *bias, long t,
+                                               long t0, long mr, long panel) {
+    const twofold_objective *objective = at->objective;
+    const float *x = at->target + (panel * at->width + t0) * PW;
+    long n_rows = rows_in(at, panel), nv = vectors_in(at, panel);
+    float share = (float)(1.0 / n_cells(at));
+    ivec row[2];
+    for (int v = 0; v < 2; v++)
+        for (int i = 0; i < VL; i++)
+            row[v][i] = v * VL + i < n_rows ? -1 : 0;
+    vec sum = {0}, factors = splat(1.0f), gate_sum = {0};
+    vec gate = splat(at->decoder_gate);
+    float *stacked = at->shortcut ? at->levels[0].d + (panel * at->width + t0) * PW : NULL;
+    for (long r = 0; r < mr; r++) {
+        vec scale = splat(objective->scale[t0 + r]), gain = scale * share;
+        vec offset = splat(objective->offset[t0 + r]), b = splat(bias[r]);
+        int bernoulli = objective->likelihood[t0 + r] == TWOFOLD_BERNOULLI;
+        for (long v = 0; v < nv; v++) {
+            float *place = c + r * PW + v * VL;
+            vec theta = load(place) + b, target = load(x + r * PW + v * VL), g = {0};
+            if (stacked) {
+                g = load(stacked + r * PW + v * VL);
+                theta += gate * g;
+            }
+            ivec counts = row[v];
+            if (at->masked) {
+                counts &= target == target;
+                target = where(counts, target);
+            }
+            vec delta, cell;
+            if (bernoulli) {
+                /* max(theta, 0) - x theta + log(1 + e^-|theta|): the logarithms of a tile are one
+                 * of a product, at most 2 to the power of 2 MR. */
+                vec e, p = logistic(theta, &e);
+                delta = p - target;
+                cell = where(~(ivec)(theta <= 0.0f), theta) - target * theta;
+                factors *= where(counts, e) + 1.0f;
+            } else {
+                delta = theta - target;
+                cell = 0.5f * delta * delta * scale;
+            }
+            sum += where(counts, cell + offset);
+            delta = where(counts, delta * gain);
+            store(place, delta);
+            if (stacked) {
+                gate_sum += where(counts, delta * g);
+                store(stacked + r * PW + v * VL, delta * gate);
+            }
+        }
+    }
+    at->losses[t * at->n_panels + panel] = (double)total(sum) + (double)total(logarithm(factors));
+    if (stacked)
+        at->decoder_gate_parts[t * at->n_panels + panel] = (double)total(gate_sum);
+}
+
+/* What the shortcut makes, and its gate's share of what the stack does. */
+static __attribute__((noinline)) void add_gated(float *c, const float *bias, const float *saved,
+                                                float gate, float *copy, long mr, long nv) {
+    for (long r = 0; r < mr; r++)
+        for (long v = 0; v < nv; v++) {
+            long j = r * PW + v * VL;
+            vec sum = load(c + j) + splat(bias[r]) + gate * load(saved + j);
+            store(c + j, sum);
+            if (copy)
+                store(copy + j, sum);
+        }
+}
+
+/* The code's gradient goes on to the stack through its gate, whose own gradient it makes. */
+static __attribute__((noinline)) void split_code_gradient(const run *at, int kind, float *c,
+                                                          long t, long place, long mr,
+                                                          long panel) {
+    const float *top = at->top + place;
+    float *down = at->levels[at->n_levels - 1].h + place;
+    vec gate = splat(at->encoder_gate), sum = {0};
+    long nv = vectors_in(at, panel), n_rows = rows_in(at, panel);
+    for (long r = 0; r < mr; r++)
+        for (long v = 0; v < nv; v++) {
+            long j = r * PW + v * VL;
+            vec delta = load(c + j);
+            ivec row;
+            for (int i = 0; i < VL; i++)
+                row[i] = v * VL + i < n_rows ? -1 : 0;
+            sum += where(row, delta * load(top + j));
+            store(down + j, delta * gate);
+        }
+    finish_backward(kind, down, top, mr, nv);
+    at->encoder_gate_parts[t * at->n_panels + panel] = (double)total(sum);
+}
+
+#endif

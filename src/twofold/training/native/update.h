@@ -1,0 +1,160 @@
+/* From gradients to new weights: the products of h and s, and the optimizers. */
+
+#ifndef TWOFOLD_UPDATE_H
+#define TWOFOLD_UPDATE_H
+
+#include <math.h>
+
+#include "phase.h"
+
+typedef struct {
+    int kind, nesterov, decays;
+    float rate, keep, momentum, decay; /* keep: 1 - rate * decay */
+    float one_minus_beta1, beta2, one_minus_beta2, step, root; /* Adam */
+} descent;
+
+static descent descent_of(const twofold_update *update, long n_done, double rate, int is_matrix) {
+    double decay = is_matrix ? update->weight_decay : 0.0, t = (double)(update->n_updates + n_done + 1);
+    double beta1 = 0.9, beta2 = 0.999;
+    return (descent){
+        .kind = (int)update->kind,
+        .nesterov = (int)update->nesterov,
+        .decays = decay != 0,
+        .rate = (float)rate,
+        .keep = (float)(1.0 - rate * decay),
+        .momentum = (float)update->momentum,
+        .decay = (float)decay,
+        .one_minus_beta1 = (float)(1.0 - beta1),
+        .beta2 = (float)beta2,
+        .one_minus_beta2 = (float)(1.0 - beta2),
+        .step = (float)(rate / (1.0 - pow(beta1, t))),
+        .root = (float)sqrt(1.0 - pow(beta2, t)),
+    };
+}
+
+/* The formulas are PyTorch's, whose Adam is that of Kingma and Ba, 2015, algorithm 1. */
+ALWAYS_INLINE void descend(const descent *by, float *restrict w, float *restrict m,
+                           float *restrict v, const float *restrict g, long n) {
+    if (by->kind == TWOFOLD_SGD && !m) {
+        for (long j = 0; j < n; j++)
+            w[j] = by->keep * w[j] - by->rate * g[j];
+    } else if (by->kind == TWOFOLD_SGD) {
+        for (long j = 0; j < n; j++) {
+            float gradient = g[j] + by->decay * w[j];
+            m[j] = by->momentum * m[j] + gradient;
+            w[j] -= by->rate * (by->nesterov ? gradient + by->momentum * m[j] : m[j]);
+        }
+    } else {
+        float coupled = by->kind == TWOFOLD_ADAM ? by->decay : 0.0f;
+        float keep = by->kind == TWOFOLD_ADAMW ? by->keep : 1.0f;
+        for (long j = 0; j < n; j++) {
+            float gradient = g[j] + coupled * w[j];
+            m[j] += by->one_minus_beta1 * (gradient - m[j]);
+            v[j] = by->beta2 * v[j] + by->one_minus_beta2 * gradient * gradient;
+            w[j] = keep * w[j] - by->step * m[j] / (sqrtf(v[j]) / by->root + 1e-8f);
+        }
+    }
+}
+
+static __attribute__((noinline)) void descend_tile(const descent *by, const twofold_parameter *to,
+                                                   long ld, long place, const float *c, long mr,
+                                                   long n) {
+    for (long r = 0; r < mr; r++, place += ld, c += PW) {
+        float *w = to->data + place, *m = to->first ? to->first + place : NULL;
+        float *v = to->second ? to->second + place : NULL;
+        if (n == PW)
+            descend(by, w, m, v, c, PW);
+        else
+            descend(by, w, m, v, c, n);
+    }
+}
+
+/* Items [from, to) of the matrix's grid, strip by strip within groups of strips. */
+static void update_matrix(const run *at, const level *it, const twofold_parameter *matrix,
+                          int half, int n_halves, const descent *by, long from, long to) {
+    long tiles = n_tiles(it->n_out), item = 0;
+    long block = it->n_out * PW, strip = 2 * at->n_panels * PW * PW;
+    long start = half * at->n_panels;
+    int plain = by->kind == TWOFOLD_SGD && !matrix->first;
+    _Alignas(64) float c[MR * PW];
+    for (long g = 0; g < it->n_strips && item < to; g += GROUP) {
+        long g1 = least(g + GROUP, it->n_strips);
+        if (item + tiles * (g1 - g) <= from) {
+            item += tiles * (g1 - g);
+            continue;
+        }
+        for (long t = 0; t < tiles; t++) {
+            long o = tile_start(t, it->n_out), mr = tile_start(t + 1, it->n_out) - o;
+            for (long s = g; s < g1; s++, item++) {
+                if (item < from || item >= to)
+                    continue;
+                long n = least(PW, it->n_in - s * PW), place = o * it->n_in + s * PW;
+                int at_once = plain && n % VL == 0;
+                target_rows to = {matrix->data + place, it->n_in, at_once, by->keep, by->rate};
+                update_tiles[mr - 1][n > VL](it->h + start * block + o * PW, block,
+                                             it->s + s * strip + start * PW * PW,
+                                             n_halves * at->n_panels, at->n_panels, at->tail, c,
+                                             &to);
+                if (!at_once)
+                    descend_tile(by, matrix, it->n_in, place, c, mr, n);
+            }
+        }
+    }
+}
+
+static void update_bias(const run *at, const twofold_parameter *bias, const float *panels, long n,
+                        const descent *by, const share *me) {
+    for (long f = first(n, me->thread, me->n_threads); f < first(n, me->thread + 1, me->n_threads);
+         f++) {
+        vec sum = {0};
+        for (long p = 0; p < at->n_panels; p++)
+            for (long v = 0; v < vectors_in(at, p); v++)
+                sum += load(panels + (p * n + f) * PW + v * VL);
+        float gradient = total(sum);
+        descend(by, bias->data + f, bias->first ? bias->first + f : NULL,
+                bias->second ? bias->second + f : NULL, &gradient, 1);
+    }
+}
+
+static void update_gate(const run *at, const twofold_parameter *gate, const double *parts,
+                        long n_tiles_there, const descent *by) {
+    double sum = 0;
+    for (long i = 0; i < n_tiles_there * at->n_panels; i++)
+        sum += parts[i];
+    float gradient = (float)sum;
+    descend(by, gate->data, gate->first, gate->second, &gradient, 1);
+}
+
+static void update_all(const share *me, long n_done, double rate) {
+    run *at = me->run;
+    descent matrices = descent_of(at->update, n_done, rate, 1);
+    descent biases = descent_of(at->update, n_done, rate, 0);
+    long n_items = 0, n_levels = at->n_levels + (at->shortcut != NULL);
+    for (long i = 0; i < n_levels; i++)
+        n_items += n_tiles(at->levels[i].n_out) * at->levels[i].n_strips *
+                   (at->levels[i].pair->decoder_weight.data ? 2 : 1);
+    long from = first(n_items, me->thread, me->n_threads), item = 0;
+    long to = first(n_items, me->thread + 1, me->n_threads);
+    for (long i = 0; i < n_levels; i++) {
+        level *it = &at->levels[i];
+        long n = n_tiles(it->n_out) * it->n_strips;
+        int untied = it->pair->decoder_weight.data != NULL;
+        for (int half = 0; half <= untied; half++, item += n) {
+            const twofold_parameter *matrix =
+                half ? &it->pair->decoder_weight : &it->pair->weight;
+            if (item < to && item + n > from)
+                update_matrix(at, it, matrix, half, untied ? 1 : 2, &matrices, from - item,
+                              to - item);
+        }
+        update_bias(at, &it->pair->encoder_bias, it->h, it->n_out, &biases, me);
+        update_bias(at, &it->pair->decoder_bias, it->d, it->n_in, &biases, me);
+    }
+    if (at->shortcut && me->thread == 0) {
+        const twofold_stack *stack = at->stack;
+        update_gate(at, &stack->encoder_gate, at->encoder_gate_parts,
+                    n_tiles(at->shortcut->n_out), &biases);
+        update_gate(at, &stack->decoder_gate, at->decoder_gate_parts, n_tiles(at->width), &biases);
+    }
+}
+
+#endif
