@@ -163,7 +163,7 @@ def test_schema_is_that_of_the_table_in_memory(various: Path) -> None:
             b.levels,
             b.kept,
         )
-        assert (a.rest, a.note, a.format) == (b.rest, b.note, b.format)
+        assert (a.counts, a.note, a.format) == (b.counts, b.note, b.format)
         assert a.center == pytest.approx(b.center, rel=1e-9)
         assert a.scale == pytest.approx(b.scale, rel=1e-9)
 

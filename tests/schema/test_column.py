@@ -25,10 +25,12 @@ TOWN = Column(
     "categorical",
     levels=("Bonn", "Kiel", "Ulm", "Trier"),
     kept=(2, 0),
-    rest=3,
+    counts=(5, 0, 9, 1),
     format=Format("text", "str"),
 )
-GRADE = Column("grade", "category", "categorical", levels=(1.0, 2.5, 3.0), kept=(1, 0, 2))
+GRADE = Column(
+    "grade", "category", "categorical", levels=(1.0, 2.5, 3.0), kept=(1, 0, 2), counts=(3, 4, 2)
+)
 DAY = Column(
     "day",
     "time",
@@ -161,9 +163,15 @@ def test_a_column_without_levels_is_all_missing() -> None:
     assert np.isnan(TOWN.encode(np.array([np.nan, np.nan]), ())).all()
 
 
-def test_the_most_probable_level_comes_back_for_others_the_commonest() -> None:
+def test_the_most_probable_level_comes_back_and_for_others_the_only_one() -> None:
     found = TOWN.decode(np.array([[0.6, 0.4, 0.0], [0.1, 0.5, 0.4], [0.2, 0.3, 0.5]]))
     assert [TOWN.levels[int(i)] for i in found] == ["Ulm", "Bonn", "Trier"]
+
+
+def test_which_of_several_pooled_levels_it_is_cannot_be_said() -> None:
+    town = replace(TOWN, counts=(5, 2, 9, 1))
+    found = town.decode(np.array([[0.6, 0.4, 0.0], [0.2, 0.3, 0.5]]))
+    np.testing.assert_array_equal(found, [2.0, np.nan])
 
 
 def test_where_every_level_is_kept_none_of_the_others_comes_back() -> None:
@@ -172,7 +180,7 @@ def test_where_every_level_is_kept_none_of_the_others_comes_back() -> None:
 
 @pytest.mark.parametrize("levels", [("1", "2.5", "x"), ("7", "1", "2.5")])
 def test_a_text_category_of_numbers_is_found_in_columns_of_numbers(levels: Any) -> None:
-    text = replace(TOWN, levels=levels, kept=(0, 1, 2), rest=-1)
+    text = replace(TOWN, levels=levels, kept=(0, 1, 2), counts=(3, 2, 1))
     inputs = text.encode(np.array([0.0, 1.0]), (1.0, 2.5))
     assert inputs.argmax(axis=1).tolist() == [levels.index("1"), levels.index("2.5")]
 
@@ -282,11 +290,11 @@ HOSTILE: dict[str, tuple[Column, dict[str, Any]]] = {
     "kept of halves": (TOWN, {"kept": [0.5]}),
     "kept twice": (TOWN, {"kept": [1, 1]}),
     "kept of truths": (TOWN, {"kept": [True]}),
-    "rest out of range": (TOWN, {"rest": 4}),
-    "rest below none": (TOWN, {"rest": -2}),
-    "rest of text": (TOWN, {"rest": "3"}),
+    "too few counts": (TOWN, {"counts": [5, 0, 9]}),
+    "negative counts": (TOWN, {"counts": [5, 0, 9, -1]}),
+    "counts of text": (TOWN, {"counts": ["5", "0", "9", "1"]}),
     "fewer levels": (TOWN, {"levels": ["Bonn"]}),
-    "no levels": (TOWN, {"levels": [], "kept": [], "rest": -1}),
+    "no levels": (TOWN, {"levels": [], "kept": [], "counts": []}),
     "levels of lists": (TOWN, {"levels": [[], [], [], []]}),
     "levels of a number": (TOWN, {"levels": 4}),
     "text among numbers": (GRADE, {"levels": [1.0, "2", 3.0]}),

@@ -286,8 +286,15 @@ def test_a_category_keeps_what_is_common_the_commonest_first() -> None:
     cells = np.repeat(["rare", "common", "single", "usual"], [20, 120, 1, 59])
     found = column(cells)
     assert [found.levels[i] for i in found.kept] == ["common", "usual", "rare"]
-    assert found.levels[found.rest] == "single"
+    assert [found.levels[i] for i in found.pooled] == ["single"]
     assert found.note == "1 rare level shares one input with unseen ones"
+
+
+def test_rare_levels_are_named_by_number_and_example() -> None:
+    cells = np.concatenate([np.repeat(["usual", "common"], [60, 137]), ["one", "two", "three"]])
+    found = column(cells)
+    assert found.note.startswith("3 rare levels, such as 'one', share one input with unseen ones")
+    assert found.counts == tuple((cells == level).sum() for level in found.levels)
 
 
 def test_a_category_has_at_most_65_inputs() -> None:
@@ -300,7 +307,7 @@ def test_levels_that_no_row_holds_have_no_input() -> None:
     cells = pd.Categorical(TEXTS[np.arange(N) % 2], categories=["Paris", *TEXTS])
     found = column(cells)
     assert {found.levels[i] for i in found.kept} == {"Bonn", "Kiel"}
-    assert found.rest == -1
+    assert not found.pooled
 
 
 @pytest.mark.parametrize(

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -90,8 +91,8 @@ class Column:
         A category's distinct cells in training; cells are told by their position in it.
     kept : tuple of int
         The levels that have an input of their own, the commonest first.
-    rest : int
-        What stands for all other levels when rows come back: the commonest of them, -1 for none.
+    counts : tuple of int
+        How often each level occurred in training.
     cycles : tuple of str
         The turns of a time: "day", "week", "year".
     knots : tuple of float
@@ -116,7 +117,7 @@ class Column:
     constant: bool = False
     levels: tuple[Level, ...] = ()
     kept: tuple[int, ...] = ()
-    rest: int = -1
+    counts: tuple[int, ...] = ()
     cycles: tuple[str, ...] = ()
     knots: tuple[float, ...] = ()
     shares: tuple[float, ...] = ()
@@ -133,6 +134,20 @@ class Column:
         if self.kind == "category":
             return len(self.kept) + 1
         return len(self.knots) or 1 + 2 * len(self.cycles)
+
+    @cached_property
+    def pooled(self) -> tuple[int, ...]:
+        """The levels that occurred and share the last input of a category."""
+        own = set(self.kept)
+        return tuple(i for i, n in enumerate(self.counts) if n and i not in own)
+
+    @property
+    def standing(self) -> Array:
+        """What each input of a category stands for, a position in `levels`: -1 for no one level.
+
+        Which of several pooled levels a cell holds, the network cannot say.
+        """
+        return np.array([*self.kept, self.pooled[0] if len(self.pooled) == 1 else -1])
 
     @property
     def is_linear(self) -> bool:
@@ -235,19 +250,17 @@ class Column:
     def decode(self, inputs: Array) -> Array:
         """Return the cells `(n_rows,)` that inputs `(n_rows, width)` stand for.
 
-        A category is its most probable level: a number, or a text's position in `levels`. A
+        A category is its most probable level: a number, or a text's position in `levels`; the cell
+        is missing if that is one of several pooled levels. A
         histogram is its mean, which lies between the first and the last knot. Other numbers end at
         the column's `limits`.
         """
         if self.kind == "ignored":
             return np.full(len(inputs), np.nan)
         if self.kind == "category":
-            standing = np.array([*self.kept, self.rest])
-            places = (inputs if self.rest >= 0 else inputs[:, :-1]).argmax(axis=1)
-            cells = standing[places].astype(np.float64)
-            if self.format is None or self.format.type != "text":
-                cells = np.array(self.levels, dtype=np.float64)[standing[places]]
-            return np.where(np.isnan(inputs[:, 0]), np.nan, cells)
+            places = (inputs if self.pooled else inputs[:, :-1]).argmax(axis=1)
+            levels = np.where(np.isnan(inputs[:, 0]), -1, self.standing[places])
+            return self.level_cells(levels)
         if self.knots:
             weights = inputs.astype(np.float64) * self.share_scale + np.array(self.shares)
             scaled = weights @ self.scaled_knots / weights.sum(axis=1)
@@ -260,6 +273,13 @@ class Column:
         if self.is_squashed:
             scaled = unsquash(scaled)
         return in_unit(scaled, self.scale, self.center).clip(*self.limits)
+
+    def level_cells(self, levels: NDArray[np.int64]) -> Array:
+        """Return a category's cells, given their positions in `levels`; -1 is a missing one."""
+        cells = levels.astype(np.float64)
+        if self.format is None or self.format.type != "text":
+            cells = np.array(self.levels, dtype=np.float64)[levels]
+        return np.where(levels < 0, np.nan, cells)
 
     def describe(self) -> str:
         """Say in a few words what the network sees of the column."""
@@ -294,7 +314,7 @@ class Column:
     def from_json(cls, document: Mapping[str, Any]) -> Column:
         """Read back what `to_json` gave; raises TypeError or ValueError where it is none."""
         values = dict(document)
-        for name in ("levels", "kept", "cycles", "knots", "shares"):
+        for name in ("levels", "kept", "counts", "cycles", "knots", "shares"):
             values[name] = tuple(values.get(name, ()))
         shape = values.get("format")
         values["domain"] = Domain.from_json(values.get("domain", {}))
@@ -320,9 +340,11 @@ def _mistake_in(column: Column) -> str:
         return "keeps levels that it does not have"
     if len(set(column.kept)) < len(column.kept):
         return "keeps a level twice"
-    if column.rest != -1 and not _is_position(column.rest, levels):
-        return f"has no level {column.rest!r}"
-    if kind == "category" and not column.kept and column.rest == -1:
+    if len(column.counts) != (len(levels) if kind == "category" else 0):
+        return f"has {len(levels)} levels and counts {len(column.counts)}"
+    if not all(type(n) is int and n >= 0 for n in column.counts):
+        return "counts its levels by what are not numbers of rows"
+    if kind == "category" and not column.kept and not column.pooled:
         return "is a category without levels"
     if not all(isinstance(level, str | int | float) for level in levels):
         return f"has levels that are no cells: {levels!r}"

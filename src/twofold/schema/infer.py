@@ -14,6 +14,7 @@ from twofold.schema.column import (
     KINDS,
     Array,
     Column,
+    Level,
     cells_of,
     cycles_of,
     knots_of,
@@ -250,11 +251,10 @@ def _category(
     order = np.argsort(-counts, kind="stable")
     least = max(2, _RARE * n_rows)
     common = [int(p) for p in order if counts[p] >= least][:_MOST_LEVELS]
-    rest = [int(p) for p in order if counts[p] > 0 and p not in set(common)]
-    levels_share = "level shares" if len(rest) == 1 else "levels share"
-    note = f"{len(rest):,} rare {levels_share} one input with unseen ones" if rest else ""
+    rare = [int(p) for p in order if counts[p] > 0 and p not in set(common)]
+    note = _pooled(len(rare), levels[rare[0]]) if rare else ""
     if not common:
-        common, rest = [int(order[0])], rest[1:]
+        common = [int(order[0])]
     return Column(
         name,
         "category",
@@ -262,9 +262,18 @@ def _category(
         constant=bool((counts > 0).sum() == 1),
         levels=levels,
         kept=tuple(common),
-        rest=rest[0] if rest else -1,
+        counts=tuple(counts.tolist()),
         format=shape,
         note=note,
+    )
+
+
+def _pooled(n_levels: int, example: Level) -> str:
+    if n_levels == 1:
+        return "1 rare level shares one input with unseen ones"
+    return (
+        f"{n_levels:,} rare levels, such as {example!r}, share one input with unseen ones: which "
+        f"of them a cell holds cannot be predicted, and a missing one stays missing"
     )
 
 

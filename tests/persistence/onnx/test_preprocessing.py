@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -139,16 +140,20 @@ def test_a_level_is_told_by_its_number_where_it_is_one() -> None:
     np.testing.assert_array_equal(back[:, 0], FRAME["zip"])
 
 
-def test_rare_levels_come_back_as_the_commonest_of_them(schema: Schema) -> None:
+def test_the_one_rare_level_comes_back_and_of_several_none(schema: Schema) -> None:
     column = schema.columns[3]
-    assert column.rest >= 0
+    assert len(column.pooled) == 1
     x_hat = torch.tensor([[0.1] * len(column.kept) + [0.9]])
     assert column.levels[int(Cells([column])(x_hat))] == "rare"
+    several = replace(column, levels=(*column.levels, "rarer"), counts=(*column.counts, 1))
+    assert int(Cells([several])(x_hat)) == -1  # no text has this place, so it is missing
+    numbers = replace(several, levels=tuple(map(float, range(5))), format=None)
+    assert torch.isnan(Cells([numbers])(x_hat)).all()
 
 
 def test_an_input_without_a_level_is_never_the_answer() -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         schema = Schema.infer(table(pd.DataFrame({"town": ["Bonn", "Kiel"] * 30})))
-    assert schema.columns[0].rest == -1
+    assert not schema.columns[0].pooled
     assert int(Cells(schema.columns)(torch.tensor([[0.1, 0.2, 0.7]]))) == schema.columns[0].kept[1]

@@ -275,7 +275,7 @@ class _Levels(nn.Module):
         standing = [_standing_cells(column) for column in columns]
         self.register_buffer("_standing", torch.cat(standing))
         # An input that no level stands behind is never the answer.
-        lost = [[0.0] * len(c.kept) + [0.0 if c.rest >= 0 else -math.inf] for c in columns]
+        lost = [[0.0] * len(c.kept) + [0.0 if c.pooled else -math.inf] for c in columns]
         self.register_buffer("_lost", torch.tensor(lost) if any(map(min, lost)) else None)
         self.register_buffer("_first", torch.arange(len(columns)) * self._width)
 
@@ -392,7 +392,7 @@ def _kept_cells(column: Column) -> Tensor:
 
 def _standing_cells(column: Column) -> Tensor:
     """Return what each input of a category stands for when cells come back, `(k + 1,)`."""
-    positions = [*column.kept, max(column.rest, 0)]
+    positions = column.standing.tolist()
     if holds_text(column):
         return _numbers(positions)
-    return _numbers(float(column.levels[i]) for i in positions)
+    return _numbers(math.nan if i < 0 else float(column.levels[i]) for i in positions)
