@@ -67,5 +67,9 @@ class TooFewComponentsWarning(UserWarning):
     """All components of an ordered code together keep less variance than requested."""
 
 
+class UnfilledWarning(UserWarning):
+    """Missing cells stay missing: of ignored columns, or of several rare levels."""
+
+
 class SkippedFilesWarning(UserWarning):
     """Files of a source could not be used and were skipped, as requested."""

@@ -358,6 +358,14 @@ OPTIONS: dict[str, Option] = {
         unit="epochs",
         least=1,
     ),
+    "donors": Option(
+        1000,
+        "training rows whose numbers and times the model keeps, so that draws of impute and sample "
+        "take values that exist; 0 keeps none",
+        kinds=("int",),
+        unit="rows",
+        least=0,
+    ),
     "contamination": Option(
         "auto",
         "'auto' flags a normal row with probability at most 5 %, calibrated on the held-out rows; "

@@ -152,20 +152,20 @@ def test_each_draw_keeps_the_cells_that_are_there(linear: Autoencoder) -> None:
 def test_draws_differ(linear: Autoencoder) -> None:
     rows, hidden = holed(gaussian_rows(50, 1))
     first, second = linear.impute(rows, 2, random_state=0)
-    assert (first[hidden] != second[hidden]).all()
+    assert (first[hidden] != second[hidden]).mean() > 0.7  # five training rows lend a cell
 
 
 def test_the_same_seed_gives_the_same_draws(linear: Autoencoder) -> None:
     rows, hidden = holed(gaussian_rows(50, 1))
     first, again, other = (linear.impute(rows, 2, random_state=seed)[1] for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
-    assert (first[hidden] != other[hidden]).all()
+    assert (first[hidden] != other[hidden]).mean() > 0.7
 
 
 def test_without_a_seed_draws_are_new_each_time(linear: Autoencoder) -> None:
     rows, hidden = holed(gaussian_rows(20, 1))
     first, second = (linear.impute(rows, 2)[0] for _ in range(2))
-    assert (first[hidden] != second[hidden]).mean() > 0.9  # both may end at the same bound
+    assert (first[hidden] != second[hidden]).mean() > 0.7
 
 
 @pytest.mark.parametrize("n_draws", [0, -3])
@@ -209,7 +209,7 @@ def test_as_many_rows_come_as_asked_for(
 def test_the_same_seed_gives_the_same_rows(linear: Autoencoder) -> None:
     first, again, other = (linear.sample(9, random_state=seed) for seed in (3, 3, 4))
     np.testing.assert_array_equal(first, again)
-    assert (first != other).all()
+    assert (first != other).mean() > 0.9
 
 
 @pytest.mark.parametrize("n", [0, -1])
@@ -283,7 +283,8 @@ def test_draws_fill_holes_alone(likelihood: str) -> None:
         with torch.inference_mode():
             return sampling.imputer(torch.Generator().manual_seed(seed))(network, objective, x)
 
-    assert torch.equal(drawn(0)[seen], x[seen])
+    for part in drawn(0).split(x.shape[1], 1):  # best values, and draws
+        assert torch.equal(part[seen], x[seen])
     assert torch.equal(drawn(0), drawn(0))
     assert not torch.equal(drawn(0), drawn(1))
     assert torch.isfinite(drawn(0)).all()

@@ -122,6 +122,10 @@ class Autoencoder(
     patience : int or None, default=10
         Epochs without a better validation loss before training stops; the best weights are kept.
         None trains all epochs and keeps the last weights.
+    donors : int, default=1000
+        Training rows whose numbers and times the model keeps, so that draws of `impute` and
+        `sample` take values that exist (predictive mean matching; Little, 1988). They are part of
+        the model's folder; 0 keeps none, and draws come from the likelihoods.
     contamination : float or "auto", default="auto"
         "auto" flags a normal row with probability at most 5 %, calibrated on the held-out rows (of
         tables under 76 rows, more: their held-out quarter is too small to set that threshold). A
@@ -219,6 +223,7 @@ class Autoencoder(
     weight_decay: float = option("weight_decay")
     validation_fraction: float = option("validation_fraction")
     patience: int | None = option("patience")
+    donors: int = option("donors")
     contamination: float | str = option("contamination")
     device: str = option("device")
     precision: str = option("precision")
@@ -364,7 +369,9 @@ class Autoencoder(
         check_is_fitted(self, "network_")
         codes, index = validation.codes(self.network_, X)
         x_hat = inference.apply(inference.decode, self.network_, self._objective, codes)
-        return validation.give_back(self.schema_, x_hat, index=index, observed=observed)
+        cells = self.schema_.from_matrix(x_hat)
+        cells = self.schema_.observed(cells) if observed else cells
+        return validation.give_back(self.schema_, cells, index=index)
 
     def reconstruct(self, X: Any) -> Any:
         """Return the reconstructions of the rows of X, in their own units, shape and container.
@@ -375,9 +382,8 @@ class Autoencoder(
         """
 
         def verb(table: Table, _: Any) -> Any:
-            return validation.give_back(
-                self.schema_, self._run(inference.reconstruct, table), table
-            )
+            x_hat = self._run(inference.reconstruct, table)
+            return validation.give_back(self.schema_, self.schema_.from_matrix(x_hat), table)
 
         return together(self._each(verb, X))
 
@@ -463,7 +469,8 @@ class Autoencoder(
         n_draws : int, default=1
             With 1, cells are filled by their best values. With more, a list of as many tables comes
             back, filled by random draws that differ as much as the cells are uncertain (multiple
-            imputation; Rubin, 1987).
+            imputation; Rubin, 1987). Drawn numbers are those of training rows, `donors` of which
+            the model keeps.
         random_state : int, RandomState or None
             Seed of the draws.
 
@@ -471,19 +478,34 @@ class Autoencoder(
         -------
         table, or list of tables
             In the container and the types of X; observed cells are the same, bit by bit.
+
+        Warns
+        -----
+        UnfilledWarning
+            If cells stay missing: those of ignored columns, and those that most probably hold one
+            of several rare levels that share one input.
         """
+        check_is_fitted(self, "network_")
         if n_draws < 1:
             raise OptionError(f"n_draws={n_draws} must be a whole number of at least 1.")
         rng = sampling.random_state(random_state)
+        unfilled = sampling.Unfilled(self.schema_)
 
         def draws(table: Table, part: Any) -> list[Any]:
             generator = sampling.torch_generator(rng)
             function = sampling.imputer(None if n_draws == 1 else generator)
             drawn = (self._run(function, table) for _ in range(n_draws))
-            found = (self.schema_.cells(x, table, observed=True) for x in drawn)
-            return [convert.fill(part, table, *cells) for cells in found]
+            numbers = None if n_draws == 1 else sampling.numpy_generator(generator)
+            formats = self.schema_.formats(table.formats)
+            filled = []
+            for x in drawn:
+                cells = sampling.cells(self.schema_, self._calibration.cells, x, table, numbers)
+                unfilled.add(table.values, cells)
+                filled.append(convert.fill(part, table, cells, formats))
+            return filled
 
         tables = [together(parts) for parts in zip(*self._each(draws, X), strict=True)]
+        unfilled.warn()
         return tables[0] if n_draws == 1 else tables
 
     def sample(self, n: int, random_state: Seed = None) -> Any:
@@ -496,7 +518,9 @@ class Autoencoder(
         check_is_fitted(self, "network_")
         generator = sampling.torch_generator(sampling.random_state(random_state))
         x = sampling.sample(self.network_, self._objective, n, generator)
-        return validation.give_back(self.schema_, x, observed=True)
+        numbers = sampling.numpy_generator(generator)
+        cells = sampling.cells(self.schema_, self._calibration.cells, x, rng=numbers)
+        return validation.give_back(self.schema_, cells)
 
     def interpolate(self, a: Any, b: Any, steps: int = 10) -> Any:
         """Return `steps` rows on the way from the row `a` to the row `b`, both ends included.
@@ -1031,9 +1055,11 @@ class Autoencoder(
                 self._objective,
                 self.schema_,
                 table.tables() if isinstance(table, Stream) else [table],
+                table.sample if isinstance(table, Stream) else table,
                 drawn.x,
                 drawn.positions,
                 drawn.held_out,
+                donors=self.donors,
                 contamination=self.contamination,
                 rng=rng,
                 generator=self._generator,

@@ -98,19 +98,9 @@ def codes(network: Network, X: Any) -> tuple[Array, Any]:
     return np.pad(values, ((0, 0), (0, k - shape[1]))), table.index
 
 
-def give_back(
-    schema: Schema,
-    x: Array,
-    like: Table | None = None,
-    index: Any = None,
-    *,
-    observed: bool = False,
-) -> Any:
-    """Return a matrix as rows in the container of `like`, by default of the training table.
-
-    With `observed`, cells have values that their columns were observed to have.
-    """
-    values, formats = schema.cells(x, like, observed=observed)
+def give_back(schema: Schema, values: Array, like: Table | None = None, index: Any = None) -> Any:
+    """Return cells as rows in the container of `like`, by default of the training table."""
+    formats = schema.formats(None if like is None else like.formats)
     if like is None:
         container, names, shape = schema.container, schema.names, schema.row_shape
     else:

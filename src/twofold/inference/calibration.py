@@ -14,6 +14,9 @@ from torch import Tensor
 from twofold import metrics
 from twofold.data.table import Table
 from twofold.inference import apply as inference
+from twofold.inference.donors import fit_donors
+from twofold.inference.level_pairs import LevelPairs
+from twofold.inference.sampling import TrainingCells
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Schema
@@ -42,6 +45,8 @@ class Calibration:
         Scores of the rows, in order.
     explained_variance_ratio : array or None
         Share of the variance that each component of an ordered code adds.
+    cells : TrainingCells
+        What draws know of training cells.
     """
 
     pca: metrics.PCA
@@ -49,6 +54,7 @@ class Calibration:
     offset: float
     scores: NDArray[np.float64]
     explained_variance_ratio: NDArray[np.float64] | None
+    cells: TrainingCells
 
 
 def calibrate(
@@ -56,27 +62,31 @@ def calibrate(
     objective: Objective,
     schema: Schema,
     tables: Iterable[Table],
+    sample: Table,
     x: Rows,
     train: Tensor,
     validation: Rows | None,
     *,
+    donors: int,
     contamination: float | str,
     rng: np.random.RandomState,
     generator: torch.Generator,
 ) -> Calibration:
     """Fit what scores need, and settle the rest on held-out rows.
 
-    `x` is what the network sees of rows, and `train` are the training rows' positions in it;
-    `tables` hold all rows, and are used where a share of them is to be flagged.
+    `x` is what the network sees of the rows of `sample`, and `train` are the training rows'
+    positions in it; `tables` hold all rows, and are used if a share of them is to be flagged.
+    `donors` is how many training rows lend their cells to draws.
     """
     inference.calibrate(network, objective, x, train, generator)
-    sample = train[:_MOST_ROWS]
+    known = _training_cells(network, objective, schema, sample, x, train[:donors])
+    few = train[:_MOST_ROWS]
     if isinstance(x, Tensor):
         matrix, used = x.cpu().numpy(), train.numpy()
     else:
-        matrix, used = x[sample].cpu().numpy(), None
+        matrix, used = x[few].cpu().numpy(), None
     pca = metrics.fit_pca(matrix, network.n_components, rng, rows=used)
-    held = x[sample.to(x.device)] if validation is None else validation[:_MOST_ROWS]
+    held = x[few.to(x.device)] if validation is None else validation[:_MOST_ROWS]
     held_out = held.cpu().numpy()
     scores = inference.apply(inference.log_density, network, objective, held_out)
     if contamination == "auto":
@@ -94,7 +104,26 @@ def calibrate(
             kept = np.maximum.accumulate(np.where(taught, kept, 0.0))
         ratio = np.diff(kept, prepend=0.0)
     comparison = compare(network, objective, pca, held_out)
-    return Calibration(pca, comparison, offset, np.sort(scores.astype(np.float64)), ratio)
+    ordered = np.sort(scores.astype(np.float64))
+    return Calibration(pca, comparison, offset, ordered, ratio, known)
+
+
+def _training_cells(
+    network: Network,
+    objective: Objective,
+    schema: Schema,
+    sample: Table,
+    x: Rows,
+    donors: Tensor,
+) -> TrainingCells:
+    """Keep what draws need of training cells: of the rows at `donors`, and which levels meet."""
+    if not schema.is_table:
+        donors = donors[:0]
+    values = sample.values[donors.numpy()]
+    rows = x[donors.to(x.device)]
+    return TrainingCells(
+        fit_donors(network, objective, schema, values, rows), LevelPairs.fit(schema, sample)
+    )
 
 
 def _scores(

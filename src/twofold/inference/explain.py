@@ -123,7 +123,7 @@ def explain(network: Network, objective: Objective, schema: Schema, table: Table
     return Explanation(
         columns=schema.names,
         observed=cells(table.values, table.formats),
-        expected=cells(*schema.cells(expected, observed=True)),
+        expected=cells(schema.observed(schema.from_matrix(expected)), schema.formats()),
         contribution=contribution,
         base=base,
         rows=np.arange(table.n_rows),

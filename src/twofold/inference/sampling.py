@@ -1,8 +1,10 @@
-"""What was never observed: cells for the holes of a row, new rows, and where chance comes from."""
+"""What was never observed: values for missing cells, new rows, and generators of random numbers."""
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -10,13 +12,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from twofold.errors import OptionError
+from twofold.data.sources import row_chunks
+from twofold.data.table import Table
+from twofold.errors import OptionError, UnfilledWarning
 from twofold.inference.apply import Function, complete, impute
+from twofold.inference.donors import Donors, predictions
+from twofold.inference.level_pairs import MISSING, SEEN, UNSEEN, LevelPairs
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective, observed
+from twofold.schema.column import Column
+from twofold.schema.schema import Schema
 
 Array = NDArray[Any]
 _CHUNK_ROWS = 4096
+_LEAST_SHARE = 0.5  # probability of a level that fills a cell of a column with pooled levels
+_SHOWN = 10  # columns that a warning names
 
 
 def random_state(seed: int | np.random.RandomState | None) -> np.random.RandomState:
@@ -41,13 +51,61 @@ def torch_generator(rng: np.random.RandomState) -> torch.Generator:
     return torch.Generator().manual_seed(int(rng.randint(2**31 - 1)))
 
 
-def imputer(generator: torch.Generator | None = None) -> Function:
-    """Return the function that fills a batch's holes: by best values, or by draws where given one.
+def numpy_generator(generator: torch.Generator) -> np.random.Generator:
+    """Return a generator of NumPy that one of torch seeds."""
+    return np.random.default_rng(int(torch.randint(2**62, (), generator=generator)))
 
-    Draws follow a chain that goes from the row to its code and back to cells drawn from their
-    likelihoods, which are put into the holes again and again; its stationary law is the one of the
-    holes given the rest (Rezende, Mohamed and Wierstra, 2014, "Stochastic Backpropagation",
-    appendix F). It is as long as the best values are refined, for it would run off where they do.
+
+@dataclass(frozen=True)
+class TrainingCells:
+    """What draws know of training cells: numbers that donors have, and levels that go together."""
+
+    donors: Donors
+    pairs: LevelPairs
+
+
+class Unfilled:
+    """Counts the missing cells that stay missing: of ignored columns, and of pooled levels."""
+
+    def __init__(self, schema: Schema) -> None:
+        self._columns = {
+            i: c for i, c in enumerate(schema.columns) if len(c.pooled) > 1 or not c.width
+        }
+        self._counts = dict.fromkeys(self._columns, (0, 0))
+
+    def add(self, values: Array, filled: Array) -> None:
+        """Count the cells of a table and of what fills it, `(n_rows, n_columns)` each."""
+        for i, (left, missing) in self._counts.items():
+            gone = np.isnan(values[:, i])
+            still = int(np.isnan(filled[gone, i]).sum())
+            self._counts[i] = left + still, missing + int(gone.sum())
+
+    def warn(self) -> None:
+        """Warn of the columns in which cells stay missing, and say why."""
+        parts = [
+            f"column {self._columns[i].name!r}: {left:,} of {missing:,} ({self._columns[i].note})"
+            for i, (left, missing) in self._counts.items()
+            if left
+        ]
+        if parts:
+            more = "" if len(parts) <= _SHOWN else f"; and {len(parts) - _SHOWN:,} more columns"
+            warnings.warn(
+                f"Missing cells stay missing where the model has nothing to fill them with. "
+                f"{'; '.join(parts[:_SHOWN])}{more}.",
+                UnfilledWarning,
+                stacklevel=3,
+            )
+
+
+def imputer(generator: torch.Generator | None = None) -> Function:
+    """Return the function that fills a batch's missing inputs: by best values, or by draws.
+
+    With a generator, best values and draws from the likelihoods come side by side, (batch, width)
+    -> (batch, 2 * width). Draws follow a chain that goes from the row to its code and back to cells
+    drawn from their likelihoods, which replace the missing ones again and again; its stationary
+    law is the one of the missing cells given the rest (Rezende, Mohamed and Wierstra, 2014,
+    "Stochastic Backpropagation", appendix F). It is as long as the best values are refined, for it
+    would run off where they do.
     """
 
     def fill(network: Network, objective: Objective, x: Tensor) -> Tensor:
@@ -55,14 +113,100 @@ def imputer(generator: torch.Generator | None = None) -> Function:
             return impute(network, objective, x)
         _, seen = observed(x)
         if seen is None:
-            return x
-        filled = complete(network, objective, x)
+            return torch.cat([x, x], 1)
+        filled = x_hat = complete(network, objective, x)
         for _ in range(int(objective.rounds)):
             theta = network.decode(network.encode(filled, seen=seen)[0])
+            x_hat = torch.where(seen, filled, objective.mean(theta))
             filled = torch.where(seen, filled, objective.draw(theta, generator))
-        return filled
+        return torch.cat([x_hat, filled], 1)
 
     return fill
+
+
+def cells(
+    schema: Schema,
+    known: TrainingCells,
+    x: Array,
+    table: Table | None = None,
+    rng: np.random.Generator | None = None,
+) -> Array:
+    """Return the cells, `(n_rows, n_columns)`, that the inputs from `imputer` or `sample` become.
+
+    Numbers have values that were observed in their column, and levels go together with those that
+    the row of the table has. A level that is one of several pooled ones stays missing. With `rng`,
+    numbers are those of donors, and pooled levels are dealt out as often as they occurred. Without
+    a table, all cells are new.
+    """
+    parts = []
+    for at in row_chunks(len(x), schema.width):
+        part = None if table is None else table.slice(at)
+        parts.append(_cells(schema, known, x[at], part, rng))
+    return np.concatenate(parts)
+
+
+def _cells(
+    schema: Schema,
+    known: TrainingCells,
+    x: Array,
+    table: Table | None,
+    rng: np.random.Generator | None,
+) -> Array:
+    x_hat, x_drawn = x[:, : schema.width], x[:, -schema.width :]
+    expected = schema.from_matrix(x_drawn)
+    found = schema.observed(expected)
+    if rng is not None and known.donors.n_rows:
+        near = predictions(schema, x_hat, known.donors.columns)
+        for j, i in enumerate(known.donors.columns):
+            if known.donors.has(j):
+                found[:, i] = known.donors.match(j, near[:, j], rng, own=table is None)
+        expected = found
+    pairs = known.pairs
+    levels = np.full((len(x), len(pairs.columns)), MISSING)
+    if table is not None and pairs.columns:
+        levels = pairs.of(schema, table)
+    scores = [
+        _log_probabilities(schema.columns[i], x_hat[:, schema.inputs[i]], rng)
+        if schema.columns[i].kind == "category"
+        else -np.abs(expected[:, i, None] - values)
+        for i, values in zip(pairs.columns, pairs.values, strict=True)
+    ]
+    settled = pairs.settle(levels, scores, SEEN if table is None else UNSEEN)
+    for j, (i, values) in enumerate(zip(pairs.columns, pairs.values, strict=True)):
+        column, open_ = schema.columns[i], levels[:, j] == MISSING
+        chosen = settled[open_, j]
+        found[open_, i] = (
+            column.level_cells(column.standing[chosen]) if len(values) == 0 else values[chosen]
+        )
+    for i, column in enumerate(schema.columns):
+        if rng is not None and len(column.pooled) > 1:
+            gone = np.isnan(found[:, i])
+            rows = np.flatnonzero(gone if table is None else gone & np.isnan(table.values[:, i]))
+            found[rows, i] = column.level_cells(_dealt(column, len(rows), rng))
+    return found
+
+
+def _log_probabilities(
+    column: Column, shares: Array, rng: np.random.Generator | None
+) -> NDArray[np.float64]:
+    """Return the logarithms of levels' probabilities; with noise, the largest is a draw."""
+    logs = np.log(np.maximum(shares.astype(np.float64), 1e-30))
+    if rng is not None:
+        logs += rng.gumbel(size=logs.shape)  # the Gumbel-max trick (Gumbel, 1954)
+    if not column.pooled:
+        logs[:, -1] = -np.inf
+    elif rng is None and len(column.pooled) > 1:
+        # A name among a thousand that is likelier than each other one is hardly ever right.
+        logs[shares.max(1) < _LEAST_SHARE, -1] = 0.0
+    return logs
+
+
+def _dealt(column: Column, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Return `n` of a category's pooled levels, dealt as cards: each as often as it occurred."""
+    counts = np.array(column.counts)[list(column.pooled)]
+    deck = np.repeat(column.pooled, counts)
+    decks = [rng.permutation(deck) for _ in range(-(-n // len(deck)))]
+    return np.concatenate([*decks, np.empty(0, np.int64)])[:n].astype(np.int64)
 
 
 @torch.no_grad()
@@ -121,7 +265,10 @@ def traversal(
 def sample(
     network: Network, objective: Objective, n_rows: int, generator: torch.Generator
 ) -> Array:
-    """Draw new rows, `(n_rows, width)`: codes from their density, cells from their likelihoods."""
+    """Draw codes from their density; return their expected inputs and draws from the likelihoods.
+
+    Both are `(n_rows, width)` and come side by side: `(n_rows, 2 * width)`.
+    """
     return np.concatenate(list(batches(network, objective, n_rows, generator)))
 
 
@@ -141,5 +288,6 @@ def batches(
     for start in range(0, n_rows, most):
         with torch.no_grad():
             code = network.bottleneck.sample(min(most, n_rows - start), generator)
-            drawn = objective.draw(network.decode(code), generator)
-        yield np.asarray(drawn.cpu())
+            theta = network.decode(code)
+            both = torch.cat([objective.mean(theta), objective.draw(theta, generator)], 1)
+        yield np.asarray(both.cpu())

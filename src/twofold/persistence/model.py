@@ -17,6 +17,9 @@ from twofold import __version__, metrics
 from twofold.errors import ModelFileError
 from twofold.formatting import shortened
 from twofold.inference.calibration import Calibration
+from twofold.inference.donors import Donors, matched_columns
+from twofold.inference.level_pairs import LevelPairs
+from twofold.inference.sampling import TrainingCells
 from twofold.nn import bottleneck, corruption, layers
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
@@ -52,6 +55,11 @@ def save(path: str | os.PathLike[str], parts: Parts, overwrite: bool) -> None:
     if found.explained_variance_ratio is not None:
         ratio = torch.from_numpy(found.explained_variance_ratio)
         tensors["calibration.explained_variance_ratio"] = ratio
+    donors, pairs = found.cells.donors, found.cells.pairs
+    for name in ("values", "hidden", "own"):
+        tensors[f"donors.{name}"] = torch.from_numpy(getattr(donors, name))
+    tensors["levels.pairs"] = torch.from_numpy(pairs.pairs)
+    tensors["levels.values"] = torch.from_numpy(np.concatenate([*pairs.values, np.empty(0)]))
     document = {
         "options": plain(parts.options),
         "schema": parts.schema.to_json(),
@@ -63,6 +71,7 @@ def save(path: str | os.PathLike[str], parts: Parts, overwrite: bool) -> None:
         "history": parts.history,
         "best_epoch": parts.best_epoch,
         "calibration": {"offset": bundle.number(found.offset)},
+        "levels": {"columns": list(pairs.columns), "sizes": list(pairs.sizes)},
         "comparison": {k: bundle.number(v) for k, v in asdict(found.comparison).items()},
         "versions": {
             "twofold": __version__,
@@ -177,10 +186,39 @@ def _assemble(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Par
             float(document["calibration"]["offset"]),
             scores,
             None if ratio is None else ratio.double().numpy(),
+            TrainingCells(_donors(tensors, schema), _level_pairs(tensors, document, schema)),
         ),
         history=[bundle.numbers(entry) for entry in document["history"]],
         best_epoch=int(document["best_epoch"]),
     )
+
+
+def _donors(tensors: Mapping[str, Tensor], schema: Schema) -> Donors:
+    columns = matched_columns(schema)
+    parts = [tensors[f"donors.{name}"].double().numpy() for name in ("values", "hidden", "own")]
+    if any(part.shape != (len(parts[0]), len(columns)) for part in parts):
+        raise ValueError("the donors in it belong to another table")
+    if not all(np.isfinite(part).all() for part in parts[1:]) or np.isinf(parts[0]).any():
+        raise ValueError("the donors in it hold what is no number")
+    return Donors(columns, *parts)
+
+
+def _level_pairs(
+    tensors: Mapping[str, Tensor], document: Mapping[str, Any], schema: Schema
+) -> LevelPairs:
+    columns, sizes = (tuple(map(int, document["levels"][key])) for key in ("columns", "sizes"))
+    values, parts = tensors["levels.values"].double().numpy(), []
+    for i, size in zip(columns, sizes, strict=True):
+        column = schema.columns[i]
+        n = 0 if column.kind == "category" else size
+        own, values = values[:n], values[n:]
+        if len(own) < n or i < 0 or size < 1 or size != (n or column.width):
+            raise ValueError("the levels in it belong to another table")
+        parts.append(own)
+    pairs = tensors["levels.pairs"].numpy()
+    if pairs.dtype != np.uint8 or pairs.shape != (sum(sizes),) * 2:
+        raise ValueError("the pairs of levels in it are of others")
+    return LevelPairs(columns, tuple(parts), sizes, pairs)
 
 
 def _require_numbers(tensors: Mapping[str, Tensor]) -> None:
@@ -190,7 +228,7 @@ def _require_numbers(tensors: Mapping[str, Tensor]) -> None:
     infinity.
     """
     for name, tensor in tensors.items():
-        if name.startswith("calibration.") or not tensor.is_floating_point():
+        if name.startswith(("calibration.", "donors.")) or not tensor.is_floating_point():
             continue
         if name.endswith(".log_weight") and tensor.ndim:
             if not (tensor.double().logsumexp(-1).abs() < 0.01).all():

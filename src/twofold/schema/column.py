@@ -217,12 +217,17 @@ class Column:
         return np.stack(parts, axis=1)
 
     def _one_hot(self, values: Array, levels: tuple[Level, ...]) -> Array:
-        missing = np.isnan(values)
-        slot = self._slots(levels, values)[np.where(missing, 0, values).astype(np.int64)]
+        slots = self.slots(values, levels)
         inputs = np.zeros((len(values), self.width))
-        inputs[np.arange(len(values)), slot] = 1.0
-        inputs[missing] = np.nan
+        inputs[np.arange(len(values)), slots] = 1.0
+        inputs[slots < 0] = np.nan
         return inputs
+
+    def slots(self, values: Array, levels: tuple[Level, ...]) -> NDArray[np.int64]:
+        """Return which of a category's inputs is set by each cell, `(n_rows,)`; -1 if missing."""
+        missing = np.isnan(values)
+        own = self._slots(levels)[np.where(missing, 0, values).astype(np.int64)]
+        return np.where(missing, -1, own)
 
     def weights(self, values: Array) -> Array:
         """Return each knot's share of the cells, which by its knots is the cell again.
@@ -237,7 +242,7 @@ class Column:
         beyond = np.maximum(np.maximum(knots[0] - scaled, scaled - knots[-1]), 0)
         return np.asarray(weights * (1 + np.log1p(beyond))[:, None])
 
-    def _slots(self, levels: tuple[Level, ...], values: Array) -> NDArray[np.int64]:
+    def _slots(self, levels: tuple[Level, ...]) -> NDArray[np.int64]:
         """Return, per position in the caller's levels, the input that is set for it.
 
         One position more is that of cells which are in none of the levels.

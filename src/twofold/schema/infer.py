@@ -273,7 +273,7 @@ def _pooled(n_levels: int, example: Level) -> str:
         return "1 rare level shares one input with unseen ones"
     return (
         f"{n_levels:,} rare levels, such as {example!r}, share one input with unseen ones: which "
-        f"of them a cell holds cannot be predicted, and a missing one stays missing"
+        f"of them a cell holds cannot be predicted"
     )
 
 

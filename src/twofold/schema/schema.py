@@ -111,6 +111,12 @@ class Schema:
         """Whether a row is an array of more than one axis, and no sequence."""
         return len(self.row_shape) > 1 and not self.is_sequence
 
+    @property
+    def is_table(self) -> bool:
+        """Whether rows are of columns, each of a kind of its own: no images and no sequences."""
+        kinds = {column.kind for column in self.columns}
+        return len(self.row_shape) < 2 and not self.is_sequence and kinds != {"pixel"}
+
     @cached_property
     def center(self) -> NDArray[np.float64]:
         """What is subtracted from each column, `(n_columns,)`, in the column's unit."""
@@ -219,6 +225,11 @@ class Schema:
         for start, rows in row_chunks(values):
             result[start : start + len(rows)] = (rows - self.center) / self.scale
         return result
+
+    def slots(self, table: Table, position: int) -> NDArray[np.int64]:
+        """Return which of its inputs each cell of a category sets, `(n_rows,)`; -1 if missing."""
+        column = self.columns[position]
+        return column.slots(*_cells(table, position, column))
 
     def require_types(self, table: Table) -> None:
         """Raise DataError where columns hold text, numbers or times, and held another in training.
@@ -375,17 +386,6 @@ class Schema:
                 form = column.format
             found.append(replace(form, levels=column.levels if form.type == "text" else ()))
         return tuple(found)
-
-    def cells(
-        self, matrix: Array, like: Table | None = None, *, observed: bool = False
-    ) -> tuple[Array, tuple[Format, ...] | None]:
-        """Return `from_matrix` and its `formats`, in the types of the table `like` where given.
-
-        With `observed`, cells have values that their columns were observed to have.
-        """
-        cells = self.from_matrix(matrix)
-        formats = self.formats(None if like is None else like.formats)
-        return (self.observed(cells) if observed else cells), formats
 
     @property
     def shown(self) -> list[int]:
