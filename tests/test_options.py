@@ -311,6 +311,7 @@ ALTERNATIVES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "validation_fraction": ((0.0, 0.1, 0.3), {}),
     # So large a step that the loss on the held-out rows soon goes up.
     "patience": ((1, 3, None), {"learning_rate": 0.5, "epochs": 10, "schedule": "constant"}),
+    "donors": ((0, 5, 1000), {}),
     "contamination": (("auto", 0.1, 0.3), {}),
     "precision": (("float32", "float64"), {}),
     "random_state": ((0, 1), {}),
@@ -325,7 +326,8 @@ def _fingerprint(options: Mapping[str, Any]) -> tuple[object, ...]:
     ae = Autoencoder(**options).fit(rows)
     weights = tuple(p.detach().numpy().tobytes() for p in ae.network_.parameters())
     losses = tuple(entry["loss"] for entry in ae.history_)
-    return weights, losses, ae.offset_, rows.size
+    draws = ae.sample(3, random_state=0).tobytes()
+    return weights, losses, ae.offset_, rows.size, draws
 
 
 @pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning")

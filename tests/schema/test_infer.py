@@ -265,6 +265,25 @@ def test_a_few_texts_that_differ_in_every_row_are_identifiers() -> None:
     assert Schema.infer(sources.read(few)).columns[1].kind == "ignored"
 
 
+@pytest.mark.parametrize(
+    "order",
+    [np.arange(N), np.arange(N)[::-1], np.random.default_rng(0).permutation(N)],
+    ids=["sorted", "reversed", "shuffled"],
+)
+def test_numbers_of_rows_are_identifiers_in_any_order(order: Any) -> None:
+    customers = order + 5000
+    assert column(customers).kind == "ignored"
+    some = np.delete(customers, [7, 70, 170])
+    rows = pd.DataFrame({"size": np.random.default_rng(0).normal(size=len(some)), "it": some})
+    assert Schema.infer(sources.read(rows)).columns[1].kind == "ignored"
+
+
+def test_whole_numbers_that_repeat_or_lie_far_apart_are_numbers() -> None:
+    rng = np.random.default_rng(0)
+    assert column(np.append(np.arange(N - 1), 7)).kind != "ignored"
+    assert column(rng.choice(10**6, N, replace=False)).kind == "real"
+
+
 def test_row_numbers_in_an_array_are_numbers() -> None:
     values = np.column_stack([REAL, np.arange(40)])
     assert Schema.infer(table(values)).columns[-1].kind == "real"
@@ -273,8 +292,14 @@ def test_row_numbers_in_an_array_are_numbers() -> None:
 @pytest.mark.parametrize(
     ("cells", "reason"),
     [
-        ([f"k{i}" for i in range(N)], "looks like an identifier: 200 different texts"),
-        (np.arange(N), "counts the rows"),
+        (
+            [f"k{i}" for i in range(N)],
+            "looks like an identifier: 200 different texts in 200 cells, such as 'k0'",
+        ),
+        (
+            np.arange(N) + 50,
+            "looks like an identifier: 200 whole numbers from 50 to 249, each once",
+        ),
         (np.full(N, np.nan), "holds no cell that is not missing"),
     ],
 )

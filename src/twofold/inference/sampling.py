@@ -20,7 +20,7 @@ from twofold.inference.donors import Donors, predictions
 from twofold.inference.level_pairs import MISSING, SEEN, UNSEEN, LevelPairs
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective, observed
-from twofold.schema.column import Column
+from twofold.schema.column import LEFT_OUT, Column
 from twofold.schema.schema import Schema
 
 Array = NDArray[Any]
@@ -69,7 +69,9 @@ class Unfilled:
 
     def __init__(self, schema: Schema) -> None:
         self._columns = {
-            i: c for i, c in enumerate(schema.columns) if len(c.pooled) > 1 or not c.width
+            i: c
+            for i, c in enumerate(schema.columns)
+            if len(c.pooled) > 1 or (not c.width and c.note != LEFT_OUT)
         }
         self._counts = dict.fromkeys(self._columns, (0, 0))
 

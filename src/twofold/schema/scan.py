@@ -427,10 +427,6 @@ class _Tally:
         self._only_01, self._whole = np.ones(width, dtype=bool), np.ones(width, dtype=bool)
         self._sum, self._squares = np.zeros(width), np.zeros(width)
         self._counts = {i: np.zeros(0, np.int64) for i in reader.texts}
-        formats = reader.formats or ()
-        whole = [f.type == "number" and "int" in f.dtype.lower() for f in formats]
-        self._running = whole if any(whole) else []
-        self._last: Array | None = None
         self.none = np.empty((0, width), reader.dtype or np.float64)
 
     def add(self, values: Array) -> None:
@@ -456,8 +452,6 @@ class _Tally:
         self._squares += np.einsum("ij,ij->j", cells, cells)
         for i in self._counts:
             self._count(i, values[:, i])
-        if any(self._running):
-            self._follow(values)
 
     def _count(self, i: int, cells: Array) -> None:
         found = np.bincount(cells[~np.isnan(cells)].astype(np.int64))
@@ -466,14 +460,6 @@ class _Tally:
             self._counts[i] = found
         else:
             self._counts[i][: len(found)] += found
-
-    def _follow(self, values: Array) -> None:
-        """Look whether whole numbers still go up by one from row to row."""
-        for i, still in enumerate(self._running):
-            if still:
-                before = [] if self._last is None else [self._last[i]]
-                self._running[i] = bool((np.diff([*before, *values[:, i]]) == 1).all())
-        self._last = values[-1].copy()
 
     def statistics(self, n_rows: int, sample: Array, ranks: dict[int, Array]) -> Statistics:
         """Return the figures of all rows."""
@@ -491,7 +477,6 @@ class _Tally:
             # In the order of the sorted levels; what has no level comes last.
             whole[ranks[i]] = whole[:n_levels].copy()
             counts[i] = whole
-        running = frozenset(np.flatnonzero(self._running).tolist() if n_rows >= 20 else ())
         # What the sample does not show cannot be settled.
         shown = ~np.isnan(sample).all(axis=0)
         return Statistics(
@@ -505,7 +490,6 @@ class _Tally:
             n_rows,
             counts,
             overfull,
-            running,
         )
 
 

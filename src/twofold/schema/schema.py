@@ -64,7 +64,7 @@ class Schema:
         """Work out each column's kind from its type and values, and its likelihood from its kind.
 
         `kinds` and `likelihood` settle columns by name. Else text is a category, unless nearly
-        every cell is different (an identifier, which is ignored, like whole numbers that count the
+        every cell is different (an identifier, which is ignored, like whole numbers that number the
         rows and columns without any cell); moments are times. Of numbers, images, and tables whose
         cells all lie in [0, 1] and reach beyond one half, are pixels; unsigned bytes are pixels of
         255 levels. A table whose columns each run from 0 to 1 was min-max scaled, which says
