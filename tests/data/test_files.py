@@ -446,7 +446,7 @@ def test_draws_of_streamed_rows_differ_from_part_to_part(various: Path, model: A
     holes = FRAME["weight"].isna().to_numpy()
     a, b = (t["weight"].to_numpy()[holes] for t in (first, second))
     assert (a != b).mean() > 0.6
-    assert len(np.unique(a)) == holes.sum()
+    assert len(np.unique(a)) > 0.5 * holes.sum()
 
 
 def run(*words: str | Path) -> Any:

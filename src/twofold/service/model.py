@@ -133,10 +133,12 @@ class ServedModel:
             model.impute(rows, n_draws)  # which raises the error
         generator = sampling.torch_generator(sampling.random_state(random_state))
         table, fill, drawn = model.read(rows), sampling.imputer(generator), []
+        numbers, known = sampling.numpy_generator(generator), model._calibration.cells
+        formats = model.schema_.formats(table.formats)
         for _ in range(n_draws):
             x = apply.apply_to_table(fill, model.network_, model._objective, model.schema_, table)
-            found = model.schema_.cells(x, table, observed=True)
-            drawn.append(convert.fill(rows, table, *found))
+            cells = sampling.cells(model.schema_, known, x, table, numbers)
+            drawn.append(convert.fill(rows, table, cells, formats))
             yield drawn[-1]
         return drawn
 
@@ -148,7 +150,9 @@ class ServedModel:
         for x in sampling.batches(model.network_, model._objective, n, generator):
             parts.append(x)
             yield
-        return validation.give_back(model.schema_, np.concatenate(parts), observed=True)
+        numbers, known = sampling.numpy_generator(generator), model._calibration.cells
+        cells = sampling.cells(model.schema_, known, np.concatenate(parts), rng=numbers)
+        return validation.give_back(model.schema_, cells)
 
     def check(self, rows: Any) -> Generator[None, None, None]:
         """Raise the error that rows have, with their numbers in the whole."""
