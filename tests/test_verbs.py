@@ -27,12 +27,12 @@ def test_estimator_has_the_method(name: str) -> None:
 
 
 def test_service_has_a_route_per_verb() -> None:
-    pytest.importorskip("fastapi", reason="the extra `service` is not installed")
+    pytest.importorskip("starlette", reason="the extra `service` is not installed")
     from twofold.service import create_app
 
     x = np.outer(np.random.default_rng(0).normal(size=100), [1.0, 2.0, 3.0])
     ae = Autoencoder(n_components=1, hidden_layers=(), pretraining="pca").fit(x)
-    paths = create_app(ae).openapi()["paths"]
+    paths = create_app(ae).state.service.document()["paths"]
     summaries = {p[1:]: found["post"]["summary"] for p, found in paths.items() if "post" in found}
     assert summaries == {name: verb.help for name, verb in VERBS.items()}
 

@@ -328,15 +328,23 @@ def test_a_selection_that_means_nothing_is_refused(table: TestClient, body: Any,
     assert text in answer.json()["error"]
 
 
+JSON = {"content-type": "application/json"}
+
+
+def test_a_selection_of_another_type_is_refused(table: TestClient) -> None:
+    answer = table.post("/rows/selection", content=b'{"label": 1}', headers={"content-type": "x"})
+    assert answer.status_code == 415
+
+
 @pytest.mark.parametrize("body", [b"", b"{", b"\xff", b'{"label": NaN}'])
 def test_what_is_no_json_is_refused(table: TestClient, body: bytes) -> None:
-    answer = table.post("/rows/selection", content=body)
+    answer = table.post("/rows/selection", content=body, headers=JSON)
     assert answer.status_code == 400
-    assert "no JSON" in answer.json()["error"]
+    assert "not JSON" in answer.json()["error"]
 
 
 def test_a_selection_that_is_too_large_is_refused(table: TestClient) -> None:
-    assert table.post("/rows/selection", content=b"[" * 2**21).status_code == 413
+    assert table.post("/rows/selection", content=b"[" * 2**21, headers=JSON).status_code == 413
 
 
 @pytest.mark.parametrize(

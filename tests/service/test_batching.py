@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+from typing import Any
 
 import httpx
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pytest
+from starlette.applications import Starlette
 
 from tests.service.client import (
     ARROW,
@@ -30,6 +32,7 @@ from tests.service.client import (
     post,
     read,
     refused,
+    scope_of,
     together,
 )
 from twofold import Autoencoder
@@ -204,3 +207,72 @@ def test_long_requests_that_take_turns_share_no_call(serve: Serve, floats: Autoe
     requests: list[Asked] = [("POST", "/score", body(table, ARROW)) for _ in range(4)]
     for answer in together(app, requests):
         np.testing.assert_allclose(good(answer)["score"], floats.score_samples(table))
+
+
+async def asked(app: Starlette, path: str, document: Any, gone: asyncio.Event) -> list[Any]:
+    """Send a request whose client goes away when the event is set; return what was sent to it."""
+    sent: list[Any] = []
+    parts = [{"type": "http.request", "body": json.dumps(document).encode(), "more_body": False}]
+
+    async def receive() -> Any:
+        if parts:
+            return parts.pop()
+        await gone.wait()
+        return {"type": "http.disconnect"}
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    await app(scope_of("POST", path, {"content-type": JSON}), receive, send)
+    return sent
+
+
+MANY_DRAWS = {"rows": [[None, None, None]], "n_draws": 100_000}
+
+
+@pytest.mark.parametrize(
+    ("path", "document"), [("/impute", MANY_DRAWS), ("/sample", {"n": 90_000})]
+)
+def test_short_requests_have_their_turn_between_the_pieces_of_a_long_one(
+    serve: Serve, floats: Autoencoder, monkeypatch: pytest.MonkeyPatch, path: str, document: Any
+) -> None:
+    monkeypatch.setattr("twofold.inference.sampling._CHUNK_ROWS", 16)
+    app, gone = serve(floats), asyncio.Event()
+
+    async def run() -> httpx.Response:
+        long = asyncio.create_task(asked(app, path, document, gone))
+        transport = httpx.ASGITransport(app)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+            answers = [await client.post("/score", json={"rows": [[1, 2, 3]]}) for _ in range(5)]
+        assert not long.done()
+        gone.set()
+        assert [message["status"] for message in await long if "status" in message] == [499]
+        return answers[-1]
+
+    good(asyncio.run(run()))
+    # It has left the queue with all that it held.
+    assert app.state.service.worker.n_waiting == 0
+    assert app.state.service.account.used == 0
+
+
+def test_late_request_leaves_the_queue(serve: Serve, floats: Autoencoder) -> None:
+    app = serve(floats, timeout=0.3)
+    assert "not done within 0.3 seconds" in refused(post(app, "/impute", MANY_DRAWS), 504)["error"]
+    assert app.state.service.worker.n_waiting == 0
+    assert app.state.service.account.used == 0
+    good(post(app, "/score", {"rows": [[1, 2, 3]]}))
+
+
+def test_closing_drops_what_is_under_way(serve: Serve, floats: Autoencoder) -> None:
+    app = serve(floats)
+
+    async def run() -> list[Any]:
+        long = asyncio.create_task(asked(app, "/impute", MANY_DRAWS, asyncio.Event()))
+        while not app.state.service.worker._running:
+            await asyncio.sleep(0)
+        await asyncio.to_thread(app.state.service.close)
+        return await long
+
+    messages = asyncio.run(run())
+    assert messages[0]["status"] == 503
+    assert b"The service is ending" in messages[1]["body"]

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
 from starlette.applications import Starlette
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.testclient import TestClient
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
-from tests.service.client import Serve, ask, good, post, refused
+from tests.service.client import JSON, Serve, ask, good, post, refused
 from twofold import Autoencoder
 from twofold.service import app as service
 from twofold.service import server
@@ -43,3 +46,46 @@ def test_other_names_of_the_host_are_refused(serve: Serve, floats: Autoencoder) 
     for host in ("evil.example", "127.0.0.1.evil.example", ""):
         refused(ask(app, "GET", "/healthz", headers={"host": host}), 421)
     assert server.own_names("0.0.0.0") is None
+
+
+@pytest.mark.parametrize(
+    "host", ["[::1].evil.example", "localhost.", "localhost:80:80", "127.0.0.1:x", "a@localhost"]
+)
+def test_hosts_that_begin_like_an_own_name_are_refused(
+    serve: Serve, floats: Autoencoder, host: str
+) -> None:
+    app = serve(floats, hosts=server.own_names("127.0.0.1"))
+    error = refused(ask(app, "GET", "/healthz", headers={"host": host}), 421)["error"]
+    assert "is not allowed" in error
+
+
+def test_request_with_two_lengths_is_refused(serve: Serve, floats: Autoencoder) -> None:
+    headers = {"content-type": JSON, "content-length": "3", "transfer-encoding": "chunked"}
+    answer = ask(serve(floats), "POST", "/score", content=b"{} ", headers=headers)
+    refused(answer, 400)
+    assert answer.headers["connection"] == "close"
+
+
+def test_no_path_is_redirected(people_app: Starlette) -> None:
+    answer = ask(people_app, "GET", "/healthz/", headers={"host": "evil.example"})
+    refused(answer, 404)
+    assert "location" not in answer.headers
+
+
+def test_websockets_that_are_added_stand_behind_token_and_host(
+    serve: Serve, floats: Autoencoder
+) -> None:
+    async def greet(socket: WebSocket) -> None:
+        await socket.accept()
+        await socket.send_text("hello")
+        await socket.close()
+
+    app = serve(floats, token="a-secret", hosts=["testserver"])
+    app.router.routes.append(WebSocketRoute("/more", greet))
+    right = {"authorization": "Bearer a-secret"}
+    client = TestClient(app)
+    for headers in ({}, {**right, "host": "evil.example"}):
+        with pytest.raises(WebSocketDisconnect), client.websocket_connect("/more", headers=headers):
+            pass
+    with client.websocket_connect("/more", headers=right) as socket:
+        assert socket.receive_text() == "hello"

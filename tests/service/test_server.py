@@ -12,11 +12,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import httpx
+import numpy as np
+import pandas as pd
 import pytest
 from starlette.applications import Starlette
 from typer.testing import CliRunner
 
-from tests.service.client import JSON, Serve, ask, post, refused
+from tests.service.client import JSON, Serve, ask, fitted, post, refused
 from twofold import Autoencoder
 from twofold.cli import main
 from twofold.errors import OptionError
@@ -179,3 +182,56 @@ def test_answers_are_sent_at_once() -> None:
     with server.listen("127.0.0.1", 0) as listener:
         # asyncio switches Nagle's algorithm off for sockets that say what they speak.
         assert listener.proto == socket.IPPROTO_TCP
+
+
+def test_what_is_not_http_is_refused_in_the_form_of_all_errors(
+    serve: Serve, floats: Autoencoder
+) -> None:
+    with server.running(serve(floats)) as address, connect(int(address.rpartition(":")[2])) as one:
+        one.sendall(b"GET / HTTP/9.9\r\nbad header\r\n\r\n")
+        head, _, body = answer_of(one).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400 Bad Request")
+    assert set(json.loads(body)) == {"error", "column", "fix"}
+
+
+def test_too_many_connections_are_refused(
+    serve: Serve, floats: Autoencoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server, "_most_connections", lambda: 1)
+    with server.running(serve(floats)) as address, contextlib.ExitStack() as stack:
+        port = int(address.rpartition(":")[2])
+        first, second = (stack.enter_context(connect(port)) for _ in range(2))
+        assert answer_of(second).startswith(b"HTTP/1.1 503 ")
+        first.sendall(raw_request([[1.0, 2.0, 3.0]]))
+        assert answer_of(first).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_server_ends_in_time_whatever_is_under_way(floats: Autoencoder, tmp_path: Path) -> None:
+    floats.save(tmp_path / "model")
+    process, port = start(tmp_path / "model")
+    with process, connect(port) as long:
+        content = json.dumps({"rows": [[None] * 3], "n_draws": 100_000}).encode()
+        head = f"POST /impute HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {JSON}\r\n"
+        long.sendall(head.encode() + b"content-length: %d\r\n\r\n" % len(content) + content)
+        with connect(port) as quick:
+            quick.sendall(raw_request([[1.0, 2.0, 3.0]]))
+            assert answer_of(quick).startswith(b"HTTP/1.1 200 OK")
+        process.send_signal(signal.SIGTERM)
+        try:
+            assert process.wait(20) == 0  # ten seconds, on a machine with nothing else to do
+        finally:
+            process.kill()
+
+
+def test_hangup_loads_the_model_again(floats: Autoencoder, tmp_path: Path) -> None:
+    floats.save(tmp_path / "model")
+    process, port = start(tmp_path / "model")
+    with process, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+        before = client.get("/model").json()["version"]
+        rng = np.random.default_rng(5)
+        frame = pd.DataFrame(rng.normal(size=(80, 3)), columns=["a", "b", "c"])
+        fitted(frame, n_components=1).save(tmp_path / "model", overwrite=True)
+        process.send_signal(signal.SIGHUP)
+        while client.get("/model").json()["version"] == before:
+            assert process.poll() is None
+        process.kill()

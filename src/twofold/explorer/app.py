@@ -29,7 +29,9 @@ from twofold.explorer.code_map import CodeMap, Progress
 from twofold.explorer.source import Difference, Shades, Source
 from twofold.service import app as service
 from twofold.service import server
+from twofold.service.app import require_media_type
 from twofold.service.errors import RequestError
+from twofold.service.requests import JSON
 
 try:
     from starlette.applications import Starlette
@@ -430,22 +432,26 @@ def _with_body(
     """Hand a route its body as JSON in one fixed form, and run it outside the event loop."""
 
     async def route(request: Request) -> Response:
+        try:
+            require_media_type(request, [JSON])
+        except RequestError as error:
+            return _refused(error)
         body = b""
         async for part in request.stream():
             body += part
             if len(body) > _MOST_BODY:
-                return _refused(RequestError(413, "The selection is too large.", "Draw it anew."))
+                return _refused(RequestError(413, "The selection is too large.", "Draw it again."))
         try:
             selection = json.dumps(cells.loads(body), sort_keys=True)
         except ValueError:
-            return _refused(RequestError(400, "The selection is no JSON.", "Send an object."))
+            return _refused(RequestError(400, "The selection is not JSON.", "Send an object."))
         return await run_in_threadpool(_in_words(lambda asked: function(selection, asked)), request)
 
     return route
 
 
-def _refused(refusal: RequestError) -> Response:
-    return _json(refusal.document(), refusal.status)
+def _refused(error: RequestError) -> Response:
+    return _json(error.document(), error.status)
 
 
 def _json(content: Any, status: int = 200) -> Response:

@@ -330,7 +330,7 @@ class Service:
     ) -> dict[str, Any]:
         """Return what a request gives: rows or codes as table or array, and parameters."""
         asked = _parameters(request, fields)
-        media_type = _media_type(request, bodies)
+        media_type = require_media_type(request, bodies)
         body, share = await self._body(request), request.scope[SHARE]
         steps = current.reader.read(media_type, body, fields, share)
         if len(body) <= (_SMALL_STREAM if media_type == ARROW else _SMALL_JSON):
@@ -518,7 +518,8 @@ def _parameters(request: Request, fields: Sequence[str]) -> dict[str, int]:
     return found
 
 
-def _media_type(request: Request, bodies: Sequence[str]) -> str:
+def require_media_type(request: Request, bodies: Sequence[str]) -> str:
+    """Return the content type of a body, or raise RequestError if it is none of these."""
     encoding = request.headers.get("content-encoding", "identity").lower()
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in bodies or encoding != "identity":
