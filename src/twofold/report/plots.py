@@ -257,6 +257,7 @@ def _images(arrays: Mapping[str, Array]) -> Figure:
         xlim=(-0.01, n * (1 + gap) - gap + 0.01),
         ylim=(len(arrays) * step - gap + 0.01, -0.01),
         aspect="equal",
+        anchor="E",  # what width is left over is the labels'
         xticks=[],
     )
     axes.set_yticks([line * step + ratio / 2 for line in range(len(arrays))], list(arrays))
