@@ -304,3 +304,14 @@ def test_what_lowers_all_scores_is_named_though_no_mean_has_moved(good: Autoenco
     found = examine(good, X)
     assert not found.columns.is_shifted.any()
     assert "What lowers them most is “x6”" in by_kind(good, found)["shift"].sentence
+
+
+def test_the_training_table_is_recognised(good: Autoencoder) -> None:
+    finding = by_kind(good, examine(good, rows()))["training-rows"]
+    assert not finding.urgent
+    assert "trained or calibrated on" in finding.text
+
+
+def test_new_rows_are_not_taken_for_training_rows(good: Autoencoder, found: Measurements) -> None:
+    assert "training-rows" not in by_kind(good, found)
+    assert "rows that the model has not seen" in in_order(good, found, [])

@@ -27,6 +27,7 @@ _CAUSE = (
     0.3  # nats a row, and share of the largest, from which a column is said to lower all scores
 )
 _FOR_FIVE_PERCENT = 19  # held-out rows, below which 5 % of false alarms cannot be guaranteed
+_RECURRING = 0.95  # of the calibration rows' scores
 _COARSE = 99  # held-out rows, below which no p-value is below 1 %
 
 
@@ -58,6 +59,7 @@ _ABOUT = {
     "shift": "shift since training",
     "calibration": "held-out rows",
     "few-rows": "rows for the threshold",
+    "training-rows": "rows that the model has not seen",
     "not-learned": "columns learned",
     "unseen": "known categories",
     "missing": "missing values",
@@ -87,6 +89,8 @@ def in_order(ae: Fitted, measured: Measurements, found: Sequence[Finding]) -> li
         absent.add("not-learned")
     if "calibration" in absent:
         absent |= {"overfitting", "shift", "few-rows"}
+    if len(ae.calibration_scores_) < _FEW_ROWS:
+        absent.add("training-rows")
     if not any(column.kind == "category" for column in ae.schema_.columns):
         absent.add("unseen")
     return [text for kind, text in _ABOUT.items() if kind not in absent]
@@ -421,6 +425,25 @@ def _no_held_out(ae: Fitted, measured: Measurements) -> Finding | None:
     )
 
 
+def trained_on(measured: Measurements) -> bool:
+    """Whether these rows are, or hold, those that the model was trained and calibrated on."""
+    return measured.recurring >= _RECURRING
+
+
+def _training_rows(ae: Fitted, measured: Measurements) -> Finding | None:
+    if not trained_on(measured):
+        return None
+    return Finding(
+        "training-rows",
+        False,
+        f"These rows are those that the model was trained or calibrated on: "
+        f"{percent(measured.recurring)} of the calibration rows' scores recur among theirs. Errors "
+        f"look smaller here than on new rows.",
+        "Judge the model by rows that it has not seen.",
+        "scores",
+    )
+
+
 def _unused_components(ae: Fitted, measured: Measurements) -> Finding | None:
     unused = measured.components.unused
     k = ae.network_.n_components
@@ -463,6 +486,7 @@ def _twin_components(ae: Fitted, measured: Measurements) -> Finding | None:
 
 _CHECKS: tuple[Check, ...] = (
     _untrained,
+    _training_rows,
     _overfitting,
     _unfinished,
     _learned_nothing,

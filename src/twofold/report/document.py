@@ -26,10 +26,11 @@ from twofold.options import OPTIONS
 from twofold.report import charts, examples, sections
 from twofold.report import html as page
 from twofold.report.charts import Mark, Series
-from twofold.report.checks import Finding, improvement, in_order, losses, run_checks
+from twofold.report.checks import Finding, improvement, in_order, losses, run_checks, trained_on
 from twofold.report.measurements import Fitted, Measurements, Progress, examine, is_picture
 from twofold.schema.schema import Schema
 
+_FEW_CALIBRATION_ROWS = 20  # fewer do not show whether the model has seen these rows
 _TITLES = {
     "training": "Training",
     "columns": "Error by column, compared with PCA",
@@ -103,8 +104,17 @@ def _heading(ae: Fitted, X: Any, found: Measurements) -> tuple[str, str]:
     name = os.path.basename(os.fspath(path).rstrip("/\\")) if sources.is_path(path) else ""
     source = f" of {shortened(name)}" if name else ""
     return heading, (
-        f"{kind} autoencoder, {'-'.join(sizes)}, applied to {counted(found.n_rows, noun)}{source}."
+        f"{kind} autoencoder, {'-'.join(sizes)}, applied to {counted(found.n_rows, noun)}{source}, {_seen(ae, found)}."
     )
+
+
+def _seen(ae: Fitted, found: Measurements) -> str:
+    """Say whether the model has seen the rows, as far as their scores tell."""
+    if trained_on(found):
+        return "which it was trained or calibrated on"
+    if len(ae.calibration_scores_) < _FEW_CALIBRATION_ROWS:
+        return "which it may have been trained on"
+    return "which it was not calibrated on"
 
 
 def _shape_in_words(schema: Schema) -> str:

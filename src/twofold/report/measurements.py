@@ -44,6 +44,7 @@ _CAUSE_ROWS, _CAUSE_CELLS = 200, 40_000  # explained to tell what lowers the sco
 _LEAST_EXPLAINED, _EXPLAINED_CELLS = 3, 200_000  # a few seconds' work
 _LEAST_SIDE, _MOST_ASPECT = 4, 4
 _MOST_TYPICAL = 100  # columns from either end whose typical error is worth the time
+_SAME_SCORE = 1e-6  # relative: rounding of the same row's score
 _ALPHA = 0.05  # what contamination="auto" stands for
 
 
@@ -141,7 +142,8 @@ class Measurements:
     are positions in the sample, listed by what they stand for, and `off` their columns' errors, in
     spreads of the training rows. `causes`, where scores are lower than they were, are the columns'
     mean contributions to the anomaly score, in nats. `column_errors` are each column's mean
-    squared errors, the network's and PCA's.
+    squared errors, the network's and PCA's. `recurring` is the share of the calibration rows'
+    scores that these rows have as well.
     """
 
     n_rows: int
@@ -159,6 +161,7 @@ class Measurements:
     causes: NDArray[np.float64] | None
     components: Components
     seconds: float
+    recurring: float
 
 
 def examine(ae: Fitted, X: Any, progress: Progress | None = None) -> Measurements:
@@ -220,6 +223,7 @@ def examine(ae: Fitted, X: Any, progress: Progress | None = None) -> Measurement
         causes=_causes(ae, part) if scores.side == "lower" else None,
         components=components,
         seconds=clock.seconds(),
+        recurring=_recurring(rows.score, ae.calibration_scores_),
     )
 
 
@@ -482,6 +486,21 @@ def _compared(ae: Fitted, rows: metrics.Scores) -> ScoreComparison:
         distance=distance,
         p_value=p_value,
     )
+
+
+def _recurring(score: Array, calibration: Array) -> float:
+    """Return the share of the calibration rows' scores that these rows have as well.
+
+    Scores of other rows agree in six digits now and then; in nearly all, only if the rows are those
+    that the model was calibrated on, which were held out of the training table.
+    """
+    if len(calibration) < _FEW_ROWS:
+        return 0.0
+    known = np.sort(score)
+    tolerance = _SAME_SCORE * (1 + np.abs(calibration))
+    first = np.searchsorted(known, calibration - tolerance, side="left")
+    last = np.searchsorted(known, calibration + tolerance, side="right")
+    return float((last > first).mean())
 
 
 def _smirnov(a: Array, b: Array) -> tuple[float, float]:

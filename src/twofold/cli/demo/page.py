@@ -13,14 +13,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import rich.box
+import numpy as np
 from numpy.typing import NDArray
 from rich.console import Console
-from rich.table import Table
 
 from twofold.data.output import not_written, write_bytes
-from twofold.formatting import counted
-from twofold.report import plots
+from twofold.formatting import counted, percent, table
+from twofold.report import charts, plots
 from twofold.report.html import render
 
 Array = NDArray[Any]
@@ -64,6 +63,14 @@ _MEASURES = (
 )
 
 
+CONCLUSION = "What this shows"
+_SHOWS = {
+    "reconstructions": "test images or their reconstructions, of",
+    "generated": "decoded from random codes of a network trained on",
+    "interpolated": "steps between the codes of two test images of",
+}
+
+
 def _cells(numbers: Figures) -> tuple[list[str], list[list[str]]]:
     """Return the table as text: the heads of its columns, and its lines."""
     rows = numbers["rows"]
@@ -87,13 +94,28 @@ def _conclusions(numbers: Figures) -> list[str]:
     share = tied["parameters"] / stacked["parameters"]
     loss = tied["validation_loss"] / stacked["validation_loss"]
     error = tied["squared_error_validation"] / pca["squared_error_validation"]
-    return [
-        f"The tied network has {100 * share:.0f} % of the stacked one's parameters, and its "
-        f"validation loss is {_relation(loss, 'the stacked one')}'s. It over-fits by "
+    found = [
+        f"The tied network has {percent(share)} of the stacked one's parameters.".replace(
+            "\u00a0", " "
+        ),
+        f"Its validation loss is {_relation(loss, 'that of the stacked one')}. It over-fits by "
         f"{tied['overfitting']:.4f}, the stacked one by {stacked['overfitting']:.4f}.",
         f"Its squared error on the validation images is "
         f"{_relation(error, 'that of PCA with a code of the same size')}.",
     ]
+    if tied["seconds_per_epoch"] and stacked["seconds_per_epoch"]:
+        time = tied["seconds_per_epoch"] / stacked["seconds_per_epoch"]
+        found.append(f"An epoch takes {time:.2f} times as long as the stacked one's.")
+    if classifier := numbers.get("classifier"):
+        accuracy, sizes = classifier["accuracy"], classifier["sizes"]
+        parts = [
+            f"{100 * accuracy[name]:.1f} % by {sizes[name]:,} numbers ({name})" for name in accuracy
+        ]
+        found.append(
+            f"With {classifier['labelled']:,} labelled images, their 3 nearest neighbours classify "
+            f"test images correctly in {', '.join(parts[:-1])} and {parts[-1]}."
+        )
+    return found
 
 
 def _relation(ratio: float, other: str) -> str:
@@ -121,16 +143,13 @@ def _heading(numbers: Figures) -> str:
 def conclude(numbers: Figures, console: Console) -> None:
     """Print the table, and below it what it shows."""
     heads, lines = _cells(numbers)
-    table = Table(box=rich.box.SIMPLE_HEAD, title=None, pad_edge=False)
-    for number, head in enumerate(heads):
-        table.add_column(
-            head, justify="right" if number else "left", max_width=14 if number else None
-        )
-    for line in lines:
-        table.add_row(*line)
     console.print()
     say(console, _heading(numbers), style="bold")
-    console.print(table)
+    right = range(1, len(heads))
+    for line in table(heads, lines, right, width=console.width).split("\n"):
+        say(console, line)
+    console.print()
+    say(console, CONCLUSION, style="bold")
     for sentence in [*_conclusions(numbers), *_explanations(numbers)]:
         say(console, sentence)
     console.print()
@@ -146,8 +165,10 @@ def readme_table(numbers: Figures) -> str:
     """
     heads, lines = _cells(numbers)
     marks = [":--", *["--:"] * (len(heads) - 1)]
-    table = [f"| {' | '.join(line)} |" for line in ([heads[0] or " ", *heads[1:]], marks, *lines)]
-    return "\n".join([*table, "", f"{_heading(numbers)}. {_circumstances(numbers)}"])
+    markdown = [
+        f"| {' | '.join(line)} |" for line in ([heads[0] or " ", *heads[1:]], marks, *lines)
+    ]
+    return "\n".join([*markdown, "", f"{_heading(numbers)}. {_circumstances(numbers)}"])
 
 
 def _circumstances(numbers: Figures) -> str:
@@ -162,7 +183,7 @@ def _circumstances(numbers: Figures) -> str:
 def write_all(
     output: Path,
     numbers: Figures,
-    stacks: Mapping[str, Array],
+    stacks: Mapping[str, Mapping[str, Array]],
     histories: Mapping[str, Sequence[Mapping[str, float]]],
     summaries: Mapping[str, str],
 ) -> None:
@@ -174,8 +195,9 @@ def write_all(
         A folder that exists.
     numbers : dict
         What `figures.json` is to hold.
-    stacks : mapping of title to array
-        Test images, one of each class, over each model's reconstruction of them.
+    stacks : mapping of section to mapping of title to array
+        Images in rows: "reconstructions", test images of each class over each model's
+        reconstruction of them, and what else the page shows.
     histories : mapping of name to list of dict
         `history_` of each network.
     summaries : mapping of name to str
@@ -189,17 +211,24 @@ def write_all(
     least = numbers["dataset"]["least_loss"]
     references = {f"lowest possible on the validation images: {least:.4f}": least}
     pictures = {
-        "reconstructions": plots.to_png(plots.rows(stacks)),
+        "reconstructions": plots.to_png(plots.rows(stacks["reconstructions"])),
         "history": plots.to_png(plots.history(histories, references=references)),
     }
     for name, png in pictures.items():
         write_bytes(output / f"{name}.png", png)
     text = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False)
     write_bytes(output / "figures.json", f"{text}\n".encode())
-    write_bytes(output / "index.html", page(numbers, pictures, summaries).encode())
+    write_bytes(
+        output / "index.html", page(numbers, pictures["history"], stacks, summaries).encode()
+    )
 
 
-def page(numbers: Figures, pictures: Mapping[str, bytes], summaries: Mapping[str, str]) -> str:
+def page(
+    numbers: Figures,
+    history: bytes,
+    stacks: Mapping[str, Mapping[str, Array]],
+    summaries: Mapping[str, str],
+) -> str:
     """Return `index.html`, with the pictures in it."""
     heads, lines = _cells(numbers)
     dataset, recipe = numbers["dataset"], numbers["recipe"]
@@ -218,7 +247,9 @@ def page(numbers: Figures, pictures: Mapping[str, bytes], summaries: Mapping[str
         explanations=_explanations(numbers),
         circumstances=_circumstances(numbers),
         code=_code(numbers),
-        images={name: base64.b64encode(png).decode() for name, png in pictures.items()},
+        conclusion=CONCLUSION,
+        history=base64.b64encode(history).decode(),
+        strips={name: _strips(dataset["title"], name, rows) for name, rows in stacks.items()},
         alternatives=_alternatives(numbers),
         machine=numbers["machine"],
         versions=numbers["versions"],
@@ -226,21 +257,49 @@ def page(numbers: Figures, pictures: Mapping[str, bytes], summaries: Mapping[str
     )
 
 
+def _strips(dataset: str, section: str, rows: Mapping[str, Array]) -> list[dict[str, Any]]:
+    """Return each row of images as one picture, which scales with the page."""
+    found = []
+    for title, images in rows.items():
+        gap = np.zeros((images.shape[1], 1))
+        strip = np.hstack([part for image in images for part in (image, gap)][:-1])
+        pixels = charts.shades(strip, 0.0, 1.0)
+        found.append(
+            {
+                "title": title,
+                "uri": charts.data_uri(pixels),
+                "width": pixels.shape[1],
+                "height": pixels.shape[0],
+                "alt": f"{len(images)} images side by side, {_SHOWS[section]} {dataset}: {title}",
+            }
+        )
+    return found
+
+
 def _code(numbers: Figures) -> str:
-    """Return the call that makes the tied network, as one would type it."""
+    """Return a script that trains the tied network, ready to be pasted."""
     settings = {
         "tied": True,
         **numbers["recipe"],
         "epochs": numbers["rows"]["tied"]["epochs_asked"],
     }
-    lines = [f"    {name}={_literal(value)}," for name, value in settings.items()]
+    dataset = numbers["dataset"]
     return "\n".join(
         [
-            "from twofold import Autoencoder",
+            "from twofold import Autoencoder, datasets",
+            "",
+            f"images = datasets.load({_literal(dataset['name'])})",
+            'pixels = images.train.astype("float32") / 255',
+            f"train, validation = pixels[:{dataset['train']}], pixels[{dataset['train']}:]",
+            'test = images.test.astype("float32") / 255',
             "",
             "autoencoder = Autoencoder(",
-            *lines,
+            *(f"    {name}={_literal(value)}," for name, value in settings.items()),
             ").fit(train, validation_data=validation)",
+            "",
+            "print(autoencoder.compare_pca(test))",
+            "codes = autoencoder.transform(test)",
+            "new = autoencoder.sample(10, random_state=0)",
         ]
     )
 
@@ -252,7 +311,7 @@ def _literal(value: Any) -> str:
 
 
 def _alternatives(numbers: Figures) -> dict[str, str]:
-    """Say in words what the two pictures show."""
+    """Say in words what the pictures show."""
     rows, title = numbers["rows"], numbers["dataset"]["title"]
     ends = ", ".join(
         f"{name} ends at {rows[name]['loss']:.4f} in training and "
@@ -261,11 +320,7 @@ def _alternatives(numbers: Figures) -> dict[str, str]:
     )
     errors = ", ".join(f"{name} {row['squared_error_test']:.3f}" for name, row in rows.items())
     return {
-        "reconstructions": (
-            f"Ten test images of {title}, one of each class, and below each its "
-            f"reconstruction by the stacked network, by the tied network and by PCA. Mean squared "
-            f"error per test image: {errors}."
-        ),
+        "reconstructions": f"Mean squared error per test image: {errors}.",
         "history": f"The loss per epoch on {title}, as lines: {ends}.",
     }
 

@@ -1,7 +1,8 @@
 """The tutorial in one run: a stacked and a tied autoencoder on images, side by side with PCA.
 
-`run` trains both networks with one recipe and leaves a folder behind: the two models, two pictures,
-every number in `figures.json`, and `index.html`, one self-contained page.
+`run` trains both networks with one recipe and shows what they are for: reconstructions, new images,
+steps between two images, and codes as features of a classifier. It leaves a folder behind: the two
+models, two pictures, every number in `figures.json`, and `index.html`, one self-contained page.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from rich.console import Console
+from sklearn.neighbors import KNeighborsClassifier
 
 from twofold import __version__, datasets, metrics, options
 from twofold.cli.demo.page import (
@@ -57,6 +59,7 @@ Array = NDArray[Any]
 _VALIDATION_SHARE = 7 / 60  # the tutorial's split: the last 7,000 of 60,000
 _SHOWN = 10  # images in reconstructions.png
 _SHOWN_IN_TERMINAL = 8
+_LABELLED = 3000  # training images whose class the classifiers see
 _NETS = {"stacked": False, "tied": True}  # folder and title, and whether it is tied
 _RECIPE = (
     "n_components",
@@ -152,7 +155,11 @@ def run(
     write_all(
         output,
         numbers,
-        stacks=_reconstructions(data, nets),
+        stacks={
+            "reconstructions": _reconstructions(data, nets),
+            "generated": _generated(nets["tied"].autoencoder),
+            "interpolated": _interpolated(data, nets["tied"].autoencoder),
+        },
         histories={name: net.autoencoder.history_ for name, net in nets.items()},
         summaries={name: _summary(data.width, tied) for name, tied in _NETS.items()},
     )
@@ -308,6 +315,7 @@ def _numbers(data: _Data, nets: Mapping[str, _Net], output: Path) -> Figures:
         },
         "recipe": _settings(nets["tied"].autoencoder),
         "rows": rows,
+        "classifier": _classifiers(data, nets["tied"].autoencoder),
         "machine": {
             "system": platform.system(),
             "processor": _processor(),
@@ -361,6 +369,31 @@ def _measure_pca(pca: metrics.PCA, data: _Data) -> dict[str, Any]:
     }
 
 
+def _classifiers(data: _Data, autoencoder: Autoencoder) -> dict[str, Any]:
+    """Return how well the nearest neighbours classify test images, by pixels and by codes."""
+    labels = data.images.train_labels[: len(data.train)]
+    chosen = np.random.RandomState(42).permutation(len(labels))[:_LABELLED]
+    flat, test = (part.reshape(len(part), -1) for part in (data.train[chosen], data.test))
+    pca = autoencoder.pca_
+    features = {
+        "pixels": (flat, test),
+        "codes of PCA": (
+            (flat - pca.mean) @ pca.components.T,
+            (test - pca.mean) @ pca.components.T,
+        ),
+        "codes of the tied network": (
+            autoencoder.transform(data.train[chosen]),
+            autoencoder.transform(data.test),
+        ),
+    }
+    accuracy = {}
+    for name, (known, unknown) in features.items():
+        classifier = KNeighborsClassifier(3).fit(known, labels[chosen])
+        accuracy[name] = float(classifier.score(unknown, data.images.test_labels))
+    sizes = {name: int(known.shape[1]) for name, (known, _) in features.items()}
+    return {"labelled": len(chosen), "test": len(test), "sizes": sizes, "accuracy": accuracy}
+
+
 @torch.no_grad()
 def _loss(autoencoder: Autoencoder, images: Array) -> float:
     """Return the binary cross-entropy per pixel, in nats, with the weights as they are now."""
@@ -401,6 +434,25 @@ def _reconstructions(data: _Data, nets: Mapping[str, _Net]) -> dict[str, Array]:
     pca = nets["tied"].autoencoder.pca_
     stacks["PCA"] = pca.reconstruct(flat).reshape(originals.shape)
     return {"original": originals, **stacks}
+
+
+def _generated(autoencoder: Autoencoder) -> dict[str, Array]:
+    """Return images that are drawn from the density of the codes, and decoded."""
+    drawn = np.asarray(autoencoder.sample(2 * _SHOWN, random_state=42))
+    return {"new images": drawn[:_SHOWN], "more of them": drawn[_SHOWN:]}
+
+
+def _interpolated(data: _Data, autoencoder: Autoencoder) -> dict[str, Array]:
+    """Return the steps between test images of two pairs of classes, straight from code to code."""
+    _, firsts = np.unique(data.images.test_labels, return_index=True)
+    first = data.test[firsts]
+    pairs = ((0, 1), (3, 8)) if len(first) > 8 else ((0, 1),)
+    return {
+        f"from class {a} to class {b}": np.asarray(
+            autoencoder.interpolate(first[a : a + 1], first[b : b + 1], _SHOWN)
+        )
+        for a, b in pairs
+    }
 
 
 def _require_free(output: Path, force: bool) -> None:
