@@ -104,7 +104,8 @@ def _heading(ae: Fitted, X: Any, found: Measurements) -> tuple[str, str]:
     name = os.path.basename(os.fspath(path).rstrip("/\\")) if sources.is_path(path) else ""
     source = f" of {shortened(name)}" if name else ""
     return heading, (
-        f"{kind} autoencoder, {'-'.join(sizes)}, applied to {counted(found.n_rows, noun)}{source}, {_seen(ae, found)}."
+        f"{kind} autoencoder, {'-'.join(sizes)}, applied to "
+        f"{counted(found.n_rows, noun)}{source}, {_seen(ae, found)}."
     )
 
 
