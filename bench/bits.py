@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import hashlib
-import inspect
 import json
 import os
 import platform
@@ -258,15 +257,13 @@ def fit_further(rows: Any, options: Mapping[str, Any]) -> Autoencoder:
 def fit_killed(rows: Any, options: Mapping[str, Any]) -> Autoencoder:
     """Kill a run after its second epoch and go on from its checkpoint."""
 
-    def kill(event: Any, *others: Any) -> None:
+    def kill(event: Any) -> None:
         if (event.kind, event.stage, event.epoch) == ("epoch", "", 2):
             raise Killed
 
-    known = inspect.signature(Autoencoder.fit).parameters
-    given: dict[str, Any] = {"on_event": kill} if "on_event" in known else {"callbacks": (kill,)}
     with tempfile.TemporaryDirectory() as folder:
         try:
-            Autoencoder(**options).fit(rows, checkpoint=folder, **given)
+            Autoencoder(**options).fit(rows, checkpoint=folder, callbacks=[kill])
         except Killed:
             pass
         else:

@@ -33,7 +33,7 @@ import machine
 import numpy as np
 
 from twofold import Autoencoder, datasets
-from twofold.training import loop
+from twofold.training import events, trainer
 from twofold.training.checkpoint import Checkpoint
 
 RESULTS = Path(__file__).parent / "results" / "kill.json"
@@ -95,7 +95,7 @@ def child(
 
 
 def _count(counter: Counter, seconds: float | None) -> None:
-    updates, write, tell = loop._Run.updates, Checkpoint.write, loop._Watch.tell
+    updates, write, tell = trainer._Run.updates, Checkpoint.write, events.EventEmitter.emit
 
     def counted(run: Any) -> Any:
         for number in updates(run):
@@ -117,9 +117,9 @@ def _count(counter: Counter, seconds: float | None) -> None:
         if kind == "end":
             counter.add(SECONDS, time.perf_counter() - begun.started)  # type: ignore[attr-defined]
 
-    loop._Run.updates = counted  # type: ignore[method-assign]
+    trainer._Run.updates = counted  # type: ignore[method-assign]
     Checkpoint.write = timed  # type: ignore[method-assign]
-    loop._Watch.tell = begun  # type: ignore[method-assign]
+    events.EventEmitter.emit = begun  # type: ignore[method-assign]
 
 
 def _kill_after(seconds: float) -> None:

@@ -35,8 +35,8 @@ from twofold.estimators import validation
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Schema
-from twofold.training import loop
-from twofold.training.config import Plan
+from twofold.training.autograd import AutogradStep
+from twofold.training.config import TrainingConfig
 from twofold.training.step import make_step
 
 RESULTS = Path(__file__).parent / "results" / "scaling.json"
@@ -59,14 +59,14 @@ def rows(n: int) -> np.ndarray:
 
 
 def training_rate(x: np.ndarray, batch: int, alone: bool) -> float:
-    """Return rows per second of processor time, by the step of one worker or of a team's."""
+    """Return rows per second of processor time, by the step of a single process or of a group's."""
     table = Table(x)
     schema = Schema.infer(table)
     objective = Objective(schema)
     matrix = torch.from_numpy(schema.to_matrix(table, np.float32))
     network = Network(COLUMNS, HIDDEN, CODE, generator=torch.Generator().manual_seed(0))
-    plan = Plan("adam", 0.003, 0.0, False, "constant", batch, 1, 0.0, None)
-    make = make_step if alone else loop.AutogradStep
+    plan = TrainingConfig("adam", 0.003, 0.0, False, "constant", batch, 1, 0.0, None)
+    make = make_step if alone else AutogradStep
     step = make(network, objective, plan)
     best = np.inf
     for _ in range(5):

@@ -105,7 +105,7 @@ def child(how: str, folder: Path, n_files: int, allowed: int, threads: int) -> d
         x, valid = Files(pattern), held_out
     loaded = time.perf_counter()
     with Progress() as progress:
-        ae.fit(x, validation_data=valid, on_event=progress)
+        ae.fit(x, validation_data=valid, callbacks=[progress])
     last = ae.history_[-1]
     return found | {
         "validation_loss": last["validation_loss"],

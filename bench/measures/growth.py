@@ -11,6 +11,7 @@ import numpy as np
 from channel import Channel
 
 from twofold import Autoencoder
+from twofold.training import Event
 
 HIDDEN, CODE = 64, 16
 
@@ -50,9 +51,12 @@ def main() -> None:
         ends: list[float] = []
         before = memory.begin()
         start = time.perf_counter()
-        ae.fit(
-            x, on_event=lambda e, ends=ends: ends.append(e.seconds) if e.kind == "epoch" else None
-        )
+
+        def note(event: Event, ends: list[float] = ends) -> None:
+            if event.kind == "epoch":
+                ends.append(event.seconds)
+
+        ae.fit(x, callbacks=[note])
         measured["fit"].append(time.perf_counter() - start)
         measured["epoch"].append(ends[-1])
         extra["fit"].append(memory.peak() - before)

@@ -51,7 +51,7 @@ def _fit(
     start = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        ae.fit(x, validation_data=held_out, on_event=on_event)
+        ae.fit(x, validation_data=held_out, callbacks=[on_event])
     reached = [n for n, epoch in enumerate(epochs) if epoch["validation_loss"] <= target]
     return {
         "seed": seed,

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from rows.family import images
 
 from twofold import Autoencoder
-from twofold.training.loop import Event
+from twofold.training.events import Event
 
 EPOCHS = 20  # of the tutorial's script
 MARGIN = 0.95  # of the time that is left is planned for: epochs do not all take equally long
@@ -92,7 +92,7 @@ def _within(
             losses.append(event.losses["validation_loss"])
 
     ae = Autoencoder(**options, epochs=n_epochs)
-    ae.fit(x, validation_data=held_out, on_event=watch)
+    ae.fit(x, validation_data=held_out, callbacks=[watch])
     within = sum(end <= granted for end in ends)
     again = np.clip(ae.reconstruct(test).astype(np.float64), 1e-7, 1 - 1e-7)
     return {
@@ -115,7 +115,7 @@ def _epoch_ends(x: Array, held_out: Array, options: dict[str, Any]) -> tuple[flo
             raise _Done
 
     with suppress(_Done):
-        Autoencoder(**options, epochs=2).fit(x, validation_data=held_out, on_event=watch)
+        Autoencoder(**options, epochs=2).fit(x, validation_data=held_out, callbacks=[watch])
     return ends[0], ends[1]
 
 

@@ -57,7 +57,7 @@ def _second_epoch(x: np.ndarray, tied: bool, batch_size: int) -> dict[str, objec
             raise _Done
 
     with suppress(_Done):
-        ae.fit(x, on_event=on_event)
+        ae.fit(x, callbacks=[on_event])
     return {
         "loss": losses[1],
         "seconds": ends[1] - ends[0],

@@ -18,7 +18,7 @@ from twofold import Autoencoder
 from twofold.cli.main import app
 from twofold.data import sources
 from twofold.errors import LosesToPCAWarning
-from twofold.training import loop
+from twofold.training import events
 
 ROOT = Path(__file__).resolve().parents[2]
 COMMANDS = (
@@ -70,14 +70,14 @@ def values(path: Path) -> NDArray[Any]:
 
 
 def interrupt_after(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    tell = loop._Watch.tell
+    emit = events.EventEmitter.emit
 
-    def told(self: Any, kind: str, number: int, *rest: Any) -> None:
-        tell(self, kind, number, *rest)
+    def emitted(self: Any, kind: str, number: int, *rest: Any) -> None:
+        emit(self, kind, number, *rest)
         if kind == "epoch" and number == epoch:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop._Watch, "tell", told)
+    monkeypatch.setattr(events.EventEmitter, "emit", emitted)
 
 
 def write_text(path: Path) -> None:

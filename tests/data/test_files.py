@@ -333,7 +333,7 @@ def test_ended_training_goes_on_to_the_same_model(plain: Path, tmp_path: Path) -
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         cut = Autoencoder(**options)
-        cut.fit(source, checkpoint=tmp_path / "run", on_event=interrupt)
+        cut.fit(source, checkpoint=tmp_path / "run", callbacks=[interrupt])
         rest = Autoencoder(**options).fit(source, checkpoint=tmp_path / "run", resume=True)
     a, b = whole.network_.state_dict(), rest.network_.state_dict()
     assert all(torch.equal(a[key], b[key]) for key in a)
@@ -708,7 +708,7 @@ def test_file_that_changes_while_training_is_told(tmp_path: Path, what: str) -> 
     words = "part-002.parquet (has changed since|is gone)"
     with pytest.raises(DataError, match=words):
         Autoencoder(n_components=2, epochs=3, random_state=0).fit(
-            streamed(folder), on_event=disturb
+            streamed(folder), callbacks=[disturb]
         )
 
 

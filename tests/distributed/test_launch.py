@@ -27,7 +27,8 @@ from twofold.errors import CheckpointError, DivergenceError, OptionError, Worker
 from twofold.estimators import validation
 from twofold.schema.schema import Schema
 from twofold.training.batches import Selection
-from twofold.training.loop import Event
+from twofold.training.events import Event
+from twofold.training.process_group import SingleProcess
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning"),
@@ -79,7 +80,7 @@ def _room(n_rows: int) -> torch.Tensor:
 def test_two_workers_make_the_same_model_as_one() -> None:
     events: list[Event] = []
     model = Autoencoder(**OPTIONS)
-    found = launch.fit(model, HOLES, workers=2, on_event=events.append)
+    found = launch.fit(model, HOLES, workers=2, callbacks=[events.append])
     assert_same(found.model, Autoencoder(**OPTIONS).fit(HOLES))
     assert found.n_rows == 150
     assert [event.epoch for event in events if event.kind == "epoch"] == [1, 2, 3, 4]
@@ -88,44 +89,46 @@ def test_two_workers_make_the_same_model_as_one() -> None:
 def test_where_a_worker_is_killed_all_go_on_from_the_last_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    crews: list[Any] = []
-    begin = launch._Crew.__init__
+    pools: list[Any] = []
+    begin = launch.LocalWorkers.__init__
 
-    def noted(crew: Any, *given: Any) -> None:
-        crews.append(crew)
-        begin(crew, *given)
+    def noted(pool: Any, *given: Any) -> None:
+        pools.append(pool)
+        begin(pool, *given)
 
-    monkeypatch.setattr(launch._Crew, "__init__", noted)
+    monkeypatch.setattr(launch.LocalWorkers, "__init__", noted)
 
     def kill(event: Event) -> None:
-        if event.epoch == 2 and len(crews) == 1:
-            crews[0]._processes[1].send_signal(signal.SIGKILL)
+        if event.epoch == 2 and len(pools) == 1:
+            pools[0]._processes[1].send_signal(signal.SIGKILL)
 
     path = tmp_path / "rows.npy"
     np.save(path, X)
-    with pytest.warns(WorkerWarning, match=r"ended \(signal 9\); all go on"):
+    with pytest.warns(WorkerWarning, match=r"ended \(signal 9\); all continue"):
         found = launch.fit(
             Autoencoder(**OPTIONS),
             path,
             workers=2,
-            on_event=kill,
+            callbacks=[kill],
             checkpoint=tmp_path / "run",
             checkpoint_seconds=0,
         )
-    assert len(crews) == 2
+    assert len(pools) == 2
     assert_same(found.model, Autoencoder(**OPTIONS).fit(X))
 
 
-def test_what_a_worker_cannot_do_is_told_as_by_one_process() -> None:
+def test_what_a_worker_cannot_do_is_raised_as_by_one_process() -> None:
     with pytest.raises(DivergenceError, match="at epoch 1, step"):
         launch.fit(Autoencoder(**OPTIONS, optimizer="sgd", learning_rate=1e200), X, workers=2)
 
 
-def test_workers_that_are_killed_again_and_again_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_workers_that_never_get_to_a_checkpoint_are_reported(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     # Ended before they come to anything, as by too little memory.
     monkeypatch.setattr(launch, "_CHILD", "import os, signal; os.kill(os.getpid(), 9)")
     warned = pytest.warns(WorkerWarning, match="signal 9")
-    with warned, pytest.raises(WorkerError, match=r"again and again \(signal 9\)"):
+    with warned, pytest.raises(WorkerError, match=r"without a new checkpoint \(signal 9\)"):
         launch.fit(Autoencoder(**OPTIONS), X, workers=2)
 
 
@@ -182,25 +185,27 @@ from pathlib import Path
 import torch.distributed as dist
 from twofold import Autoencoder
 from twofold.distributed import launch
+from twofold.training import using
 
 def left():
     if not dist.is_initialized():
-        (folder / f"left-{team.rank}").touch()
+        (folder / f"left-{workers.rank}").touch()
 
 folder, options = Path(sys.argv[1]), eval(sys.argv[2])
 atexit.register(left)  # what is registered first is called last
-team, model = launch.joined(), Autoencoder(**options)
+workers, model = launch.joined(), Autoencoder(**options)
 
 def kill(event):
     if event.epoch == 2 and not (folder / "killed").exists():
         (folder / "killed").touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
-launch.fit(
-    model, folder / "rows.npy", team=team, on_event=kill,
-    checkpoint=folder / "run", resume=True, checkpoint_seconds=0,
-)
-if team.leads:
+with using(workers):
+    launch.fit(
+        model, folder / "rows.npy", callbacks=[kill],
+        checkpoint=folder / "run", resume=True, checkpoint_seconds=0,
+    )
+if workers.is_main:
     model.save(folder / "model")
 """
 
@@ -230,9 +235,9 @@ def test_workers_meet_none_of_an_earlier_start() -> None:
         launch._apart(store, 0, 3, soon)
 
 
-def test_outside_of_torchrun_there_is_no_team(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_outside_of_torchrun_this_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
-    assert launch.joined() is None
+    assert launch.joined() == SingleProcess()
 
 
 @pytest.mark.parametrize("workers", [0, -1])
@@ -252,7 +257,7 @@ def test_workers_do_not_overwrite_a_run_unasked(tmp_path: Path) -> None:
             raise SystemExit
 
     with pytest.raises(SystemExit):
-        Autoencoder(**OPTIONS).fit(X, checkpoint=tmp_path, on_event=stop, checkpoint_seconds=0)
+        Autoencoder(**OPTIONS).fit(X, checkpoint=tmp_path, callbacks=[stop], checkpoint_seconds=0)
     with pytest.raises(CheckpointError, match="already exists"):
         launch.fit(Autoencoder(**OPTIONS), X, workers=2, checkpoint=tmp_path)
 
@@ -275,7 +280,7 @@ def test_another_number_of_workers_goes_on(rows: Any, tmp_path: Path) -> None:
                 checkpoint=tmp_path,
                 resume=True,
                 checkpoint_seconds=0,
-                on_event=stop,
+                callbacks=[stop],
             )
         except SystemExit:
             continue
@@ -286,8 +291,8 @@ def test_workers_read_parts_of_their_own_where_there_are_many(tmp_path: Path) ->
     table = pa.table({"row": np.arange(960.0), "other": np.arange(960.0) % 7})
     pq.write_table(table, tmp_path / "rows.parquet", row_group_size=30)
     files = Files(tmp_path / "rows.parquet", stream=True)
-    model, chance = Autoencoder(**OPTIONS), np.random.RandomState(0)
-    stream = validation.training_rows(model, files, chance, 0.0, reset=True)
+    model, rng = Autoencoder(**OPTIONS), np.random.RandomState(0)
+    stream = validation.training_rows(model, files, rng, 0.0, reset=True)
     schema = Schema.infer(stream.sample)
     drawn = stream.draw(schema, torch.float64, torch.device("cpu")).rows
     given: list[list[float]] = []

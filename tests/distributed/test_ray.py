@@ -34,7 +34,7 @@ from twofold.errors import (
     WorkerError,
     WorkerWarning,
 )
-from twofold.training.loop import Event
+from twofold.training.events import Event
 
 ray = pytest.importorskip("ray", reason="ray is not installed")
 
@@ -92,16 +92,16 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 
 @pytest.fixture
-def crews(monkeypatch: pytest.MonkeyPatch) -> list[cluster.Crew]:
-    """The crews that were started."""
-    found: list[cluster.Crew] = []
-    begin = cluster.Crew.__init__
+def pools(monkeypatch: pytest.MonkeyPatch) -> list[cluster.RayWorkers]:
+    """The pools of workers that were started."""
+    found: list[cluster.RayWorkers] = []
+    begin = cluster.RayWorkers.__init__
 
-    def noted(crew: cluster.Crew, *given: Any) -> None:
-        begin(crew, *given)
-        found.append(crew)
+    def noted(pool: cluster.RayWorkers, *given: Any) -> None:
+        begin(pool, *given)
+        found.append(pool)
 
-    monkeypatch.setattr(cluster.Crew, "__init__", noted)
+    monkeypatch.setattr(cluster.RayWorkers, "__init__", noted)
     return found
 
 
@@ -118,7 +118,7 @@ def assert_same(found: Autoencoder, expected: Autoencoder) -> None:
 def test_two_workers_make_the_same_model_as_one(nodes: Any) -> None:
     events: list[Event] = []
     found = launch.fit(
-        Autoencoder(**OPTIONS), HOLES, workers=2, address=nodes.address, on_event=events.append
+        Autoencoder(**OPTIONS), HOLES, workers=2, address=nodes.address, callbacks=[events.append]
     )
     assert_same(found.model, Autoencoder(**OPTIONS).fit(HOLES))
     assert found.n_rows == 150
@@ -126,67 +126,67 @@ def test_two_workers_make_the_same_model_as_one(nodes: Any) -> None:
 
 
 def test_where_a_worker_is_killed_all_go_on_from_the_last_checkpoint(
-    nodes: Any, crews: list[cluster.Crew], tmp_path: Path
+    nodes: Any, pools: list[cluster.RayWorkers], tmp_path: Path
 ) -> None:
     epochs: list[int] = []
 
     def kill(event: Event) -> None:
         if event.kind == "epoch":
             epochs.append(event.epoch)
-        if event.epoch == 2 and len(crews) == 1:
-            os.kill(crews[0].places[1][1], signal.SIGKILL)
+        if event.epoch == 2 and len(pools) == 1:
+            os.kill(pools[0].places[1][1], signal.SIGKILL)
 
     path = tmp_path / "rows.npy"
     np.save(path, X)
-    with pytest.warns(WorkerWarning, match="is gone.*all go on from the last checkpoint"):
+    with pytest.warns(WorkerWarning, match="is gone.*all continue from the last checkpoint"):
         found = launch.fit(
             Autoencoder(**LONG),
             path,
             workers=2,
             address="auto",
-            on_event=kill,
+            callbacks=[kill],
             checkpoint=tmp_path / "run",
             checkpoint_seconds=0,
         )
-    assert len(crews) == 2
+    assert len(pools) == 2
     assert len(epochs) - len(set(epochs)) <= 1
     assert sorted(set(epochs)) == list(range(1, 31))
     assert_same(found.model, Autoencoder(**LONG).fit(X))
 
 
-def test_where_a_machine_has_gone_the_rest_goes_on(nodes: Any, crews: list[cluster.Crew]) -> None:
+def test_without_one_machine_the_rest_goes_on(nodes: Any, pools: list[cluster.RayWorkers]) -> None:
     second = next(node for node in nodes.worker_nodes)
 
     def lose(event: Event) -> None:
-        if event.epoch == 2 and len(crews) == 1 and second in nodes.worker_nodes:
+        if event.epoch == 2 and len(pools) == 1 and second in nodes.worker_nodes:
             nodes.remove_node(second, allow_graceful=False)
 
     try:
-        with pytest.warns(WorkerWarning, match="all go on from the last checkpoint"):
+        with pytest.warns(WorkerWarning, match="all continue from the last checkpoint"):
             found = launch.fit(
                 Autoencoder(**LONG),
                 X,
                 workers=(1, 2),
                 address="auto",
-                on_event=lose,
+                callbacks=[lose],
                 checkpoint_seconds=0,
             )
     finally:
         nodes.add_node(num_cpus=1, object_store_memory=80 * 2**20, include_dashboard=False)
         nodes.wait_for_nodes()
-    assert [len(crew.places) for crew in crews] == [2, 1]
+    assert [len(pool.places) for pool in pools] == [2, 1]
     assert_same(found.model, Autoencoder(**LONG).fit(X))
 
 
 def test_as_many_workers_go_on_as_there_is_room_for(
-    nodes: Any, crews: list[cluster.Crew], tmp_path: Path
+    nodes: Any, pools: list[cluster.RayWorkers], tmp_path: Path
 ) -> None:
     def stop(event: Event) -> None:
         if event.kind == "epoch" and event.epoch == 2:
             raise SystemExit
 
     with pytest.raises(SystemExit):
-        Autoencoder(**OPTIONS).fit(X, checkpoint=tmp_path, on_event=stop, checkpoint_seconds=0)
+        Autoencoder(**OPTIONS).fit(X, checkpoint=tmp_path, callbacks=[stop], checkpoint_seconds=0)
     went_on = launch.fit(
         Autoencoder(**OPTIONS),
         X,
@@ -195,19 +195,19 @@ def test_as_many_workers_go_on_as_there_is_room_for(
         checkpoint=tmp_path,
         resume=True,
     )
-    assert [len(crew.places) for crew in crews] == [2]
+    assert [len(pool.places) for pool in pools] == [2]
     assert_same(went_on.model, Autoencoder(**OPTIONS).fit(X))
 
 
-def test_what_a_worker_cannot_do_is_told_as_by_one_process(nodes: Any) -> None:
+def test_what_a_worker_cannot_do_is_raised_as_by_one_process(nodes: Any) -> None:
     model = Autoencoder(**OPTIONS, optimizer="sgd", learning_rate=1e200)
     with pytest.raises(DivergenceError, match="at epoch 1, step"):
         launch.fit(model, X, workers=1, address="auto")
 
 
-def test_where_there_is_no_room_it_is_told(nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_where_there_is_no_room_it_is_reported(nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cluster, "_START_SECONDS", 1.0)
-    with pytest.raises(WorkerError, match=r"no room for 9 workers.*has 2 in all"):
+    with pytest.raises(WorkerError, match=r"Could not schedule 9 workers.*has 2 in all"):
         launch.fit(Autoencoder(**OPTIONS), X, workers=9, address="auto")
 
 

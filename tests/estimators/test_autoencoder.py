@@ -41,8 +41,8 @@ from twofold.errors import (
 )
 from twofold.inference import apply as inference
 from twofold.metrics import conformal_offset
-from twofold.training import loop
-from twofold.training.loop import Event
+from twofold.training import trainer
+from twofold.training.events import Event
 
 # Most of these trainings are far too short to beat PCA; the warning has tests of its own.
 pytestmark = pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning")
@@ -675,19 +675,19 @@ def test_validation_data_replaces_the_held_out_fraction() -> None:
     ae = Autoencoder(**QUICK | {"epochs": 2, "patience": None})
     ae.fit(ROWS, validation_data=ROWS[:10])
     x = torch.from_numpy(ae.schema_.to_matrix(ae.read(ROWS[:10]), np.float32))
-    expected = loop.evaluate(ae.network_, ae._objective, x)
+    expected = trainer.evaluate(ae.network_, ae._objective, x)
     assert ae.history_[-1]["validation_loss"] == pytest.approx(expected, rel=1e-6)
 
 
 def test_with_validation_data_every_row_is_trained_on() -> None:
     events: list[Event] = []
-    Autoencoder(**QUICK).fit(ROWS, validation_data=ROWS[:10], on_event=events.append)
+    Autoencoder(**QUICK).fit(ROWS, validation_data=ROWS[:10], callbacks=[events.append])
     assert {event.steps for event in events} == {int(np.ceil(90 / 16))}
 
 
 def test_a_fraction_of_the_rows_is_held_out() -> None:
     events: list[Event] = []
-    Autoencoder(**QUICK | {"validation_fraction": 0.5}).fit(ROWS, on_event=events.append)
+    Autoencoder(**QUICK | {"validation_fraction": 0.5}).fit(ROWS, callbacks=[events.append])
     assert {event.steps for event in events} == {int(np.ceil(45 / 16))}
 
 
@@ -701,7 +701,7 @@ def test_the_weights_that_stay_are_those_of_the_best_epoch() -> None:
     ae = Autoencoder(**QUICK | options).fit(ROWS, validation_data=ROWS[:20])
     x = torch.from_numpy(ae.schema_.to_matrix(ae.read(ROWS[:20]), np.float32))
     losses = [entry["validation_loss"] for entry in ae.history_]
-    assert loop.evaluate(ae.network_, ae._objective, x) == min(losses) != losses[-1]
+    assert trainer.evaluate(ae.network_, ae._objective, x) == min(losses) != losses[-1]
     assert ae.best_epoch_ == 1 + int(np.argmin(losses))
 
 
@@ -778,29 +778,29 @@ def interrupt_at(epoch: int) -> Callable[[Event], None]:
 def test_an_interrupted_fit_warns() -> None:
     ae = Autoencoder(**QUICK | {"epochs": 9})
     with pytest.warns(InterruptedWarning, match="interrupted after 2 of 9 epochs; the model holds"):
-        ae.fit(ROWS, on_event=interrupt_at(2))
+        ae.fit(ROWS, callbacks=[interrupt_at(2)])
 
 
 @pytest.mark.filterwarnings("ignore::twofold.errors.InterruptedWarning")
 def test_an_interrupted_fit_holds_the_best_weights_until_then() -> None:
     ae = Autoencoder(**QUICK | {"learning_rate": 0.5, "schedule": "constant", "epochs": 30})
-    ae.fit(ROWS, validation_data=ROWS[:20], on_event=interrupt_at(7))
+    ae.fit(ROWS, validation_data=ROWS[:20], callbacks=[interrupt_at(7)])
     x = torch.from_numpy(ae.schema_.to_matrix(ae.read(ROWS[:20]), np.float32))
     losses = [entry["validation_loss"] for entry in ae.history_]
     assert len(losses) == 7
-    assert loop.evaluate(ae.network_, ae._objective, x) == min(losses)
+    assert trainer.evaluate(ae.network_, ae._objective, x) == min(losses)
 
 
 @pytest.mark.filterwarnings("ignore::twofold.errors.InterruptedWarning")
 def test_an_interrupted_model_can_be_used_and_saved(tmp_path: Path) -> None:
-    ae = Autoencoder(**QUICK).fit(ROWS, on_event=interrupt_at(1))
+    ae = Autoencoder(**QUICK).fit(ROWS, callbacks=[interrupt_at(1)])
     ae.save(tmp_path / "model")
     np.testing.assert_array_equal(load(tmp_path / "model").predict(ROWS), ae.predict(ROWS))
 
 
 def test_on_event_receives_what_happens_from_start_to_end() -> None:
     kinds: list[str] = []
-    Autoencoder(**QUICK).fit(ROWS, on_event=lambda event: kinds.append(event.kind))
+    Autoencoder(**QUICK).fit(ROWS, callbacks=[lambda event: kinds.append(event.kind)])
     assert [kind for kind in kinds if kind != "step"] == ["start", *["epoch"] * 3, "end"]
 
 

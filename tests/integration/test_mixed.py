@@ -27,9 +27,11 @@ from twofold.inference import apply as inference
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Schema
-from twofold.training.batches import Selection
+from twofold.training.autograd import AutogradStep
+from twofold.training.batches import Selection, TrainingData
+from twofold.training.config import TrainingConfig
 from twofold.training.fused import FusedStep
-from twofold.training.loop import AutogradStep, Plan, fit
+from twofold.training.trainer import Trainer
 
 pytestmark = pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning")
 Array = NDArray[Any]
@@ -577,7 +579,7 @@ def test_columns_are_weighed_alike_by_both_steps() -> None:
     table = Table(values)
     schema = Schema.infer(table)
     x = torch.from_numpy(schema.to_matrix(table, np.float64))
-    plan = Plan("sgd", 0.2, 0.9, False, "constant", 8, 1, 0.0, None)
+    plan = TrainingConfig("sgd", 0.2, 0.9, False, "constant", 8, 1, 0.0, None)
     found = []
     for kind in (AutogradStep, FusedStep):
         network = Network(6, (5,), 2, generator=torch.Generator().manual_seed(0)).double()
@@ -600,9 +602,10 @@ def test_training_weighs_columns_anew_after_every_epoch() -> None:
     x = torch.from_numpy(schema.to_matrix(table, np.float64))
     network = Network(3, (), 1, generator=torch.Generator().manual_seed(0)).double()
     objective = Objective(schema).double()
-    plan = Plan("adam", 0.02, 0.0, False, "constant", 32, 15, 0.0, None)
-    step = AutogradStep(network, objective, plan)
-    fit(step, network, objective, plan, Selection(x, torch.arange(N)), None, torch.Generator())
+    plan = TrainingConfig("adam", 0.02, 0.0, False, "constant", 32, 15, 0.0, None)
+    positions = torch.arange(N)
+    data = TrainingData(Selection(x, positions), None, x, positions, complete=False)
+    Trainer(network, objective, plan, torch.Generator()).fit(data)
     residual = (x - network(x)[0]).detach()[:, :2]
     expected = float((residual**2).mean().sqrt())
     assert float(objective.noise) == pytest.approx(expected, rel=0.05)

@@ -19,7 +19,8 @@ from twofold import Autoencoder, datasets
 from twofold.errors import DatasetUnavailable
 from twofold.estimators import validation
 from twofold.nn.network import Network
-from twofold.training.loop import AutogradStep, Plan, Step
+from twofold.training.autograd import AutogradStep, Step
+from twofold.training.config import TrainingConfig
 
 Array = NDArray[np.float32]
 N_BATCHES, BATCH, RATE = 200, 32, 1.5
@@ -144,7 +145,7 @@ def plain_step(tied: bool) -> tuple[Network, Step]:
     rows = np.random.default_rng(0).uniform(size=(4, 784)).astype(np.float32)
     ae = Autoencoder(tied=tied, **RECIPE)
     ae._build(validation.table(ae, rows, reset=True), np.random.RandomState(0), torch.device("cpu"))
-    plan = Plan.resolve(ae.get_params(deep=False), 4, 784)
+    plan = TrainingConfig.resolve(ae.get_params(deep=False), 4, 784)
     return ae.network_, AutogradStep(ae.network_, ae._objective, plan)
 
 
@@ -165,8 +166,7 @@ def both(
     network.load_state_dict(weights, strict=False)
     losses = []
     for batch in torch.from_numpy(images).split(BATCH):
-        step.buffer(BATCH).copy_(batch)
-        losses.append(float(step.update(step.buffer(BATCH), RATE)))
+        losses.append(float(step.update(step.buffer(BATCH).copy_(batch), RATE)))
     final = {name: p.detach().numpy().copy() for name, p in network.named_parameters()}
     return Run(np.array(losses), final), theirs
 

@@ -1,4 +1,4 @@
-"""Each corruption spoils what it says it does, and no more."""
+"""Each corruption corrupts what it says it does, and no more."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ from twofold.nn.corruption import (
 from twofold.nn.network import stack_shape
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Schema
-from twofold.training.loop import evaluate, spoil
+from twofold.training.autograd import corrupt
+from twofold.training.trainer import evaluate
 
 # Columns of three, one and two inputs.
 COLUMN = torch.tensor([0, 0, 0, 1, 2, 2])
@@ -73,18 +74,18 @@ def changed(corruption: Corruption, x: torch.Tensor = X) -> torch.Tensor:
 
 
 @pytest.mark.parametrize(("corruption", "share"), [*SHARES, (SaltAndPepper(0.2), 0.2)])
-def test_spoils_its_share_of_the_cells(corruption: Corruption, share: float) -> None:
+def test_corrupts_its_share_of_the_cells(corruption: Corruption, share: float) -> None:
     cells = changed(corruption)[:, [0, 3, 4]]
     assert cells.float().mean(0).tolist() == pytest.approx([share] * 3, abs=0.03)
 
 
 @pytest.mark.parametrize("corruption", [s for s, _ in SHARES], ids=repr)
 def test_inputs_of_one_cell_share_its_fate(corruption: Corruption) -> None:
-    spoilt = changed(corruption)
-    assert torch.equal(spoilt[:, 0], spoilt[:, 1])
-    assert torch.equal(spoilt[:, 0], spoilt[:, 2])
-    assert torch.equal(spoilt[:, 4], spoilt[:, 5])
-    assert not torch.equal(spoilt[:, 0], spoilt[:, 3])
+    corrupted = changed(corruption)
+    assert torch.equal(corrupted[:, 0], corrupted[:, 1])
+    assert torch.equal(corrupted[:, 0], corrupted[:, 2])
+    assert torch.equal(corrupted[:, 4], corrupted[:, 5])
+    assert not torch.equal(corrupted[:, 0], corrupted[:, 3])
 
 
 def test_masking_up_to_hides_another_share_in_each_row() -> None:
@@ -111,20 +112,20 @@ def test_gaussian_adds_noise_of_its_scale() -> None:
 
 def test_salt_and_pepper_sets_extremes() -> None:
     given = SaltAndPepper(0.2)(X, CELLS, source())
-    spoilt = given != X
-    low, high = X.amin(0).expand_as(X)[spoilt], X.amax(0).expand_as(X)[spoilt]
-    salt, pepper = given[spoilt] == high, given[spoilt] == low
+    corrupted = given != X
+    low, high = X.amin(0).expand_as(X)[corrupted], X.amax(0).expand_as(X)[corrupted]
+    salt, pepper = given[corrupted] == high, given[corrupted] == low
     assert (salt | pepper).all()
     assert 0.45 < float(salt.float().mean()) < 0.55
 
 
 @pytest.mark.parametrize("corruption", ALL, ids=repr)
 def test_the_generator_decides(corruption: Corruption) -> None:
-    def spoilt(seed: int) -> torch.Tensor:
+    def corrupted(seed: int) -> torch.Tensor:
         return corruption(X, CELLS, source(seed)).nan_to_num(7)
 
-    assert torch.equal(spoilt(1), spoilt(1))
-    assert not torch.equal(spoilt(1), spoilt(2))
+    assert torch.equal(corrupted(1), corrupted(1))
+    assert not torch.equal(corrupted(1), corrupted(2))
 
 
 @pytest.mark.parametrize("corruption", ALL, ids=repr)
@@ -187,25 +188,25 @@ def objective() -> Objective:
     return Objective(Schema.infer(Table(X.numpy())))
 
 
-def test_the_clean_row_is_wanted_back() -> None:
-    given, wanted = spoil(Masking(0.3), X, objective(), source())
+def test_the_clean_row_is_the_target() -> None:
+    given, target = corrupt(Masking(0.3), X, objective(), source())
     assert torch.isnan(given).any()
-    assert torch.equal(wanted, X)
+    assert torch.equal(target, X)
 
 
-def test_only_hidden_cells_are_wanted_back() -> None:
+def test_only_hidden_cells_are_the_target() -> None:
     x = X.clone()
     x[:, 2] = torch.nan
-    given, wanted = spoil(Masking(0.3, only_hidden=True), x, objective(), source())
-    assert torch.equal(torch.isnan(wanted), ~torch.isnan(given) | torch.isnan(x))
-    there = ~torch.isnan(wanted)
-    assert torch.equal(wanted[there], x[there])
+    given, target = corrupt(Masking(0.3, only_hidden=True), x, objective(), source())
+    assert torch.equal(torch.isnan(target), ~torch.isnan(given) | torch.isnan(x))
+    there = ~torch.isnan(target)
+    assert torch.equal(target[there], x[there])
 
 
-def test_without_corruption_the_row_is_given_and_wanted() -> None:
-    given, wanted = spoil(None, X, objective(), source())
+def test_without_corruption_the_row_is_input_and_target() -> None:
+    given, target = corrupt(None, X, objective(), source())
     assert given is X
-    assert wanted is X
+    assert target is X
 
 
 def test_a_code_may_be_wider_than_the_input_only_with_noise_to_remove() -> None:
@@ -270,7 +271,7 @@ def test_a_reconstruction_holds_what_is_imputed() -> None:
     np.testing.assert_allclose(ae.reconstruct(holed)[:, 2], ae.impute(holed)[:, 2], rtol=1e-5)
 
 
-def test_held_out_rows_are_spoilt_alike_at_every_call() -> None:
+def test_held_out_rows_are_corrupted_alike_at_every_call() -> None:
     ae = Autoencoder(corruption="swap", epochs=1, random_state=0).fit(X[:100].numpy())
     noise = Masking(0.5, only_hidden=True)
     first, second = (evaluate(ae.network_, ae._objective, X[:50], noise) for _ in range(2))
@@ -291,12 +292,12 @@ def test_binarised_inputs_are_black_or_white_with_their_value_as_probability() -
 def test_what_was_drawn_is_what_has_to_be_given_back() -> None:
     grey = torch.rand(9, 6, generator=source(4))
     given = Binarize()(grey, CELLS, source())
-    assert Binarize().wanted(given, grey) is given
+    assert Binarize().target(given, grey) is given
 
 
 @pytest.mark.parametrize("noise", [Swap(0.2), Gaussian(0.4), SaltAndPepper(0.2), Masking(0.3)])
 def test_clean_inputs_have_to_be_given_back(noise: Corruption) -> None:
-    assert noise.wanted(noise(X, CELLS, source()), X) is X
+    assert noise.target(noise(X, CELLS, source()), X) is X
 
 
 def test_binarising_numbers_that_are_no_probabilities_is_refused() -> None:
@@ -415,7 +416,7 @@ def test_codes_of_bent_copies_come_together(layers: Any) -> None:
         ).fit(digits.train)
         x = torch.from_numpy(ae.schema_.to_matrix(read(digits.test), np.dtype(np.float32)))
         copies = [
-            ae.transform(255 * spoil(Warp(), x, ae._objective, source(seed))[0].view(-1, 8, 8))
+            ae.transform(255 * corrupt(Warp(), x, ae._objective, source(seed))[0].view(-1, 8, 8))
             for seed in (1, 2)
         ]
         within = np.linalg.norm(copies[0] - copies[1], axis=1).mean()

@@ -16,8 +16,8 @@ from twofold import Autoencoder
 from twofold.cli.main import app
 from twofold.errors import DataError, MissingExtraError, OptionError
 from twofold.training import callbacks
-from twofold.training.callbacks import MLflow, TensorBoard, together
-from twofold.training.loop import Event
+from twofold.training.callbacks import MLflow, TensorBoard
+from twofold.training.events import Event
 
 pytestmark = pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning")
 X = np.random.default_rng(0).normal(size=(60, 4))
@@ -45,24 +45,12 @@ def fail_within(log: TensorBoard | MLflow) -> None:
 # Several at once
 
 
-def test_every_consumer_gets_every_event_in_order() -> None:
+def test_every_callback_gets_every_event_in_order() -> None:
     seen: list[tuple[str, str]] = []
-    both = together(
-        lambda e: seen.append(("first", e.kind)), lambda e: seen.append(("second", e.kind))
-    )
-    assert both is not None
-    both(event("start"))
-    both(event("end"))
-    assert seen == [("first", "start"), ("second", "start"), ("first", "end"), ("second", "end")]
-
-
-def test_a_consumer_that_is_none_is_passed_over() -> None:
-    seen: list[Event] = []
-    both = together(None, seen.append)
-    assert both is not None
-    both(event("start"))
-    assert len(seen) == 1
-    assert together(None, None) is None
+    callbacks = [lambda e, name=name: seen.append((name, e.kind)) for name in ("first", "second")]
+    unfitted(epochs=1).fit(X, callbacks=callbacks)
+    assert seen[:2] == [("first", "start"), ("second", "start")]
+    assert seen[-2:] == [("first", "end"), ("second", "end")]
 
 
 # TensorBoard
@@ -88,7 +76,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[Autoencoder, Any]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         with TensorBoard(folder, ae) as log:
-            ae.fit(X, on_event=log)
+            ae.fit(X, callbacks=[log])
     return ae, board(folder)
 
 
@@ -152,7 +140,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     pytest.importorskip("tensorboard", reason="tensorboard is not installed")
     (tmp_path / "taken").write_text("mine")
     with pytest.raises(DataError, match="taken cannot be written: File exists"):
-        unfitted().fit(X, on_event=TensorBoard(tmp_path / "taken"))
+        unfitted().fit(X, callbacks=[TensorBoard(tmp_path / "taken")])
 
 
 def test_nothing_is_written_where_nothing_is_trained(tmp_path: Path) -> None:
@@ -195,7 +183,7 @@ def client(store: str) -> Any:
 def test_a_run_holds_the_training(store: str) -> None:
     ae = unfitted()
     with MLflow("pumps", ae, run_name="first", tracking_uri=store) as log:
-        ae.fit(X, on_event=log)
+        ae.fit(X, callbacks=[log])
     found = client(store).get_run(log.run_id)
     assert found.info.run_name == "first"
     assert found.info.status == "FINISHED"
@@ -236,7 +224,7 @@ def test_what_is_refused_later_does_not_end_the_training(
     monkeypatch.setattr(mlflow.MlflowClient, "log_batch", refuse)
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
-        ae.fit(X, on_event=log)
+        ae.fit(X, callbacks=[log])
         log.close()
     texts = [str(warning.message) for warning in told if "MLflow" in str(warning.message)]
     assert len(texts) == 1

@@ -22,9 +22,9 @@ from torch.utils._pytree import tree_leaves
 
 from tests.training.test_fused import BATCHES, PLANS, assert_equal_networks, parts, rows
 from twofold.training import cuda_graph, fused
+from twofold.training.config import TrainingConfig
 from twofold.training.cuda_graph import Recording, can_record
 from twofold.training.fused import FusedStep
-from twofold.training.loop import Plan
 
 CPU = torch.device("cpu")
 
@@ -229,7 +229,7 @@ def test_a_mistake_in_the_work_is_no_failure_to_record(gpu: Gpu) -> None:
         Recording(CPU).run(work, [])
 
 
-def learn(plan: Plan, tied: bool = True) -> tuple[list[float], FusedStep]:
+def learn(plan: TrainingConfig, tied: bool = True) -> tuple[list[float], FusedStep]:
     """Take 30 steps at a rate that changes with every one."""
     dtype = torch.float32 if plan.bfloat16 else torch.float64
     net, objective = parts(tied=tied, dtype=dtype)
@@ -249,7 +249,7 @@ RECORDED = PLANS | {"bfloat16": replace(PLANS["adamw"], bfloat16=True)}
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("plan", RECORDED.values(), ids=list(RECORDED))
 def test_a_recorded_step_learns_what_the_step_does(
-    plan: Plan, tied: bool, monkeypatch: pytest.MonkeyPatch
+    plan: TrainingConfig, tied: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     expected, plain = learn(plan, tied)
     gpu = Gpu(monkeypatch)
@@ -319,7 +319,7 @@ def test_another_batch_size_leaves_recorded_memory_where_it_is(optimizer: str, g
     step.buffer(8)
 
     def used() -> list[int]:
-        rule = step._updates.rule
+        rule = step._updates.optimizer
         memory = [rule.moments, step._updates._gradients, rule._n_updates, step._rate]
         return [tensor.data_ptr() for tensor in tensors([*memory, rule.parameters])]
 

@@ -21,12 +21,14 @@ from twofold.nn.likelihoods import LIKELIHOODS
 from twofold.nn.network import DensePair, Network
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Column, Schema
-from twofold.training.batches import Selection
+from twofold.training.autograd import AutogradStep, Step
+from twofold.training.batches import Selection, TrainingData
+from twofold.training.config import TrainingConfig
 from twofold.training.fused import FusedStep
-from twofold.training.loop import AutogradStep, Plan, Step, fit
 from twofold.training.step import make_step
+from twofold.training.trainer import Trainer
 
-PLAN = Plan(
+PLAN = TrainingConfig(
     optimizer="sgd",
     learning_rate=0.3,
     momentum=0.0,
@@ -64,7 +66,7 @@ def parts(
     hidden: tuple[int, ...] = (5,),
 ) -> tuple[Network, Objective]:
     """A tiny network whose code has another activation than its hidden layers."""
-    names = list(ACTIVATIONS)
+    names = [name for name in ACTIVATIONS if name != "own"]
     schema = Schema(
         tuple(Column(f"x{i}", "real", name) for i, name in enumerate(COLUMNS[likelihood])), (6,)
     )
@@ -107,9 +109,9 @@ def distance(ours: Tensor, theirs: Tensor) -> float:
 def assert_same_run(
     net: Network,
     objective: Objective,
-    plan: Plan,
+    plan: TrainingConfig,
     x: Tensor,
-    make: Callable[[Network, Objective, Plan], Step] = FusedStep,
+    make: Callable[[Network, Objective, TrainingConfig], Step] = FusedStep,
 ) -> None:
     """After 100 steps the losses and the parameters are those of autograd."""
     plain = copy.deepcopy(net)
@@ -126,7 +128,7 @@ def assert_same_run(
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_hundred_steps_end_where_autograd_does(
-    activation: str, tied: bool, likelihood: str, plan: Plan
+    activation: str, tied: bool, likelihood: str, plan: TrainingConfig
 ) -> None:
     assert_same_run(*parts(activation, tied, likelihood), plan, rows())
 
@@ -134,7 +136,7 @@ def test_hundred_steps_end_where_autograd_does(
 @pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_hundred_steps_in_32_bits(activation: str, tied: bool, plan: Plan) -> None:
+def test_hundred_steps_in_32_bits(activation: str, tied: bool, plan: TrainingConfig) -> None:
     assert_same_run(*parts(activation, tied, dtype=torch.float32), plan, rows(torch.float32))
 
 
@@ -144,8 +146,8 @@ NOISES = [Gaussian(0.4), Masking(0.3), Masking(0.5, up_to=True), Swap(0.3), Salt
 @pytest.mark.parametrize("plan", [PLANS["sgd"], PLANS["adam"], BFLOAT16], ids=lambda p: p.optimizer)
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("noise", [*NOISES, Binarize()], ids=repr)
-def test_hundred_steps_from_spoilt_rows_end_where_autograd_does(
-    noise: Corruption, tied: bool, plan: Plan
+def test_hundred_steps_from_corrupted_rows_end_where_autograd_does(
+    noise: Corruption, tied: bool, plan: TrainingConfig
 ) -> None:
     dtype = torch.float32 if plan.bfloat16 else torch.float64
     net, objective = parts(
@@ -156,8 +158,9 @@ def test_hundred_steps_from_spoilt_rows_end_where_autograd_does(
     def chance() -> torch.Generator:
         return torch.Generator().manual_seed(7)
 
-    losses = run(FusedStep(net, objective, plan, noise, chance()), x, 100, plan.learning_rate)
-    step = AutogradStep(plain, objective, plan, noise, chance())
+    plan = replace(plan, corruption=noise)
+    losses = run(FusedStep(net, objective, plan, chance()), x, 100, plan.learning_rate)
+    step = AutogradStep(plain, objective, plan, chance())
     expected = run(step, x, 100, plan.learning_rate)
     tolerance = 0.05 if plan.bfloat16 else TOLERANCE[dtype]
     assert distance(losses, expected) < tolerance
@@ -166,14 +169,14 @@ def test_hundred_steps_from_spoilt_rows_end_where_autograd_does(
             assert distance(net.get_parameter(name), parameter) < tolerance, name
 
 
-def test_spoilt_rows_take_the_fused_step_where_all_cells_count() -> None:
+def test_corrupted_rows_take_the_fused_step_where_all_cells_count() -> None:
     net, objective = parts()
     for noise in NOISES:
-        step = make_step(net, objective, PLAN, corruption=noise)
+        step = make_step(net, objective, replace(PLAN, corruption=noise))
         assert isinstance(step, FusedStep)
-        assert step.corruption is noise  # held-out rows are spoilt alike
+        assert step.corruption is noise  # held-out rows are corrupted alike
     fills = Masking(0.3, only_hidden=True)
-    assert isinstance(make_step(net, objective, PLAN, corruption=fills), AutogradStep)
+    assert isinstance(make_step(net, objective, replace(PLAN, corruption=fills)), AutogradStep)
 
 
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
@@ -190,19 +193,21 @@ def test_any_depth(optimizer: str, tied: bool, hidden: tuple[int, ...]) -> None:
     assert_same_run(*parts(tied=tied, hidden=hidden), PLANS[optimizer], rows())
 
 
-def capturable(net: Network, objective: Objective, plan: Plan) -> FusedStep:
+def capturable(net: Network, objective: Objective, plan: TrainingConfig) -> FusedStep:
     return FusedStep(net, objective, plan, capturable=True)
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("activation", ["identity", "selu", "gelu"])
-def test_capturable_steps_end_where_autograd_does(activation: str, tied: bool, plan: Plan) -> None:
+def test_capturable_steps_end_where_autograd_does(
+    activation: str, tied: bool, plan: TrainingConfig
+) -> None:
     assert_same_run(*parts(activation, tied), plan, rows(), make=capturable)
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
-def test_capturable_steps_in_32_bits(plan: Plan) -> None:
+def test_capturable_steps_in_32_bits(plan: TrainingConfig) -> None:
     assert_same_run(*parts(dtype=torch.float32), plan, rows(torch.float32), make=capturable)
 
 
@@ -213,7 +218,7 @@ def test_capturable_weight_decay_is_that_of_the_plain_step(optimizer: str) -> No
 
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
-def test_capturable_bfloat16_is_bfloat16(plan: Plan) -> None:
+def test_capturable_bfloat16_is_bfloat16(plan: TrainingConfig) -> None:
     plan, x = replace(plan, bfloat16=True), rows(torch.float32)
     net, objective = parts(dtype=torch.float32)
     twin = copy.deepcopy(net)
@@ -236,7 +241,7 @@ def _same_place(*groups: Sequence[Tensor], lr: Tensor, **settings: object) -> No
 @pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
 @pytest.mark.parametrize("activation", ACTIVATIONS)
 def test_a_step_on_a_device_mixes_no_devices_and_asks_for_no_number(
-    activation: str, plan: Plan, bfloat16: bool, monkeypatch: pytest.MonkeyPatch
+    activation: str, plan: TrainingConfig, bfloat16: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for kernel in ("_fused_sgd_", "_fused_adam_", "_fused_adamw_"):
         monkeypatch.setattr(torch, kernel, _same_place)
@@ -382,11 +387,11 @@ def test_memory_is_kept_for_two_batch_sizes_only() -> None:
 
 def test_training_stops_at_the_step_that_diverges() -> None:
     net, objective = parts("identity", likelihood="gaussian")
-    step = FusedStep(net, objective, PLAN)
     plan = replace(PLAN, learning_rate=1e6, epochs=50)
-    chosen = Selection(rows(), torch.arange(19))
+    x, positions = rows(), torch.arange(19)
+    data = TrainingData(Selection(x, positions), None, x, positions, complete=True)
     with pytest.raises(DivergenceError, match="epoch"):
-        fit(step, net, objective, plan, chosen, None, torch.Generator())
+        Trainer(net, objective, plan, torch.Generator()).fit(data)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adamw"])
@@ -455,7 +460,7 @@ def test_dense_stacks_take_the_fused_step() -> None:
 
 @pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
-def test_bfloat16_learns_what_float32_does(plan: Plan, tied: bool) -> None:
+def test_bfloat16_learns_what_float32_does(plan: TrainingConfig, tied: bool) -> None:
     x = rows(torch.float32)
     net, objective = parts(tied=tied, dtype=torch.float32)
     exact = copy.deepcopy(net)
@@ -505,7 +510,7 @@ GPU_PLANS = {
 
 
 def on_both(
-    plan: Plan, tied: bool, dtype: torch.dtype = torch.float64
+    plan: TrainingConfig, tied: bool, dtype: torch.dtype = torch.float64
 ) -> tuple[FusedStep, FusedStep]:
     net, objective = parts(tied=tied, dtype=dtype)
     there = copy.deepcopy(net).cuda(), copy.deepcopy(objective).cuda()
@@ -527,7 +532,9 @@ def replays(step: FusedStep) -> list[bool]:
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("plan", GPU_PLANS.values(), ids=list(GPU_PLANS))
-def test_a_gpu_ends_where_the_cpu_does(plan: Plan, tied: bool, dtype: torch.dtype) -> None:
+def test_a_gpu_ends_where_the_cpu_does(
+    plan: TrainingConfig, tied: bool, dtype: torch.dtype
+) -> None:
     there, here = on_both(plan, tied, dtype)
     tolerance = {torch.float64: 1e-7, torch.float32: 1e-3}[dtype]
     losses = run(there, rows(dtype).cuda(), 100, plan.learning_rate)

@@ -23,11 +23,12 @@ from twofold.inference import apply as inference
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Schema
-from twofold.training import loop
 from twofold.training import pretraining as subject
-from twofold.training.batches import Drawn, Selection
-from twofold.training.config import Plan
-from twofold.training.loop import Event
+from twofold.training import trainer
+from twofold.training.batches import Selection, TrainingData
+from twofold.training.config import TrainingConfig
+from twofold.training.events import Event
+from twofold.training.trainer import Trainer, evaluate
 
 Array = NDArray[Any]
 RNG = np.random.default_rng(5)
@@ -65,21 +66,20 @@ class Begun:
         self.x = torch.from_numpy(schema.to_matrix(table, np.float64))
         self.before = self.loss()
         n = len(self.x)
-        drawn = Drawn(
+        data = TrainingData(
             Selection(self.x, torch.arange(n)), None, self.x, torch.arange(n), not self.has_holes
         )
-        plan = Plan.resolve(settings, n, schema.width)
+        plan = TrainingConfig.resolve(settings, n, schema.width)
         subject.require_meaning(how, self.network)
-        self.ended = subject.start(
-            how, self.network, self.objective, settings, plan, drawn, None, generator
-        )
+        trainer = Trainer(self.network, self.objective, plan, generator)
+        self.ended = subject.start(how, trainer, data, settings)
 
     @property
     def has_holes(self) -> bool:
         return bool(torch.isnan(self.x).any())
 
     def loss(self) -> float:
-        return loop.evaluate(self.network, self.objective, self.x)
+        return evaluate(self.network, self.objective, self.x)
 
     def ratio(self) -> float:
         """Squared error as a share of PCA's with as many components."""
@@ -252,7 +252,7 @@ def test_levels_give_back_what_hidden_layers_hold(activation: str, tied: bool) -
 def test_events_name_the_level() -> None:
     events: list[Event] = []
     ae = Autoencoder(**QUICK | {"hidden_layers": (6, 4)}, pretraining="layerwise:3")
-    ae.fit(ROWS, on_event=events.append)
+    ae.fit(ROWS, callbacks=[events.append])
     stages = list(dict.fromkeys(event.stage for event in events))
     assert stages == ["level 1 of 3", "level 2 of 3", "level 3 of 3", ""]
     assert {event.epochs for event in events if event.stage} == {3}
@@ -265,7 +265,9 @@ def test_the_history_is_that_of_the_whole() -> None:
 
 def test_levels_take_a_quarter_of_the_epochs() -> None:
     events: list[Event] = []
-    Autoencoder(**QUICK | {"epochs": 12}, pretraining="layerwise").fit(ROWS, on_event=events.append)
+    Autoencoder(**QUICK | {"epochs": 12}, pretraining="layerwise").fit(
+        ROWS, callbacks=[events.append]
+    )
     assert {event.epochs for event in events if event.stage} == {3}
 
 
@@ -293,12 +295,12 @@ def test_an_interruption_of_a_level_ends_training(stage: str) -> None:
 
     ae = Autoencoder(**QUICK, pretraining="layerwise:2")
     with pytest.warns(InterruptedWarning, match="after 0 of 2 epochs"):
-        ae.fit(ROWS, on_event=interrupt)
+        ae.fit(ROWS, callbacks=[interrupt])
     assert np.isfinite(ae.score_samples(ROWS)).all()
     assert (ae.history_, ae.n_iter_) == ([], 1)
 
 
-def test_corruption_spoils_what_each_level_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_corruption_is_of_the_input_of_each_level(monkeypatch: pytest.MonkeyPatch) -> None:
     widths: list[int] = []
     hide = Masking.__call__
 
@@ -315,13 +317,13 @@ def test_corruption_spoils_what_each_level_is_given(monkeypatch: pytest.MonkeyPa
 
 def test_noise_on_codes_is_as_large_as_codes_vary(monkeypatch: pytest.MonkeyPatch) -> None:
     noises = []
-    make = subject.make_step
+    make = trainer.make_step
 
-    def noted(*given: Any, **named: Any) -> Any:
-        noises.append(named["corruption"])
-        return make(*given, **named)
+    def noted(network: Any, objective: Any, config: TrainingConfig, **named: Any) -> Any:
+        noises.append(config.corruption)
+        return make(network, objective, config, **named)
 
-    monkeypatch.setattr(subject, "make_step", noted)
+    monkeypatch.setattr(trainer, "make_step", noted)
     x = 100 * np.random.default_rng(0).normal(size=(300, 6))
     ae = Autoencoder(
         n_components=2, hidden_layers=(4,), corruption="gaussian:0.5", pretraining="layerwise:1",
@@ -377,8 +379,9 @@ def test_the_same_seed_gives_the_same_bits(how: str, untouched_random_state: Non
 def test_only_fresh_weights_are_pretrained(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     ae = Autoencoder(**QUICK, pretraining=how).partial_fit(ROWS)
 
-    def refuse(*_: Any) -> None:
-        raise AssertionError
+    def refuse(how: str | None, *_: Any) -> bool:
+        assert how is None
+        return False
 
     monkeypatch.setattr(subject, "start", refuse)
     ae.partial_fit(ROWS)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from twofold import Autoencoder
-from twofold.training.loop import Event
+from twofold.training.events import Event
 from twofold.training.progress import Progress, _duration
 
 HIDE_CURSOR, SHOW_CURSOR = "\x1b[?25l", "\x1b[?25h"

@@ -128,17 +128,18 @@ def fit(
     from twofold.estimators.autoencoder import Autoencoder
     from twofold.persistence import folder as bundle
     from twofold.training import checkpoint as checkpoints
-    from twofold.training.callbacks import TensorBoard, together
+    from twofold.training.callbacks import TensorBoard
+    from twofold.training.process_group import using
     from twofold.training.progress import Progress
 
     bundle.require_free(output, force)
     require_writable(output)
     opened = files(source, stream, on_bad_file, options.names(drop or ()))
-    ae, team = Autoencoder(**given), launch.joined()
-    leads = team is None or team.leads
+    ae = Autoencoder(**given)
     with (
+        using(launch.joined()) as group,
         plain_warnings() as caught,
-        Progress() if leads and not quiet else nullcontext() as progress,
+        Progress() if group.is_main and not quiet else nullcontext() as progress,
         nullcontext() if tensorboard is None else TensorBoard(tensorboard, ae) as log,
         redirect_stdout(sys.stderr),  # where Ray says what has ended
     ):
@@ -147,13 +148,12 @@ def fit(
             opened,
             workers=options.workers(workers),
             address=address,
-            team=team,
-            on_event=together(progress, log),
+            callbacks=[each for each in (progress, log) if each is not None],
             checkpoint=checkpoint,
             resume=resume,
             checkpoint_seconds=checkpoint_seconds,
         )
-    if not leads:
+    if not group.is_main:
         return
     ae.save(output, overwrite=force)
     interrupted = any(warning.category is InterruptedWarning for warning in caught)

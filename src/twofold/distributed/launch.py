@@ -1,8 +1,8 @@
 """Training by several workers: processes of this machine, of `torchrun`, or of a Ray cluster.
 
-Whoever starts the workers, each runs the same `Autoencoder.fit` with a `Team`. Here is what starts
-them, what they tell the process that waits for them, and what happens when one of them dies: all
-begin again from the last checkpoint.
+Whoever starts the workers, each runs the same `Autoencoder.fit` as part of a `WorkerGroup`. Here is
+what starts them, what they send to the process that waits for them, and what happens when one of
+them dies: all start again from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ import threading
 import time
 import uuid
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import asdict, replace
 from datetime import timedelta
@@ -38,12 +38,19 @@ from twofold import errors
 from twofold.data import sources
 from twofold.data.files import Files, OpenFiles
 from twofold.distributed import ray as cluster
+from twofold.distributed.job import Message, Send, TrainingJob
 from twofold.errors import OptionError, TwofoldError, WorkerError, WorkerWarning
 from twofold.estimators import autoencoder
 from twofold.estimators.autoencoder import Autoencoder
 from twofold.training import checkpoint as checkpoints
-from twofold.training.loop import Event, OnEvent
-from twofold.training.process_group import Job, Message, Team
+from twofold.training.events import Callback, Event
+from twofold.training.process_group import (
+    SingleProcess,
+    WorkerGroup,
+    Workers,
+    current_workers,
+    using,
+)
 
 _log = logging.getLogger(__name__)
 _RESTARTS = 3  # without a checkpoint in between
@@ -58,27 +65,27 @@ class Outcome(NamedTuple):
     n_rows: int
 
 
-def joined() -> Team | None:
-    """Return the team that `torchrun` started this process in, or None where it did not.
+def joined() -> Workers:
+    """Return the workers that `torchrun` started this process among, or this process alone.
 
     Workers compute on processors; `torchrun` says by environment variables who they are.
     """
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
-        return None
+        return SingleProcess()
     if not dist.is_initialized():
         store, rank, size = next(rendezvous("env://"))
         dist.init_process_group("gloo", store=_apart(store, rank, size), rank=rank, world_size=size)
         atexit.register(_leave)
-    return Team()
+    return WorkerGroup()
 
 
 def _apart(store: Store, rank: int, size: int, within: timedelta = default_pg_timeout) -> Store:
-    """Return a part of the store that none but the workers of this start read and write.
+    """Return a part of the store that only the workers of this start read and write.
 
-    `torchrun` keeps its store when it starts workers again, and in it the addresses of those that
-    have ended, at which new ones would look for each other. So the first worker makes up a name,
-    tells it to whoever asks, and waits until each of the others has it. An answer is for one
-    question alone: what is left of earlier ones says nothing.
+    `torchrun` keeps its store when it restarts workers, and in it the addresses of those that have
+    ended, at which new ones would look for each other. So the main worker makes up a name, sends it
+    to whoever asks, and waits until each of the others has it. An answer is for one question alone:
+    what is left of earlier ones is ignored.
     """
     name = uuid.uuid4().hex
     if rank > 0:
@@ -119,18 +126,18 @@ def fit(
     *,
     workers: int | tuple[int, int] = 1,
     address: str | None = None,
-    team: Team | None = None,
     validation_data: Any = None,
-    on_event: OnEvent | None = None,
+    callbacks: Sequence[Callback] = (),
     checkpoint: str | os.PathLike[str] | None = None,
     resume: bool = False,
     checkpoint_seconds: float = 60.0,
 ) -> Outcome:
-    """Fit an estimator's options to the rows of X with so many processes, here or on a cluster.
+    """Fit an estimator's options to the rows of X with several processes, here or on a cluster.
 
     Each update is that of one process, to rounding: `batch_size` counts the rows of all workers.
-    What is drawn for single rows, such as noise on them, is drawn anew. Where a worker is killed,
-    all go on from the last checkpoint.
+    What is drawn for single rows, such as noise, is another draw. If a worker is killed, all
+    continue from the last checkpoint. A process that is a worker already (`using(joined())`) does
+    its part, and starts no others.
 
     Parameters
     ----------
@@ -146,9 +153,7 @@ def fit(
         That of a Ray cluster: "auto" for the one that this machine is part of, "HOST:PORT", or
         "local" for one that is started here and ends with the training. Without it, workers are
         processes of this machine, and Ray is not needed.
-    team : Team, optional
-        What this process has `joined`; then it is one of the workers, and starts no others.
-    validation_data, on_event, checkpoint, resume, checkpoint_seconds
+    validation_data, callbacks, checkpoint, resume, checkpoint_seconds
         As in `Autoencoder.fit`. Without a checkpoint folder, checkpoints are kept until the end of
         the training.
 
@@ -160,28 +165,27 @@ def fit(
     Raises
     ------
     WorkerError
-        Where workers are killed again and again, or cannot be started.
+        If workers are killed again and again, or cannot be started.
     MissingExtraError
-        Where an address is given, and Ray is not installed.
+        If an address is given, and Ray is not installed.
     """
     X = Files(X) if sources.is_path(X) else X
     least, most = _least_and_most(workers)
     if least < most and address is None:
-        raise OptionError(f"workers={workers!r} is for a cluster, whose address is missing.")
-    if team is not None and (most > 1 or address is not None):
-        raise OptionError("torchrun has started the workers, so workers means nothing here.")
+        raise OptionError(f"workers={workers!r} is for a cluster. Give its address.")
+    if current_workers().size > 1 and (most > 1 or address is not None):
+        raise OptionError("torchrun has started the workers. Leave out workers and address.")
     if address is not None:
         cluster.require_address(address)
     elif most == 1:
-        rows = opened(X, team) if isinstance(X, Files) else X
+        rows = opened(X) if isinstance(X, Files) else X
         model.fit(
             rows,
             validation_data=validation_data,
-            on_event=on_event if team is None or team.leads else None,
+            callbacks=callbacks,
             checkpoint=checkpoint,
             resume=resume,
             checkpoint_seconds=checkpoint_seconds,
-            team=team,
         )
         return Outcome(model, _count(rows))
     scratch = Path(tempfile.mkdtemp(prefix="twofold-workers-"))
@@ -189,16 +193,16 @@ def fit(
         folder = scratch / "checkpoints" if checkpoint is None else Path(checkpoint)
         _prepare(folder, resume)
         output, options = scratch / "model", model.get_params(deep=False)
-        job = Job(options, X, validation_data, folder, checkpoint_seconds, output)
+        job = TrainingJob(options, X, validation_data, folder, checkpoint_seconds, output)
         if address is None:
 
-            def start() -> Crew:
-                return _Crew(job, most, Path(tempfile.mkdtemp(dir=scratch)))
+            def start() -> WorkerPool:
+                return LocalWorkers(job, most, Path(tempfile.mkdtemp(dir=scratch)))
 
-            told = _run_until_done(start, folder, on_event)
+            report = _run_until_done(start, folder, callbacks)
         else:
-            told = _run_on_cluster(job, (least, most), address, on_event)
-        return Outcome(autoencoder.load(job.output), int(told["rows"]))
+            report = _run_on_cluster(job, (least, most), address, callbacks)
+        return Outcome(autoencoder.load(job.output), int(report["rows"]))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -206,33 +210,33 @@ def fit(
 def _least_and_most(workers: int | tuple[int, int]) -> tuple[int, int]:
     least, most = (workers, workers) if isinstance(workers, int) else workers
     if not 1 <= least <= most:
-        both = "" if isinstance(workers, int) else ", and the first of two no larger than the other"
-        raise OptionError(f"workers={workers!r} must be a whole number of at least 1{both}.")
+        both = "" if isinstance(workers, int) else ", the first of two no larger than the second"
+        raise OptionError(f"workers must be an integer of at least 1{both}, got {workers!r}.")
     return least, most
 
 
 def _prepare(folder: Path, resume: bool) -> None:
-    """Make the folder such that workers can go on from whatever is in it."""
+    """Prepare the folder so that workers can continue from whatever is in it."""
     saved = checkpoints.Checkpoint(folder, resume=resume)
     if not resume:
         checkpoints.clear(saved.folder)
 
 
-def opened(files: Files, team: Team | None) -> Any:
-    """Open the files as the first worker does: whether rows are streamed depends on its memory."""
-    if team is None:
-        return files.open()
-    rows = files.open() if team.leads else None
-    streams = team.of_first(isinstance(rows, OpenFiles))
-    return rows if team.leads else files.open(stream=streams)
+def opened(files: Files) -> Any:
+    """Open the files as the main worker does: whether rows are streamed depends on its memory."""
+    workers = current_workers()
+    rows = files.open() if workers.is_main else None
+    streams = workers.broadcast(isinstance(rows, OpenFiles))
+    return rows if workers.is_main else files.open(stream=streams)
 
 
-def work(job: Job, team: Team, tell: Callable[[Message], None]) -> None:
-    """Do one worker's part of the job; `tell` takes what the first worker has to say."""
-    rows = opened(job.rows, team) if isinstance(job.rows, Files) else job.rows
+def work(job: TrainingJob, send: Send) -> None:
+    """Do one worker's part of the job; the main worker sends its events, warnings and rows."""
+    rows = opened(job.rows) if isinstance(job.rows, Files) else job.rows
+    is_main = current_workers().is_main
 
-    def on_event(event: Event) -> None:
-        tell({"event": {**asdict(event), "losses": dict(event.losses)}})
+    def report(event: Event) -> None:
+        send({"event": {**asdict(event), "losses": dict(event.losses)}})
 
     model = Autoencoder(**job.options)
     with warnings.catch_warnings(record=True) as caught:
@@ -240,31 +244,30 @@ def work(job: Job, team: Team, tell: Callable[[Message], None]) -> None:
         model.fit(
             rows,
             validation_data=job.validation,
-            on_event=on_event if team.leads else None,
-            checkpoint=job.folder if team.leads else None,
-            resume=team.leads,
+            callbacks=[report],
+            checkpoint=job.folder,
+            resume=True,
             checkpoint_seconds=job.seconds,
-            team=team,
         )
-    if team.leads:
+    if is_main:
         model.save(job.output)
         for warning in caught:
             name = getattr(warning.category, "__name__", "UserWarning")
-            tell({"warning": [name, str(warning.message)]})
-        tell({"rows": _count(rows)})
+            send({"warning": [name, str(warning.message)]})
+        send({"rows": _count(rows)})
 
 
 def _count(rows: Any) -> int:
     return len(rows) if hasattr(rows, "__len__") else int(rows.shape[0])
 
 
-class Crew(Protocol):
+class WorkerPool(Protocol):
     """The workers of one attempt."""
 
-    def wait(self, take: Callable[[Message], None]) -> str | None:
-        """Wait for the end of all; return None where it is well, else how a worker ended.
+    def wait(self, receive: Send) -> str | None:
+        """Wait for all to end; return None if all succeeded, else how a worker ended.
 
-        `take` gets what they tell, and what one of them could not do is raised.
+        `receive` gets their messages, and what one of them could not do is raised.
         """
 
     def kill(self) -> None:
@@ -272,23 +275,23 @@ class Crew(Protocol):
 
 
 def _run_on_cluster(
-    job: Job, workers: tuple[int, int], address: str, on_event: OnEvent | None
+    job: TrainingJob, workers: tuple[int, int], address: str, callbacks: Sequence[Callback]
 ) -> Message:
     """Run a job as `_run_until_done` does, with workers on a cluster."""
     # The working folder of workers is another one.
     job = replace(job, folder=job.folder.absolute())
     with cluster.connected(address, workers[1]) as ray:
-        # Rows in memory travel once, not to every worker and at every attempt anew.
+        # Rows in memory travel once, not to every worker at every attempt.
         held = [
             rows if rows is None or isinstance(rows, Files) else ray.put(rows)
             for rows in (_everywhere(job.rows), _everywhere(job.validation))
         ]
         bare = replace(job, rows=None, validation=None)
 
-        def start() -> Crew:
-            return cluster.Crew(ray, work, bare, held[0], held[1], workers)
+        def start() -> WorkerPool:
+            return cluster.RayWorkers(ray, work, bare, held[0], held[1], workers)
 
-        return _run_until_done(start, job.folder, on_event)
+        return _run_until_done(start, job.folder, callbacks)
 
 
 def _everywhere(rows: Any) -> Any:
@@ -302,47 +305,51 @@ def _everywhere(rows: Any) -> Any:
     return replace(rows, source=os.path.abspath(source)) if here else rows
 
 
-def _run_until_done(start: Callable[[], Crew], folder: Path, on_event: OnEvent | None) -> Message:
-    """Start the workers, and again where one was killed; return what the first one told."""
+def _run_until_done(
+    start: Callable[[], WorkerPool], folder: Path, callbacks: Sequence[Callback]
+) -> Message:
+    """Start the workers, and restart them if one was killed; return the main worker's report."""
     left, newest = _RESTARTS, checkpoints.newest(folder)
     while True:
-        told: Message = {}
-        crew = start()
+        report: Message = {}
+        pool = start()
         try:
-            ended = crew.wait(partial(_take, told, on_event))
+            ended = pool.wait(partial(_receive, report, callbacks))
         finally:
-            crew.kill()
+            pool.kill()
         if ended is None:
-            return told
+            return report
         # Counted from the last checkpoint: a long run may lose many workers, one by one.
         left = _RESTARTS if checkpoints.newest(folder) != newest else left - 1
         newest = checkpoints.newest(folder)
         if left < 0:
             raise WorkerError(
-                f"Workers ended again and again ({ended}) before they came to a checkpoint. Too "
-                f"little memory is a likely cause: use fewer workers, or a smaller batch_size."
+                f"Training failed after {_RESTARTS} restarts without a new checkpoint ({ended}). A "
+                f"likely cause is too little memory: use fewer workers, or a smaller batch_size."
             )
         warnings.warn(
-            f"A worker has ended ({ended}); all go on from the last checkpoint.",
+            f"A worker has ended ({ended}); all continue from the last checkpoint.",
             WorkerWarning,
             stacklevel=3,
         )
 
 
-def _take(told: Message, on_event: OnEvent | None, message: Message) -> None:
-    """Pass on what a worker tells, and note it."""
-    if "event" in message and on_event is not None:
-        on_event(Event(**message["event"]))
+def _receive(report: Message, callbacks: Sequence[Callback], message: Message) -> None:
+    """Pass on a worker's message, and note it in the report."""
+    if "event" in message:
+        event = Event(**message["event"])
+        for callback in callbacks:
+            callback(event)
     if "warning" in message:
         name, text = message["warning"]
         warnings.warn(text, getattr(errors, name, UserWarning), stacklevel=5)
-    told |= message
+    report |= message
 
 
-class _Crew:
+class LocalWorkers:
     """Processes of this machine."""
 
-    def __init__(self, job: Job, workers: int, scratch: Path) -> None:
+    def __init__(self, job: TrainingJob, workers: int, scratch: Path) -> None:
         n_threads = max(1, (os.cpu_count() or 1) // workers)
         known = {"OMP_NUM_THREADS": str(n_threads)}
         if sys.platform == "linux":
@@ -364,19 +371,19 @@ class _Crew:
         for rank, process in enumerate(self._processes):
             place = (str(scratch / "meeting"), rank, workers)
             assert process.stdin is not None
-            # The pipe stays open: its end tells a worker that nobody waits for it any more.
+            # The pipe stays open: its end means to a worker that nobody waits for it any more.
             with suppress(BrokenPipeError):  # how a reader ended is found out elsewhere
                 pickle.dump((place, sent), process.stdin)
                 process.stdin.flush()
 
-    def wait(self, take: Callable[[Message], None]) -> str | None:
-        """Wait for the end of all; return None where it is well, else how a worker ended."""
+    def wait(self, receive: Send) -> str | None:
+        """Wait for all to end; return None if all succeeded, else how a worker ended."""
         running, interrupted = set(range(len(self._processes))), False
         while running:
             try:
                 rank, line = self._lines.get()
                 if line is not None:
-                    self._hear(rank, line, take)
+                    self._parse(rank, line, receive)
                     continue
                 running.discard(rank)
                 code = self._processes[rank].wait()
@@ -415,7 +422,7 @@ class _Crew:
         stdout.close()
         self._lines.put((rank, None))
 
-    def _hear(self, rank: int, line: str, take: Callable[[Message], None]) -> None:
+    def _parse(self, rank: int, line: str, receive: Send) -> None:
         if not line.startswith(_PREFIX):
             return
         message = json.loads(line[len(_PREFIX) :])
@@ -423,31 +430,32 @@ class _Crew:
             name, text = message["error"]
             self._errors[rank] = getattr(errors, name, WorkerError)(text)
         else:
-            take(message)
+            receive(message)
 
 
 def _child() -> None:
-    """Be one of the processes of a crew."""
+    """Be one of the local workers."""
     (meeting, rank, size), sent = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    job: Job = pickle.loads(sent)
+    job: TrainingJob = pickle.loads(sent)
 
-    def tell(message: Message) -> None:
+    def send(message: Message) -> None:
         sys.stdout.write(f"{_PREFIX}{json.dumps(message)}\n")
         sys.stdout.flush()
 
     code = 1
     try:
         dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
-        work(job, Team(), tell)
+        with using(WorkerGroup()):
+            work(job, send)
         code = 0
     except TwofoldError as error:
-        tell({"error": [type(error).__name__, str(error)]})
+        send({"error": [type(error).__name__, str(error)]})
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
         _log.exception("worker %d", rank)
-        tell({"error": ["WorkerError", f"A worker failed: {type(error).__name__}: {error}"]})
+        send({"error": ["WorkerError", f"A worker failed: {type(error).__name__}: {error}"]})
     # The thread that waits for the parent's end holds standard input, so that Python cannot close
     # it in order.
     sys.stderr.flush()

@@ -1,4 +1,4 @@
-"""Workers on a Ray cluster: how it is reached or started, and the crew that trains on it.
+"""Workers on a Ray cluster: how it is reached or started, and the workers that train on it.
 
 A worker is an actor with one CPU. The first one is on this machine, so that checkpoints and the
 model are written here, and wherever the others are, gradients travel between them by gloo, as they
@@ -18,7 +18,7 @@ import struct
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -28,8 +28,9 @@ import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
 from twofold import errors
+from twofold.distributed.job import Message, Send, TrainingJob, Work
 from twofold.errors import MissingExtraError, OptionError, TwofoldError, WorkerError
-from twofold.training.process_group import Job, Message, Team, Work
+from twofold.training.process_group import WorkerGroup, using
 
 try:
     import fcntl
@@ -47,11 +48,11 @@ _log = logging.getLogger(__name__)
 
 
 def require_address(address: str) -> None:
-    """Raise OptionError where an address means nothing."""
+    """Raise OptionError if the address is invalid."""
     if address not in (AUTO, LOCAL) and not _ADDRESS.fullmatch(address):
         raise OptionError(
-            f"address={address!r} must be 'auto' (the cluster that this machine is part of), "
-            f"'local' (one of this machine alone, for the time of the command) or HOST:PORT."
+            f"address must be 'auto' (the cluster that this machine is part of), 'local' (one of "
+            f"this machine alone, for the time of the command) or HOST:PORT, got {address!r}."
         )
 
 
@@ -173,8 +174,8 @@ class Worker:
     """One worker, as an actor: it trains in one thread, and answers in others."""
 
     def __init__(self) -> None:
-        self._told: queue.Queue[Message] = queue.Queue()
-        self._team: Team | None = None
+        self._messages: queue.Queue[Message] = queue.Queue()
+        self._group: WorkerGroup | None = None
         self._stops = False
         self._store: Any = None
 
@@ -201,7 +202,7 @@ class Worker:
     def run(
         self,
         work: Work,
-        job: Job,
+        job: TrainingJob,
         rows: Any,
         validation: Any,
         meeting: tuple[str, int],
@@ -216,10 +217,11 @@ class Worker:
                 os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
             store = self._store or TCPStore(*meeting, is_master=False)
             dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
-            self._team = Team()
+            self._group = WorkerGroup()
             if self._stops:
-                self._team.ask_to_stop()
-            work(replace(job, rows=rows, validation=validation), self._team, self._told.put)
+                self._group.request_stop()
+            with using(self._group):
+                work(replace(job, rows=rows, validation=validation), self._messages.put)
         except TwofoldError as error:
             return {"error": [type(error).__name__, str(error)]}
         except Exception as error:
@@ -228,23 +230,25 @@ class Worker:
             return {"error": ["WorkerError", text]}
         return None
 
-    def told(self, seconds: float = _LISTEN_SECONDS) -> list[Message]:
-        """Return what there is to say, after waiting for the first of it."""
+    def messages(self, seconds: float = _LISTEN_SECONDS) -> list[Message]:
+        """Return the messages there are, after waiting for the first one."""
         found: list[Message] = []
         with suppress(queue.Empty):
-            found.append(self._told.get(timeout=seconds) if seconds else self._told.get_nowait())
+            found.append(
+                self._messages.get(timeout=seconds) if seconds else self._messages.get_nowait()
+            )
             while True:
-                found.append(self._told.get_nowait())
+                found.append(self._messages.get_nowait())
         return found
 
     def stop(self) -> None:
         """End after the next update."""
         self._stops = True
-        if self._team is not None:
-            self._team.ask_to_stop()
+        if self._group is not None:
+            self._group.request_stop()
 
 
-class Crew:
+class RayWorkers:
     """The workers of one attempt.
 
     Parameters
@@ -272,7 +276,7 @@ class Crew:
         self,
         ray: Any,
         work: Work,
-        job: Job,
+        job: TrainingJob,
         rows: Any,
         validation: Any,
         workers: tuple[int, int],
@@ -286,8 +290,8 @@ class Crew:
             size, first = len(self._workers), self._workers[0]
             meeting = ray.get(first.meet.remote())
             for rank, worker in enumerate(self._workers):
-                told = (work, job, rows, validation, meeting, rank, size)
-                self._running[worker.run.remote(*told)] = rank
+                given = (work, job, rows, validation, meeting, rank, size)
+                self._running[worker.run.remote(*given)] = rank
         except BaseException as error:
             self.kill()
             if isinstance(error, ray.exceptions.RayError):
@@ -295,24 +299,24 @@ class Crew:
             raise
         _log.info("training with %d workers: %s", size, self.places)
 
-    def wait(self, take: Callable[[Message], None]) -> str | None:
-        """Wait for the end of all; return None where it is well, else how a worker ended."""
+    def wait(self, receive: Send) -> str | None:
+        """Wait for all to end; return None if all succeeded, else how a worker ended."""
         ray, running, interrupted = self._ray, dict(self._running), False
         first = self._workers[0]
-        heard = first.told.remote()
+        heard = first.messages.remote()
         while True:
             try:
                 if not running:
                     # What it said last may have come after it was last listened to.
-                    for message in [*ray.get(heard), *ray.get(first.told.remote(0))]:
-                        take(message)
+                    for message in [*ray.get(heard), *ray.get(first.messages.remote(0))]:
+                        receive(message)
                     return None
                 for ref in ray.wait([heard, *running])[0]:
                     found = ray.get(ref)
                     if ref not in running:
                         for message in found:
-                            take(message)
-                        heard = first.told.remote()
+                            receive(message)
+                        heard = first.messages.remote()
                         continue
                     del running[ref]
                     if found is None:
@@ -376,9 +380,9 @@ class Crew:
         late = [worker for i, worker in enumerate(self._workers) if i not in there]
         if 0 not in there or len(there) < least:
             raise WorkerError(
-                f"There is no room for {least} workers: {len(there)} could start within "
-                f"{_START_SECONDS:.0f} s. Each takes a CPU, the first one a CPU of this machine; "
-                f"the cluster has {_cpus(ray)} in all." + "".join(f" {f}." for f in self._failures)
+                f"Could not schedule {least} workers within {_START_SECONDS:.0f} s ({len(there)} "
+                f"started). Each takes a CPU, the first one a CPU of this machine; the cluster has "
+                f"{_cpus(ray)} in all." + "".join(f" {f}." for f in self._failures)
             )
         self._workers = [self._workers[i] for i in sorted(there)]
         for worker in late:

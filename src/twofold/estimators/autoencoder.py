@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 import numpy as np
@@ -23,27 +23,30 @@ from twofold import metrics, options
 from twofold.data import convert
 from twofold.data.files import in_parts, opened, together
 from twofold.data.table import Table
-from twofold.errors import DataError, ModelFileError, OptionError
+from twofold.errors import ModelFileError, OptionError
 from twofold.estimators import fitting, validation
 from twofold.formatting import Text
 from twofold.inference import apply as inference
 from twofold.inference import calibration, code_statistics, explain, neighbors, sampling
-from twofold.nn import bottleneck, corruption, layers, row_density
-from twofold.nn.bottleneck import BottleneckSpec, is_share
-from twofold.nn.corruption import Corruption, Gaussian
-from twofold.nn.network import Network, stack_shape
+from twofold.nn import layers, row_density
+from twofold.nn.bottleneck import BottleneckSpec
+from twofold.nn.corruption import Corruption
+from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.nn.threads import few_for
 from twofold.options import option
 from twofold.persistence import model as modelfile
 from twofold.schema import tensors
 from twofold.schema.schema import Schema
-from twofold.training import batches, loop, pretraining
-from twofold.training.checkpoint import Checkpoint, open_run
-from twofold.training.config import Plan
-from twofold.training.process_group import Team
-from twofold.training.step import make_step
+from twofold.training import pretraining
+from twofold.training.autograd import Step
+from twofold.training.batches import TrainingData, fingerprint
+from twofold.training.checkpoint import open_run
+from twofold.training.config import TrainingConfig
+from twofold.training.events import Callback
+from twofold.training.progress import shown
 from twofold.training.streaming import Stream
+from twofold.training.trainer import History, Trainer
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -200,7 +203,7 @@ class Autoencoder(
         pca_: metrics.PCA = field(init=False)
         _objective: Objective = field(init=False)
         _calibration: calibration.Calibration = field(init=False)
-        _step: loop.Step | None = field(init=False)
+        _step: Step | None = field(init=False)
         _generator: torch.Generator = field(init=False)
 
     n_components: int | float | None = option("n_components")
@@ -236,11 +239,10 @@ class Autoencoder(
         y: Any = None,
         *,
         validation_data: Any = None,
-        on_event: loop.OnEvent | None = None,
+        callbacks: Sequence[Callback] = (),
         checkpoint: str | os.PathLike[str] | None = None,
         resume: bool = False,
         checkpoint_seconds: float = 60.0,
-        team: Team | None = None,
     ) -> Self:
         """Train on the rows of X.
 
@@ -251,8 +253,8 @@ class Autoencoder(
         y : ignored
         validation_data : as X, optional
             Held-out rows, in place of `validation_fraction` of X.
-        on_event : callable, optional
-            Receives every `training.Event`, in place of what `verbose` shows.
+        callbacks : sequence of callable
+            Each is called with every `training.Event`, in place of what `verbose` shows.
         checkpoint : path-like, optional
             Directory for checkpoints; see `resume`.
         resume : bool, default=False
@@ -260,10 +262,6 @@ class Autoencoder(
             the same machine the model is the same, bit by bit, as that of an uninterrupted run.
         checkpoint_seconds : float, default=60.0
             Time between two checkpoints within an epoch.
-        team : Team, optional
-            Processes that train together, which `twofold.distributed.launch` starts. All call with
-            the same options and rows; the first one's model is complete, and those of the others
-            are not.
 
         Raises
         ------
@@ -276,40 +274,34 @@ class Autoencoder(
             than two rows, no column to learn from.
         DivergenceError
             If the loss stops being a finite number.
+
+        Notes
+        -----
+        In a group of workers, which `twofold.distributed.launch` starts, all call with the same
+        options and rows, and the main worker's model alone is complete.
         """
         options.check(self.get_params(deep=False))
         device = inference.find_device(self.device)
-        saved = None
-        if team is None or team.leads:
-            model = modelfile.plain(self.get_params(deep=False))
-            saved = open_run(checkpoint, resume, checkpoint_seconds, model)
-        with fitting.restore_on_failure(self):
-            rng = sampling.random_state(self.random_state)
-            if saved is not None:
-                saved.follow(rng)
-            if team is not None:
-                rng.set_state(team.of_first(rng.get_state()))
+        model = modelfile.plain(self.get_params(deep=False))
+        saved = open_run(checkpoint, resume, checkpoint_seconds, model)
+        with fitting.restore_on_failure(self), shown(callbacks, self.verbose) as callbacks:
+            rng = fitting.random_state(self.random_state, saved)
             fraction = self.validation_fraction if validation_data is None else 0.0
-            table = validation.training_rows(self, X, rng, fraction, reset=True)
-            self._build(table, rng, device)
-            drawn = self._draw(table, rng, fraction)
-            if validation_data is not None:
-                drawn = replace(drawn, held_out=self._matrix(self.read(validation_data)))
-            plan = Plan.resolve(self.get_params(deep=False), len(drawn.rows), self.schema_.width)
-            self._step = self._make_step(plan, drawn.complete, team)
-            history = self._train(plan, drawn, on_event, saved, team)
-            if team is not None and not team.leads:
+            rows = validation.training_rows(self, X, rng, fraction, reset=True)
+            self._build(rows, rng, device)
+            data = self._split(rows, rng, fraction, validation_data)
+            config = self._config(data)
+            trainer = Trainer(
+                self.network_, self._objective, config, self._generator, callbacks, saved
+            )
+            history = self._train(trainer, data)
+            if not trainer.workers.is_main:
                 return self
-            settled_on = fitting.probe(drawn)
-            fitting.keep_share(self.n_components, self.network_, self._objective, settled_on)
-            self._calibrate(table, drawn, rng)
+            fitting.keep_share(self.n_components, self.network_, self._objective, data.probe())
+            self._calibrate(rows, data, rng)
         # Last, so that nothing is lost where warnings are turned into errors.
-        history.warn_if_interrupted(plan, saved)
-        code_statistics.warn_if_collapsed(self.network_, self._objective, settled_on)
-        # Elsewhere, the squared error of clean rows is not what training lowers.
-        plain = self.network_.bottleneck.is_plain
-        if plain and not self._objective.adapts and self.corruption is None:
-            self.comparison_.warn_if_worse()
+        history.warn_if_interrupted(trainer)
+        fitting.warn_about_quality(self, self._objective, data.probe())
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -321,29 +313,21 @@ class Autoencoder(
         """
         options.check(self.get_params(deep=False))
         first = not hasattr(self, "network_")
-        with fitting.restore_on_failure(self):
+        with fitting.restore_on_failure(self), shown((), self.verbose) as callbacks:
             rng = sampling.random_state(self.random_state)
-            table = validation.training_rows(self, X, rng, 0.0, reset=first)
+            rows = validation.training_rows(self, X, rng, 0.0, reset=first)
             if first:
-                if is_share(self.n_components):
-                    raise OptionError(
-                        f"partial_fit needs an integer n_components, got {self.n_components!r}; a "
-                        f"share of the variance is only supported by fit."
-                    )
-                self._build(table, rng, inference.find_device(self.device))
+                fitting.require_settled_size(self.n_components)
+                self._build(rows, rng, inference.find_device(self.device))
             else:
-                sample = table.sample if isinstance(table, Stream) else table
-                self.schema_.require_types(sample)
-                self.schema_ = self.schema_.widened(sample)
-            drawn = self._draw(table, rng, 0.0)
-            settings = {**self.get_params(deep=False), "epochs": 1, "schedule": "constant"}
-            plan = Plan.resolve(settings, len(drawn.rows), self.schema_.width)
-            step = getattr(self, "_step", None)
-            if step is None or (not drawn.complete and not step.takes_missing):
-                self._step = self._make_step(plan, drawn.complete)
-            history = self._train(plan, drawn, None)
-            self._calibrate(table, drawn, rng)
-        history.warn_if_interrupted(plan)
+                self.schema_ = self.schema_.widened(fitting.sample_of(rows))
+            data = self._split(rows, rng, 0.0)
+            config = self._config(data, epochs=1, schedule="constant")
+            trainer = Trainer(self.network_, self._objective, config, self._generator, callbacks)
+            trainer.step = getattr(self, "_step", None)
+            history = self._train(trainer, data)
+            self._calibrate(rows, data, rng)
+        history.warn_if_interrupted(trainer)
         return self
 
     def fit_predict(self, X: Any, y: Any = None) -> NDArray[np.int64]:
@@ -907,158 +891,72 @@ class Autoencoder(
         self.calibration_scores_ = found.scores
 
     def _build(
-        self, table: Table | Stream, rng: np.random.RandomState, device: torch.device
+        self, rows: Table | Stream, rng: np.random.RandomState, device: torch.device
     ) -> None:
         """Infer the schema, and make a network with fresh weights and its objective."""
-        statistics = table.statistics if isinstance(table, Stream) else None
-        table = table.sample if isinstance(table, Stream) else table
-        if table.n_rows < 2:
-            raise DataError("Fitting needs at least 2 rows, and this table has n_samples = 1.")
-        table.check_finite(missing=True)
-        sequences = layers.reads_sequences(self.hidden_layers)
-        schema = Schema.infer(table, self.likelihood, self.kinds, statistics, sequences=sequences)
-        if isinstance(self._noise, Gaussian):
-            schema = replace(schema, noise=self._noise.scale)
-        spec = bottleneck.resolve(self.bottleneck, self.n_components)
-        spec.check(self.activation, self.code_activation)
-        matrix = tensors.encode(schema, table, torch.float32, torch.device("cpu"))
-        size = fitting.n_components_to_train(self.n_components, matrix, rng)
-        hidden, n_components = stack_shape(
-            schema.width, self.hidden_layers, size, self.corruption is not None
-        )
-        self.schema_ = schema
+        self.schema_ = fitting.infer_schema(self, rows)
+        size = fitting.n_components_to_train(self.n_components, self.schema_, rows, rng)
         self.history_, self.best_epoch_, self._step = [], 0, None
         self._generator = sampling.torch_generator(rng)
+        network = fitting.build_network(self, self.schema_, size, self._generator)
         dtype = torch.float64 if self.precision == "float64" else torch.float32
-        self.network_ = Network(
-            schema.width,
-            hidden,
-            n_components,
-            tied=bool(self.tied),
-            activation=self.activation,
-            code_activation=self.code_activation,
-            bottleneck=spec,
-            row_shape=schema.row_shape,
-            generator=self._generator,
-        ).to(device=device, dtype=dtype)
+        self.network_ = network.to(device=device, dtype=dtype)
         # A divergence from the prior weighs against the noise of the cells, which is to be learned.
-        adapts = self.network_.bottleneck.has_posterior
-        self._objective = Objective(schema, adapts).to(device=device, dtype=dtype)
-        pretraining.require_meaning(self.pretraining, self.network_)
-        corruption.require_meaning(
-            self._noise, list(schema.likelihoods()), self._objective, schema.is_image
-        )
+        adapts = network.bottleneck.has_posterior
+        self._objective = Objective(self.schema_, adapts).to(device=device, dtype=dtype)
+        fitting.require_meaning(self, self.network_, self._objective)
 
-    @property
-    def _noise(self) -> Corruption | None:
-        return corruption.resolve(self.corruption)
-
-    def _make_step(self, plan: Plan, complete: bool, team: Team | None = None) -> loop.Step:
-        return make_step(
-            self.network_,
-            self._objective,
-            plan,
-            complete=complete,
-            corruption=self._noise,
-            generator=self._generator if team is None else team.chance,
-            team=team,
-        )
-
-    def _draw(
-        self, table: Table | Stream, rng: np.random.RandomState, fraction: float
-    ) -> batches.Drawn:
-        """Draw the rows that are held out, and leave the others to train on."""
-        if isinstance(table, Stream):
-            parameter = next(self.network_.parameters())
-            return table.draw(self.schema_, parameter.dtype, parameter.device)
-        x = self._matrix(table)
-        train, held_out = loop.split(x, rng, fraction)
-        return batches.Drawn(
-            batches.Selection(x, train), held_out, x, train, not tensors.has_holes(x)
-        )
-
-    def _train(
+    def _split(
         self,
-        plan: Plan,
-        drawn: batches.Drawn,
-        on_event: loop.OnEvent | None,
-        saved: Checkpoint | None = None,
-        team: Team | None = None,
-    ) -> loop.History:
-        if on_event is None and self.verbose and (team is None or team.leads):
-            from twofold.training.progress import Progress
+        rows: Table | Stream,
+        rng: np.random.RandomState,
+        fraction: float,
+        validation_data: Any = None,
+    ) -> TrainingData:
+        """Return the rows to train on, and those that are held out."""
+        if isinstance(rows, Stream):
+            parameter = next(self.network_.parameters())
+            data = rows.draw(self.schema_, parameter.dtype, parameter.device)
+        else:
+            data = TrainingData.split(self._matrix(rows), rng, fraction)
+        if validation_data is None:
+            return data
+        return replace(data, held_out=self._matrix(self.read(validation_data)))
 
-            with Progress() as progress:
-                return self._train(plan, drawn, progress, saved, team)
-        assert self._step is not None
-        chosen, validation = drawn.rows, drawn.held_out
-        interrupted = self._pretrain(plan, drawn, on_event, saved, team)
-        if saved is not None:
-            saved.claim("data", batches.fingerprint(self.schema_, chosen, validation))
-            saved.claim("plan", asdict(plan))
-        history = loop.History(ended="interrupted")
-        if not interrupted:
-            history = loop.fit(
-                self._step,
-                self.network_,
-                self._objective,
-                plan,
-                chosen if team is None else chosen.share(team.rank, team.size),
-                validation,
-                self._generator,
-                on_event,
-                saved,
-                team,
-            )
-        past = len(self.history_)
-        entries = [{**entry, "epoch": entry["epoch"] + past} for entry in history.epochs]
-        self.history_ = self.history_ + entries
+    def _config(self, data: TrainingData, **changed: Any) -> TrainingConfig:
+        params = {**self.get_params(deep=False), **changed}
+        return TrainingConfig.resolve(params, len(data.rows), self.schema_.width)
+
+    def _train(self, trainer: Trainer, data: TrainingData) -> History:
+        """Pretrain fresh weights, train, and note what happened."""
+        if trainer.checkpoint is not None:
+            trainer.checkpoint.claim("data", fingerprint(self.schema_, data.rows, data.held_out))
+            trainer.checkpoint.claim("training", trainer.config.to_json())
+        past, history = len(self.history_), History(ended="interrupted")
+        how = None if past else self.pretraining
+        if not pretraining.start(how, trainer, data, self.get_params(deep=False)):
+            history = trainer.fit(data)
+        self._step = trainer.step
+        self.history_ = [*self.history_, *history.entries(after=past)]
         self.best_epoch_, self.n_iter_ = past + history.best_epoch, max(1, len(self.history_))
         return history
 
-    def _pretrain(
-        self,
-        plan: Plan,
-        drawn: batches.Drawn,
-        on_event: loop.OnEvent | None,
-        saved: Checkpoint | None,
-        team: Team | None,
-    ) -> bool:
-        """Bring fresh weights to where training begins; tell whether the user ended it there."""
-        resumed = saved is not None and saved.found is not None
-        if team is not None:
-            resumed = team.of_first(resumed)
-        if self.pretraining is None or self.history_ or resumed:
-            return False
-        return pretraining.start(
-            self.pretraining,
-            self.network_,
-            self._objective,
-            self.get_params(deep=False),
-            plan,
-            drawn,
-            self._noise,
-            self._generator,
-            on_event,
-            team,
-        )
-
     def _calibrate(
-        self, table: Table | Stream, drawn: batches.Drawn, rng: np.random.RandomState
+        self, rows: Table | Stream, data: TrainingData, rng: np.random.RandomState
     ) -> None:
         """Fit what scores need after training, set the offset, and compare with PCA."""
         # Densities are mixtures, each step of whose fit is such a product.
-        step = row_density.COMPONENTS * len(drawn.positions) * self.schema_.width
+        step = row_density.COMPONENTS * len(data.positions) * self.schema_.width
         with few_for(step, libraries=True):
             found = calibration.calibrate(
                 self.network_,
                 self._objective,
                 self.schema_,
-                table.tables() if isinstance(table, Stream) else [table],
-                table.sample if isinstance(table, Stream) else table,
-                drawn.x,
-                drawn.positions,
-                drawn.held_out,
+                rows.tables() if isinstance(rows, Stream) else [rows],
+                fitting.sample_of(rows),
+                data.x,
+                data.positions,
+                data.held_out,
                 donors=self.donors,
                 contamination=self.contamination,
                 rng=rng,

@@ -33,14 +33,20 @@ def training_rows(
     """Read the rows to train on: as a table, or as a stream if they do not fit into memory."""
     X = opened(X, None if reset else names_of(estimator))
     if not isinstance(X, OpenFiles):
-        return table(estimator, X, reset)
+        rows = table(estimator, X, reset)
+        if not reset:
+            estimator.schema_.require_types(rows)
+        return rows
     if X.schema is None:
         few = np.zeros((1, int(np.prod(X.row_shape))))
         _validated(estimator, few, reset, ensure_all_finite=False)
     else:
         _validated(estimator, X.schema.empty_table(), reset, skip_check_array=True)
     # From a copy, so that the same seed gives the same first weights as with rows in memory.
-    return Stream(X, int(deepcopy(rng).randint(2**31)), fraction)
+    stream = Stream(X, int(deepcopy(rng).randint(2**31)), fraction)
+    if not reset:
+        estimator.schema_.require_types(stream.sample)
+    return stream
 
 
 def table(estimator: BaseEstimator, X: Any, reset: bool) -> Table:

@@ -45,7 +45,7 @@ class Corruption(Protocol):
     def __call__(self, x: Tensor, cells: Cells, generator: torch.Generator) -> Tensor:
         """Return spoilt inputs, of these cells."""
 
-    def wanted(self, given: Tensor, x: Tensor) -> Tensor:
+    def target(self, corrupted: Tensor, x: Tensor) -> Tensor:
         """Return what the network has to give back, NaN where the loss does not count."""
 
 
@@ -72,9 +72,9 @@ class Masking:
             share = self.share * torch.rand(len(x), 1, generator=generator).to(x)
         return torch.where(_chosen(x, cells.column, share, generator), torch.nan, x)
 
-    def wanted(self, given: Tensor, x: Tensor) -> Tensor:
+    def target(self, corrupted: Tensor, x: Tensor) -> Tensor:
         """Return the clean inputs, or those that are hidden alone."""
-        return torch.where(torch.isnan(given), x, torch.nan) if self.only_hidden else x
+        return torch.where(torch.isnan(corrupted), x, torch.nan) if self.only_hidden else x
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Swap:
         other = x[torch.randperm(len(x), generator=generator).to(x.device)]
         return torch.where(_chosen(x, cells.column, self.share, generator), other, x)
 
-    def wanted(self, given: Tensor, x: Tensor) -> Tensor:
+    def target(self, corrupted: Tensor, x: Tensor) -> Tensor:
         """Return the clean inputs."""
         return x
 
@@ -114,7 +114,7 @@ class Gaussian:
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
         return x + self.scale * noise
 
-    def wanted(self, given: Tensor, x: Tensor) -> Tensor:
+    def target(self, corrupted: Tensor, x: Tensor) -> Tensor:
         """Return the clean inputs."""
         return x
 
@@ -135,7 +135,7 @@ class SaltAndPepper:
         extreme = torch.where(high, known.amax(0), known.amin(0))
         return torch.where(_chosen(x, cells.column, self.share, generator), extreme, x)
 
-    def wanted(self, given: Tensor, x: Tensor) -> Tensor:
+    def target(self, corrupted: Tensor, x: Tensor) -> Tensor:
         """Return the clean inputs."""
         return x
 
@@ -154,9 +154,9 @@ class Binarize:
         chance = torch.rand(x.shape, generator=generator, dtype=x.dtype).to(x.device)
         return torch.where(torch.isnan(x), x, (chance < x).to(x.dtype))
 
-    def wanted(self, given: Tensor, x: Tensor) -> Tensor:
+    def target(self, corrupted: Tensor, x: Tensor) -> Tensor:
         """Return the draw."""
-        return given
+        return corrupted
 
 
 @dataclass(frozen=True)
@@ -202,7 +202,7 @@ class Warp:
         warped = F.grid_sample(images, places, padding_mode="border", align_corners=False)
         return (warped.permute(0, 2, 3, 1).reshape(x.shape) - cells.center) / cells.unit
 
-    def wanted(self, given: Tensor, x: Tensor) -> Tensor:
+    def target(self, corrupted: Tensor, x: Tensor) -> Tensor:
         """Return the upright images."""
         return x
 

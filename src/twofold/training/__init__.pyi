@@ -1,3 +1,11 @@
-from .callbacks import MLflow as MLflow, TensorBoard as TensorBoard, together as together
-from .loop import Event as Event, History as History
+from .callbacks import MLflow as MLflow, TensorBoard as TensorBoard
+from .config import TrainingConfig as TrainingConfig
+from .events import Event as Event
+from .process_group import (
+    SingleProcess as SingleProcess,
+    WorkerGroup as WorkerGroup,
+    current_workers as current_workers,
+    using as using,
+)
 from .progress import Progress as Progress
+from .trainer import History as History, Trainer as Trainer

@@ -7,16 +7,21 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
 from twofold.schema.schema import Schema
-from twofold.schema.tensors import Rows, take
+from twofold.schema.tensors import Rows, has_holes, pick, take
 from twofold.training.checkpoint import digest
 
 Array = NDArray[Any]
 _SAMPLE_ROWS = 1000  # that tell a table from others
+# A threshold that 5 % of normal rows fall below takes 19 others, if not a quarter of all: with
+# fewer, the lowest score is already too high a threshold.
+_LEAST_HELD_OUT = 19
+_PROBE_ROWS = 5_000  # enough to measure what components keep
 
 
 class TrainingRows(Protocol):
@@ -55,8 +60,8 @@ class TrainingRows(Protocol):
 
 
 @dataclass(frozen=True)
-class Drawn:
-    """Rows to train on, and what is settled on rows in memory beside them.
+class TrainingData:
+    """Rows to train on, held-out rows, and rows in memory to fit everything else to.
 
     Attributes
     ----------
@@ -73,6 +78,22 @@ class Drawn:
     x: Rows
     positions: Tensor
     complete: bool
+
+    @classmethod
+    def split(cls, x: Rows, rng: np.random.RandomState, fraction: float) -> TrainingData:
+        """Hold out a random share of rows in memory, if there are enough."""
+        order, n = torch.from_numpy(rng.permutation(len(x))), 0
+        if fraction != 0 and len(x) >= 10:
+            n = max(round(fraction * len(x)), min(_LEAST_HELD_OUT, len(x) // 4))
+            n = min(n, len(x) - 2)
+        held_out, train = pick(x, order[:n]) if n else None, order[n:]
+        return cls(Selection(x, train), held_out, x, train, not has_holes(x))
+
+    def probe(self) -> Tensor:
+        """Return rows to measure a trained network on: held-out ones, else some of the training."""
+        if self.held_out is None:
+            return self.rows.head(_PROBE_ROWS)
+        return self.held_out[:_PROBE_ROWS]
 
 
 class Selection:

@@ -1,7 +1,7 @@
-"""Training where it is watched: TensorBoard and MLflow, as consumers of training's events.
+"""Experiment tracking: TensorBoard and MLflow, as callbacks of training.
 
     with TensorBoard("runs/first", ae) as log:
-        ae.fit(X, on_event=log)
+        ae.fit(X, callbacks=[log])
 
 Per epoch go the losses, the learning rate and the rows per second; of a model that is given, its
 options at the start, and at the end what came of it.
@@ -20,32 +20,12 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from twofold.errors import DataError, MissingExtraError, OptionError
-from twofold.training.loop import Event, OnEvent
+from twofold.training.events import Event
 
 if TYPE_CHECKING:
     from twofold.estimators.autoencoder import Autoencoder
 
 _MOST_TEXT = 500  # characters of an option's value: MLflow's servers refuse long ones
-
-
-def together(*consumers: OnEvent | None) -> OnEvent | None:
-    """Return one consumer of events that hands each to all of these, in order; None is none.
-
-    Examples
-    --------
-    >>> seen = []
-    >>> both = together(lambda event: seen.append(1), lambda event: seen.append(2))
-    >>> both(Event("start", 0, 5, 0, 10, {}, 0.01, 0.0, 0.0))
-    >>> seen
-    [1, 2]
-    """
-    there = [consumer for consumer in consumers if consumer is not None]
-
-    def on_event(event: Event) -> None:
-        for consumer in there:
-            consumer(event)
-
-    return on_event if there else None
 
 
 def figures(model: Autoencoder) -> dict[str, float]:
@@ -143,7 +123,7 @@ class TensorBoard(_Log):
     >>> X = np.random.default_rng(0).normal(size=(30, 4))
     >>> ae = Autoencoder(n_components=2, epochs=2, random_state=0)
     >>> with TensorBoard("runs/first", ae) as log:
-    ...     ae = ae.fit(X, on_event=log)
+    ...     ae = ae.fit(X, callbacks=[log])
     """
 
     def __init__(self, folder: str | os.PathLike[str], model: Autoencoder | None = None) -> None:

@@ -29,7 +29,7 @@ from torch import Tensor
 
 from twofold.errors import CheckpointError, CheckpointWarning, OptionError
 
-FORMAT = 1
+FORMAT = 2
 _NAME, _DIGITS = "checkpoint-{:08d}.safetensors", 8
 _KEPT = 2  # the newest one, and one more should it turn out to be unreadable
 _LEAST_SHARE = 20  # at an epoch's end, training for so many times as long as writing took
@@ -233,18 +233,19 @@ class Checkpoint:
 
 
 class Interruption:
-    """Turns Ctrl-C, or a request to end, into a flag that is looked at between two updates.
+    """Turns Ctrl-C or SIGTERM into a flag, `requested`, that is checked between two updates.
 
     So nothing is left half-updated. A second Ctrl-C interrupts at once. Handlers are set in the
-    main thread alone, in place of Python's own ones, and put back at the end.
+    main thread alone, in place of Python's own ones, and restored at the end; none if `catches` is
+    false.
     """
 
-    def __init__(self) -> None:
-        self.wanted = False
+    def __init__(self, catches: bool = True) -> None:
+        self.requested, self._catches = False, catches
         self._before: dict[signal.Signals, Any] = {}
 
     def __enter__(self) -> Self:
-        if threading.current_thread() is threading.main_thread():
+        if self._catches and threading.current_thread() is threading.main_thread():
             usual = {
                 signal.SIGINT: signal.default_int_handler,
                 signal.SIGTERM: signal.SIG_DFL,
@@ -264,9 +265,9 @@ class Interruption:
             signal.signal(*self._before.popitem())
 
     def _note(self, number: int, frame: FrameType | None) -> None:
-        if self.wanted:
+        if self.requested:
             raise KeyboardInterrupt
-        self.wanted = True
+        self.requested = True
 
 
 def open_run(
@@ -353,8 +354,11 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         if isinstance(error, CheckpointError):
             raise
         raise CheckpointError(f"{path} is cut off or altered: {error}.") from error
-    if document["format"] > FORMAT:
-        raise CheckpointError(f"{path} was written by a newer version of twofold. Upgrade twofold.")
+    if document["format"] != FORMAT:
+        raise CheckpointError(
+            f"{path} has checkpoint format {document['format']}; this version of twofold reads "
+            f"format {FORMAT}. Train again, or use the version that wrote it."
+        )
     return tensors, document
 
 

@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor
 
-from twofold.nn import bottleneck
-from twofold.nn.corruption import Masking
-from twofold.training.optimizers import Rule
+from twofold.nn import bottleneck, corruption
+from twofold.nn.corruption import Corruption, Masking
 
 _LARGE_BATCH, _WIDE = 64, 256  # below, rounding copies cost more than bfloat16 products save
 
 
 @dataclass(frozen=True)
-class Plan:
+class TrainingConfig:
     """How to train: every option of training with its "auto" worked out."""
 
     optimizer: str
@@ -31,15 +29,17 @@ class Plan:
     weight_decay: float
     patience: int | None
     bfloat16: bool = False
+    corruption: Corruption | None = None
 
     @classmethod
-    def resolve(cls, options: Mapping[str, Any], n_rows: int, width: int) -> Plan:
+    def resolve(cls, options: Mapping[str, Any], n_rows: int, width: int) -> TrainingConfig:
         """Work out what "auto" means for a table of `n_rows` rows and `width` inputs."""
         values = {name: options[name] for name in cls.__dataclass_fields__ if name in options}
+        values["corruption"] = corruption.resolve(options.get("corruption"))
         if values["batch_size"] == "auto":
             values["batch_size"] = automatic_batch_size(n_rows)
         if values["epochs"] == "auto":
-            noise = options.get("corruption")
+            noise = values["corruption"]
             fills = isinstance(noise, Masking) and noise.only_hidden
             values["epochs"] = automatic_epochs(n_rows, values["batch_size"], fills)
         if values["learning_rate"] == "auto":
@@ -59,13 +59,11 @@ class Plan:
         )
         return cls(**values, bfloat16=bfloat16)
 
-    def rule(self, parameters: Iterable[Tensor]) -> Rule:
-        """Make the plan's update rule for these parameters, in an order that all steps share."""
-        everything = list(parameters)
-        matrices = [p for p in everything if p.ndim > 1]
-        biases = [p for p in everything if p.ndim <= 1]
-        how = (self.optimizer, self.momentum, self.nesterov, self.weight_decay, self.bfloat16)
-        return Rule(*how, matrices, biases)
+    def to_json(self) -> dict[str, Any]:
+        """Return everything but the corruption, which is among the estimator's options."""
+        values = asdict(self)
+        del values["corruption"]
+        return values
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """Return the learning rate of update `step` out of `steps`, counted from 0.

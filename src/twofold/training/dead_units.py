@@ -1,4 +1,4 @@
-"""Components of a sparse code that have died: they are counted, and get another chance."""
+"""Dead units of a sparse code: they are counted, and revived."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ from twofold.nn.layers import DensePair
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective, observed
 from twofold.training.batches import TrainingRows
-from twofold.training.process_group import Team
 
 _ROWS = 4096
 
@@ -26,16 +25,15 @@ class Remembers(Protocol):
 
 
 @torch.no_grad()
-def tend(
+def revive_dead_units(
     step: object,
     network: Network,
     objective: Objective,
     rows: TrainingRows,
     revives: bool,
     generator: torch.Generator,
-    team: Team | None = None,
 ) -> dict[str, float]:
-    """Count the components that are never active, and where it `revives`, give them new weights.
+    """Count the components that are never active and, if `revives`, give them new weights.
 
     A dead component gets the direction of a row that is reconstructed badly, so that it has
     something to explain (Bricken et al., 2023, "Towards Monosemanticity", section "Neuron
@@ -46,8 +44,8 @@ def tend(
     Returns
     -------
     dict
-        What is noted in the history: `dead_units`, before any revival; nothing where a component
-        at rest is no dead one.
+        For the history: `dead_units`, before any revival; empty if a component at rest is not a
+        dead one.
     """
     code = network.bottleneck
     if not code.can_die:
@@ -61,9 +59,6 @@ def tend(
     if n_dead and revives:
         loss = -objective.log_prob(network.decode(activity), x).sum(1)
         _revive(step, network, path[-2], loss, dead, generator)
-        if team is not None:
-            # Losses that differ by rounding may draw another row, and workers share one network.
-            network.load_state_dict(team.of_first(network.state_dict()))
     return {"dead_units": n_dead}
 
 

@@ -39,14 +39,14 @@ import torch
 from torch import Tensor
 
 from twofold.nn.activations import ACTIVATIONS, InPlace
-from twofold.nn.corruption import Corruption
 from twofold.nn.layers import DensePair
 from twofold.nn.likelihoods import Likelihood, Scratch
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
-from twofold.training.config import Plan
+from twofold.training.autograd import corrupt
+from twofold.training.config import TrainingConfig
 from twofold.training.cuda_graph import Recording, can_record
-from twofold.training.loop import spoil
+from twofold.training.optimizers import Optimizer
 
 
 def supports(network: Network, objective: Objective) -> bool:
@@ -66,7 +66,7 @@ def supports(network: Network, objective: Objective) -> bool:
 
 
 class FusedStep:
-    """One update of a dense stack, without autograd; a `loop.Step`.
+    """One update of a dense stack, without autograd; an `autograd.Step`.
 
     Parameters
     ----------
@@ -74,11 +74,10 @@ class FusedStep:
         Updated in place; `supports` tells which ones are taken.
     objective : Objective
         Gaussian and Bernoulli columns, in any mixture.
-    plan : Plan
-        Names the optimizer and its settings.
-    corruption : Corruption, optional
-        Spoils what the network is given, and not what it has to give back, with chance from
-        `generator`.
+    config : TrainingConfig
+        Names the optimizer and its settings, and the corruption.
+    generator : torch.Generator, optional
+        Draws the corruption.
     capturable : bool
         Compute as a step on a GPU always does: with the learning rate in a tensor, so that a
         recorded step takes a new one.
@@ -87,7 +86,7 @@ class FusedStep:
     -----
     On a GPU, 32-bit products keep their 24 binary digits unless the program says otherwise. TF32
     would drop 13 of them for speed, but PyTorch switches it on for the whole process
-    (`torch.backends.cuda.matmul`), which is not for a step to do; `plan.bfloat16` is the fast mode.
+    (`torch.backends.cuda.matmul`), which is not for a step to do. `config.bfloat16` is fast.
     """
 
     takes_missing = False
@@ -96,17 +95,16 @@ class FusedStep:
         self,
         network: Network,
         objective: Objective,
-        plan: Plan,
-        corruption: Corruption | None = None,
+        config: TrainingConfig,
         generator: torch.Generator | None = None,
         *,
         capturable: bool = False,
     ) -> None:
         self.network, self.objective = network, objective
-        self.corruption, self.generator = corruption, generator or torch.Generator()
+        self.corruption, self.generator = config.corruption, generator or torch.Generator()
         self._capturable = capturable
-        self._updates = _Updates(plan, network)
-        self._low = torch.bfloat16 if plan.bfloat16 else None
+        self._updates = _Updates(config, network)
+        self._low = torch.bfloat16 if config.bfloat16 else None
         self._place: tuple[torch.dtype, torch.device] | None = None  # of the parameters
         self._rate: Tensor | None = None  # in the capturable mode
         self._workspaces: dict[int, _Workspace] = {}
@@ -122,10 +120,10 @@ class FusedStep:
             work.x.copy_(x)
         with torch.inference_mode():
             if self.corruption is not None:
-                given, wanted = spoil(self.corruption, work.x, self.objective, self.generator)
-                work.given.copy_(given.nan_to_num(0.0))  # as `observed` fills holes
-                if wanted is not work.x:
-                    work.x.copy_(wanted)
+                corrupted, target = corrupt(self.corruption, work.x, self.objective, self.generator)
+                work.input.copy_(corrupted.nan_to_num(0.0))  # as `observed` fills missing cells
+                if target is not work.x:
+                    work.x.copy_(target)
             if self._rate is None:
                 return self._update(work, learning_rate)
             rate = self._rate.fill_(learning_rate)
@@ -134,12 +132,12 @@ class FusedStep:
             return work.recording.run(lambda: self._update(work, rate), self._updates.parameters)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what the next update depends on beside the network and the objective."""
-        return self._updates.rule.state_dict()
+        """Return what the next update depends on besides the network and the objective."""
+        return self._updates.optimizer.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state_dict` returned."""
-        self._updates.rule.load_state_dict(state)
+        """Continue from what `state_dict` returned."""
+        self._updates.optimizer.load_state_dict(state)
 
     def _update(self, work: _Workspace, learning_rate: float | Tensor) -> Tensor:
         for rounded, exact in work.roundings:
@@ -168,8 +166,8 @@ class FusedStep:
             # Two sizes take turns: full batches, and what is left at the end of an epoch.
             if len(self._workspaces) == 2:
                 self._workspaces.clear()
-            spoils = self.corruption is not None
-            work = _Workspace(self.network, self.objective, n_rows, self._low, spoils)
+            corrupts = self.corruption is not None
+            work = _Workspace(self.network, self.objective, n_rows, self._low, corrupts)
             self._workspaces[n_rows] = work
         return work
 
@@ -231,8 +229,8 @@ class _Workspace:
 
     Attributes
     ----------
-    x, given : Tensor
-        The batch, `(n, width)`, and what the network is given of it, which may be spoilt.
+    x, input : Tensor
+        The batch, `(n, width)`, and the network's input, which may be a corrupted one.
     layers : list of _Layer
         From the batch to theta.
     products : list of (matrix, left, right)
@@ -251,7 +249,7 @@ class _Workspace:
         objective: Objective,
         n: int,
         low: torch.dtype | None,
-        spoils: bool,
+        corrupts: bool,
     ) -> None:
         pairs = network.pairs
         self.roundings: list[tuple[Tensor, Tensor]] = []
@@ -297,14 +295,14 @@ class _Workspace:
         biases = [pair.encoder_bias for pair in pairs]
         biases += [pair.decoder_bias for pair in reversed(pairs)]
         self.sums = [(b, layer.delta) for b, layer in zip(biases, self.layers, strict=True)]
-        self.x = self.given = v[0][:n]
+        self.x = self.input = v[0][:n]
         self._theta = self._start = v[0][n:]
-        if spoils or low is not None:
+        if corrupts or low is not None:
             self.x = pairs[0].weight.data.new_empty(n, network.width)
         if low is not None:
             self._theta = torch.empty_like(self.x)
-            if not spoils:
-                self.roundings.append((self.given, self.x))
+            if not corrupts:
+                self.roundings.append((self.input, self.x))
         self._groups = [
             _Group(likelihood, at, self.x, self._theta, objective)
             for likelihood, at in objective.groups
@@ -374,13 +372,13 @@ class _Group:
 class _Updates:
     """Turns the deltas of a workspace into updates.
 
-    `_gradients` are in the order of the rule's parameters, `_order` says which of them belong to
-    the workspace's products and then to its sums.
+    `_gradients` are in the order of the optimizer's parameters, `_order` says which of them belong
+    to the workspace's products and then to its sums.
     """
 
-    def __init__(self, plan: Plan, network: Network) -> None:
-        self.rule = plan.rule(network.parameters())
-        self.parameters = self.rule.parameters
+    def __init__(self, config: TrainingConfig, network: Network) -> None:
+        self.optimizer = Optimizer(config, network.parameters())
+        self.parameters = self.optimizer.parameters
         pairs = network.pairs
         matrices = [m for p in pairs for m in (p.weight, p.decoder_weight) if m is not None]
         biases = [p.encoder_bias for p in pairs] + [p.decoder_bias for p in reversed(pairs)]
@@ -390,15 +388,15 @@ class _Updates:
 
     def follow_parameters(self, with_gradients: bool) -> None:
         """Be where the parameters are, and as precise."""
-        self.rule.follow_parameters()
-        if self.rule.remembers or with_gradients:
+        self.optimizer.follow_parameters()
+        if self.optimizer.remembers or with_gradients:
             self._gradients = [torch.empty_like(p.data) for p in self.parameters]
 
     def apply(self, work: _Workspace, learning_rate: float | Tensor) -> None:
         """Update the parameters from the deltas in `work`."""
-        if not self.rule.remembers and not isinstance(learning_rate, Tensor):
+        if not self.optimizer.remembers and not isinstance(learning_rate, Tensor):
             # W - rate (left right + decay W), in the one pass over W that the product makes.
-            beta = 1 - learning_rate * self.rule.weight_decay
+            beta = 1 - learning_rate * self.optimizer.weight_decay
             for matrix, left, right in work.products:
                 if left.dtype == matrix.dtype:
                     matrix.addmm_(left, right, beta=beta, alpha=-learning_rate)
@@ -417,7 +415,7 @@ class _Updates:
                 gradient.copy_(torch.mm(left, right))
         for (_, delta), gradient in zip(work.sums, gradients[k:], strict=True):
             torch.sum(delta, 0, dtype=gradient.dtype, out=gradient)
-        self.rule.apply(self._gradients, learning_rate)
+        self.optimizer.apply(self._gradients, learning_rate)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_gradients": []}

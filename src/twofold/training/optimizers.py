@@ -7,53 +7,51 @@ to 3 s before the first step of `torch.optim.Adam`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 from torch import Tensor
+
+from twofold.training.config import TrainingConfig
 
 _KEPT = 0.95  # share of the last step's direction that Muon keeps
 # Jordan et al., 2024, "Muon: An optimizer for hidden layers in neural networks".
 _QUINTIC, _N_ITERATIONS = (3.4445, -4.7750, 2.0315), 5
 
 
-class Rule:
-    """One update rule over all parameters, with its memory of past gradients.
+class Optimizer:
+    """One optimizer over all parameters, with its memory of past gradients.
 
     Parameters
     ----------
-    optimizer : "sgd", "adam", "adamw" or "muon"
-        With "muon" matrices move by `orthogonal` steps, and biases as with Adam.
-    momentum, nesterov :
-        Of plain gradient descent (Sutskever et al., 2013, in PyTorch's form).
-    weight_decay : float
-        Holds for matrices alone: an L2 penalty, decoupled with "adamw" (Loshchilov and Hutter,
-        2019) and "muon".
-    bfloat16 : bool
-        Whether products of the rule's own are made in less precision.
-    matrices, biases : sequence of Tensor
-        The parameters; gradients come in this order, matrices first.
+    config : TrainingConfig
+        With the optimizer "muon" matrices move by `orthogonal` steps, and biases as with Adam.
+        Momentum is that of plain gradient descent (Sutskever et al., 2013, in PyTorch's form).
+        Weight decay holds for matrices alone: an L2 penalty, decoupled with "adamw" (Loshchilov and
+        Hutter, 2019) and "muon".
+    parameters : iterable of Tensor
 
     Attributes
     ----------
+    parameters : list of Tensor
+        Matrices, then biases: the order of the gradients.
     moments : list of list of Tensor
         For each parameter what is remembered of its gradients: nothing, their mean, or that and the
         mean of their squares.
     """
 
-    def __init__(
-        self,
-        optimizer: str,
-        momentum: float,
-        nesterov: bool,
-        weight_decay: float,
-        bfloat16: bool,
-        matrices: Sequence[Tensor],
-        biases: Sequence[Tensor],
-    ) -> None:
-        self.optimizer, self.momentum, self.nesterov = optimizer, momentum, nesterov
-        self.weight_decay, self._bfloat16 = weight_decay, bfloat16
+    def __init__(self, config: TrainingConfig, parameters: Iterable[Tensor]) -> None:
+        self.optimizer, self.momentum, self.nesterov = (
+            config.optimizer,
+            config.momentum,
+            config.nesterov,
+        )
+        self.weight_decay, self._bfloat16 = config.weight_decay, config.bfloat16
+        every = list(parameters)
+        matrices = [p for p in every if p.ndim > 1]
+        biases = [p for p in every if p.ndim <= 1]
         self.parameters = [*matrices, *biases]
+        optimizer, momentum = config.optimizer, config.momentum
         k, usual = len(matrices), int(momentum > 0) if optimizer == "sgd" else 2
         counts = [1 if optimizer == "muon" else usual] * k + [usual] * len(biases)
         self.moments = [
@@ -62,7 +60,7 @@ class Rule:
         ]
         # Of 32 bits, as PyTorch's kernels read it on a GPU.
         self._n_updates = torch.zeros((), dtype=torch.float32, device=matrices[0].device)
-        split = weight_decay > 0 or optimizer == "muon"
+        split = config.weight_decay > 0 or optimizer == "muon"
         self._spans = [slice(k), slice(k, None)] if split else [slice(None)]
 
     @property
@@ -95,7 +93,7 @@ class Rule:
         return {"n_updates": self._n_updates, **named}
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from the memory that `state_dict` returned."""
+        """Continue from the memory that `state_dict` returned."""
         for name, tensor in self.state_dict().items():
             tensor.copy_(state[name])
 

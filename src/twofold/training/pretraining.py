@@ -36,17 +36,15 @@ from torch import Tensor, nn
 from twofold import metrics
 from twofold.errors import OptionError
 from twofold.nn.activations import ACTIVATIONS, Straight
-from twofold.nn.corruption import Corruption, for_codes
+from twofold.nn.corruption import for_codes
 from twofold.nn.layers import DensePair
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective, observed
 from twofold.schema.column import Column
 from twofold.schema.schema import Schema
-from twofold.training import loop
-from twofold.training.batches import Drawn, TrainingRows
-from twofold.training.config import Plan
-from twofold.training.process_group import Team
-from twofold.training.step import make_step
+from twofold.training.batches import TrainingData, TrainingRows
+from twofold.training.config import TrainingConfig
+from twofold.training.trainer import Trainer
 
 Array = NDArray[Any]
 _log = logging.getLogger(__name__)
@@ -64,12 +62,12 @@ _GAINS, _MOST_GAIN = (0.3, 0.5, 0.75, 1.0, 1.5, 2.0, 3.0, 5.0), 50.0
 
 
 def require_meaning(how: str | None, network: Network) -> None:
-    """Refuse a start that this network cannot have.
+    """Check that the network can be pretrained in this way.
 
     Raises
     ------
     OptionError
-        With the reason, and what to choose.
+        If it cannot; the message says why, and what to choose.
     """
     if how is None:
         return
@@ -108,49 +106,34 @@ def require_meaning(how: str | None, network: Network) -> None:
 
 
 def start(
-    how: str,
-    network: Network,
-    objective: Objective,
-    options: Mapping[str, Any],
-    plan: Plan,
-    drawn: Drawn,
-    corruption: Corruption | None,
-    generator: torch.Generator,
-    on_event: loop.OnEvent | None = None,
-    team: Team | None = None,
+    how: str | None, trainer: Trainer, data: TrainingData, options: Mapping[str, Any]
 ) -> bool:
-    """Bring a fresh network to where training is to begin; tell whether the user ended it.
+    """Bring a fresh network to where training is to begin; return whether the user interrupted it.
 
     Parameters
     ----------
-    how : "pca", "layerwise" or "layerwise:EPOCHS"
-    options : mapping
-        The estimator's, which settle how each level is trained.
-    plan : Plan
-        How the whole is trained afterwards.
-    drawn : Drawn
+    how : None, "pca", "layerwise" or "layerwise:EPOCHS"
+    trainer : Trainer
+        Trains the whole afterwards. If it resumes from a checkpoint, nothing is done.
+    data : TrainingData
         The rows to train on, and the held-out ones.
-
-    Other parameters are as in `training.fit`.
+    options : mapping
+        The estimator's, which say how each level is trained.
     """
+    if how is None or trainer.resumes:
+        return False
+    network, objective = trainer.network, trainer.objective
     if how == "pca":
-        seed = int(torch.randint(2**31 - 1, (), generator=generator))
-        if team is None or team.leads:
-            from_pca(network, objective, drawn.rows, np.random.RandomState(seed))
-        if team is not None:
-            # Sums in another order differ by rounding, and workers have to begin with one network.
-            network.load_state_dict(team.of_first(network.state_dict()))
-            objective.load_state_dict(team.of_first(objective.state_dict()))
+        seed = int(torch.randint(2**31 - 1, (), generator=trainer.generator))
+        if trainer.workers.is_main:
+            from_pca(network, objective, data.rows, np.random.RandomState(seed))
+        trainer.workers.synchronize(network, objective)
         return False
     _, _, number = how.partition(":")
-    epochs = int(number) if number else max(1, round(_SHARE * plan.epochs))
-    options = {**options, "epochs": epochs}
-    ended = _layerwise(network, objective, options, drawn, corruption, generator, on_event, team)
-    _settle(network, objective, drawn.rows)
-    return ended
-
-
-# --- one level after another
+    epochs = int(number) if number else max(1, round(_SHARE * trainer.config.epochs))
+    interrupted = _layerwise(trainer, data, {**options, "epochs": epochs})
+    _settle(network, objective, data.rows)
+    return interrupted
 
 
 class _Level(Network):
@@ -199,62 +182,43 @@ class _CodedRows:
         return self._scratch[:n_rows]
 
 
-def _layerwise(
-    network: Network,
-    objective: Objective,
-    options: Mapping[str, Any],
-    drawn: Drawn,
-    corruption: Corruption | None,
-    generator: torch.Generator,
-    on_event: loop.OnEvent | None,
-    team: Team | None,
-) -> bool:
-    """Train the pairs from the first to the last, each for itself; tell whether the user ended it.
+def _layerwise(trainer: Trainer, data: TrainingData, options: Mapping[str, Any]) -> bool:
+    """Train the pairs from the first to the last, each alone; return whether it was interrupted.
 
     Pairs are trained where they are, so the network holds what each of them has learned.
     """
+    network = trainer.network
     n_levels = len(network.pairs)
     for i in range(n_levels):
-        level = _level(network, i)
-        aim, coded, held_out, noise = objective, drawn.rows, drawn.held_out, corruption
+        level, objective = _level(network, i), trainer.objective
+        coded, corruption = data, trainer.config.corruption
         if i > 0:
-            encode = _below(network, i)
-            aim, coded = _squared_error(network, i), _CodedRows(drawn.rows, encode)
-            noise = for_codes(corruption, float(coded.head(_ROWS).std(0).mean()))
-            if held_out is not None:
-                parts = held_out.split(network.rows_per_pass)
-                held_out = torch.cat([encode(part) for part in parts])
+            objective = _squared_error(network, i)
+            coded = _coded(network, i, data)
+            corruption = for_codes(corruption, float(coded.rows.head(_ROWS).std(0).mean()))
         how = options
         if i < n_levels - 1:  # the bottleneck belongs to the last level
             how = {**options, "bottleneck": "plain", "n_components": None}
-        plan = Plan.resolve(how, len(drawn.rows), level.width)
+        config = TrainingConfig.resolve(how, len(data.rows), level.width)
         stage = f"level {i + 1} of {n_levels}"
-        history = loop.fit(
-            make_step(
-                level,
-                aim,
-                plan,
-                complete=drawn.complete or i > 0,
-                corruption=noise,
-                generator=generator if team is None else team.chance,
-                team=team,
-            ),
-            level,
-            aim,
-            plan,
-            coded if team is None else coded.share(team.rank, team.size),
-            held_out,
-            generator,
-            None if on_event is None else _named(stage, on_event),
-            team=team,
-        )
+        part = trainer.part(stage, level, objective)
+        part.config = replace(config, corruption=corruption)
+        history = part.fit(coded)
         if history.epochs:
             losses = history.epochs[max(history.best_epoch, 1) - 1]
-            told = losses.get("validation_loss", losses["loss"])
-            _log.info("%s: loss %.6g after %d epochs", stage, told, len(history.epochs))
-        if history.ended == "interrupted":
+            loss = losses.get("validation_loss", losses["loss"])
+            _log.info("%s: loss %.6g after %d epochs", stage, loss, len(history.epochs))
+        if history.is_interrupted:
             return True
     return False
+
+
+def _coded(network: Network, i: int, data: TrainingData) -> TrainingData:
+    """Return rows as codes of the first `i` pairs, which have no missing cells."""
+    encode, held_out = _below(network, i), data.held_out
+    if held_out is not None:
+        held_out = torch.cat([encode(part) for part in held_out.split(network.rows_per_pass)])
+    return replace(data, rows=_CodedRows(data.rows, encode), held_out=held_out, complete=True)
 
 
 def _level(network: Network, i: int) -> Network:
@@ -304,13 +268,6 @@ def _squared_error(network: Network, i: int) -> Objective:
     objective = Objective(Schema(columns, (n,)), adapts)
     parameter = next(network.parameters())
     return objective.to(device=parameter.device, dtype=parameter.dtype)
-
-
-def _named(stage: str, on_event: loop.OnEvent) -> loop.OnEvent:
-    return lambda event: on_event(replace(event, stage=stage))
-
-
-# --- at the error of PCA
 
 
 def from_pca(

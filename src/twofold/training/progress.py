@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
-from twofold.training.loop import Event
+from twofold.training.events import Callback, Event
+from twofold.training.process_group import current_workers
 
 if TYPE_CHECKING:
     import rich.progress
@@ -43,7 +45,7 @@ class Progress:
 
     Examples
     --------
-    >>> from twofold.training.loop import Event
+    >>> from twofold.training import Event
     >>> with Progress(stream=sys.stdout) as progress:
     ...     progress(Event("epoch", 3, 20, 40, 40, {"loss": 0.08124}, 0.003, 2.1, 41_200.0))
     epoch 3/20  loss 0.08124  41,200 rows/s  12 s left
@@ -75,6 +77,16 @@ class Progress:
         assert self._display is not None
         self._display.close()
         self._display = None
+
+
+@contextmanager
+def shown(callbacks: Sequence[Callback], verbose: int) -> Iterator[Sequence[Callback]]:
+    """Give the callbacks; if there are none, and `verbose` asks for it, a progress bar instead."""
+    if callbacks or not verbose or not current_workers().is_main:
+        yield callbacks
+        return
+    with Progress() as progress:
+        yield (progress,)
 
 
 class _Lines:

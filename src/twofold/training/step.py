@@ -1,6 +1,6 @@
 """Which step trains a network: in C, derived by hand in PyTorch, or by autograd.
 
-All three give the same numbers, to rounding, behind the interface `loop.Step`. The first that
+All three give the same numbers, to rounding, behind the interface `autograd.Step`. The first that
 covers the case is taken.
 """
 
@@ -10,16 +10,16 @@ import logging
 
 import torch
 
-from twofold.nn.corruption import Corruption, Masking
+from twofold.nn.corruption import Masking
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.training import fused
-from twofold.training.config import Plan
+from twofold.training.autograd import AutogradStep, Step
+from twofold.training.config import TrainingConfig
 from twofold.training.fused import FusedStep
-from twofold.training.loop import AutogradStep, Step
 from twofold.training.native import library
 from twofold.training.native.step import NativeStep, obstacle
-from twofold.training.process_group import Team
+from twofold.training.process_group import SingleProcess, Workers
 
 logger = logging.getLogger(__name__)
 
@@ -27,12 +27,11 @@ logger = logging.getLogger(__name__)
 def make_step(
     network: Network,
     objective: Objective,
-    plan: Plan,
+    config: TrainingConfig,
     *,
     complete: bool = True,
-    corruption: Corruption | None = None,
     generator: torch.Generator | None = None,
-    team: Team | None = None,
+    workers: Workers = SingleProcess(),  # noqa: B008 - it is immutable
 ) -> Step:
     """Return the fastest step that covers the case.
 
@@ -41,33 +40,30 @@ def make_step(
     complete : bool
         No cell of the rows is missing.
     """
-    kind, reason = choose(network, objective, plan, complete, corruption, team)
+    kind, reason = choose(network, objective, config, complete, workers)
     logger.info("training with the %s step: %s", kind, reason)
     if kind == "native":
-        hides = isinstance(corruption, Masking) and corruption.only_hidden
-        return NativeStep(
-            network, objective, plan, corruption, generator, complete=complete and not hides
-        )
+        complete = complete and not _hides_cells(config)
+        return NativeStep(network, objective, config, generator, complete=complete)
     if kind == "fused":
-        return FusedStep(network, objective, plan, corruption, generator)
-    return AutogradStep(network, objective, plan, corruption, generator, team)
+        return FusedStep(network, objective, config, generator)
+    return AutogradStep(network, objective, config, generator, workers)
 
 
 def choose(
     network: Network,
     objective: Objective,
-    plan: Plan,
+    config: TrainingConfig,
     complete: bool = True,
-    corruption: Corruption | None = None,
-    team: Team | None = None,
+    workers: Workers = SingleProcess(),  # noqa: B008 - it is immutable
 ) -> tuple[str, str]:
     """Name the step for a case, "native", "fused" or "autograd", and say why."""
-    if team is not None:
+    if workers.size > 1:
         return "autograd", "several workers add their gradients up"
-    lacks = obstacle(network, objective, plan)
+    lacks = obstacle(network, objective, config)
     if not lacks:
         return "native", library.find().reason
-    if not complete or (isinstance(corruption, Masking) and corruption.only_hidden):
+    if not complete or _hides_cells(config):
         return "autograd", f"missing cells, and nothing native: {lacks}"
     if fused.supports(network, objective):
         return "fused", f"nothing native: {lacks}"
@@ -80,3 +76,8 @@ def describe() -> str:
     if found.library is None:
         return f"fused, in PyTorch (nothing native: {found.reason})"
     return f"native, {found.reason}; fused or autograd for what it does not cover"
+
+
+def _hides_cells(config: TrainingConfig) -> bool:
+    """Whether the loss counts hidden cells alone, so that all others are missing to it."""
+    return isinstance(config.corruption, Masking) and config.corruption.only_hidden

@@ -61,7 +61,7 @@ class Stream:
         """Number of all rows."""
         return self._source.n_rows
 
-    def draw(self, schema: Schema, dtype: torch.dtype, device: torch.device) -> rows.Drawn:
+    def draw(self, schema: Schema, dtype: torch.dtype, device: torch.device) -> rows.TrainingData:
         """Return the rows to train on and the held-out ones."""
         found = self._survey
         complete = all(
@@ -72,7 +72,7 @@ class Stream:
             held_out = tensors.encode(schema, found.held_out, dtype, device)
         x = tensors.encode(schema, found.sample, dtype, device)
         streamed = StreamedRows(self._source, found, schema, x)
-        return rows.Drawn(streamed, held_out, x, torch.arange(len(x)), complete)
+        return rows.TrainingData(streamed, held_out, x, torch.arange(len(x)), complete)
 
     def tables(self) -> Iterator[Table]:
         """Give all rows in order, part by part."""

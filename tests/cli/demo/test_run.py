@@ -24,7 +24,7 @@ from twofold.errors import (
     OutputExistsError,
 )
 from twofold.estimators.autoencoder import Autoencoder
-from twofold.training.loop import Event
+from twofold.training.events import Event
 
 NETS = ("stacked", "tied")
 SUBSTITUTE = "scikit-learn's digits (8x8), because MNIST could not be had"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,8 +12,8 @@ import torch
 
 from tests.training.test_fused import PLAN, parts, rows
 from twofold.nn.corruption import Masking
+from twofold.training.autograd import AutogradStep
 from twofold.training.fused import FusedStep
-from twofold.training.loop import AutogradStep
 from twofold.training.native import library
 from twofold.training.native.step import NativeStep
 from twofold.training.step import make_step
@@ -85,7 +86,7 @@ def test_missing_cells_take_the_native_step() -> None:
     net, objective = parts(dtype=torch.float32)
     for step in (
         make_step(net, objective, PLAN, complete=False),
-        make_step(net, objective, PLAN, corruption=Masking(0.3, only_hidden=True)),
+        make_step(net, objective, replace(PLAN, corruption=Masking(0.3, only_hidden=True))),
     ):
         assert type(step) is NativeStep
         assert step.takes_missing

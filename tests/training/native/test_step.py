@@ -34,10 +34,12 @@ from twofold.nn.likelihoods import LIKELIHOODS
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Column, Schema
-from twofold.training.batches import Selection
-from twofold.training.loop import AutogradStep, Plan, fit
+from twofold.training.autograd import AutogradStep
+from twofold.training.batches import Selection, TrainingData
+from twofold.training.config import TrainingConfig
 from twofold.training.native import library
 from twofold.training.native.step import OPTIMIZERS, NativeStep, obstacle
+from twofold.training.trainer import Trainer
 
 SETS = ["neon"] if platform.machine() in ("aarch64", "arm64") else ["baseline", "avx2", "avx512"]
 ACTIVATIONS = [
@@ -62,7 +64,7 @@ def threads() -> Iterator[Callable[[int], None]]:
     torch.set_num_threads(before)
 
 
-def native(**named: Any) -> Callable[[Network, Objective, Plan], NativeStep]:
+def native(**named: Any) -> Callable[[Network, Objective, TrainingConfig], NativeStep]:
     return lambda net, objective, plan: NativeStep(net, objective, plan, **named)
 
 
@@ -96,7 +98,9 @@ def train(step: NativeStep, x: Tensor, batch: int, n_steps: int = 5) -> list[flo
 @pytest.mark.parametrize("plan", COVERED.values(), ids=list(COVERED))
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("activation", ACTIVATIONS)
-def test_hundred_steps_end_where_autograd_does(activation: str, tied: bool, plan: Plan) -> None:
+def test_hundred_steps_end_where_autograd_does(
+    activation: str, tied: bool, plan: TrainingConfig
+) -> None:
     net, objective = parts(activation, tied, dtype=torch.float32)
     net.code_activation = "tanh" if activation == "identity" else "identity"
     assert_same_run(net, objective, plan, rows(torch.float32), make=native())
@@ -144,7 +148,7 @@ def test_any_width_and_batch_on_every_instruction_set(
 @pytest.mark.parametrize("batch", [32, 100])
 @pytest.mark.parametrize("plan", COVERED.values(), ids=list(COVERED))
 def test_any_number_of_threads_gives_the_same_bits(
-    plan: Plan, batch: int, instruction_set: str, threads: Callable[[int], None]
+    plan: TrainingConfig, batch: int, instruction_set: str, threads: Callable[[int], None]
 ) -> None:
     x, found = table(3 * batch + 1, 70), []
     for n in (1, 2, 3, 16):
@@ -158,7 +162,7 @@ def test_any_number_of_threads_gives_the_same_bits(
 
 
 @pytest.mark.parametrize("plan", COVERED.values(), ids=list(COVERED))
-def test_many_steps_in_one_call_give_the_bits_of_single_ones(plan: Plan) -> None:
+def test_many_steps_in_one_call_give_the_bits_of_single_ones(plan: TrainingConfig) -> None:
     net, objective = parts(dtype=torch.float32)
     twin, x = copy.deepcopy(net), rows(torch.float32)
     one, many = NativeStep(net, objective, plan), NativeStep(twin, objective, plan)
@@ -173,11 +177,14 @@ def test_many_steps_in_one_call_give_the_bits_of_single_ones(plan: Plan) -> None
 
 @pytest.mark.parametrize("plan", [PLANS["sgd"], PLANS["adam"]], ids=["sgd", "adam"])
 @pytest.mark.parametrize("noise", NOISES, ids=repr)
-def test_hundred_steps_from_corrupted_rows_end_where_autograd_does(noise: Any, plan: Plan) -> None:
+def test_hundred_steps_from_corrupted_rows_end_where_autograd_does(
+    noise: Any, plan: TrainingConfig
+) -> None:
     net, objective = parts(dtype=torch.float32)
     plain, x = copy.deepcopy(net), rows(torch.float32)
-    ours = NativeStep(net, objective, plan, noise, torch.Generator().manual_seed(7))
-    theirs = AutogradStep(plain, objective, plan, noise, torch.Generator().manual_seed(7))
+    plan = replace(plan, corruption=noise)
+    ours = NativeStep(net, objective, plan, torch.Generator().manual_seed(7))
+    theirs = AutogradStep(plain, objective, plan, torch.Generator().manual_seed(7))
     losses = run(ours, x, 100, plan.learning_rate)
     assert distance(losses, run(theirs, x, 100, plan.learning_rate)) < TOLERANCE[torch.float32]
     for name, parameter in plain.named_parameters():
@@ -186,22 +193,24 @@ def test_hundred_steps_from_corrupted_rows_end_where_autograd_does(noise: Any, p
 
 @pytest.mark.parametrize("plan", [PLANS["sgd"], PLANS["adam"]], ids=["sgd", "adam"])
 @pytest.mark.parametrize("noise", [None, Masking(0.4), Masking(0.4, only_hidden=True)], ids=repr)
-def test_missing_cells_count_as_in_autograd(noise: Any, plan: Plan, instruction_set: str) -> None:
+def test_missing_cells_count_as_in_autograd(
+    noise: Any, plan: TrainingConfig, instruction_set: str
+) -> None:
     net, objective = parts(dtype=torch.float32)
     objective.noise.fill_(0.7)
     plain, x = copy.deepcopy(net), rows(torch.float32)
     x[torch.rand(x.shape, generator=torch.Generator().manual_seed(5)) < 0.3] = torch.nan
     x[3] = torch.nan
+    plan = replace(plan, corruption=noise)
     ours = NativeStep(
         net,
         objective,
         plan,
-        noise,
         torch.Generator().manual_seed(7),
         complete=False,
         instruction_set=instruction_set,
     )
-    theirs = AutogradStep(plain, objective, plan, noise, torch.Generator().manual_seed(7))
+    theirs = AutogradStep(plain, objective, plan, torch.Generator().manual_seed(7))
     losses = run(ours, x, 100, plan.learning_rate)
     assert distance(losses, run(theirs, x, 100, plan.learning_rate)) < TOLERANCE[torch.float32]
     for name, parameter in plain.named_parameters():
@@ -265,16 +274,11 @@ def test_divergence_names_the_very_step() -> None:
     x, steps = rows(torch.float32), []
     for make in (NativeStep, AutogradStep):
         own = copy.deepcopy(net)
+        trainer, positions = Trainer(own, objective, plan, torch.Generator()), torch.arange(len(x))
+        trainer.step = make(own, objective, plan)
+        data = TrainingData(Selection(x, positions), None, x, positions, complete=True)
         with pytest.raises(DivergenceError) as caught:
-            fit(
-                make(own, objective, plan),
-                own,
-                objective,
-                plan,
-                Selection(x, torch.arange(len(x))),
-                None,
-                torch.Generator().manual_seed(0),
-            )
+            trainer.fit(data)
         steps.append(str(caught.value).split(";")[0])
     assert steps[0] == steps[1]
 

@@ -51,7 +51,7 @@ from twofold.nn.network import Network, default_n_components
 from twofold.nn.objective import Objective
 from twofold.persistence import folder as bundle
 from twofold.report import plots
-from twofold.training import loop
+from twofold.training import trainer
 from twofold.training.progress import Progress
 
 Array = NDArray[Any]
@@ -255,7 +255,7 @@ def _train_both(data: _Data, epochs: int, console: Console) -> dict[str, _Net]:
     for name, tied in _NETS.items():
         autoencoder = recipe(data.width, tied, epochs)
         with _fit_warnings(console) as caught, Progress(title=name) as progress:
-            autoencoder.fit(data.train, validation_data=data.validation, on_event=progress)
+            autoencoder.fit(data.train, validation_data=data.validation, callbacks=[progress])
         interrupted = any(issubclass(w.category, InterruptedWarning) for w in caught)
         if interrupted and any(net.interrupted for net in nets.values()):
             raise KeyboardInterrupt
@@ -400,7 +400,7 @@ def _loss(autoencoder: Autoencoder, images: Array) -> float:
     network = autoencoder.network_
     device = next(network.parameters()).device
     x = torch.from_numpy(images.reshape(len(images), -1)).to(device)
-    return loop.evaluate(network, Objective(autoencoder.schema_).to(device), x)
+    return trainer.evaluate(network, Objective(autoencoder.schema_).to(device), x)
 
 
 def _least_loss(images: Array) -> float:

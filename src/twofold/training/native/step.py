@@ -12,15 +12,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from twofold.nn.activations import ACTIVATIONS
-from twofold.nn.corruption import Corruption
 from twofold.nn.layers import DensePair
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
-from twofold.training.config import Plan
-from twofold.training.loop import spoil
+from twofold.training.autograd import corrupt
+from twofold.training.config import TrainingConfig
 from twofold.training.native import library
 from twofold.training.native.library import Batches, Inputs, Pair, Parameter, Stack, Update
-from twofold.training.optimizers import Rule
+from twofold.training.optimizers import Optimizer
 
 # As numbered in native.h.
 OPTIMIZERS = {"sgd": 0, "adam": 1, "adamw": 2}
@@ -28,7 +27,7 @@ _MOST_PAIRS = 64
 _CALL_WORK = 2e9  # multiplications per call: about 20 ms, for Ctrl-C and progress
 
 
-def obstacle(network: Network, objective: Objective, plan: Plan) -> str:
+def obstacle(network: Network, objective: Objective, config: TrainingConfig) -> str:
     """Say what keeps the native step from training this, nothing if nothing does."""
     found = library.find()
     if found.library is None:
@@ -46,9 +45,9 @@ def obstacle(network: Network, objective: Objective, plan: Plan) -> str:
     for likelihood, _ in objective.groups:
         if likelihood.kernel is None:
             return f"likelihood {type(likelihood).__name__}"
-    if plan.optimizer not in OPTIMIZERS:
-        return f"optimizer {plan.optimizer}"
-    if plan.bfloat16:
+    if config.optimizer not in OPTIMIZERS:
+        return f"optimizer {config.optimizer}"
+    if config.bfloat16:
         return "bfloat16"
     for parameter in network.parameters():
         if parameter.device.type != "cpu":
@@ -61,7 +60,7 @@ def obstacle(network: Network, objective: Objective, plan: Plan) -> str:
 
 
 class NativeStep:
-    """Updates of a dense stack in C; a `loop.Step`.
+    """Updates of a dense stack in C; an `autograd.Step`.
 
     Parameters
     ----------
@@ -69,11 +68,10 @@ class NativeStep:
         Updated in place; `obstacle` says which ones are taken.
     objective : Objective
         Gaussian and Bernoulli columns, in any mixture.
-    plan : Plan
-        Names the optimizer and its settings.
-    corruption : Corruption, optional
-        Corrupts what the network is given, and not what it has to give back, with randomness from
-        `generator`.
+    config : TrainingConfig
+        Names the optimizer and its settings, and the corruption.
+    generator : torch.Generator, optional
+        Draws the corruption.
     complete : bool
         Whether no cell that counts is ever missing.
     instruction_set : str, optional
@@ -90,20 +88,19 @@ class NativeStep:
         self,
         network: Network,
         objective: Objective,
-        plan: Plan,
-        corruption: Corruption | None = None,
+        config: TrainingConfig,
         generator: torch.Generator | None = None,
         *,
         complete: bool = True,
         instruction_set: str | None = None,
     ) -> None:
         self.network, self.objective = network, objective
-        self.corruption, self.generator = corruption, generator or torch.Generator()
+        self.corruption, self.generator = config.corruption, generator or torch.Generator()
         self.takes_missing = not complete
-        multiplications = 6 * network.work(plan.batch_size)
+        multiplications = 6 * network.work(config.batch_size)
         self.n_ahead = int(min(50, max(1, _CALL_WORK / max(1.0, multiplications))))
-        self._plan, self._instruction_set = plan, instruction_set
-        self._rule = plan.rule(network.parameters())
+        self._config, self._instruction_set = config, instruction_set
+        self._optimizer = Optimizer(config, network.parameters())
         self._inputs = _InputTable(objective)
         self._forget_memory()
 
@@ -131,9 +128,9 @@ class NativeStep:
         """Take one update after another; return the losses before each, until one is not finite."""
         given, target = _in_a_row(batches), None
         if self.corruption is not None:
-            pairs = [spoil(self.corruption, x, self.objective, self.generator) for x in batches]
+            pairs = [corrupt(self.corruption, x, self.objective, self.generator) for x in batches]
             given = torch.cat([corrupted for corrupted, _ in pairs])
-            target = torch.cat([wanted for _, wanted in pairs])
+            target = torch.cat([each for _, each in pairs])
         self._n_filled = 0
         sizes = np.array([len(x) for x in batches], np.int64)
         return self._train(given, target, sizes, np.array(learning_rates, np.float64))
@@ -147,17 +144,17 @@ class NativeStep:
     ) -> Tensor:
         found = library.find(self._instruction_set)
         assert found.library is not None
-        stack = stack_of(self.network, found.isa, self._rule)
+        stack = stack_of(self.network, found.isa, self._optimizer)
         n_bytes = found.library.twofold_train_bytes(stack, int(sizes.max()))
         if n_bytes > len(self._scratch):
             self._scratch = torch.empty(n_bytes, dtype=torch.uint8)
-        plan, losses = self._plan, torch.empty(len(sizes), dtype=torch.float64)
+        config, losses = self._config, torch.empty(len(sizes), dtype=torch.float64)
         update = Update(
-            OPTIMIZERS[plan.optimizer],
-            plan.nesterov,
-            plan.momentum,
-            plan.weight_decay,
-            self._rule.n_updates,
+            OPTIMIZERS[config.optimizer],
+            config.nesterov,
+            config.momentum,
+            config.weight_decay,
+            self._optimizer.n_updates,
         )
         batches = Batches(
             len(sizes),
@@ -173,16 +170,16 @@ class NativeStep:
         n_done = found.library.twofold_train(
             stack, self._inputs.now(), update, batches, self._scratch.data_ptr()
         )
-        self._rule.n_updates += n_done
+        self._optimizer.n_updates += n_done
         return losses[:n_done].to(given.dtype)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what the next update depends on beside the network and the objective."""
-        return self._rule.state_dict()
+        """Return what the next update depends on besides the network and the objective."""
+        return self._optimizer.state_dict()
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Go on from what `state_dict` returned."""
-        self._rule.load_state_dict(state)
+        """Continue from what `state_dict` returned."""
+        self._optimizer.load_state_dict(state)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_scratch": None, "_x": None}
@@ -242,11 +239,11 @@ def _kernel(activation: str) -> int:
     return number
 
 
-def stack_of(network: Network, isa: int, rule: Rule | None = None) -> Stack:
-    """Return the stack as C knows it, with what the rule remembers of each parameter."""
+def stack_of(network: Network, isa: int, optimizer: Optimizer | None = None) -> Stack:
+    """Return the stack as C knows it, with what the optimizer remembers of each parameter."""
     moments = {}
-    if rule is not None:
-        for p, own in zip(rule.parameters, rule.moments, strict=True):
+    if optimizer is not None:
+        for p, own in zip(optimizer.parameters, optimizer.moments, strict=True):
             moments[id(p)] = [m.data_ptr() for m in own]
 
     def parameter(tensor: Tensor | None) -> Parameter:

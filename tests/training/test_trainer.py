@@ -1,9 +1,9 @@
-"""The loop: updates are PyTorch's, the best weights stay, and what happens is told at once."""
+"""The trainer: updates are PyTorch's, the best weights stay, and events come at once."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,14 +17,18 @@ from twofold.errors import DivergenceError
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Schema, Table
-from twofold.training import loop
-from twofold.training.batches import Selection
+from twofold.training import events as events_module
+from twofold.training import trainer
+from twofold.training.autograd import AutogradStep, Step
+from twofold.training.batches import Selection, TrainingData
+from twofold.training.config import TrainingConfig
+from twofold.training.events import Callback, Event
 from twofold.training.fused import FusedStep
-from twofold.training.loop import AutogradStep, Event, History, Plan, Step
+from twofold.training.trainer import History
 
-MakeStep = Callable[[Network, Objective, Plan], Step]
+MakeStep = Callable[[Network, Objective, TrainingConfig], Step]
 STEPS: dict[str, MakeStep] = {"autograd": AutogradStep, "fused": FusedStep}
-PLAN = Plan(
+PLAN = TrainingConfig(
     optimizer="sgd",
     learning_rate=0.05,
     momentum=0.0,
@@ -49,38 +53,37 @@ def parts(tied: bool = True, seed: int = 0) -> tuple[Network, Objective, Tensor]
 
 
 class Run:
-    """One run of the loop on 40 rows, the last 8 of them held out where asked for."""
+    """One run of a trainer on 40 rows, the last 8 of them held out where asked for."""
 
     def __init__(
         self,
-        plan: Plan = PLAN,
+        plan: TrainingConfig = PLAN,
         held_out: bool = False,
         step: Step | None = None,
-        on_event: Callable[[Event], None] | None = None,
+        callbacks: Sequence[Callback] = (),
     ) -> None:
         self.network, self.objective, self.x = parts()
         self.events: list[Event] = []
-        self.on_event = on_event
         self.validation = self.x[32:] if held_out else None
-        self.history = loop.fit(
-            step or AutogradStep(self.network, self.objective, plan),
+        positions = torch.arange(32 if held_out else 40)
+        data = TrainingData(
+            Selection(self.x, positions), self.validation, self.x, positions, step is not None
+        )
+        run = trainer.Trainer(
             self.network,
             self.objective,
             plan,
-            Selection(self.x, torch.arange(32 if held_out else 40)),
-            self.validation,
             torch.Generator().manual_seed(1),
-            self.note,
+            [self.events.append, *callbacks],
         )
-
-    def note(self, event: Event) -> None:
-        self.events.append(event)
-        if self.on_event:
-            self.on_event(event)
+        run.step = step
+        self.history = run.fit(data)
 
 
 class StepSpy:
     """A step that learns nothing, notes its batches, and returns the losses it is given."""
+
+    takes_missing = True
 
     def __init__(self, losses: Callable[[int], float] = lambda number: 1.0) -> None:
         self.losses, self.batches, self.rates = losses, list[Tensor](), list[float]()
@@ -285,9 +288,9 @@ def test_the_validation_loss_is_the_mean_over_the_held_out_cells() -> None:
 
 def test_evaluate_does_not_depend_on_its_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
     network, objective, x = parts()
-    whole = loop.evaluate(network, objective, x)
-    monkeypatch.setattr(loop, "_CHUNK_ROWS", 7)
-    assert loop.evaluate(network, objective, x) == pytest.approx(whole, rel=1e-14)
+    whole = trainer.evaluate(network, objective, x)
+    monkeypatch.setattr(trainer, "_CHUNK_ROWS", 7)
+    assert trainer.evaluate(network, objective, x) == pytest.approx(whole, rel=1e-14)
 
 
 # So large a rate that the loss on held-out rows goes up and down.
@@ -298,7 +301,7 @@ def test_early_stopping_keeps_the_weights_of_the_least_validation_loss() -> None
     run = Run(RESTLESS, held_out=True)
     losses = [entry["validation_loss"] for entry in run.history.epochs]
     assert run.validation is not None
-    kept = loop.evaluate(run.network, run.objective, run.validation)
+    kept = trainer.evaluate(run.network, run.objective, run.validation)
     assert kept == min(losses) != losses[-1]
 
 
@@ -317,7 +320,7 @@ def test_early_stopping_waits_for_patience_epochs_and_no_longer() -> None:
 def test_without_patience_every_epoch_runs_and_the_last_weights_stay() -> None:
     run = Run(replace(RESTLESS, patience=None), held_out=True)
     assert run.validation is not None
-    last = loop.evaluate(run.network, run.objective, run.validation)
+    last = trainer.evaluate(run.network, run.objective, run.validation)
     assert len(run.history.epochs) == run.history.best_epoch == 40
     assert last == run.history.epochs[-1]["validation_loss"]
 
@@ -350,13 +353,13 @@ def test_divergence_by_the_very_last_update_is_told(held_out: bool) -> None:
 
 def look_every(n_steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """Look at losses as on a GPU: those of several steps together."""
-    kind = loop._Losses
-    monkeypatch.setattr(loop, "_Losses", lambda plan, epoch, every: kind(plan, epoch, n_steps))
+    kind = trainer._Losses
+    monkeypatch.setattr(trainer, "_Losses", lambda plan, epoch, every: kind(plan, epoch, n_steps))
 
 
 @pytest.mark.parametrize("every", [1, 2, 3, 7, 50])
 def test_the_mean_loss_does_not_depend_on_how_often_it_is_looked_at(every: int) -> None:
-    losses = loop._Losses(PLAN, 1, every)
+    losses = trainer._Losses(PLAN, 1, every)
     for loss, n_rows in [(4.0, 8), (3.0, 8), (2.0, 8), (9.0, 2)]:
         losses.add(torch.tensor(loss), n_rows)
     assert losses.mean() == (8 * 4 + 8 * 3 + 8 * 2 + 2 * 9) / 26
@@ -364,7 +367,7 @@ def test_the_mean_loss_does_not_depend_on_how_often_it_is_looked_at(every: int) 
 
 @pytest.mark.parametrize("every", [2, 50])
 def test_a_loss_may_be_written_over_by_the_next_one(every: int) -> None:
-    losses, loss = loop._Losses(PLAN, 1, every), torch.zeros(())
+    losses, loss = trainer._Losses(PLAN, 1, every), torch.zeros(())
     for number in range(5):
         losses.add(loss.fill_(number), 1)
     assert losses.mean() == 2.0
@@ -372,7 +375,7 @@ def test_a_loss_may_be_written_over_by_the_next_one(every: int) -> None:
 
 @pytest.mark.parametrize("every", [1, 2, 50])
 def test_a_mean_in_between_changes_nothing(every: int) -> None:
-    losses = loop._Losses(PLAN, 1, every)
+    losses = trainer._Losses(PLAN, 1, every)
     means = []
     for number in range(5):
         losses.add(torch.tensor(float(number)), 1)
@@ -388,7 +391,7 @@ class Unread(Tensor):
 
 
 def test_losses_are_not_looked_at_before_it_is_time() -> None:
-    losses = loop._Losses(PLAN, 1, 3)
+    losses = trainer._Losses(PLAN, 1, 3)
     bad = torch.tensor(math.nan)
     losses.add(bad.as_subclass(Unread), 8)
     losses.add(bad.as_subclass(Unread), 8)
@@ -423,7 +426,7 @@ def test_how_often_losses_are_looked_at_changes_no_history(
 def test_a_step_event_is_up_to_date_however_seldom_losses_are_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loop, "_EVENT_SECONDS", -1.0)
+    monkeypatch.setattr(events_module, "_STEP_SECONDS", -1.0)
     look_every(50, monkeypatch)
     events = Run(step=StepSpy(lambda number: float(number))).events
     assert [e.losses["loss"] for e in events if e.kind == "step"][:3] == [1.0, 1.5, 2.0]
@@ -435,7 +438,7 @@ def test_events_come_in_order() -> None:
 
 
 def test_step_events_come_between_their_epochs(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "_EVENT_SECONDS", -1.0)
+    monkeypatch.setattr(events_module, "_STEP_SECONDS", -1.0)
     places = [(e.epoch, e.step) for e in Run().events if e.kind == "step"]
     assert places == [(epoch, step) for epoch in (1, 2, 3) for step in (1, 2, 3, 4, 5)]
 
@@ -443,11 +446,11 @@ def test_step_events_come_between_their_epochs(monkeypatch: pytest.MonkeyPatch) 
 def test_step_events_come_no_faster_than_can_be_read() -> None:
     run = Run(replace(PLAN, epochs=30))
     shown = sum(event.kind == "step" for event in run.events)
-    assert shown <= run.events[-1].seconds / loop._EVENT_SECONDS
+    assert shown <= run.events[-1].seconds / events_module._STEP_SECONDS
 
 
 def test_a_step_event_holds_the_mean_loss_so_far(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loop, "_EVENT_SECONDS", -1.0)
+    monkeypatch.setattr(events_module, "_STEP_SECONDS", -1.0)
     events = Run(step=StepSpy(lambda number: float(number))).events
     assert [e.losses["loss"] for e in events if e.kind == "step"][:3] == [1.0, 1.5, 2.0]
 
@@ -488,23 +491,23 @@ def interrupt_at(kind: str, epoch: int) -> Callable[[Event], None]:
 def test_an_interruption_ends_training_with_the_epochs_finished(
     kind: str, epoch: int, finished: int
 ) -> None:
-    history = Run(replace(PLAN, epochs=9), on_event=interrupt_at(kind, epoch)).history
+    history = Run(replace(PLAN, epochs=9), callbacks=[interrupt_at(kind, epoch)]).history
     assert (history.ended, len(history.epochs)) == ("interrupted", finished)
 
 
 def test_an_interruption_within_an_epoch_counts_the_finished_ones(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(loop, "_EVENT_SECONDS", -1.0)
-    history = Run(on_event=interrupt_at("step", 2)).history
+    monkeypatch.setattr(events_module, "_STEP_SECONDS", -1.0)
+    history = Run(callbacks=[interrupt_at("step", 2)]).history
     assert (history.ended, len(history.epochs)) == ("interrupted", 1)
 
 
 @pytest.mark.parametrize("epoch", range(1, 7))
 def test_an_interruption_keeps_the_best_weights_until_then(epoch: int) -> None:
-    run = Run(RESTLESS, held_out=True, on_event=interrupt_at("epoch", epoch))
+    run = Run(RESTLESS, held_out=True, callbacks=[interrupt_at("epoch", epoch)])
     assert run.validation is not None
-    kept = loop.evaluate(run.network, run.objective, run.validation)
+    kept = trainer.evaluate(run.network, run.objective, run.validation)
     assert kept == min(entry["validation_loss"] for entry in run.history.epochs)
 
 
@@ -512,9 +515,9 @@ def test_the_history_of_no_epoch_is_empty() -> None:
     assert History() == History([], "all epochs done", 0)
 
 
-def resolve(n_rows: int = 1000, width: int = 20, **options: Any) -> Plan:
+def resolve(n_rows: int = 1000, width: int = 20, **options: Any) -> TrainingConfig:
     settings = Autoencoder(**options).get_params(deep=False)
-    return Plan.resolve(settings, n_rows, width)
+    return TrainingConfig.resolve(settings, n_rows, width)
 
 
 def test_given_options_are_kept() -> None:

@@ -1,0 +1,81 @@
+"""What happens in training, as events for progress bars, logs and whoever else calls back."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from twofold.training.config import TrainingConfig
+
+_STEP_SECONDS = 0.1  # least time between two "step" events
+
+
+@dataclass(frozen=True)
+class Event:
+    """One thing that happened in training.
+
+    `kind` is "start", "step", "epoch" or "end". `losses` are in nats per cell, by name: `loss` is
+    the mean over the epoch so far, `validation_loss` the loss on the held-out rows. `seconds` count
+    from the start of training. `stage` names a part of pretraining: "level 1 of 3".
+    """
+
+    kind: str
+    epoch: int
+    epochs: int
+    step: int
+    steps: int
+    losses: Mapping[str, float]
+    learning_rate: float
+    seconds: float
+    rows_per_second: float
+    stage: str = ""
+
+
+Callback = Callable[[Event], object]
+
+
+class EventEmitter:
+    """Keeps time and calls back, for steps not more often than someone can read.
+
+    Attributes
+    ----------
+    steps, total_steps : int
+        Updates in an epoch, and in all.
+    """
+
+    def __init__(
+        self, config: TrainingConfig, n_rows: int, callbacks: Sequence[Callback], stage: str = ""
+    ) -> None:
+        self.epochs, self.n_rows, self.callbacks = config.epochs, n_rows, callbacks
+        self.steps = math.ceil(n_rows / config.batch_size)
+        self.total_steps = self.steps * config.epochs
+        self._batch_size, self._stage = config.batch_size, stage
+        self._start = self._last = time.perf_counter()
+
+    def seconds(self) -> float:
+        """Return the time since training started."""
+        return time.perf_counter() - self._start
+
+    def continue_from(self, seconds: float) -> None:
+        """Count the time of an interrupted run too."""
+        self._start -= seconds
+
+    def is_due(self) -> bool:
+        """Whether anyone waits for a "step" event, and the last event is old enough."""
+        return bool(self.callbacks) and time.perf_counter() - self._last > _STEP_SECONDS
+
+    def emit(
+        self, kind: str, epoch: int, step: int, losses: Mapping[str, float], rate: float
+    ) -> None:
+        """Call back with an event."""
+        self._last = time.perf_counter()
+        seconds = self.seconds()
+        done = (max(epoch, 1) - 1) * self.n_rows + min(step * self._batch_size, self.n_rows)
+        speed = done / seconds if seconds > 0 else 0.0
+        event = Event(
+            kind, epoch, self.epochs, step, self.steps, losses, rate, seconds, speed, self._stage
+        )
+        for callback in self.callbacks:
+            callback(event)
