@@ -430,6 +430,37 @@ def _conflicts(values: Mapping[str, Any]) -> list[str]:
     return mistakes
 
 
+def changed(values: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return the options that differ from their defaults: name, value and default.
+
+    Values are written as the command line takes them.
+
+    Examples
+    --------
+    >>> changed({"epochs": 5, "tied": True, "hidden_layers": (64, 32)})
+    [('epochs', '5', 'auto'), ('hidden_layers', '64,32', 'halving')]
+    """
+    defaults = {name: OPTIONS[name].default for name in values}
+    return [
+        (name, _as_text(value), _as_text(defaults[name]))
+        for name, value in values.items()
+        if value != defaults[name]
+    ]
+
+
+def _as_text(value: Any) -> str:
+    if isinstance(value, list | tuple):
+        return ",".join(map(_layer_as_text, value)) or "no hidden layer"
+    if isinstance(value, Mapping):
+        return ",".join(f"{name}={word}" for name, word in value.items())
+    return "none" if value is None else str(value)
+
+
+def _layer_as_text(layer: Any) -> str:
+    parts = layer.values() if isinstance(layer, Mapping) else [layer]
+    return ":".join(str(part) for part in parts if part is not None)
+
+
 def flag(name: str) -> str:
     """Return the flag of the option `name` on the command line, "" if it has none.
 

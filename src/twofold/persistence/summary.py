@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from twofold.formatting import listed, pairs, shortened, table
-from twofold.options import OPTIONS
+from twofold.options import changed
 
 if TYPE_CHECKING:
     from twofold.estimators.autoencoder import Autoencoder
@@ -16,26 +16,10 @@ _SHOWN_COLUMNS = 20
 
 def changed_options(values: Mapping[str, Any]) -> str:
     """List the options that differ from their defaults."""
-    changed = []
-    for name, value in values.items():
-        default = OPTIONS[name].default
-        if value != default:
-            changed.append((name, shortened(_plain(value)), f"default {_plain(default)}"))
-    return pairs(changed) or "none"
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ",".join(map(_layer, value)) or "no hidden layer"
-    if isinstance(value, Mapping):
-        return ",".join(f"{name}={word}" for name, word in value.items())
-    return "none" if value is None else str(value)
-
-
-def _layer(layer: Any) -> str:
-    """Return a layer as the command line has it."""
-    parts = layer.values() if isinstance(layer, Mapping) else [layer]
-    return ":".join(str(part) for part in parts if part is not None)
+    lines = [
+        (name, shortened(value), f"default {default}") for name, value, default in changed(values)
+    ]
+    return pairs(lines) or "none"
 
 
 def columns(ae: Autoencoder) -> str:

@@ -10,7 +10,6 @@ import math
 import os
 import platform
 from collections import Counter
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -22,7 +21,7 @@ from twofold.data import sources
 from twofold.data.files import Files
 from twofold.data.output import require_free, write_bytes
 from twofold.formatting import counted, duration, number, percent, shortened
-from twofold.options import OPTIONS
+from twofold.options import changed
 from twofold.report import charts, examples, sections
 from twofold.report import html as page
 from twofold.report.charts import Mark, Series
@@ -267,7 +266,10 @@ def _model(ae: Fitted) -> dict[str, Any]:
         )
     return {
         "facts": facts,
-        "options": changed_options(ae.get_params(deep=False)),
+        "options": [
+            (name, shortened(value), default)
+            for name, value, default in changed(ae.get_params(deep=False))
+        ],
         "kinds": _kinds(schema),
         "layers": [
             {
@@ -283,24 +285,6 @@ def _model(ae: Fitted) -> dict[str, Any]:
         f"{'tied' if network.tied else 'untied'} weights."
         + (" A shared matrix counts once." if network.tied else ""),
     }
-
-
-def changed_options(values: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return the options that differ from their defaults: name, value and default."""
-    changed = []
-    for name, value in values.items():
-        default = OPTIONS[name].default
-        if type(value) is not type(default) or value != default:
-            changed.append((name, shortened(_plain(value)), shortened(_plain(default))))
-    return changed
-
-
-def _plain(value: Any) -> str:
-    if isinstance(value, list | tuple):
-        return ", ".join(map(str, value)) or "no hidden layer"
-    if isinstance(value, Mapping):
-        return ", ".join(f"{name}={word}" for name, word in value.items())
-    return str(value)
 
 
 def _kinds(schema: Schema) -> list[dict[str, Any]]:
