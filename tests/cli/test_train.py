@@ -102,9 +102,9 @@ def test_fit_tells_what_came_of_it(folder: Path, tmp_path: Path) -> None:
     last = ae.history_[ae.best_epoch_ - 1]
     assert lines["loss"] == f"{last['loss']:.5g}, {last['validation_loss']:.5g} on held-out rows"
     assert lines["variance kept"] == f"{100 * ae.reconstruction_r2_:.1f} % on held-out rows"
-    assert f"network {100 * ae.comparison_.r2:.1f} %" in lines["beside PCA"]
-    assert f"on {ae.comparison_.n_rows} held-out rows" in lines["beside PCA"]
-    assert lines["beside PCA"].endswith(": PCA keeps more")
+    assert f"network {100 * ae.comparison_.r2:.1f} %" in lines["compared with PCA"]
+    assert f"on {ae.comparison_.n_rows} held-out rows" in lines["compared with PCA"]
+    assert lines["compared with PCA"].endswith(": PCA keeps more")
     assert lines["model"].startswith(str(tmp_path / "m"))
     assert re.fullmatch(r"\d+\.\d s", lines["time"])
 

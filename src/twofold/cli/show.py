@@ -25,7 +25,7 @@ from twofold.cli.common import (
 )
 from twofold.errors import OptionError
 from twofold.formatting import counted, pairs, size
-from twofold.persistence import summary as modeltext
+from twofold.persistence import summary
 
 
 def info(
@@ -47,7 +47,7 @@ def info(
     - `twofold info --system`
     """
     from twofold.estimators.autoencoder import load
-    from twofold.persistence import folder as bundle
+    from twofold.persistence import folder as model_folder
 
     if system:
         typer.echo(_system())
@@ -55,16 +55,16 @@ def info(
     if model is None:
         raise OptionError("Expected the folder of a model, got none. Name one, or pass --system.")
 
-    _, document = bundle.read(model)
+    _, document = model_folder.read(model)
     if as_json:
         typer.echo(json.dumps(document, indent=2))
         return
     ae = load(model)
     parts = {
-        "Options that differ from the defaults": modeltext.changed_options(document["options"]),
-        f"Columns ({ae.schema_})": modeltext.columns(ae),
+        "Options that differ from the defaults": summary.changed_options(document["options"]),
+        f"Columns ({ae.schema_})": summary.columns(ae),
         "Layers": ae.summary(),
-        "Training": modeltext.training(ae),
+        "Training": summary.training(ae),
         "File": pairs(
             {
                 "folder": str(model),

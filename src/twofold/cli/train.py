@@ -26,7 +26,7 @@ from twofold.cli.common import (
 from twofold.errors import InterruptedWarning
 from twofold.formatting import pairs, size
 from twofold.options import check
-from twofold.persistence import summary as modeltext
+from twofold.persistence import summary
 
 
 def demo(
@@ -126,13 +126,13 @@ def fit(
     from twofold.data.output import require_writable
     from twofold.distributed import launch
     from twofold.estimators.autoencoder import Autoencoder
-    from twofold.persistence import folder as bundle
+    from twofold.persistence import folder as model_folder
     from twofold.training import checkpoint as checkpoints
     from twofold.training.callbacks import TensorBoard
     from twofold.training.process_group import using
     from twofold.training.progress import Progress
 
-    bundle.require_free(output, force)
+    model_folder.require_free(output, force)
     require_writable(output)
     opened = files(source, stream, on_bad_file, options.names(drop or ()))
     ae = Autoencoder(**given)
@@ -160,11 +160,11 @@ def fit(
     if checkpoint is not None and not interrupted:
         checkpoints.remove(checkpoint)
     lines = {
-        **modeltext.fitted(ae, n_rows),
+        **summary.fitted(ae, n_rows),
         "time": f"{time.perf_counter() - started:.1f} s",
         "model": f"{output} ({size(bytes_in(output))})",
     }
-    typer.echo("\n\n".join([ae.summary(), *modeltext.remarks(ae), pairs(lines)]))
+    typer.echo("\n\n".join([ae.summary(), *summary.remarks(ae), pairs(lines)]))
     if interrupted:
         remedy = " The same command with --resume --force goes on." if checkpoint else ""
         typer.echo(f"Training was interrupted; the model was saved all the same.{remedy}", err=True)

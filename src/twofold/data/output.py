@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, nullcontext, suppress
 from pathlib import Path
 from types import TracebackType
@@ -137,6 +137,31 @@ def write_bytes(path: Path, content: bytes, overwrite: bool = True) -> None:
     """Write a file, whole or not at all; raises as `atomic_write` does."""
     with atomic_write(path, overwrite) as file:
         file.write(content)
+
+
+def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
+    """Write a folder of files, whole or not at all; one that is there gives way.
+
+    Raises
+    ------
+    DataError
+        If it cannot be written, for example because the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        try:
+            for name, content in files.items():
+                with open(fresh / name, "wb") as file:
+                    file.write(content)
+                    file.flush()
+                    os.fsync(file.fileno())
+            fresh.chmod(0o755)
+            put_in_place(fresh, path)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    except OSError as error:
+        raise not_written(path, error) from error
 
 
 def put_in_place(fresh: Path, path: Path) -> None:

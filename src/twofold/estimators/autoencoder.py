@@ -700,7 +700,7 @@ class Autoencoder(
             If the folder cannot be written, for example because the disk is full.
         """
         check_is_fitted(self, "network_")
-        parts = modelfile.Parts(
+        parts = modelfile.ModelState(
             options=self.get_params(deep=False),
             schema=self.schema_,
             feature_names=hasattr(self, "feature_names_in_"),
@@ -965,7 +965,7 @@ class Autoencoder(
         self._set_calibration(found)
 
     @classmethod
-    def _from_parts(cls, parts: modelfile.Parts) -> Self:
+    def _from_parts(cls, parts: modelfile.ModelState) -> Self:
         """Put a fitted estimator together from what `save` wrote."""
         options.check(parts.options)
         ae = cls(**parts.options)

@@ -342,9 +342,9 @@ class VariationalCode(Bottleneck):
         *below, mean = path
         log_variance = self.log_variance(below)
         divergence = _divergence(mean, log_variance).sum(1)
-        spread, noise = (0.5 * log_variance).exp(), self._noise.to(mean)
-        n = len(noise)
+        noise, n = self._noise.to(mean), len(self._noise)
         if torch.compiler.is_compiling():  # all at once, for a graph would repeat what is repeated
+            spread = (0.5 * log_variance).exp()
             codes = mean[:, None] + spread[:, None] * noise  # (batch, draws, n_components)
             every = x[:, None].expand(-1, n, -1).flatten(0, 1)
             cells = scorer.log_prob(decode(codes.flatten(0, 1)), every).sum(1)
@@ -352,7 +352,8 @@ class VariationalCode(Bottleneck):
             return expected - divergence
         expected = torch.zeros_like(divergence)
         for one in noise:
-            expected = expected + scorer.log_prob(decode(mean + spread * one), x).sum(1)
+            theta = decode(mean + (0.5 * log_variance).exp() * one)
+            expected = expected + scorer.log_prob(theta, x).sum(1)
         return expected / n - divergence
 
     def draws(

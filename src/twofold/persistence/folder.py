@@ -1,8 +1,7 @@
 """The model file: a folder with `weights.safetensors` and `model.json`, written all or not at all.
 
 Nothing in it is code: weights are plain tensors, everything else is JSON. The JSON holds the
-weights' SHA-256 and its own, so a cut-off or altered folder is told from a good one before any of
-it is used.
+weights' SHA-256 and its own, so a cut-off or altered folder is refused before any of it is used.
 """
 
 from __future__ import annotations
@@ -10,9 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import stat
-import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,13 +20,15 @@ from safetensors.torch import load as read_tensors
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
-from twofold.data.output import put_in_place, require_free_folder
+from twofold import __version__
+from twofold.data.output import require_free_folder, write_folder
 from twofold.errors import ModelFileError
 
-FORMAT = 1
+FORMAT = 2
 WEIGHTS = "weights.safetensors"
 DOCUMENT = "model.json"
-_MOST_JSON = 256 * 2**20  # a document larger than this is none of ours
+_MOST_JSON = 256 * 2**20  # larger than the document of any model
+_COPY_AGAIN = "Copy the whole folder again, or fit the model again."
 
 
 def write(
@@ -43,9 +42,9 @@ def write(
     Raises
     ------
     OutputExistsError
-        Where `path` exists and `overwrite` is false, or exists and is no model folder.
-    ModelFileError
-        Where the disk is full or the folder cannot be written.
+        If `path` exists and `overwrite` is false, or exists and is not a model folder.
+    DataError
+        If the disk is full or the folder cannot be written.
     """
     path = Path(path)
     require_free(path, overwrite)
@@ -57,21 +56,7 @@ def write(
         **document,
     }
     text = json.dumps({**body, "sha256": _digest(body)}, indent=1, allow_nan=False)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-        try:
-            _write_durably(fresh / WEIGHTS, blob)
-            _write_durably(fresh / DOCUMENT, text.encode())
-            fresh.chmod(0o755)
-            put_in_place(fresh, path)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
-    except OSError as error:
-        raise ModelFileError(
-            f"The model could not be written to {path}: {error.strerror or error}. Nothing there "
-            f"was changed; free some space or choose another folder."
-        ) from error
+    write_folder(path, {WEIGHTS: blob, DOCUMENT: text.encode()})
 
 
 def require_free(path: str | os.PathLike[str], overwrite: bool) -> None:
@@ -83,36 +68,34 @@ def require_free(path: str | os.PathLike[str], overwrite: bool) -> None:
     require_free_folder(path, overwrite, lambda held: held == {DOCUMENT, WEIGHTS}, model)
 
 
-def _write_durably(path: Path, content: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a model folder: its tensors by name, and its document.
 
     Raises
     ------
     ModelFileError
-        Where the folder is missing, cut off, altered, or written by a newer version.
+        If the folder is missing, cut off, altered, or of another version's format.
     """
     path = Path(path)
     if not path.is_dir():
-        what = "is a file, not a folder" if path.exists() else "does not exist"
-        raise ModelFileError(f"{path} {what}; a model is a folder with {WEIGHTS} and {DOCUMENT}.")
+        what = "is a file" if path.exists() else "does not exist"
+        raise ModelFileError(
+            f"Expected a model's folder, with {WEIGHTS} and {DOCUMENT}, and {path} {what}. Give "
+            f"the path of a folder that `save` wrote."
+        )
     document = _read_document(path / DOCUMENT)
     blob = _read_bytes(path / WEIGHTS, document["weights_bytes"])
     if hashlib.sha256(blob).hexdigest() != document["weights_sha256"]:
         raise ModelFileError(
             f"{path / WEIGHTS} is cut off or altered: its SHA-256 is not the one in {DOCUMENT}. "
-            f"Copy the whole folder again, or fit the model anew."
+            f"{_COPY_AGAIN}"
         )
     try:
         return read_tensors(blob), document
     except (SafetensorError, KeyError, ValueError) as error:
-        raise ModelFileError(f"{path / WEIGHTS} holds no readable tensors: {error}.") from error
+        raise ModelFileError(
+            f"{path / WEIGHTS} cannot be read as tensors: {error}. {_COPY_AGAIN}"
+        ) from error
 
 
 def _read_bytes(path: Path, most: int) -> bytes:
@@ -120,17 +103,19 @@ def _read_bytes(path: Path, most: int) -> bytes:
         status = path.stat()
         # A pipe or a device, which a link may lead to, could be waited for or read without end.
         if not stat.S_ISREG(status.st_mode):
-            raise ModelFileError(f"{path} is no plain file, so it is not read.")
+            raise ModelFileError(
+                f"Expected {path} to be a plain file, got a pipe or a device. {_COPY_AGAIN}"
+            )
         if status.st_size > most:
             raise ModelFileError(
-                f"{path} is altered: it has {status.st_size:,} bytes, and at most {most:,} belong "
-                f"there. Copy the whole folder again, or fit the model anew."
+                f"{path} is altered: expected at most {most:,} bytes, got {status.st_size:,}. "
+                f"{_COPY_AGAIN}"
             )
         return path.read_bytes()
     except OSError as error:
         raise ModelFileError(
             f"{path} cannot be read: {error.strerror or error}. A model is a folder with "
-            f"{WEIGHTS} and {DOCUMENT}."
+            f"{WEIGHTS} and {DOCUMENT}. {_COPY_AGAIN}"
         ) from error
 
 
@@ -141,20 +126,24 @@ def _read_document(path: Path) -> dict[str, Any]:
         digest = document.pop("sha256", None) if isinstance(document, dict) else None
         actual = _digest(document)
     except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{path} is cut off or altered: {error}.") from error
+        raise ModelFileError(f"{path} is cut off or altered: {error}. {_COPY_AGAIN}") from error
     number = document.get("format") if isinstance(document, dict) else None
     if type(number) is not int or number < 1:
-        raise ModelFileError(f"{path} is no model's document: it names no format.")
-    if number > FORMAT:
         raise ModelFileError(
-            f"{path} has format {number}, and this version of twofold reads up to {FORMAT}. "
-            f"Upgrade twofold."
+            f"Expected {path} to be a model's document with its format, got none. {_COPY_AGAIN}"
+        )
+    if number != FORMAT:
+        version = document.get("versions")
+        made = version.get("twofold") if isinstance(version, dict) else None
+        raise ModelFileError(
+            f"{path} has format {number}, written by twofold {made!s:.20}; expected format "
+            f"{FORMAT}, which twofold {__version__} reads. Fit the model again, or install the "
+            f"version that wrote it."
         )
     about_weights = document.get("weights_sha256"), document.get("weights_bytes")
     if digest != actual or tuple(map(type, about_weights)) != (str, int):
         raise ModelFileError(
-            f"{path} was altered: its content does not match its own SHA-256. Copy the whole "
-            f"folder again, or fit the model anew."
+            f"{path} was altered: its content does not match its own SHA-256. {_COPY_AGAIN}"
         )
     return dict(document)
 
@@ -187,7 +176,7 @@ def number(value: float) -> float | int | str:
 def numbers(entry: Mapping[str, Any]) -> dict[str, float]:
     """Return an epoch of the history, or raise ValueError where it holds anything but numbers."""
     if not all(isinstance(value, int | float) for value in entry.values()):
-        raise ValueError(f"the history holds {entry!r}")
+        raise ValueError(f"expected numbers in the history, got {entry!r}")
     return dict(entry)
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from twofold import __version__
 from twofold.errors import MissingExtraError, ModelFileError
 from twofold.formatting import pairs
-from twofold.persistence import summary as modeltext
+from twofold.persistence import summary
 from twofold.persistence.folder import DOCUMENT, WEIGHTS
 
 if TYPE_CHECKING:
@@ -128,21 +128,21 @@ def card(model: Autoencoder, repo_id: str) -> str:
         f"back, says how normal a row is and why, fills missing cells, and draws new rows.",
         _verbatim(pairs(figures)),
         f"## Columns\n\nThe rows had {schema}.",
-        _verbatim(modeltext.columns(model)),
+        _verbatim(summary.columns(model)),
         "## Layers",
         _verbatim(model.summary()),
         "## Training",
-        _verbatim(modeltext.training(model)),
+        _verbatim(summary.training(model)),
         "Options that differ from the defaults:",
-        _verbatim(modeltext.changed_options(model.get_params(deep=False))),
-        "## Beside PCA",
+        _verbatim(summary.changed_options(model.get_params(deep=False))),
+        "## Comparison with PCA",
         f"Both with {comparison.n_components:,} components, on {comparison.n_rows:,} rows.",
         _verbatim(
             pairs(
                 {
                     "variance kept by the network": f"{100 * comparison.r2:.1f} %",
                     "variance kept by PCA": f"{100 * comparison.r2_pca:.1f} %",
-                    "squared error beside PCA's": f"{comparison.ratio:.3g} times",
+                    "squared error, PCA's being 1": f"{comparison.ratio:.3g} times",
                 }
             )
         ),
@@ -173,7 +173,7 @@ def _hub() -> ModuleType:
 
 
 def _ask(request: Callable[[], Any], what: str, token: str | None) -> Any:
-    """Ask the hub for something; what goes wrong is told in a sentence that keeps the token."""
+    """Ask the hub for something; raise what goes wrong as a sentence without the token."""
     try:
         return request()
     except Exception as error:  # among them those of its HTTP client, which has changed twice

@@ -1,4 +1,4 @@
-"""What a model folder holds: a fitted estimator's parts as tensors and one document, and back."""
+"""What a model folder holds: a fitted estimator as tensors and one document, and back."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ from twofold.inference.sampling import TrainingCells
 from twofold.nn import bottleneck, corruption, layers
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
-from twofold.persistence import folder as bundle
+from twofold.persistence import folder
 from twofold.registry import ACTIVATIONS, BOTTLENECKS, LIKELIHOODS
 from twofold.schema.schema import Schema
 
-_MOST_ROUNDS = 1000  # of filling holes; more would keep the caller waiting
+_MOST_ROUNDS = 1000  # of imputation; more would keep the caller waiting
 
 
 @dataclass(frozen=True)
-class Parts:
-    """Everything that makes a fitted estimator; its attributes say what each part is."""
+class ModelState:
+    """Everything that makes a fitted estimator; the attributes say what each part is."""
 
     options: Mapping[str, Any]
     schema: Schema
@@ -44,11 +44,11 @@ class Parts:
     best_epoch: int
 
 
-def save(path: str | os.PathLike[str], parts: Parts, overwrite: bool) -> None:
-    """Write the parts to the folder `path`, whole or not at all; raises as `bundle.write` does."""
-    tensors = {f"network.{k}": v for k, v in parts.network.state_dict().items()}
-    tensors |= {f"objective.{k}": v for k, v in parts.objective.state_dict().items()}
-    found = parts.calibration
+def save(path: str | os.PathLike[str], state: ModelState, overwrite: bool) -> None:
+    """Write a model to the folder `path`, whole or not at all; raise as `folder.write` does."""
+    tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
+    tensors |= {f"objective.{k}": v for k, v in state.objective.state_dict().items()}
+    found = state.calibration
     tensors["pca.mean"] = torch.from_numpy(found.pca.mean)
     tensors["pca.components"] = torch.from_numpy(found.pca.components)
     tensors["calibration.scores"] = torch.from_numpy(found.scores)
@@ -61,18 +61,18 @@ def save(path: str | os.PathLike[str], parts: Parts, overwrite: bool) -> None:
     tensors["levels.pairs"] = torch.from_numpy(pairs.pairs)
     tensors["levels.values"] = torch.from_numpy(np.concatenate([*pairs.values, np.empty(0)]))
     document = {
-        "options": plain(parts.options),
-        "schema": parts.schema.to_json(),
-        "feature_names": parts.feature_names,
+        "options": plain(state.options),
+        "schema": state.schema.to_json(),
+        "feature_names": state.feature_names,
         "network": {
-            "hidden_layers": [layers.to_json(layer) for layer in parts.network.hidden_layers],
-            "n_components": parts.network.n_components,
+            "hidden_layers": [layers.to_json(layer) for layer in state.network.hidden_layers],
+            "n_components": state.network.n_components,
         },
-        "history": parts.history,
-        "best_epoch": parts.best_epoch,
-        "calibration": {"offset": bundle.number(found.offset)},
+        "history": state.history,
+        "best_epoch": state.best_epoch,
+        "calibration": {"offset": folder.number(found.offset)},
         "levels": {"columns": list(pairs.columns), "sizes": list(pairs.sizes)},
-        "comparison": {k: bundle.number(v) for k, v in asdict(found.comparison).items()},
+        "comparison": {k: folder.number(v) for k, v in asdict(found.comparison).items()},
         "versions": {
             "twofold": __version__,
             "python": platform.python_version(),
@@ -81,18 +81,19 @@ def save(path: str | os.PathLike[str], parts: Parts, overwrite: bool) -> None:
             "scikit-learn": sklearn.__version__,
         },
     }
-    bundle.write(path, tensors, document, overwrite)
+    folder.write(path, tensors, document, overwrite)
 
 
-def load(path: str | os.PathLike[str]) -> Parts:
+def load(path: str | os.PathLike[str]) -> ModelState:
     """Read back what `save` wrote, without running code from it.
 
     Raises
     ------
     ModelFileError
-        Where the folder is missing, cut off, altered, or written by a newer version.
+        If the folder is missing, cut off, altered, or of another version's format, or the model
+        uses what is not registered here.
     """
-    tensors, document = bundle.read(path)
+    tensors, document = folder.read(path)
     try:
         _require_registered(path, document)
         return _assemble(tensors, document)
@@ -109,7 +110,7 @@ def load(path: str | os.PathLike[str]) -> Parts:
         reason = (str(error).splitlines() or [""])[0]  # PyTorch adds the frames of its own code
         raise ModelFileError(
             f"{path} does not fit together: {type(error).__name__}: {reason:.300}. It was altered; "
-            f"copy the whole folder again, or fit the model anew."
+            f"copy the whole folder again, or fit the model again."
         ) from error
 
 
@@ -144,10 +145,10 @@ def _plain(name: str, option: Any) -> Any:
         return bottleneck.to_json(option)
     if name == "corruption":
         return corruption.to_json(option)
-    return bundle.plain(option)
+    return folder.plain(option)
 
 
-def _assemble(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Parts:
+def _assemble(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> ModelState:
     _require_numbers(tensors)
     options = {**document["options"]}
     if isinstance(options.get("hidden_layers"), list):
@@ -160,21 +161,21 @@ def _assemble(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Par
     network = _network(tensors, document["network"], options, schema)
     adapts = network.bottleneck.has_posterior
     objective = Objective(schema, adapts).to(next(network.parameters()).dtype)
-    objective.load_state_dict(bundle.part(tensors, "objective."))
+    objective.load_state_dict(folder.part(tensors, "objective."))
     if not (1 <= int(objective.rounds) <= _MOST_ROUNDS and objective.noise > 0):
-        raise ValueError("what it has learned of missing cells and of noise cannot be")
+        raise ValueError("expected rounds of imputation and a noise above 0")
     if not (torch.isfinite(objective.spread) & (objective.spread >= 0)).all():
-        raise ValueError("the spreads in it are none")
+        raise ValueError("expected finite spreads of at least 0")
     pca = metrics.PCA(tensors["pca.mean"].numpy(), tensors["pca.components"].numpy())
     if pca.mean.shape + pca.components.shape[1:] != (schema.width,) * 2:
         raise ValueError("the PCA in it belongs to another table")
     scores = tensors["calibration.scores"].numpy()
     if scores.ndim != 1 or scores.dtype != np.float64:
-        raise ValueError("the held-out scores in it are none")
+        raise ValueError("expected one 64-bit number for each held-out score")
     ratio = tensors.get("calibration.explained_variance_ratio")
     if ratio is not None and ratio.shape != (network.n_components,):
         raise ValueError("the shares of variance in it belong to another code")
-    return Parts(
+    return ModelState(
         options=options,
         schema=schema,
         feature_names=bool(document["feature_names"]),
@@ -188,7 +189,7 @@ def _assemble(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Par
             None if ratio is None else ratio.double().numpy(),
             TrainingCells(_donors(tensors, schema), _level_pairs(tensors, document, schema)),
         ),
-        history=[bundle.numbers(entry) for entry in document["history"]],
+        history=[folder.numbers(entry) for entry in document["history"]],
         best_epoch=int(document["best_epoch"]),
     )
 
@@ -199,7 +200,7 @@ def _donors(tensors: Mapping[str, Tensor], schema: Schema) -> Donors:
     if any(part.shape != (len(parts[0]), len(columns)) for part in parts):
         raise ValueError("the donors in it belong to another table")
     if not all(np.isfinite(part).all() for part in parts[1:]) or np.isinf(parts[0]).any():
-        raise ValueError("the donors in it hold what is no number")
+        raise ValueError("the donors in it hold NaN or infinity")
     return Donors(columns, *parts)
 
 
@@ -213,18 +214,18 @@ def _level_pairs(
         n = 0 if column.kind == "category" else size
         own, values = values[:n], values[n:]
         if len(own) < n or i < 0 or size < 1 or size != (n or column.width):
-            raise ValueError("the levels in it belong to another table")
+            raise ValueError("the categories in it belong to another table")
         parts.append(own)
     pairs = tensors["levels.pairs"].numpy()
     if pairs.dtype != np.uint8 or pairs.shape != (sum(sizes),) * 2:
-        raise ValueError("the pairs of levels in it are of others")
+        raise ValueError("the pairs of categories in it belong to another table")
     return LevelPairs(columns, tuple(parts), sizes, pairs)
 
 
 def _require_numbers(tensors: Mapping[str, Tensor]) -> None:
-    """Raise ValueError where a tensor that is computed with holds what is no number.
+    """Raise ValueError if a tensor that is computed with holds NaN or infinity.
 
-    A cluster that a density does not have is the exception: the logarithm of its weight is minus
+    The exception is a cluster that a density does not have: the logarithm of its weight is minus
     infinity.
     """
     for name, tensor in tensors.items():
@@ -234,7 +235,7 @@ def _require_numbers(tensors: Mapping[str, Tensor]) -> None:
             if not (tensor.double().logsumexp(-1).abs() < 0.01).all():
                 raise ValueError(f"the weights in {name} do not sum to 1")
         elif not torch.isfinite(tensor).all():
-            raise ValueError(f"{name} holds what is no number")
+            raise ValueError(f"{name} holds NaN or infinity")
 
 
 def _network(
@@ -258,5 +259,5 @@ def _network(
             bottleneck=bottleneck.resolve(options["bottleneck"], options["n_components"]),
             row_shape=schema.row_shape,
         )
-    network.load_state_dict(bundle.part(tensors, "network."), assign=True)
+    network.load_state_dict(folder.part(tensors, "network."), assign=True)
     return network.to(torch.float64 if options["precision"] == "float64" else torch.float32)

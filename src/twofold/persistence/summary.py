@@ -82,12 +82,12 @@ def fitted(ae: Autoencoder, n_rows: int) -> dict[str, str]:
         lines["epochs"] = f"{len(ae.history_):,} run, {best}"
         lines["loss"] = _losses(ae.history_[ae.best_epoch_ - 1])
     lines["variance kept"] = _variance_kept(ae)
-    lines["beside PCA"] = _beside_pca(ae)
+    lines["compared with PCA"] = _compared_with_pca(ae)
     lines["anomalies"] = f"score below {ae.offset_:.6g}"
     return lines
 
 
-def _beside_pca(ae: Autoencoder) -> str:
+def _compared_with_pca(ae: Autoencoder) -> str:
     comparison = ae.comparison_
     better = "the network" if comparison.ratio < 1 else "PCA"
     return (

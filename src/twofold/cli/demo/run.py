@@ -49,7 +49,7 @@ from twofold.formatting import counted
 from twofold.nn.likelihoods import LIKELIHOODS
 from twofold.nn.network import Network, default_n_components
 from twofold.nn.objective import Objective
-from twofold.persistence import folder as bundle
+from twofold.persistence import folder as model_folder
 from twofold.report import plots
 from twofold.training import trainer
 from twofold.training.progress import Progress
@@ -296,7 +296,10 @@ def _seconds_of_pca(data: _Data) -> float:
 def _numbers(data: _Data, nets: Mapping[str, _Net], output: Path) -> Figures:
     """Collect every number of the table, and what it takes to judge them."""
     rows = {
-        name: {**_measure(net, data), "bytes": (output / name / bundle.WEIGHTS).stat().st_size}
+        name: {
+            **_measure(net, data),
+            "bytes": (output / name / model_folder.WEIGHTS).stat().st_size,
+        }
         for name, net in nets.items()
     }
     rows["PCA"] = _measure_pca(nets["tied"].autoencoder.pca_, data)
@@ -463,7 +466,7 @@ def _require_free(output: Path, force: bool) -> None:
     elif os.path.lexists(output):
         raise OutputExistsError(f"{output} exists and is not a folder. Choose another name.")
     for name in _NETS:
-        bundle.require_free(output / name, overwrite=force)
+        model_folder.require_free(output / name, overwrite=force)
     for name in FILES:
         if (output / name).is_dir():
             raise OutputExistsError(
