@@ -6,6 +6,7 @@ does who knows how the digests are made, and makes them match.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import random
@@ -25,7 +26,7 @@ import pytest
 
 from twofold import Autoencoder, load
 from twofold.errors import ModelFileError, TwofoldError
-from twofold.persistence import folder as bundle
+from twofold.persistence import folder as model_folder
 from twofold.persistence.folder import DOCUMENT, WEIGHTS
 
 SEEDS = 40  # of each kind of change, of which there are 25: a thousand folders in all
@@ -77,9 +78,9 @@ class Copy:
     def sign(self) -> None:
         """Make the digests match, as far as the document still can be one."""
         body = {k: v for k, v in self.document.items() if k != "sha256"}
-        digest = bundle.hashlib.sha256(self.weights).hexdigest()
+        digest = hashlib.sha256(self.weights).hexdigest()
         body |= {"weights_sha256": digest, "weights_bytes": len(self.weights)}
-        self.text = bytearray(json.dumps({**body, "sha256": bundle._digest(body)}).encode())
+        self.text = bytearray(json.dumps({**body, "sha256": model_folder._digest(body)}).encode())
 
     def write(self, folder: Path) -> None:
         for path in folder.iterdir():

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import json
 import os
 import pickle
 import resource
 import shutil
+import tempfile
 import types
 from collections.abc import Callable
 from pathlib import Path
@@ -21,7 +23,7 @@ from safetensors.torch import load_file, save_file
 
 from twofold import Autoencoder, load
 from twofold.errors import ModelFileError, OutputExistsError
-from twofold.persistence import folder as bundle
+from twofold.persistence import folder as model_folder
 from twofold.persistence.folder import DOCUMENT, WEIGHTS
 
 pytestmark = pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning")
@@ -265,12 +267,12 @@ def fail_at(
 POINTS = [
     pytest.param(os, "fsync", 1, id="weights"),
     pytest.param(os, "fsync", 2, id="document"),
-    pytest.param(bundle.tempfile, "mkdtemp", 1, id="new folder"),
+    pytest.param(tempfile, "mkdtemp", 1, id="new folder"),
     pytest.param(Path, "chmod", 1, id="mode"),
     pytest.param(Path, "rename", 1, id="first rename"),
 ]
 LATER = [
-    pytest.param(bundle.tempfile, "mkdtemp", 2, id="folder for the old"),
+    pytest.param(tempfile, "mkdtemp", 2, id="folder for the old"),
     pytest.param(Path, "rename", 2, id="second rename"),
 ]
 ERRORS = [OSError(errno.ENOSPC, "No space left on device"), KeyboardInterrupt()]
@@ -317,17 +319,19 @@ def test_a_full_disk_is_told_in_words(
     model: Autoencoder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fail_at(monkeypatch, os, "fsync", 1, OSError(errno.ENOSPC, "No space left on device"))
-    with pytest.raises(ModelFileError, match=r"model: No space left on device\. Nothing there was"):
+    with pytest.raises(
+        ModelFileError, match=r"model could not be written: No space left on device\. Noth"
+    ):
         model.save(tmp_path / "model")
 
 
 def test_a_path_that_does_not_exist_is_told(tmp_path: Path) -> None:
-    with pytest.raises(ModelFileError, match=r"nowhere does not exist; a model is a folder with"):
+    with pytest.raises(ModelFileError, match=r"nowhere does not exist"):
         load(tmp_path / "nowhere")
 
 
 def test_a_file_is_no_model(folder: Path) -> None:
-    with pytest.raises(ModelFileError, match=r"is a file, not a folder"):
+    with pytest.raises(ModelFileError, match=r"is a file"):
         load(folder / DOCUMENT)
 
 
@@ -349,7 +353,7 @@ def test_what_is_no_plain_file_is_not_read(kind: str, name: str, folder: Path) -
         os.mkfifo(path)
     else:
         path.symlink_to("/dev/zero" if kind == "endless device" else path)
-    with pytest.raises(ModelFileError, match=r"no plain file|cannot be read"):
+    with pytest.raises(ModelFileError, match=r"to be a plain file|cannot be read"):
         load(folder)
 
 
@@ -366,9 +370,9 @@ def test_files_may_be_links_to_plain_files(
 def test_a_file_of_another_size_is_not_even_read(
     name: str, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bundle, "_MOST_JSON", 50_000)
-    os.truncate(folder / name, 10**12)  # holes: it takes no room on the disk
-    with pytest.raises(ModelFileError, match=r"has 1,000,000,000,000 bytes, and at most"):
+    monkeypatch.setattr(model_folder, "_MOST_JSON", 50_000)
+    os.truncate(folder / name, 10**12)  # a sparse file: it takes no room on the disk
+    with pytest.raises(ModelFileError, match=r"expected at most .* bytes, got 1,000,000,000,000"):
         load(folder)
 
 
@@ -412,7 +416,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     document = json.loads((folder / DOCUMENT).read_text())
     del document["sha256"]
     change(document)
-    document["sha256"] = bundle._digest(document)
+    document["sha256"] = model_folder._digest(document)
     (folder / DOCUMENT).write_text(json.dumps(document))
 
 
@@ -459,7 +463,7 @@ HOSTILE = {
     "history of text": put("history", value="long"),
     "best epoch of text": put("best_epoch", value="last"),
     "history of other things": put("history", value=[{"loss": "low"}]),
-    "format of the future": put("format", value=2),
+    "format of the future": put("format", value=3),
     "format of text": put("format", value="1"),
     "format of none": put("format", value=0),
     "digest of weights": put("weights_sha256", value=5),
@@ -476,9 +480,11 @@ def test_a_hostile_document_is_refused_in_little_memory(name: str, folder: Path)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 300_000  # KiB
 
 
-def test_a_newer_format_says_to_upgrade(folder: Path) -> None:
-    rewrite(folder, put("format", value=7))
-    with pytest.raises(ModelFileError, match=r"has format 7, and .* reads up to 1\. Upgrade"):
+@pytest.mark.parametrize("number", [1, 7])
+def test_another_format_is_refused_in_one_sentence(number: int, folder: Path) -> None:
+    rewrite(folder, put("format", value=number))
+    said = rf"has format {number}, written by twofold [\d.]+; expected format 2, .* Fit the model"
+    with pytest.raises(ModelFileError, match=said):
         load(folder)
 
 
@@ -519,7 +525,7 @@ def test_a_document_that_is_no_text_is_refused(folder: Path) -> None:
 def resign(folder: Path) -> None:
     """Make the document vouch for whatever weights there are."""
     blob = (folder / WEIGHTS).read_bytes()
-    digest = bundle.hashlib.sha256(blob).hexdigest()
+    digest = hashlib.sha256(blob).hexdigest()
     rewrite(folder, lambda d: d.update(weights_sha256=digest, weights_bytes=len(blob)))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import warnings
 from collections.abc import Callable
@@ -17,7 +18,7 @@ from safetensors.torch import load_file, save_file
 from twofold import Autoencoder, load
 from twofold.errors import LosesToPCAWarning, ModelFileError
 from twofold.estimators import validation
-from twofold.persistence import folder as bundle
+from twofold.persistence import folder as model_folder
 from twofold.persistence import model as modelfile
 from twofold.persistence.folder import DOCUMENT, WEIGHTS
 from twofold.schema.schema import Schema
@@ -155,7 +156,7 @@ def rewrite(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     document = json.loads((folder / DOCUMENT).read_text())
     del document["sha256"]
     change(document)
-    document["sha256"] = bundle._digest(document)
+    document["sha256"] = model_folder._digest(document)
     (folder / DOCUMENT).write_text(json.dumps(document))
 
 
@@ -236,7 +237,7 @@ def altered(folder: Path, name: str, tensor: torch.Tensor | None) -> None:
         tensors[name] = tensor
     save_file(tensors, folder / WEIGHTS)
     blob = (folder / WEIGHTS).read_bytes()
-    digest = bundle.hashlib.sha256(blob).hexdigest()
+    digest = hashlib.sha256(blob).hexdigest()
     rewrite(folder, lambda d: d.update(weights_sha256=digest, weights_bytes=len(blob)))
 
 

@@ -22,7 +22,8 @@ from torch import Tensor
 
 from twofold import __version__
 from twofold.data.output import require_free_folder, write_folder
-from twofold.errors import ModelFileError
+from twofold.errors import DataError, ModelFileError
+from twofold.formatting import shortened
 
 FORMAT = 2
 WEIGHTS = "weights.safetensors"
@@ -43,7 +44,7 @@ def write(
     ------
     OutputExistsError
         If `path` exists and `overwrite` is false, or exists and is not a model folder.
-    DataError
+    ModelFileError
         If the disk is full or the folder cannot be written.
     """
     path = Path(path)
@@ -56,7 +57,10 @@ def write(
         **document,
     }
     text = json.dumps({**body, "sha256": _digest(body)}, indent=1, allow_nan=False)
-    write_folder(path, {WEIGHTS: blob, DOCUMENT: text.encode()})
+    try:
+        write_folder(path, {WEIGHTS: blob, DOCUMENT: text.encode()})
+    except DataError as error:
+        raise ModelFileError(str(error)) from error
 
 
 def require_free(path: str | os.PathLike[str], overwrite: bool) -> None:
@@ -104,7 +108,8 @@ def _read_bytes(path: Path, most: int) -> bytes:
         # A pipe or a device, which a link may lead to, could be waited for or read without end.
         if not stat.S_ISREG(status.st_mode):
             raise ModelFileError(
-                f"Expected {path} to be a plain file, got a pipe or a device. {_COPY_AGAIN}"
+                f"Expected {path} to be a plain file, got a folder, a pipe or a device. "
+                f"{_COPY_AGAIN}"
             )
         if status.st_size > most:
             raise ModelFileError(
@@ -136,7 +141,7 @@ def _read_document(path: Path) -> dict[str, Any]:
         version = document.get("versions")
         made = version.get("twofold") if isinstance(version, dict) else None
         raise ModelFileError(
-            f"{path} has format {number}, written by twofold {made!s:.20}; expected format "
+            f"{path} has format {number}, written by twofold {shortened(str(made), 20)}; expected format "
             f"{FORMAT}, which twofold {__version__} reads. Fit the model again, or install the "
             f"version that wrote it."
         )
