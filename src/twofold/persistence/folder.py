@@ -141,9 +141,9 @@ def _read_document(path: Path) -> dict[str, Any]:
         version = document.get("versions")
         made = version.get("twofold") if isinstance(version, dict) else None
         raise ModelFileError(
-            f"{path} has format {number}, written by twofold {shortened(str(made), 20)}; expected format "
-            f"{FORMAT}, which twofold {__version__} reads. Fit the model again, or install the "
-            f"version that wrote it."
+            f"{path} has format {number}, written by twofold {shortened(str(made), 20)}; expected "
+            f"format {FORMAT}, which twofold {__version__} reads. Fit the model again, or install "
+            f"the version that wrote it."
         )
     about_weights = document.get("weights_sha256"), document.get("weights_bytes")
     if digest != actual or tuple(map(type, about_weights)) != (str, int):
