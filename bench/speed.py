@@ -36,7 +36,7 @@ from children import OWN, Child, Failed
 HERE = Path(__file__).parent
 TARGET_LOSS = 0.0675  # validation loss of the tutorial's tied net after its 20 epochs
 TUTORIAL_EPOCHS = 20
-ROWS = ("epoch", "to-loss", "transform", "busy", "start", "growth")
+ROWS = ("epoch", "steps", "to-loss", "transform", "busy", "start", "growth")
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,13 @@ CASES: dict[str, dict[str, Any]] = {
 }
 PEERS = {
     "twofold": Peer("twofold", OWN, "peers/twofold_fit.py", tuple(CASES)),
+    "twofold-fused": Peer(
+        "twofold without its native step",
+        OWN,
+        "peers/twofold_fit.py",
+        tuple(CASES),
+        variables={"TWOFOLD_NATIVE": "off"},
+    ),
     "keras-tensorflow": _keras("Keras on TensorFlow", "keras-tensorflow", "tensorflow"),
     "keras-jax": _keras("Keras on JAX", "jax", "jax"),
     "keras-torch": _keras("Keras on PyTorch", "keras-torch", "torch"),
@@ -434,6 +441,7 @@ def run(bench: Bench, rows: list[str]) -> dict[str, Any]:
     }
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "epoch": lambda: epoch_row(bench),
+        "steps": lambda: bench.alone("measures/steps.py", {"rounds": 3 * bench.rounds}),
         "to-loss": lambda: to_loss_row(bench, result.get("epoch")),
         "transform": lambda: transform_row(bench),
         "busy": lambda: busy_row(bench),

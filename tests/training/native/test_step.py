@@ -146,7 +146,7 @@ def test_any_width_and_batch_on_every_instruction_set(
 
 
 @pytest.mark.parametrize("batch", [32, 100])
-@pytest.mark.parametrize("plan", COVERED.values(), ids=list(COVERED))
+@pytest.mark.parametrize("plan", [PLANS["sgd"], PLANS["adam"]], ids=["sgd", "adam"])
 def test_any_number_of_threads_gives_the_same_bits(
     plan: TrainingConfig, batch: int, instruction_set: str, threads: Callable[[int], None]
 ) -> None:
