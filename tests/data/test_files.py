@@ -35,7 +35,7 @@ from twofold.errors import (
     SkippedFilesWarning,
 )
 from twofold.schema import scan
-from twofold.schema.scan import Lottery, ahead
+from twofold.schema.scan import RowSampler, ahead
 from twofold.schema.schema import Schema
 from twofold.training.streaming import Stream, StreamedRows
 
@@ -817,22 +817,22 @@ def test_categories_declared_by_their_type_keep_their_order(tmp_path: Path) -> N
 # The machinery
 
 
-def test_lottery_draws_as_many_as_are_asked_for() -> None:
-    lottery = Lottery.of(7, 10_000, 1_000, 500)
-    numbers = lottery.numbers(0, 10_000)
-    assert (~lottery.trains(numbers)).sum() == 1_000
-    assert lottery.in_sample(numbers).sum() == 500
+def test_sampler_draws_as_many_as_are_asked_for() -> None:
+    sampler = RowSampler.of(7, 10_000, 1_000, 500)
+    numbers = sampler.numbers(0, 10_000)
+    assert (~sampler.trains(numbers)).sum() == 1_000
+    assert sampler.in_sample(numbers).sum() == 500
 
 
-def test_lottery_knows_a_row_wherever_it_starts() -> None:
-    lottery = Lottery(7, 0, 0)
-    np.testing.assert_array_equal(lottery.numbers(0, 100)[40:], lottery.numbers(40, 60))
+def test_sampler_knows_a_row_wherever_it_starts() -> None:
+    sampler = RowSampler(7, 0, 0)
+    np.testing.assert_array_equal(sampler.numbers(0, 100)[40:], sampler.numbers(40, 60))
 
 
-def test_lottery_of_many_rows_draws_about_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sampler_of_many_rows_draws_about_as_many(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "_EXACT_ROWS", 100)
-    lottery = Lottery.of(7, 100_000, 10_000, 0)
-    assert (~lottery.trains(lottery.numbers(0, 100_000))).sum() == pytest.approx(10_000, rel=0.03)
+    sampler = RowSampler.of(7, 100_000, 10_000, 0)
+    assert (~sampler.trains(sampler.numbers(0, 100_000))).sum() == pytest.approx(10_000, rel=0.03)
 
 
 def test_ahead_gives_all_and_hands_on_errors() -> None:

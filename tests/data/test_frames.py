@@ -417,7 +417,7 @@ def test_every_column_that_means_nothing_is_told_with_its_remedy() -> None:
     text = str(raised.value)
     assert [name for name in "abcde" if f"Column '{name}' holds" in text] == ["a", "c", "d", "e"]
     assert text.count("take it apart") == 1
-    assert "correct the odd cells or leave them empty" in text
+    assert "correct the cells of the other kind or leave them" in text
 
 
 def test_many_mistakes_are_told_in_a_message_that_ends() -> None:

@@ -1,6 +1,6 @@
 """Arrow columns become numbers, and numbers become columns of the same Arrow types again.
 
-Text becomes the position among its column's levels, a moment seconds since 1970, a time of day
+Text becomes the position among its column's levels, a timestamp seconds since 1970, a time of day
 seconds since midnight and a duration its seconds; a missing cell is NaN.
 """
 

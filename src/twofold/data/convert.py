@@ -71,18 +71,18 @@ def fill(source: Any, table: Table, filled: Array, formats: Sequence[Format] | N
     """
     if table.container not in ("numpy", "torch"):
         return frames.fill(source, table, filled, formats)
-    holes = np.isnan(table.values) & ~np.isnan(filled)
+    empty = np.isnan(table.values) & ~np.isnan(filled)
     if table.container == "torch":
         import torch
 
         tensor = source.detach().clone()
-        at = torch.from_numpy(holes).reshape(tensor.shape).to(tensor.device)
-        tensor[at] = torch.from_numpy(filled[holes]).to(tensor)
+        at = torch.from_numpy(empty).reshape(tensor.shape).to(tensor.device)
+        tensor[at] = torch.from_numpy(filled[empty]).to(tensor)
         return tensor
     # Lists may come as objects; whoever passes an array has chosen its type.
     chosen = isinstance(source, np.ndarray) and source.dtype.kind not in "US"
     array: Array = np.array(source if chosen else as_floats(np.asarray(source)))
-    cells = filled[holes]
-    # A masked array has holes even where its numbers are whole.
-    array[holes.reshape(array.shape)] = np.rint(cells) if array.dtype.kind in "iu" else cells
+    cells = filled[empty]
+    # A masked array has missing cells even where its numbers are whole.
+    array[empty.reshape(array.shape)] = np.rint(cells) if array.dtype.kind in "iu" else cells
     return array

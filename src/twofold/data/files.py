@@ -1,6 +1,6 @@
 """Rows in files that need not fit into memory: which files they are, and whether they fit together.
 
-Before any row is used, every file is looked at, and all that is wrong with them is told at once.
+Before any row is used, every file is opened, and everything wrong with them is reported at once.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Files that are read part by part: row groups of Parquet, lines of CSV, rows of arrays, images.
 
-A part is what is read at a time where rows come in random order, so it is small beside memory.
+A part is what is read at a time if rows come in random order, so it is small compared with
+memory.
 """
 
 from __future__ import annotations

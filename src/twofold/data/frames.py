@@ -116,7 +116,7 @@ def _read_polars(series: Any) -> tuple[Array, Format]:
         cell = "Python objects" if row is None else f"{series[row]!r} in row {row}"
         raise Refused(f"holds {cell}")
     if isinstance(dtype, pl.Categorical):
-        # Its categories are shared with other frames, so those in use are told by the cells.
+        # Its categories are shared with other frames, so the cells show which are in use.
         series = series.cast(pl.String)
     if str(dtype) in ("Int128", "UInt128"):  # Arrow has no such type
         series = series.cast(pl.Float64)
@@ -146,7 +146,7 @@ def _read_pandas(series: Any) -> tuple[Array, Format]:
         if isinstance(dtype, np.dtype):
             cells = series.to_numpy()
             return cells.view(np.uint8) if dtype.kind == "b" else cells, Format(kind, name)
-        # The nullable and sparse types need to be told what stands for a missing number.
+        # The nullable and sparse types need to know what stands for a missing number.
         plain = getattr(dtype, "numpy_dtype", None) or getattr(dtype, "subtype", np.float64)
         small = np.dtype(plain).itemsize <= (4 if dtype.kind == "f" else 2)
         wanted = np.float32 if small else np.float64
@@ -184,16 +184,16 @@ def _read_categories(series: Any) -> tuple[Array, Format]:
     categories = series.dtype.categories
     levels = categories.tolist()
     codes = series.cat.codes.to_numpy()
-    odd = [not isinstance(level, str | int | float | bool) for level in levels]
-    if any(odd) and categories.dtype == object:
-        code = odd.index(True)
+    mixed = [not isinstance(level, str | int | float | bool) for level in levels]
+    if any(mixed) and categories.dtype == object:
+        code = mixed.index(True)
         rows = np.flatnonzero(codes == code)
         place = f" in row {rows[0]}" if len(rows) else ""
         raise Refused(f"holds the category {levels[code]!r}{place}")
-    usual = not any(odd) and pd.Index(levels).dtype == categories.dtype
+    usual = not any(mixed) and pd.Index(levels).dtype == categories.dtype
     name = "category" if usual else f"category[{_pandas_name(categories.dtype)}]"
-    if any(odd):
-        levels = [str(level) for level in levels]  # moments, durations and intervals
+    if any(mixed):
+        levels = [str(level) for level in levels]  # timestamps, durations and intervals
     cells = arrow.looked_up(np.arange(len(levels)), codes)
     return cells, Format("text", name, tuple(levels), bool(series.dtype.ordered))
 
@@ -231,7 +231,7 @@ def _first_that_fails(read: Callable[[Any], Any], missing: Array, cells: Array) 
 
 
 def _kind_of_objects(missing: Array, cells: Array) -> str:
-    """Return the kind of all cells that are there, or raise Refused at the odd one out."""
+    """Return the kind of all cells that are there, or raise Refused if they differ."""
     types = {type(cell) for cell in cells[~missing]}
     kinds = {t: next((kind for base, kind in _KINDS if issubclass(t, base)), "") for t in types}
     found = set(kinds.values())
@@ -253,8 +253,8 @@ def _kind_of_objects(missing: Array, cells: Array) -> str:
     row = next(row for row in rows if kinds[type(cells[row])] != usual)
     raise Refused(
         f"holds {usual} and {kinds[type(cells[row])]} (row {row}: {cells[row]!r})",
-        "Make such a column one of the two: correct the odd cells or leave them empty, or turn "
-        "all cells into text.",
+        "Make such a column one of the two: correct the cells of the other kind or leave them "
+        "empty, or turn all cells into text.",
     )
 
 
@@ -492,18 +492,18 @@ def fill(frame: Any, table: Table, filled: Array, formats: Sequence[Format] | No
     own = table.formats or ()
     parts: dict[int, Any] = {}
     columns = zip(_columns(table.values), _columns(filled), own, formats or own, strict=True)
-    for position, (seen, cells, form, told) in enumerate(columns):
-        holes = np.isnan(seen) & ~np.isnan(cells)
-        apart = told.type != form.type and {told.type, form.type} != {"number", "boolean"}
-        if apart and holes.all():
-            # Nothing in the column says what it holds, so it becomes what it is told to be.
+    for position, (seen, cells, form, trained) in enumerate(columns):
+        empty = np.isnan(seen) & ~np.isnan(cells)
+        apart = trained.type != form.type and {trained.type, form.type} != {"number", "boolean"}
+        if apart and empty.all():
+            # Nothing in the column says what it holds, so it becomes what it was in training.
             name = (table.names or ())[position]
-            alone = give_back(cells[:, None], table.container, [name], table.index, [told])
+            alone = give_back(cells[:, None], table.container, [name], table.index, [trained])
             parts[position] = _column(alone, 0, table.container)
-        elif holes.any():
+        elif empty.any():
             column = _column(frame, position, table.container)
-            fitting, form = _in_levels_of(form, cells[holes], told)
-            parts[position] = _FILLERS[table.container](column, holes, fitting, form)
+            fitting, form = _in_levels_of(form, cells[empty], trained)
+            parts[position] = _FILLERS[table.container](column, empty, fitting, form)
     if table.container == "pandas":
         frame = frame.copy()
         for position, series in parts.items():
@@ -518,15 +518,15 @@ def fill(frame: Any, table: Table, filled: Array, formats: Sequence[Format] | No
     return type(frame).from_arrays(new, schema=pa.schema(fields, frame.schema.metadata))
 
 
-def _in_levels_of(form: Format, cells: Array, told: Format) -> tuple[Array, Format]:
+def _in_levels_of(form: Format, cells: Array, trained: Format) -> tuple[Array, Format]:
     """Return text cells as positions in the levels of `form`, which those it lacks are added to.
 
     Where `form` is one of numbers, they are the numbers that the texts are.
     """
-    if told.type != "text" or told.levels == form.levels:
+    if trained.type != "text" or trained.levels == form.levels:
         return cells, form
     if form.type != "text":
-        texts = [told.levels[code] for code in arrow.positions(cells, told)[0]]
+        texts = [trained.levels[code] for code in arrow.positions(cells, trained)[0]]
         try:
             return np.array([float(text) for text in texts]), form
         except ValueError as error:
@@ -535,33 +535,33 @@ def _in_levels_of(form: Format, cells: Array, told: Format) -> tuple[Array, Form
                 f"column as text."
             ) from None
     place = {level: position for position, level in enumerate(form.levels)}
-    codes, _ = arrow.positions(cells, told)
+    codes, _ = arrow.positions(cells, trained)
     for code in np.unique(codes):
-        place.setdefault(told.levels[code], len(place))
-    rank = np.array([place.get(level, np.nan) for level in told.levels])
+        place.setdefault(trained.levels[code], len(place))
+    rank = np.array([place.get(level, np.nan) for level in trained.levels])
     return rank[codes], replace(form, levels=tuple(place))
 
 
-def _fill_arrow(column: Any, holes: Array, cells: Array, form: Format) -> Any:
-    return arrow.filled(arrow.chunked(column), holes, cells, form)
+def _fill_arrow(column: Any, empty: Array, cells: Array, form: Format) -> Any:
+    return arrow.filled(arrow.chunked(column), empty, cells, form)
 
 
-def _fill_polars(series: Any, holes: Array, cells: Array, form: Format) -> Any:
+def _fill_polars(series: Any, empty: Array, cells: Array, form: Format) -> Any:
     import polars as pl
 
     if isinstance(series.dtype, pl.Categorical):  # whose categories may not be those of others
-        text = _fill_polars(series.cast(pl.String), holes, cells, form)
+        text = _fill_polars(series.cast(pl.String), empty, cells, form)
         return text.cast(series.dtype)
     named = isinstance(series.dtype, pl.Enum)
     new = _polars_series(cells, form, _polars_dtype(form) if named else series.dtype)
     rows = np.arange(len(series))
-    rows[holes] = len(series) + np.arange(len(cells))
+    rows[empty] = len(series) + np.arange(len(cells))
     if new.dtype != series.dtype:  # there was nothing in it, or its categories are more now
         series = series.cast(new.dtype)
     return pl.concat([series, new.alias(series.name)]).gather(rows)
 
 
-def _fill_pandas(series: Any, holes: Array, cells: Array, form: Format) -> Any:
+def _fill_pandas(series: Any, empty: Array, cells: Array, form: Format) -> Any:
     import pandas as pd
 
     dtype = series.dtype
@@ -572,10 +572,10 @@ def _fill_pandas(series: Any, holes: Array, cells: Array, form: Format) -> Any:
     new = _pandas_array(cells, form, series.dtype)
     if isinstance(dtype, pd.SparseDtype):  # which lets no cell be set
         dense = series.to_numpy().copy()
-        dense[holes] = new
+        dense[empty] = new
         return pd.Series(dense, series.index).astype(dtype)
     array = series.array.copy()
-    array[holes] = new
+    array[empty] = new
     return pd.Series(array, series.index, series.dtype, copy=False)
 
 

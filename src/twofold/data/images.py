@@ -159,10 +159,10 @@ def look(
     resizes = size is not None
     if size is None:
         size = Counter(head.size for head in heads.values()).most_common(1)[0][0]
-        odd = {path: head.size for path, head in heads.items() if head.size != size}
-        if odd and mistakes is None:
-            raise DataError(_of_other_sizes(odd, len(heads) - len(odd), size, source))
-        for path, other in odd.items():
+        others = {path: head.size for path, head in heads.items() if head.size != size}
+        if others and mistakes is None:
+            raise DataError(_of_other_sizes(others, len(heads) - len(others), size, source))
+        for path, other in others.items():
             del heads[path]
             if mistakes is not None:
                 text = f"{path} is {_by(other)} pixels, and others are {_by(size)}."
@@ -189,13 +189,13 @@ def _head(path: Path) -> _Head:
 
 
 def _of_other_sizes(
-    odd: Mapping[Path, tuple[int, int]],
+    others: Mapping[Path, tuple[int, int]],
     n: int,
     size: tuple[int, int],
     source: str | os.PathLike[str],
 ) -> str:
-    named = [f"{path.name} is {_by(other)}" for path, other in odd.items()]
-    more = f" and {len(odd) - _SHOWN:,} more are of other sizes" if len(odd) > _SHOWN else ""
+    named = [f"{path.name} is {_by(other)}" for path, other in others.items()]
+    more = f" and {len(others) - _SHOWN:,} more are of other sizes" if len(others) > _SHOWN else ""
     return (
         f"Images must have one size. In {source}, {n:,} are {_by(size)} pixels, "
         f"{', '.join(named[:_SHOWN])}{more}. Remove them, or bring all to one size: "

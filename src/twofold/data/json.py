@@ -1,6 +1,6 @@
 """Cells as JSON writes them become columns of an Arrow table, and columns such cells again.
 
-A missing cell is null. A moment is text in ISO 8601, "2024-05-17T09:30:00", with a Z where its
+A missing cell is null. A timestamp is text in ISO 8601, "2024-05-17T09:30:00", with a Z where its
 column has a time zone; a day "2024-05-17"; a time of day "09:30:00"; a duration a number of
 seconds. NaN and infinity, for which JSON has no words, are written as null.
 """
@@ -30,7 +30,7 @@ except ImportError as missing:
 Array = NDArray[Any]
 NUMBER = Format("number", "double")
 _CELLS = {int, float, bool, str}
-_MOST_SHOWN = 100  # letters of an odd cell
+_MOST_SHOWN = 100  # letters of a cell in a message
 
 
 def loads(body: bytes) -> Any:
@@ -39,7 +39,7 @@ def loads(body: bytes) -> Any:
 
 
 def dumps(value: Any) -> bytes:
-    """Write JSON, with null for what is no number."""
+    """Write JSON, with null for what is not a number."""
     return bytes(to_json(value, inf_nan_mode="null"))
 
 

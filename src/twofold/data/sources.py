@@ -230,7 +230,7 @@ def _looks_like_cells(names: list[str]) -> bool:
         return False
     steps = np.diff(numbers)
     ordered = bool(np.all(steps > 0) or np.all(steps < 0))
-    # A few cells can be in order by chance.
+    # A few cells can be in order by coincidence.
     return not ordered or (len(names) < 6 and not all(n.is_integer() for n in numbers))
 
 
@@ -264,7 +264,7 @@ def read(source: Any) -> Table:
     ------
     DataError
         Where an array holds anything but numbers, or a column of a frame cells of a type, or of a
-        mixture of types, that mean nothing; every such column is named.
+        mixture of types, that are invalid; every such column is named.
     """
     container = container_of(source)
     if container not in ("numpy", "torch"):
@@ -328,7 +328,7 @@ def as_floats(array: Array) -> Array:
         try:
             return array.astype(np.float64)
         except (TypeError, ValueError) as error:
-            raise DataError(f"These rows hold something that is no number: {error}.") from error
+            raise DataError(f"Expected rows of numbers, got another type: {error}.") from error
     raise DataError(f"These rows are of the type {array.dtype}, which is none of real numbers.")
 
 

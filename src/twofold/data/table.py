@@ -116,8 +116,8 @@ def cells(values: Array, formats: tuple[Format, ...] | None) -> Array:
             places = np.where(missing, 0, column).astype(np.int64).tolist()
             known = [form.levels[place] for place in places] if form.levels else known
         elif form.type == "time":
-            moments = np.where(missing, 0, column) * 1e6
-            known = moments.round().astype("datetime64[us]").tolist()
+            microseconds = np.where(missing, 0, column) * 1e6
+            known = microseconds.round().astype("datetime64[us]").tolist()
         result[:, position] = known
         result[missing, position] = None
     return result

@@ -5,7 +5,7 @@ A column's kind decides how many inputs it has and what they hold:
     real, pixel, binary    1      (cell - center) / scale
     count                  1      (log(1 + cell) - center) / scale
     category               k + 1  one per level that is common enough, and one for all others
-    time                   1 + 2c the moment, scaled, and sine and cosine of each cycle it varies in
+    time                   1 + 2c the timestamp, scaled, and sine and cosine of each cycle
     ignored                0      nothing: it comes back as a missing cell
 
 A real or count column whose likelihood is "histogram" has one input per knot, of which there are at
@@ -89,7 +89,7 @@ class Column:
     constant : bool
         Whether it held one value only in training.
     levels : tuple
-        A category's distinct cells in training; cells are told by their position in it.
+        A category's distinct cells in training; cells are positions in it.
     kept : tuple of int
         The levels that have an input of their own, the commonest first.
     counts : tuple of int
@@ -203,15 +203,15 @@ class Column:
         if self.knots:
             return np.asarray((self.weights(values) - np.array(self.shares)) / self.share_scale)
         if self.kind == "count":
-            # A number below 0, which is no count, is as far off as the one above.
+            # A number below 0, which is not a count, is as far off as the one above.
             logs = np.copysign(np.log1p(np.abs(values)), values)
             return np.asarray((logs - self.center) / self.scale)[:, None]
-        moment = (values - self.center) / self.scale
+        scaled = (values - self.center) / self.scale
         if self.is_squashed:
-            moment = squash(moment)
+            scaled = squash(scaled)
         if not self.cycles:
-            return np.asarray(moment)[:, None]
-        parts = [moment]
+            return np.asarray(scaled)[:, None]
+        parts = [scaled]
         for name in self.cycles:
             turn = 2 * math.pi * _phase(values, name)
             parts += [np.sin(turn), np.cos(turn)]
@@ -353,7 +353,7 @@ def _mistake_in(column: Column) -> str:
     if kind == "category" and not column.kept and not column.pooled:
         return "is a category without levels"
     if not all(isinstance(level, str | int | float) for level in levels):
-        return f"has levels that are no cells: {levels!r}"
+        return f"has levels that are not cells: {levels!r}"
     if not all(_is_text(name) for name in (column.name, *levels) if isinstance(name, str)):
         return "has a name or a level that cannot be written"
     if column.cycles and (kind != "time" or not set(column.cycles) <= set(CYCLES)):
@@ -440,14 +440,14 @@ def _nearly_whole(counts: Array) -> Array:
 
 
 def _phase(seconds: Array, cycle: str) -> Array:
-    """Return how much of its turn each moment has done, from 0 to 1."""
+    """Return the phase of each timestamp in its cycle, from 0 to 1."""
     turn = CYCLES[cycle]
     start = MONDAY if cycle == "week" else 0.0
     return np.asarray(((seconds - start) % turn) / turn)
 
 
 def cycles_of(seconds: Array) -> tuple[str, ...]:
-    """Return the turns that moments vary in, and go through more than twice."""
+    """Return the cycles that timestamps vary in, and go through more than twice."""
     known = seconds[~np.isnan(seconds)]
     if len(known) == 0:
         return ()

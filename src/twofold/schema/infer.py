@@ -304,7 +304,7 @@ def _require_known(names: tuple[str, ...], given: str | Mapping[str, str], optio
 def _require_possible(table: Table, i: int, name: str, kind: str, stats: Statistics) -> None:
     """Raise where a column's cells cannot be of the kind that is asked for it."""
     cells = _type(table, i)
-    if kind not in KINDS:  # the option table has told already, where there is one
+    if kind not in KINDS:  # the option table has refused it before, if there is one
         raise _Mistake(f"Column '{name}' cannot be {kind!r}; kinds are {', '.join(KINDS)}.")
     if kind == "ignored":
         return
@@ -359,9 +359,9 @@ class Statistics:
         width = values.shape[1]
         n, low, high = np.zeros(width, np.int64), np.full(width, np.inf), np.full(width, -np.inf)
         only_01, whole = np.ones(width, dtype=bool), np.ones(width, dtype=bool)
-        holes = False
+        has_missing = False
         for rows, missing in _chunks(values):
-            holes = holes or missing is not None
+            has_missing = has_missing or missing is not None
             n += len(rows) if missing is None else (~missing).sum(axis=0)
             low = np.fmin(low, np.fmin.reduce(rows, axis=0))
             high = np.fmax(high, np.fmax.reduce(rows, axis=0))
@@ -371,7 +371,7 @@ class Statistics:
             if whole.any():
                 whole &= ((rows == np.round(rows)) | free).all(axis=0)
         least, most = fences(values, low, high)
-        mean, std = _moments(values, n, low, high, least, most, holes)
+        mean, std = _mean_and_spread(values, n, low, high, least, most, has_missing)
         return cls(n, mean, std, low, high, only_01 & (n > 0), whole & (n > 0))
 
     def is_binary(self, column: int) -> bool:
@@ -413,14 +413,14 @@ def fences(
     return np.where(least > low, least, -np.inf), np.where(most < high, most, np.inf)
 
 
-def _moments(
+def _mean_and_spread(
     values: Array,
     n: NDArray[np.int64],
     low: NDArray[np.float64],
     high: NDArray[np.float64],
     least: NDArray[np.float64],
     most: NDArray[np.float64],
-    holes: bool,
+    has_missing: bool,
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     limited = bool(np.isfinite(least).any() or np.isfinite(most).any())
     count = np.maximum(n, 1)
@@ -428,13 +428,13 @@ def _moments(
     with np.errstate(over="ignore", invalid="ignore"):  # whoever uses them names the column
         for _, rows in row_chunks(values):
             part = np.clip(rows, least, most) if limited else rows
-            mean += (np.nansum if holes else np.sum)(part, axis=0, dtype=np.float64) / count
+            mean += (np.nansum if has_missing else np.sum)(part, axis=0, dtype=np.float64) / count
         # In units of the column's reach, whose squares neither overflow nor vanish.
         reach = np.maximum(np.minimum(high, most) - mean, mean - np.maximum(low, least))
         reach[~(reach > 0)] = 1.0
         for _, rows in row_chunks(values):
             part = np.clip(rows, least, most) if limited else rows
-            squares += (np.nansum if holes else np.sum)(((part - mean) / reach) ** 2, axis=0)
+            squares += (np.nansum if has_missing else np.sum)(((part - mean) / reach) ** 2, axis=0)
         return mean, reach * np.sqrt(squares / count)
 
 
@@ -455,7 +455,7 @@ def _pixel_levels(table: Table, stats: Statistics) -> float:
         return white(high) if grey else 0.0
     if table.is_image:
         return 1.0
-    # Small numbers, such as rates of one in a thousand, are no grey values.
+    # Small numbers, such as rates of one in a thousand, are not grey values.
     if stats.only_01[known].all() or high <= 0.5:
         return 0.0
     varying = stats.low < stats.high

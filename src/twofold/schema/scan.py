@@ -215,7 +215,7 @@ def _formats(schema: Any) -> tuple[tuple[Format, ...], list[np.dtype[Any]]]:
 
 
 @dataclass(frozen=True)
-class Lottery:
+class RowSampler:
     """Which rows are held out, and which are in the sample: a matter of a row's number alone.
 
     Every row has a number between 0 and 2**64 from its own number and a seed. Rows below `held_out`
@@ -228,7 +228,7 @@ class Lottery:
     sampled: int
 
     @classmethod
-    def of(cls, seed: int, n_rows: int, n_held_out: int, n_sampled: int) -> Lottery:
+    def of(cls, seed: int, n_rows: int, n_held_out: int, n_sampled: int) -> RowSampler:
         """Draw so many rows, or about so many where there are millions."""
         both = min(n_rows, n_held_out + n_sampled)
         ends = [n_held_out, both]
@@ -268,7 +268,7 @@ class Lottery:
 
 
 @dataclass(frozen=True)
-class Survey:
+class ScanResult:
     """What a pass over a source found out.
 
     Attributes
@@ -277,8 +277,8 @@ class Survey:
         Figures of all rows.
     sample, held_out : Table
         Random rows that are trained on, in random order, and the held-out ones.
-    lottery : Lottery
-        Tells which rows are which.
+    sampler : RowSampler
+        Which rows are which.
     n_train : int
         Number of rows that are trained on.
     """
@@ -286,22 +286,22 @@ class Survey:
     statistics: Statistics
     sample: Table
     held_out: Table
-    lottery: Lottery
+    sampler: RowSampler
     n_train: int
 
 
-def survey(source: OpenFiles, seed: int, fraction: float) -> Survey:
+def scan(source: OpenFiles, seed: int, fraction: float) -> ScanResult:
     """Pass over all rows of a source once; `fraction` of them are held out.
 
     Raises
     ------
     DataError
-        Where there are no rows, cells are infinite or of types that mean nothing, or a file turns
-        out to be broken (which is left out where the source is told so).
+        If there are no rows, cells are infinite or of invalid types, or a file turns out to be
+        broken (which is skipped if the source has on_bad_file="skip").
     """
     while True:
         try:
-            return _survey(source, seed, fraction)
+            return _scan(source, seed, fraction)
         except _Broken as broken:
             source.without(broken.part, str(broken))
 
@@ -314,34 +314,34 @@ class _Broken(Exception):
         self.part = part
 
 
-def _survey(source: OpenFiles, seed: int, fraction: float) -> Survey:
+def _scan(source: OpenFiles, seed: int, fraction: float) -> ScanResult:
     n_rows = source.n_rows
     if n_rows == 0:
         raise DataError("The table has no rows (0 sample(s)); a minimum of 1 is required.")
     width = int(np.prod(source.row_shape))
     most = int(min(_MOST_ROWS, max(_LEAST_ROWS, _MOST_CELLS // width)))
-    lottery = Lottery.of(seed, n_rows, min(most, _n_held_out(n_rows, fraction)), most)
+    sampler = RowSampler.of(seed, n_rows, min(most, _n_held_out(n_rows, fraction)), most)
     reader = Reader(source)
-    tally = _Tally(reader, *_usual(source, seed))
+    running = _RunningStatistics(reader, *_usual(source, seed))
     kept: tuple[list[Any], list[Any]] = ([], [])
     n_train = 0
     for first, values in ahead(_numbers_of(source, reader)):
-        tally.add(values)
-        numbers = lottery.numbers(first, len(values))
-        trains = lottery.trains(numbers)
+        running.add(values)
+        numbers = sampler.numbers(first, len(values))
+        trains = sampler.trains(numbers)
         n_train += int(trains.sum())
-        for rows, chosen in zip(kept, (lottery.in_sample(numbers), ~trains), strict=True):
+        for rows, chosen in zip(kept, (sampler.in_sample(numbers), ~trains), strict=True):
             if chosen.any():
                 rows.append((numbers[chosen], values[chosen]))
     ranks = _ranks(reader)
     tables = []
     for rows in kept:
         numbers = np.concatenate([n for n, _ in rows]) if rows else np.zeros(0, np.uint64)
-        cells = np.concatenate([v for _, v in rows]) if rows else tally.none
+        cells = np.concatenate([v for _, v in rows]) if rows else running.none
         rows.clear()
         tables.append(_ranked(reader.table(cells[np.argsort(numbers)]), ranks))
-    statistics = tally.statistics(n_rows, tables[0].values, ranks)
-    return Survey(statistics, tables[0], tables[1], lottery, n_train)
+    statistics = running.statistics(n_rows, tables[0].values, ranks)
+    return ScanResult(statistics, tables[0], tables[1], sampler, n_train)
 
 
 def _n_held_out(n_rows: int, fraction: float) -> int:
@@ -375,7 +375,7 @@ def _numbers_of(source: OpenFiles, reader: Reader) -> Iterator[tuple[int, Array]
 
 
 class _Infinite(Exception):
-    """A cell that is no number: what the rows hold, and no fault of their file."""
+    """A cell that is not a number: a fault of the rows, not of their file."""
 
 
 def _require_finite(table: Table, name: str, first: int) -> None:
@@ -412,7 +412,7 @@ def _usual(source: OpenFiles, seed: int) -> tuple[Array, Array, Array, Array]:
     return least, most, center * scale, np.where(unit > 0, unit * scale, 1.0)
 
 
-class _Tally:
+class _RunningStatistics:
     """Adds up what `Statistics` says, batch by batch."""
 
     def __init__(

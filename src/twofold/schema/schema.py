@@ -65,9 +65,9 @@ class Schema:
 
         `kinds` and `likelihood` settle columns by name. Else text is a category, unless nearly
         every cell is different (an identifier, which is ignored, like whole numbers that number the
-        rows and columns without any cell); moments are times. Of numbers, images, and tables whose
-        cells all lie in [0, 1] and reach beyond one half, are pixels; unsigned bytes are pixels of
-        255 levels. A table whose columns each run from 0 to 1 was min-max scaled, which says
+        rows and columns without any cell); timestamps are times. Of numbers, images, and tables
+        whose cells all lie in [0, 1] and reach beyond one half, are pixels; unsigned bytes are
+        pixels of 255 levels. A table whose columns each run from 0 to 1 was min-max scaled, which says
         nothing about its kind: its columns are real. Of what is left, columns that hold only 0 and
         1 are binary, columns of small whole numbers that spread like counts are counts, and all
         others are real. With `statistics`, the table is a sample of the rows that these are of.
@@ -193,7 +193,7 @@ class Schema:
         """
         if not self._bounded.all():
             table.check_finite(first_row, missing=True)  # else the range tells, in its own passes
-        # The checks tell of what is no number, with the place.
+        # The checks name what is not a number, with the place.
         with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
             if self._linear.all():
                 matrix = self._scaled(table.values, np.dtype(dtype))
@@ -264,7 +264,7 @@ class Schema:
         if mistakes:
             raise DataError(
                 "; ".join(mistakes) + ". Correct these cells (empty ones are taken as missing), or "
-                "fit anew with these columns dropped."
+                "fit again with these columns dropped."
             )
 
     def _require_shape(self, table: Table) -> None:
@@ -373,7 +373,7 @@ class Schema:
     def formats(self, like: Sequence[Format] | None = None) -> tuple[Format, ...] | None:
         """Return the formats of what `from_matrix` gives, in the types of `like` where it is given.
 
-        None where the training table was no frame.
+        None if the training table was not a frame.
         """
         own = [column.format for column in self.columns]
         if any(form is None for form in own):
@@ -462,7 +462,7 @@ class Schema:
         if min(shape, default=0) < 1 or math.prod(shape) != len(schema.columns):
             raise ValueError(f"rows of shape {shape} have not {len(schema.columns)} columns")
         if schema.is_sequence and len(shape) != 2:
-            raise ValueError(f"rows of shape {shape} are no sequences")
+            raise ValueError(f"rows of shape {shape} are not sequences")
         return schema
 
     def with_container(self, container: str) -> Schema:
@@ -495,10 +495,10 @@ def _odd_cell(values: Array, form: Format) -> tuple[int, str]:
     rows = np.flatnonzero(~np.isnan(values))
     if form.type != "text":
         return int(rows[0]), f"{values[rows[0]]:g}" if form.type != "time" else "a time"
-    # In a column of numbers, the cell that made it text is the one that is no number.
-    odd = [i for i, level in enumerate(form.levels) if not _is_number(level)]
-    if odd:
-        rows = np.flatnonzero(np.isin(values, odd))
+    # In a column of numbers, the cell that made it text is the one that is not a number.
+    others = [i for i, level in enumerate(form.levels) if not _is_number(level)]
+    if others:
+        rows = np.flatnonzero(np.isin(values, others))
     return int(rows[0]), repr(form.levels[int(values[rows[0]])])
 
 

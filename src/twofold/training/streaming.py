@@ -19,7 +19,7 @@ from torch import Tensor
 from twofold.data.files import OpenFiles
 from twofold.data.table import Table
 from twofold.schema import tensors
-from twofold.schema.scan import Reader, Survey, ahead, survey
+from twofold.schema.scan import Reader, ScanResult, ahead, scan
 from twofold.schema.schema import Schema
 from twofold.training import batches as rows
 
@@ -53,8 +53,8 @@ class Stream:
 
     def __init__(self, source: OpenFiles, seed: int, fraction: float) -> None:
         self._source = source
-        self._survey: Survey = survey(source, seed, fraction)
-        self.sample, self.statistics = self._survey.sample, self._survey.statistics
+        self._scanned: ScanResult = scan(source, seed, fraction)
+        self.sample, self.statistics = self._scanned.sample, self._scanned.statistics
 
     @property
     def n_rows(self) -> int:
@@ -63,7 +63,7 @@ class Stream:
 
     def draw(self, schema: Schema, dtype: torch.dtype, device: torch.device) -> rows.TrainingData:
         """Return the rows to train on and the held-out ones."""
-        found = self._survey
+        found = self._scanned
         complete = all(
             found.statistics.n[i] == self.n_rows for i, c in enumerate(schema.columns) if c.width
         )
@@ -93,23 +93,23 @@ class StreamedRows:
     def __init__(
         self,
         source: OpenFiles,
-        survey: Survey,
+        scanned: ScanResult,
         schema: Schema,
         sample: tensors.Rows,
         rank: int = 0,
         size: int = 1,
     ) -> None:
-        self._source, self._survey, self._schema = source, survey, schema
+        self._source, self._scanned, self._schema = source, scanned, schema
         self._rank, self._size = rank, size
         # Of few parts, some workers would get many more rows than others.
         self._own_parts = size > 1 and len(source.parts) >= _PARTS_PER_WORKER * size
         self._sample, self._dtype, self.device = sample, sample.dtype, sample.device
         seen = [column.width > 0 for column in schema.columns]
-        formats = survey.sample.formats
-        self._reader = Reader(source, _levels(survey.sample), None if formats is None else seen)
+        formats = scanned.sample.formats
+        self._reader = Reader(source, _levels(scanned.sample), None if formats is None else seen)
 
     def __len__(self) -> int:
-        return self._survey.n_train
+        return self._scanned.n_train
 
     def head(self, n_rows: int) -> Tensor:
         """Return some rows at random, the same ones at every call; at most those of the sample."""
@@ -134,7 +134,7 @@ class StreamedRows:
         Parts differ in length, so of its own a worker may leave some rows out of a pass, or have
         none left for the last batches.
         """
-        return StreamedRows(self._source, self._survey, self._schema, self._sample, rank, size)
+        return StreamedRows(self._source, self._scanned, self._schema, self._sample, rank, size)
 
     def _parts_of(
         self, batches: Iterator[Tensor], buffer: Callable[[int], Tensor]
@@ -229,8 +229,8 @@ class StreamedRows:
         reader = self._reader
         for batch in self._source.batches(part, step, reader.names):
             values = reader.values(batch)
-            lottery = self._survey.lottery
-            trains = lottery.trains(lottery.numbers(first, len(values)))
+            sampler = self._scanned.sampler
+            trains = sampler.trains(sampler.numbers(first, len(values)))
             first += len(values)
             if not trains.all():
                 values = values[trains]
