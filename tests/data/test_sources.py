@@ -119,7 +119,7 @@ def test_text_in_an_array_is_named_by_its_place() -> None:
     [np.ones((2, 2), complex), np.zeros((2, 2), "datetime64[D]"), np.array([[{}]], dtype=object)],
 )
 def test_array_of_no_numbers_is_refused(array: Any) -> None:
-    with pytest.raises(DataError, match="Expected rows of numbers"):
+    with pytest.raises(DataError, match="rows"):
         sources.read(array)
 
 

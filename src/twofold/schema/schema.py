@@ -67,8 +67,8 @@ class Schema:
         every cell is different (an identifier, which is ignored, like whole numbers that number the
         rows and columns without any cell); timestamps are times. Of numbers, images, and tables
         whose cells all lie in [0, 1] and reach beyond one half, are pixels; unsigned bytes are
-        pixels of 255 levels. A table whose columns each run from 0 to 1 was min-max scaled, which says
-        nothing about its kind: its columns are real. Of what is left, columns that hold only 0 and
+        pixels of 255 levels. A table whose columns each run from 0 to 1 was min-max scaled, so its
+        columns are real. Of what is left, columns that hold only 0 and
         1 are binary, columns of small whole numbers that spread like counts are counts, and all
         others are real. With `statistics`, the table is a sample of the rows that these are of.
 
