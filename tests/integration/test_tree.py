@@ -17,8 +17,6 @@ LATER: tuple[str, ...] = (
     "distributed/",
     "estimators/",
     "inference/",
-    "nn/",
-    "persistence/",
     "schema/",
     "service/",
     "training/",

@@ -37,8 +37,6 @@ LATER = (
     "src/twofold/estimators/",
     "src/twofold/explorer/app.py",
     "src/twofold/inference/",
-    "src/twofold/nn/",
-    "src/twofold/persistence/",
     "src/twofold/service/",
     "src/twofold/training/",
     "src/twofold/cli/train.py",

@@ -101,15 +101,15 @@ def test_what_is_no_layer_is_refused(layer: Any) -> None:
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Conv(0, 3), "channels must be a whole number of at least 1"),
-        (lambda: Conv(4, 2.5), "size must be a whole number"),  # type: ignore[arg-type]
-        (lambda: Conv(4, 3, 0), "stride must be a whole number of at least 1"),
-        (lambda: Conv(4, 3, padding=-1), "padding must be a whole number of at least 0"),
+        (lambda: Conv(0, 3), "channels must be an integer of at least 1"),
+        (lambda: Conv(4, 2.5), "size must be an integer"),  # type: ignore[arg-type]
+        (lambda: Conv(4, 3, 0), "stride must be an integer of at least 1"),
+        (lambda: Conv(4, 3, padding=-1), "padding must be an integer of at least 0"),
         (lambda: Conv(4, 3, padding=3), "padding must be below size"),
-        (lambda: Recurrent(True), "units must be a whole number"),
+        (lambda: Recurrent(True), "units must be an integer"),
         (lambda: Recurrent(4, "gated"), "choose the cell 'gru', 'lstm' or 'rnn'"),
-        (lambda: layers.resolve("conv:4"), "'conv:4' is no layer. Write a width"),
-        (lambda: layers.resolve("pool:2:2"), "'pool:2:2' is no layer"),
+        (lambda: layers.resolve("conv:4"), "'conv:4' is not a layer. Write a width"),
+        (lambda: layers.resolve("pool:2:2"), "'pool:2:2' is not a layer"),
     ],
 )
 def test_a_layer_that_means_nothing_is_refused(make: Any, message: str) -> None:

@@ -69,11 +69,11 @@ class Sparse(BottleneckSpec):
         if not 0 < self.target < 1:
             raise OptionError(f"Sparse(target={self.target!r}): target must lie between 0 and 1.")
         if self.k is not None and not (isinstance(self.k, int) and self.k >= 1):
-            raise OptionError(f"Sparse(k={self.k!r}): k must be a whole number of at least 1.")
+            raise OptionError(f"Sparse(k={self.k!r}): k must be an integer of at least 1.")
         if self.kind == "topk" and (self.hidden or self.weight is not None):
-            raise OptionError("Sparse('topk') has no penalty, so weight and hidden mean nothing.")
+            raise OptionError("Sparse('topk') has no penalty. Leave out weight and hidden.")
         if self.kind != "topk" and self.k is not None:
-            raise OptionError(f"Sparse({self.kind!r}, k={self.k}): k has a meaning with 'topk'.")
+            raise OptionError(f"Sparse({self.kind!r}, k={self.k}): k is for 'topk'. Leave it out.")
 
     def module(self, n_components: int, n_below: int) -> SparseCode:
         """Make the module for a code of this size above a layer of `n_below` outputs."""
@@ -143,7 +143,7 @@ class Variational(BottleneckSpec):
             raise OptionError(f"Variational(beta={self.beta!r}): beta must be above 0.")
         if not (isinstance(self.n_samples, int) and self.n_samples >= 1):
             raise OptionError(
-                f"Variational(n_samples={self.n_samples!r}) must be a whole number of at least 1."
+                f"Variational(n_samples={self.n_samples!r}) must be an integer of at least 1."
             )
 
     def module(self, n_components: int, n_below: int) -> VariationalCode:
@@ -190,19 +190,17 @@ class Ordered(BottleneckSpec):
 
     def __post_init__(self) -> None:
         if not (isinstance(self.n_cuts, int) and self.n_cuts >= 1):
-            raise OptionError(
-                f"Ordered(n_cuts={self.n_cuts!r}) must be a whole number of at least 1."
-            )
+            raise OptionError(f"Ordered(n_cuts={self.n_cuts!r}) must be an integer of at least 1.")
         if self.sizes is None:
             return
         sizes = tuple(self.sizes) if isinstance(self.sizes, Iterable) else ()
         if not sizes or not all(isinstance(size, int) and size >= 1 for size in sizes):
             raise OptionError(
-                f"Ordered(sizes={self.sizes!r}): sizes must be a sequence of whole numbers of at "
+                f"Ordered(sizes={self.sizes!r}): sizes must be a sequence of integers of at "
                 f"least 1, as in Ordered(sizes=(2, 10))."
             )
         if self.n_cuts != _N_CUTS:
-            raise OptionError("Ordered: n_cuts are drawn where no sizes are given. Leave one out.")
+            raise OptionError("Ordered: n_cuts are drawn if no sizes are given. Leave one out.")
         object.__setattr__(self, "sizes", tuple(sorted(set(sizes))))
 
     def module(self, n_components: int, n_below: int) -> OrderedCode:
@@ -435,7 +433,7 @@ class OrderedCode(Bottleneck):
         share = ((row + torch.rand((), generator=generator)) / n + cut / m) % 1
         # A third of the cuts each: even in the logarithm, so that short codes are as good as they
         # can be; even in the number, so that the last components learn too; and the whole code,
-        # whose error is small beside that of short ones and would count too little.
+        # whose error is small next to that of short ones and would count too little.
         third = (row + cut) % 3
         last = torch.where(third == 0, torch.expm1(share * math.log(k + 1)), share * k)
         return torch.where(third == 2, float(k), last).floor()

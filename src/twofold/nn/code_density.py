@@ -12,7 +12,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.mixture import GaussianMixture
 from torch import Tensor, nn
 
-_CANDIDATES = (2, 4, 8, 16)  # components that are tried beside one
+_CANDIDATES = (2, 4, 8, 16)  # components that are tried besides one
 _ROWS_PER_NUMBER = 5  # rows that each number of a component's mean must have to go by
 _STEP_PRODUCTS = 2e8  # work of one step of the mixture's fit: a tenth of a second
 _HELD_OUT = 0.2
@@ -63,12 +63,12 @@ class CodeDensity(nn.Module):
             self._set(*found)
             likelihood = self.log_prob(held.to(self.mean)).double().cpu()
             gain = likelihood - best
-            # More densities must be better by more than chance: one standard error.
+            # More densities must be better by more than luck: one standard error.
             if count > 1 and not float(gain.mean()) > float(gain.std()) / math.sqrt(n_held):
                 break
             best, best_count, parts = likelihood, count, found
         limit = len(codes) if best_count == 1 else self._most_rows(best_count)
-        if limit > len(rest):  # held-out rows too can be learned from, now that they have told
+        if limit > len(rest):  # held-out rows too can be learned from, now that the choice is made
             parts = _fit(codes[:limit], best_count, seed)
         self._set(*parts)
 

@@ -40,10 +40,10 @@ class Cells(Protocol):
 
 
 class Corruption(Protocol):
-    """Something that spoils inputs: (batch, width) -> (batch, width), which may hold NaN."""
+    """Something that corrupts inputs: (batch, width) -> (batch, width), which may hold NaN."""
 
     def __call__(self, x: Tensor, cells: Cells, generator: torch.Generator) -> Tensor:
-        """Return spoilt inputs, of these cells."""
+        """Return corrupted inputs, of these cells."""
 
     def target(self, corrupted: Tensor, x: Tensor) -> Tensor:
         """Return what the network has to give back, NaN where the loss does not count."""
@@ -142,7 +142,7 @@ class SaltAndPepper:
 
 @dataclass(frozen=True)
 class Binarize:
-    """Draw each input in [0, 1] to be 0 or 1, anew in every epoch, with its value as probability.
+    """Draw each input in [0, 1] to be 0 or 1, again in every epoch, with its value as probability.
 
     The draw is what the network is given and what it has to give back, so that densities of grey
     images are those of black and white ones (Salakhutdinov and Murray, 2008, "On the Quantitative
@@ -150,9 +150,9 @@ class Binarize:
     """
 
     def __call__(self, x: Tensor, cells: Cells, generator: torch.Generator) -> Tensor:
-        """Return black and white inputs; holes stay holes."""
-        chance = torch.rand(x.shape, generator=generator, dtype=x.dtype).to(x.device)
-        return torch.where(torch.isnan(x), x, (chance < x).to(x.dtype))
+        """Return black and white inputs; missing ones stay missing."""
+        uniform = torch.rand(x.shape, generator=generator, dtype=x.dtype).to(x.device)
+        return torch.where(torch.isnan(x), x, (uniform < x).to(x.dtype))
 
     def target(self, corrupted: Tensor, x: Tensor) -> Tensor:
         """Return the draw."""
@@ -225,7 +225,7 @@ def to_json(corruption: Corruption) -> dict[str, Any]:
 
 
 def from_json(document: Mapping[str, Any]) -> Corruption:
-    """Read back what `to_json` gave; raises KeyError, TypeError or OptionError where it is none."""
+    """Read back what `to_json` gave; raise KeyError, TypeError or OptionError if it is not that."""
     values = dict(document)
     return CORRUPTIONS[values.pop("name")](**values)
 
@@ -241,7 +241,7 @@ def resolve(option: Corruption | str | None) -> Corruption | None:
 def require_meaning(
     corruption: Corruption | None, likelihoods: Sequence[str], cells: Cells, is_image: bool
 ) -> None:
-    """Refuse a corruption that has no meaning for cells under these likelihoods.
+    """Raise OptionError if a corruption cannot be used with these cells and likelihoods.
 
     Raises
     ------
@@ -275,7 +275,7 @@ def require_meaning(
 def for_codes(corruption: Corruption | None, spread: float) -> Corruption | None:
     """Return what is done to codes, which vary by `spread`, where cells are corrupted so.
 
-    Codes are no images, and no grey values.
+    Codes are neither images nor grey values.
     """
     if isinstance(corruption, Gaussian):  # its scale is in units of inputs, which vary by one
         return Gaussian(max(corruption.scale * spread, 1e-6))
@@ -283,11 +283,11 @@ def for_codes(corruption: Corruption | None, spread: float) -> Corruption | None
 
 
 def _chosen(x: Tensor, column: Tensor, share: float | Tensor, generator: torch.Generator) -> Tensor:
-    """Return which inputs are spoilt; those of one cell share its fate."""
+    """Return which inputs are corrupted; those of one cell share its fate."""
     n_columns = int(column[-1]) + 1
-    chance = torch.rand(len(x), n_columns, generator=generator).to(x.device)
-    spoilt = chance < share
-    return spoilt if n_columns == x.shape[1] else spoilt[:, column]
+    uniform = torch.rand(len(x), n_columns, generator=generator).to(x.device)
+    corrupted = uniform < share
+    return corrupted if n_columns == x.shape[1] else corrupted[:, column]
 
 
 def _require_share(corruption: Any) -> None:

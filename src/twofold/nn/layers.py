@@ -48,7 +48,7 @@ class Conv:
         Pixels from one place of a filter to the next; 2 halves height and width.
     padding : int or None, default=None
         Pixels of zeros put around the image. None is `(size - 1) // 2`: then a stride of 1 keeps
-        height and width where `size` is odd.
+        height and width where `size` is an odd number.
 
     Examples
     --------
@@ -148,7 +148,7 @@ def resolve(layer: Spec | str) -> Spec:
         if isinstance(error, OptionError):
             raise
         raise OptionError(
-            f"{layer!r} is no layer. Write a width, 'conv:CHANNELS:SIZE:STRIDE:PADDING' (stride "
+            f"{layer!r} is not a layer. Write a width, 'conv:CHANNELS:SIZE:STRIDE:PADDING' (stride "
             f"and padding may be left out) or 'recurrent:UNITS:CELL'."
         ) from error
 
@@ -162,12 +162,12 @@ def to_json(layer: Spec | str) -> Any:
 
 
 def from_json(document: Mapping[str, Any] | int | str) -> Spec | str:
-    """Read back what `to_json` gave; raises KeyError, TypeError or OptionError where it is none."""
+    """Read back what `to_json` gave; raise KeyError, TypeError or OptionError if it is not that."""
     if isinstance(document, Mapping):
         values = dict(document)
         return SPECS[values.pop("name")](**values)
     if type(document) not in (int, str):
-        raise TypeError(f"{document!r} is no layer")
+        raise TypeError(f"{document!r} is not a layer")
     return document
 
 
@@ -266,7 +266,7 @@ class ConvPair(nn.Module):
     Raises
     ------
     OptionError
-        Where the filters are larger than the images.
+        If the filters are larger than the images.
     """
 
     is_recurrent = False
@@ -352,8 +352,9 @@ class RecurrentPair(nn.Module):
 
     A sequence ends with the last step that is there: what is missing after it does not move the
     encoder's state, so that sequences of different lengths may be filled up with missing steps.
-    Holes before it are steps like any other, for time goes on in them, too, and are read as what
-    they are filled with: were they passed over, a slow wave with holes would look like a fast one.
+    Missing steps before it are steps like any other, for time goes on in them, too, and are read as
+    what they are filled with: were they passed over, a slow wave with missing steps would look like
+    a fast one.
 
     Parameters
     ----------
@@ -441,13 +442,13 @@ class RecurrentPair(nn.Module):
         return steps.reshape(h.shape[0], self.n_in)
 
     def seen_above(self, seen: Tensor | None) -> Tensor | None:
-        """Tell which outputs are there: those until the end of the sequence."""
+        """Return which outputs are there: those until the end of the sequence."""
         if seen is None or not self.whole:
             return None
         return self._within(seen).repeat_interleave(self.units, dim=1)
 
     def _within(self, seen: Tensor) -> Tensor:
-        """Tell which steps come before the end: (batch, steps * channels) -> (batch, steps)."""
+        """Return which steps come before the end: (batch, steps * channels) -> (batch, steps)."""
         there = seen.unflatten(1, self.shape_in).any(2)
         within: Tensor = there.flip(1).cumsum(1).flip(1) > 0  # it or a later one is there
         return within
@@ -511,7 +512,7 @@ def stack(
     Raises
     ------
     OptionError
-        Where a layer cannot read what comes to it; the message says why.
+        If a layer cannot read what comes to it; the message says why.
     """
     pairs: list[Pair] = []
     n_in = width
@@ -609,7 +610,7 @@ def _orthogonal(n: int, generator: torch.Generator | None) -> Tensor:
 
 
 def _require_whole(layer: Conv | Recurrent, name: str, least: int) -> None:
-    """Make a field a plain whole number, or raise OptionError."""
+    """Make a field a plain integer, or raise OptionError."""
     value = getattr(layer, name)
     try:
         number = -1 if isinstance(value, bool) else operator.index(value)
@@ -618,6 +619,6 @@ def _require_whole(layer: Conv | Recurrent, name: str, least: int) -> None:
     if number < least:
         given = ", ".join(f"{f.name}={getattr(layer, f.name)!r}" for f in fields(layer))
         raise OptionError(
-            f"{type(layer).__name__}({given}): {name} must be a whole number of at least {least}."
+            f"{type(layer).__name__}({given}): {name} must be an integer of at least {least}."
         )
-    object.__setattr__(layer, name, number)  # a numpy number is no JSON
+    object.__setattr__(layer, name, number)  # JSON cannot hold a number of numpy's

@@ -58,9 +58,9 @@ class Likelihood(ABC):
     has_unit : bool
         If its densities are per unit of the column.
     is_fixed : bool
-        If a table of such columns alone is trained with nothing learned beside the weights.
+        If a table of such columns alone is trained with nothing learned but the weights.
     shares_noise : bool
-        If its columns share one learned variance while training beside other likelihoods.
+        If its columns share one learned variance while training together with other likelihoods.
     in_row_density : bool
         If its residuals are part of the density of rows, in place of `log_prob`.
     is_fused : bool

@@ -57,7 +57,7 @@ class Network(nn.Module):
     Raises
     ------
     OptionError
-        Where a layer cannot read what comes to it.
+        If a layer cannot read what comes to it.
 
     Examples
     --------
@@ -93,15 +93,15 @@ class Network(nn.Module):
         self.bottleneck: Bottleneck = spec.module(n_components, pairs[-1].n_in)
 
     def encode(
-        self, x: Tensor, chance: torch.Generator | None = None, seen: Tensor | None = None
+        self, x: Tensor, generator: torch.Generator | None = None, seen: Tensor | None = None
     ) -> tuple[Tensor, Penalties]:
         """Return the code and its penalties: (batch, width) -> (batch, n_components).
 
-        With `chance` it is the code of training, which some bottlenecks draw or cut at random.
+        With a `generator` it is the code of training, which some bottlenecks draw or cut at random.
         `seen` tells which inputs are there (None: all of them), for layers that ask.
         """
         *path, code = self.path(x, seen)
-        code, penalties = self.bottleneck(code, path, chance)
+        code, penalties = self.bottleneck(code, path, generator)
         return code, penalties
 
     def path(self, x: Tensor, seen: Tensor | None = None) -> list[Tensor]:
@@ -113,7 +113,7 @@ class Network(nn.Module):
         return path
 
     def seen(self, x: Tensor) -> Tensor | None:
-        """Tell which inputs are there, NaN standing for those that are not; None: nobody asks."""
+        """Return which inputs are not NaN; None if no layer asks."""
         return ~torch.isnan(x) if self.is_recurrent else None
 
     def decode(self, code: Tensor) -> Tensor:
@@ -124,10 +124,10 @@ class Network(nn.Module):
         return h
 
     def forward(
-        self, x: Tensor, chance: torch.Generator | None = None, seen: Tensor | None = None
+        self, x: Tensor, generator: torch.Generator | None = None, seen: Tensor | None = None
     ) -> tuple[Tensor, Penalties]:
         """Return the likelihoods' parameters for the rows `x`, and the code's penalties."""
-        code, penalties = self.encode(x, chance, seen)
+        code, penalties = self.encode(x, generator, seen)
         return self.decode(code), penalties
 
     def cut(self, n_components: int) -> None:
@@ -289,7 +289,7 @@ def stack_shape(
     Raises
     ------
     OptionError
-        Where the code would be wider than the input: it would have nothing to learn but a copy.
+        If the code would be wider than the input: it would have nothing to learn but a copy.
     """
     size = default_n_components(width) if n_components is None else int(n_components)
     if size > width and not denoising:

@@ -29,7 +29,7 @@ class Objective(nn.Module):
         Says which columns each likelihood models.
     adapts : bool
         The noise of Gaussian columns is learned even where all columns are Gaussian. A divergence
-        beside them is weighed by it (Rybkin, Daniilidis and Levine, 2021, "Simple and Effective VAE
+        is weighed against it (Rybkin, Daniilidis and Levine, 2021, "Simple and Effective VAE
         Training with Calibrated Decoders", eq. 5).
     """
 
@@ -61,7 +61,7 @@ class Objective(nn.Module):
         self.register_buffer("spread", torch.ones(schema.width))
         self.register_buffer("noise", torch.ones(()))
         self.register_buffer("typical", torch.zeros(self.n_columns))
-        # How often reconstructions are put into a row's holes; `inference.calibrate` finds out.
+        # How often missing cells are filled by reconstructions; `inference.calibrate` finds out.
         self.register_buffer("rounds", torch.tensor(1))
         # A density per centimetre is not one per standard deviation: this is the change of unit.
         has_unit = [
@@ -96,13 +96,13 @@ class Objective(nn.Module):
         for likelihood, inputs in self.groups:
             normal[inputs] = likelihood.in_row_density
         self.density = RowDensity(schema.width, normal.nonzero().squeeze(1).tolist())
-        # Columns whose cells have a likelihood of their own beside the density.
+        # Columns whose cells have a likelihood of their own, besides the density.
         others = torch.ones(self.n_columns, dtype=torch.bool)
         others[owner[normal]] = False
         self.register_buffer("_others", others, persistent=False)
 
     def loss(self, theta: Tensor, x: Tensor, penalties: Mapping[str, Tensor]) -> Tensor:
-        """Return the mean loss per cell in nats, penalties included, which training lowers.
+        """Return the mean loss per cell in nats, penalties included, which training minimises.
 
         Penalties are `(n_rows,)` in nats per row. `theta` may hold several codes' worth for each
         row of `x`, below one another: they count alike, or if they are draws, whose log-ratio of
@@ -173,7 +173,7 @@ class Objective(nn.Module):
         """Return each cell's log-density in nats and in the column's own unit.
 
         (batch, width) twice -> (batch, n_columns). For a missing cell it is the column's mean over
-        the training rows, so that rows with holes compare with rows without.
+        the training rows, so that rows with and without missing cells compare.
         """
         x, seen = observed(x)
         result = torch.empty_like(theta)
@@ -289,8 +289,8 @@ class Objective(nn.Module):
 
 def observed(x: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the inputs with zero for missing ones, and which are there (None: all of them)."""
-    traced = torch.compiler.is_compiling()  # a graph serves rows with holes and without
-    if not traced and not torch.isnan(x.sum()):  # one number tells it, and takes no memory
+    traced = torch.compiler.is_compiling()  # a graph serves complete rows and others
+    if not traced and not torch.isnan(x.sum()):  # one number says so, and takes no memory
         return x, None
     missing = torch.isnan(x)
     if not traced and not missing.any():

@@ -42,7 +42,7 @@ class RowDensity(nn.Module):
     """The density of rows as a network sees them: expected row and residuals, in clusters.
 
     The score is the mean log-density over a few fits from different starts, since which clusters
-    are found is partly chance.
+    are found is partly random.
 
     Parameters
     ----------
@@ -83,7 +83,7 @@ class RowDensity(nn.Module):
     def typical(self, x_hat: Tensor, x: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return what expected inputs are in each row's cluster, and how far off theirs are.
 
-        (batch, width) each -> the clusters' means and the surprise of `x_hat` beside them in nats,
+        (batch, width) each -> the clusters' means and the surprise of `x_hat` next to them in nats,
         0 where it is as far off as its like are on average: (batch, width) twice.
         """
         u, known = self._features(x_hat, x, seen)
@@ -214,8 +214,8 @@ def _k_means(u: Tensor, generator: torch.Generator, steps: int = 20) -> Tensor:
     centers = u[first]
     nearest = ((u - centers) ** 2).sum(1)
     for _ in range(COMPONENTS - 1):
-        chance = nearest.cpu() if float(nearest.sum()) > 0 else torch.ones(len(u))
-        new = u[torch.multinomial(chance, 1, generator=generator).to(device)]
+        weight = nearest.cpu() if float(nearest.sum()) > 0 else torch.ones(len(u))
+        new = u[torch.multinomial(weight, 1, generator=generator).to(device)]
         centers = torch.cat([centers, new])
         nearest = torch.minimum(nearest, ((u - new) ** 2).sum(1))
     labels = torch.zeros(len(u), dtype=torch.long, device=device)

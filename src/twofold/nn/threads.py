@@ -73,8 +73,8 @@ class _FewFor:
     On a busy machine each of many small operations would wait for a thread that has no core. With
     `libraries` that holds for those of linear algebra too, which takes some milliseconds to settle.
 
-    PyTorch tells each thread of Python a count of its own, and a new one the last count that was
-    set anywhere. What is usual is told by who finds nobody else here.
+    PyTorch gives each thread of Python a count of its own, and a new one the last count that was
+    set anywhere. The usual count is the one found when no other computation is here.
     """
 
     def __init__(self) -> None:
@@ -116,8 +116,8 @@ class Threads:
     like : Tensor
         What the products are made of: its precision and device. Nothing is done where that is no
         processor of this machine.
-    told : bool
-        The shapes tell all of a step that bits depend on. Otherwise the count stays what they say.
+    complete : bool
+        The shapes are all of a step that bits depend on. Otherwise the count stays what they say.
     own : bool
         The step has kernels of its own, whose bits never depend on the count.
 
@@ -128,13 +128,13 @@ class Threads:
         self,
         shapes: Sequence[tuple[int, int, int]],
         like: torch.Tensor,
-        told: bool = True,
+        complete: bool = True,
         own: bool = False,
     ) -> None:
         self._most = granted() if like.device.type == "cpu" else 1
         work = 3 * sum(m * k * n for m, k, n in shapes)
         pays = self._most > 1 and work > _SMALL_STEP
-        self._adaptive = pays and told and (own or same_bits(shapes, like.dtype, self._most))
+        self._adaptive = pays and complete and (own or same_bits(shapes, like.dtype, self._most))
         # One thread is never a disaster, so that is what the search starts from.
         self.count = self._most if pays and not self._adaptive else 1
         self._clock = _Clock()

@@ -179,7 +179,7 @@ def number(value: float) -> float | int | str:
 
 
 def numbers(entry: Mapping[str, Any]) -> dict[str, float]:
-    """Return an epoch of the history, or raise ValueError where it holds anything but numbers."""
+    """Return an epoch of the history, or raise ValueError if it holds anything but numbers."""
     if not all(isinstance(value, int | float) for value in entry.values()):
         raise ValueError(f"expected numbers in the history, got {entry!r}")
     return dict(entry)

@@ -61,7 +61,7 @@ def _noted(notes: Mapping[str, str]) -> str:
 
 
 def training(ae: Autoencoder) -> str:
-    """Tell how the training went."""
+    """Say how the training went."""
     lines = {"epochs": f"{len(ae.history_):,} run"}
     if ae.best_epoch_:
         lines["best"] = f"epoch {ae.best_epoch_:,}: {_losses(ae.history_[ae.best_epoch_ - 1])}"
@@ -75,7 +75,7 @@ def training(ae: Autoencoder) -> str:
 
 
 def fitted(ae: Autoencoder, n_rows: int) -> dict[str, str]:
-    """Tell what came of fitting to so many rows."""
+    """Say what came of fitting to so many rows."""
     lines = {"rows": f"{n_rows:,}; {ae.schema_}", "epochs": "none was finished"}
     if ae.best_epoch_:
         best = f"the weights are those of epoch {ae.best_epoch_:,}"

@@ -120,7 +120,7 @@ class _Layout:
 
 
 def _is_wide(column: Column) -> bool:
-    """Whether 32 bits lose what a column's cells tell: moments, years, amounts to the cent."""
+    """Whether 32 bits lose what a column's cells say: timestamps, years, amounts to the cent."""
     if not column.width:
         return False
     if column.kind == "category":
@@ -188,7 +188,7 @@ class _Body(nn.Module):
         return torch.zeros(3, *self.row_shape, dtype=self.dtype)
 
     def _filled(self, x: Tensor) -> Tensor:
-        """Fill holes as `inference.complete` does, but in all rows together."""
+        """Fill missing cells as `inference.complete` does, but in all rows together."""
         seen = ~torch.isnan(x)
         filled = torch.where(seen, x, 0.0)
         if self.rounds == 1:
@@ -202,7 +202,7 @@ class _Body(nn.Module):
             x_hat = self.scorer.mean(self.network.decode(code))
             return left - 1, torch.where(seen, part, x_hat), seen.clone()
 
-        rounds = torch.where(seen.all(), 0, self.rounds - 1)  # none where there is no hole
+        rounds = torch.where(seen.all(), 0, self.rounds - 1)  # none in complete rows
         ended: tuple[Tensor, ...] = torch.while_loop(goes_on, step, (rounds, filled, seen))
         return ended[1]
 

@@ -1,7 +1,7 @@
 """A schema as PyTorch modules: cells to what the network sees and back, traceable into a graph.
 
 `Inputs` and `Cells` do what `Schema.to_matrix` and `Schema.from_matrix` do, on tensors, and without
-looking at values to choose a way. A cell is one number in its column's unit: a moment is seconds
+looking at values to choose a way. A cell is one number in its column's unit: a timestamp is seconds
 since 1970 (UTC), a text a whole number, which `Inputs` and `Cells` explain. A missing cell is NaN.
 """
 
@@ -55,7 +55,7 @@ class Inputs(nn.Module):
             places += inputs
         for i, column in enumerate(columns):
             if column.cycles:
-                parts.append(_Turns(i, column))
+                parts.append(_Cycles(i, column))
                 places += range(starts[i] + 1, starts[i] + column.width)
         self.parts = nn.ModuleList(parts)
         owner = [i for i, column in enumerate(columns) for _ in range(column.width)]
@@ -109,7 +109,7 @@ class Cells(nn.Module):
 
 
 class _Scaled(nn.Module):
-    """Numbers, counts and moments: one input each, (batch, n) -> (batch, n)."""
+    """Numbers, counts and timestamps: one input each, (batch, n) -> (batch, n)."""
 
     _center: Tensor | None
     _scale: Tensor | None
@@ -135,7 +135,7 @@ class _Scaled(nn.Module):
 
 
 class _Unscaled(nn.Module):
-    """The way back from `_Scaled`; a moment's cycles follow from the moment."""
+    """The way back from `_Scaled`; a timestamp's cycles follow from it."""
 
     _center: Tensor | None
     _scale: Tensor | None
@@ -150,7 +150,7 @@ class _Unscaled(nn.Module):
         _register_scale(self, columns)
         low, high = (_numbers(column.limits[end] for column in columns) for end in (0, 1))
         limited = bool(torch.isfinite(torch.stack([low, high])).any())
-        # A graph holds numbers: what no 64-bit number passes is no limit.
+        # A graph holds numbers: what no 64-bit number passes does not limit.
         most = torch.finfo(torch.float64).max
         self.register_buffer("_low", low.clamp_min(-most) if limited else None)
         self.register_buffer("_high", high.clamp_max(most) if limited else None)
@@ -175,8 +175,8 @@ class _Unscaled(nn.Module):
         return x
 
 
-class _Turns(nn.Module):
-    """Sine and cosine of each cycle that a moment varies in: (batch, columns) -> (batch, 2c)."""
+class _Cycles(nn.Module):
+    """Sine and cosine of each cycle that a timestamp varies in: (batch, columns) -> (batch, 2c)."""
 
     _turn: Tensor
     _start: Tensor
@@ -310,7 +310,7 @@ def _form(column: Column) -> str:
 def _groups(columns: Sequence[Column]) -> Iterable[tuple[list[int], list[int], list[Column]]]:
     """Give columns that are computed together: their positions, their inputs, and themselves.
 
-    The cycles of moments are no part of it.
+    The cycles of timestamps are not part of it.
     """
     starts = _starts(columns)
     groups: dict[tuple[str, int], list[int]] = {}
