@@ -71,5 +71,9 @@ class UnfilledWarning(UserWarning):
     """Missing cells stay missing: of ignored columns, or of several rare levels."""
 
 
+class DetectedWarning(UserWarning):
+    """Something about a text file was detected that could be otherwise; the message says how."""
+
+
 class SkippedFilesWarning(UserWarning):
     """Files of a source could not be used and were skipped, as requested."""

@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 
 from twofold import Autoencoder
 from twofold.cli.main import app
-from twofold.data import sources
+from twofold.data import files, sources
 from twofold.errors import LosesToPCAWarning
 from twofold.training import events
 
@@ -66,7 +66,7 @@ def fitted_in_python(source: Any, **given: Any) -> Autoencoder:
 
 
 def values(path: Path) -> NDArray[Any]:
-    return sources.read(sources.load(path)).values
+    return sources.read(files.load(path)).values
 
 
 def interrupt_after(epoch: int, monkeypatch: pytest.MonkeyPatch) -> None:

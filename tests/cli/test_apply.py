@@ -25,8 +25,8 @@ from tests.cli.running import (
     write_csv,
 )
 from twofold import Autoencoder, load
+from twofold.data import files, sources
 from twofold.data import output as writing
-from twofold.data import sources
 
 
 def test_codes_of_another_width_are_refused(folder: Path, tmp_path: Path) -> None:
@@ -53,7 +53,7 @@ def test_encode_writes_pythons_codes(folder: Path, tmp_path: Path, suffix: str) 
     ae = load(folder / "model")
     np.testing.assert_array_equal(values(output), ae.transform(folder / "rows.csv"))
     if suffix != ".npy":
-        assert sources.load(output).column_names == list(ae.get_feature_names_out())
+        assert files.load(output).column_names == list(ae.get_feature_names_out())
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy"])
@@ -63,7 +63,7 @@ def test_reconstruct_writes_pythons_rows(folder: Path, tmp_path: Path, suffix: s
     expected = sources.read(load(folder / "model").reconstruct(folder / "rows.csv"))
     np.testing.assert_array_equal(values(output), expected.values)
     if suffix != ".npy":
-        assert tuple(sources.load(output).column_names) == expected.names
+        assert tuple(files.load(output).column_names) == expected.names
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet", ".npy"])
@@ -74,7 +74,7 @@ def test_decoded_codes_are_the_reconstruction(folder: Path, tmp_path: Path, suff
     expected = sources.read(load(folder / "model").reconstruct(folder / "rows.csv"))
     np.testing.assert_allclose(values(rows), expected.values, rtol=1e-12)
     if suffix != ".npy":
-        assert tuple(sources.load(rows).column_names) == expected.names
+        assert tuple(files.load(rows).column_names) == expected.names
 
 
 def test_decode_finds_the_codes_by_name(folder: Path, tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_decode_finds_the_codes_by_name(folder: Path, tmp_path: Path) -> None:
 def test_score_writes_pythons_scores_and_labels(folder: Path, tmp_path: Path) -> None:
     result = succeed("score", folder / "model", folder / "rows.csv", "-o", tmp_path / "s.parquet")
     ae = load(folder / "model")
-    table = sources.load(tmp_path / "s.parquet").to_pydict()
+    table = files.load(tmp_path / "s.parquet").to_pydict()
     assert table["row"] == list(range(60))
     assert table["score"] == ae.score_samples(folder / "rows.csv").tolist()
     assert table["label"] == ae.predict(folder / "rows.csv").tolist()
@@ -135,7 +135,7 @@ def test_images_stay_images_in_an_npy_file(tmp_path: Path) -> None:
     assert decoded.dtype == np.float32
     np.testing.assert_allclose(decoded, rows, rtol=1e-5)
     succeed("decode", tmp_path / "m", tmp_path / "c.npy", "-o", tmp_path / "d.csv")
-    assert sources.load(tmp_path / "d.csv").num_columns == 12
+    assert files.load(tmp_path / "d.csv").num_columns == 12
 
 
 @pytest.mark.parametrize("name", ["rows.csv", "rows.parquet"])
@@ -306,7 +306,7 @@ def test_impute_fills_the_holes_only(mixed: Path, tmp_path: Path, name: str) -> 
     output = tmp_path / name
     text = succeed("impute", mixed / "typed", mixed / name, "-o", output).stdout
     assert "60 rows, 3 missing values filled" in text
-    before, after = sources.load(mixed / name), sources.load(output)
+    before, after = files.load(mixed / name), files.load(output)
     assert after.schema.remove_metadata() == before.schema.remove_metadata()
     for old, new in zip(before.columns, after.columns, strict=True):
         pairs = zip(old.to_pylist(), new.to_pylist(), strict=True)

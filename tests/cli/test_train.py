@@ -29,12 +29,12 @@ from tests.cli.running import (
 )
 from twofold import Autoencoder, load, options
 from twofold.cli.main import app
-from twofold.data import sources
+from twofold.data import files
 from twofold.errors import OptionError, TwofoldError
 
 
 def test_fit_gives_the_model_that_python_gives(folder: Path) -> None:
-    ae = fitted_in_python(sources.load(folder / "rows.csv", drop=["name"]))
+    ae = fitted_in_python(files.load(folder / "rows.csv", drop=["name"]))
     ours = load(folder / "model")
     for name, tensor in ae.network_.state_dict().items():
         np.testing.assert_array_equal(ours.network_.state_dict()[name], tensor)

@@ -108,7 +108,7 @@ def various(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let small files have many parts, and small sources several chunks."""
-    monkeypatch.setattr(formats, "_PART_BYTES", 20_000)
+    monkeypatch.setattr(formats, "PART_BYTES", 20_000)
     monkeypatch.setattr(files, "CHUNK_ROWS", 350)
 
 
@@ -154,7 +154,7 @@ def batches(rows: StreamedRows, seed: int, n_rows: int = 64, skip: int = 0) -> l
 
 def test_schema_is_that_of_the_table_in_memory(various: Path) -> None:
     ours, _ = schema_of(various / "parquet")
-    theirs = Schema.infer(sources.read(sources.load(various / "parquet")))
+    theirs = Schema.infer(sources.read(files.load(various / "parquet")))
     for a, b in zip(ours.columns, theirs.columns, strict=True):
         assert (a.name, a.kind, a.likelihood, a.levels, a.kept) == (
             b.name,
@@ -171,7 +171,7 @@ def test_schema_is_that_of_the_table_in_memory(various: Path) -> None:
 @pytest.mark.usefixtures("small_parts")
 def test_schema_of_csv_files_is_that_in_memory(various: Path) -> None:
     ours, _ = schema_of(various / "csv")
-    theirs = Schema.infer(sources.read(sources.load(various / "csv")))
+    theirs = Schema.infer(sources.read(files.load(various / "csv")))
     assert [(c.kind, c.levels, c.format) for c in ours.columns] == [
         (c.kind, c.levels, c.format) for c in theirs.columns
     ]
@@ -430,7 +430,7 @@ def alike(a: pa.Table, b: pa.Table) -> None:
 def test_results_of_a_streamed_path_are_those_in_memory(
     various: Path, model: Autoencoder, name: str
 ) -> None:
-    path, whole = streamed(various / name), sources.load(various / name)
+    path, whole = streamed(various / name), files.load(various / name)
     np.testing.assert_allclose(model.transform(path), model.transform(whole), atol=1e-5)
     np.testing.assert_allclose(model.score_samples(path), model.score_samples(whole), rtol=1e-4)
     alike(model.impute(path), model.impute(whole))
@@ -476,7 +476,7 @@ def test_command_writes_the_same_rows_either_way(
         output = tmp_path / f"out{flag}{suffix}"
         result = succeed(command, saved, plain / "parquet", "-o", output, flag)
         assert f"{N:,}" in result.stdout
-    a, b = (sources.load(tmp_path / f"out{flag}{suffix}") for flag in ("--stream", "--no-stream"))
+    a, b = (files.load(tmp_path / f"out{flag}{suffix}") for flag in ("--stream", "--no-stream"))
     a, b = (pd.DataFrame(x) if suffix == ".npy" else x.to_pandas() for x in (a, b))
     if command == "score":
         assert_ranks_agree(a.pop(a.columns[2]), b.pop(b.columns[2]), load(saved))
@@ -540,7 +540,7 @@ def test_parts_of_a_file_are_one_file(tmp_path: Path, suffix: str) -> None:
     with Writer(path, NAMES) as writer:
         for start in range(0, N, 900):
             writer.write(PLAIN[start : start + 900])
-    np.testing.assert_allclose(sources.read(sources.load(path)).values, PLAIN, rtol=1e-6)
+    np.testing.assert_allclose(sources.read(files.load(path)).values, PLAIN, rtol=1e-6)
 
 
 def test_file_that_came_up_meanwhile_is_left_alone(tmp_path: Path) -> None:
@@ -717,9 +717,7 @@ def test_csv_line_of_another_length_is_told_with_its_file(various: Path, tmp_pat
         (tmp_path / f"{name}.csv").write_text("x,y\n1,2\n3,4\n")
     with (tmp_path / "b.csv").open("a") as file:
         file.write("5,6,7\n")
-    with pytest.raises(
-        DataError, match=r"b.csv cannot be read as CSV: .*Expected 2 columns, got 3"
-    ):
+    with pytest.raises(DataError, match=r"b.csv: line 4 has 3 cells and the header 2: '5,6,7'"):
         fit(streamed(tmp_path))
 
 
@@ -810,7 +808,7 @@ def test_categories_declared_by_their_type_keep_their_order(tmp_path: Path) -> N
     frame = pd.DataFrame({"size": sizes, "x": RNG.normal(size=300)})
     write_parquet(tmp_path / "x", pa.Table.from_pandas(frame, preserve_index=False), 3)
     ours, _ = schema_of(tmp_path / "x")
-    theirs = Schema.infer(sources.read(sources.load(tmp_path / "x")))
+    theirs = Schema.infer(sources.read(files.load(tmp_path / "x")))
     assert ours.columns[0] == theirs.columns[0]
 
 

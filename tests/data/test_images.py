@@ -14,7 +14,7 @@ from typer.testing import CliRunner
 
 from twofold import Autoencoder, Conv, Files, datasets, load
 from twofold.cli.main import app
-from twofold.data import formats, images, memory, sources
+from twofold.data import files, formats, images, memory
 from twofold.data.files import OpenFiles
 from twofold.errors import DataError, SkippedFilesWarning
 
@@ -58,7 +58,7 @@ def test_a_pattern_names_some_and_reaches_into_subfolders(tmp_path: Path) -> Non
     written(tmp_path / "two", GREYS[2:5])
     assert len(images.read(f"{tmp_path}/**/*.png")) == 5
     assert len(images.read(f"{tmp_path}/two/*.png")) == 3
-    assert len(sources.load(tmp_path / "one" / "000.png")) == 1
+    assert len(files.load(tmp_path / "one" / "000.png")) == 1
 
 
 def test_other_and_hidden_files_are_left_alone(tmp_path: Path) -> None:
@@ -164,14 +164,14 @@ def test_a_size_that_is_none_is_refused(size: Any, tmp_path: Path) -> None:
 
 
 def test_images_have_no_columns_to_drop(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="no columns to drop"):
-        sources.load(written(tmp_path, GREYS[:2]), drop=["x0"])
+    with pytest.raises(DataError, match="no names of columns to drop"):
+        files.load(written(tmp_path, GREYS[:2]), drop=["x0"])
 
 
 def test_tables_beside_images_are_what_a_folder_holds(tmp_path: Path) -> None:
     written(tmp_path, GREYS[:2])
     (tmp_path / "rows.csv").write_text("a,b\n1,2\n")
-    assert sources.load(tmp_path).num_rows == 1
+    assert files.load(tmp_path).num_rows == 1
 
 
 def test_a_model_learns_from_a_folder(tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ QUICK: dict[str, Any] = {"n_components": 6, "epochs": 2, "random_state": 0}
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Digits as files, of which some hundred are a part."""
-    monkeypatch.setattr(formats, "_PART_BYTES", 100 * 64)
+    monkeypatch.setattr(formats, "PART_BYTES", 100 * 64)
     return written(tmp_path / "pictures", DIGITS.train[:900])
 
 

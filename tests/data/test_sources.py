@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from twofold import Autoencoder
-from twofold.data import output, sources
+from twofold.data import files, output, sources
 from twofold.errors import DataError
 
 ROWS = np.array([[1.0, 2.0], [3.0, 4.5], [5.0, 6.0]])
@@ -29,7 +29,7 @@ def csv_file(path: Path, text: str) -> Path:
 
 
 def values_of(source: Any) -> Any:
-    return sources.read(sources.load(source)).values
+    return sources.read(files.load(source)).values
 
 
 # Arrays
@@ -232,21 +232,21 @@ def test_arrow_record_batch_with_nulls_is_read() -> None:
 
 def test_csv_has_a_header_and_rows(tmp_path: Path) -> None:
     path = csv_file(tmp_path / "x.csv", "a,b\n1,2\n3,4.5\n")
-    table = sources.read(sources.load(path))
+    table = sources.read(files.load(path))
     assert table.names == ("a", "b")
     np.testing.assert_array_equal(table.values, [[1, 2], [3, 4.5]])
 
 
 def test_csv_may_be_quoted_and_marked_as_unicode(tmp_path: Path) -> None:
     path = csv_file(tmp_path / "x.csv", '\ufeff"size, cm","say ""hi"""\n"1",2\n')
-    assert sources.read(sources.load(path)).names == ("size, cm", 'say "hi"')
+    assert sources.read(files.load(path)).names == ("size, cm", 'say "hi"')
 
 
 def test_csv_column_may_turn_to_fractions_late(tmp_path: Path) -> None:
     # More than one of the reader's blocks, which are 16 MB long.
     whole = "1000000,2000000\n" * 1_100_000
     path = csv_file(tmp_path / "x.csv", "a,b\n" + whole + "0.5,1\n")
-    assert sources.read(sources.load(path)).values[-1, 0] == 0.5
+    assert sources.read(files.load(path)).values[-1, 0] == 0.5
 
 
 def test_empty_csv_cells_are_missing(tmp_path: Path) -> None:
@@ -277,7 +277,7 @@ def test_csv_cells_tell_the_type_of_their_column(
     tmp_path: Path, cells: list[str], kind: str, found: list[Any]
 ) -> None:
     path = csv_file(tmp_path / "x.csv", "c,n\n" + "".join(f"{cell},1\n" for cell in cells))
-    table = sources.read(sources.load(path))
+    table = sources.read(files.load(path))
     assert table.formats is not None
     form, column = table.formats[0], table.values[:, 0].tolist()
     assert form.type == kind
@@ -289,31 +289,28 @@ def test_csv_cells_tell_the_type_of_their_column(
     ("text", "reason"),
     [
         ("", "cannot be read as CSV: Empty CSV file"),
-        ("a,b\n1,2\n3\n", "Expected 2 columns, got 1"),
-        ("a;b\n1,5;2\n", "Expected 1 columns|separates its cells by ';'"),
-        ("a;b\n1;2\n", "separates its cells by ';'"),
-        ("5.1,3.5,1.4\n4.9,3.0,1.4\n", "seems to have no header: its first line is 5.1,3.5,1.4"),
-        ("a,b,a\n1,2,3\n", "more than one column 'a'"),
+        ("a,b\n1,2\n3\n", "line 3 has 1 cells and the header 2: '3'"),
+        ("version https://git-lfs.github.com/spec/v1\noid x\n", "a pointer of Git LFS"),
+        ("<!DOCTYPE html><html></html>", "a page of HTML"),
     ],
 )
 def test_csv_that_makes_no_sense_is_refused(tmp_path: Path, text: str, reason: str) -> None:
     path = csv_file(tmp_path / "x.csv", text)
     with pytest.raises(DataError, match=reason) as raised:
-        sources.load(path)
+        files.load(path)
     assert str(path) in str(raised.value)
 
 
 @pytest.mark.parametrize("header", ["0,1,2", "2001,2002,2003", "3,2,1", "9.5,9,8.5,8,7.5,7"])
 def test_csv_header_of_ordered_numbers_is_a_header(tmp_path: Path, header: str) -> None:
     path = csv_file(tmp_path / "x.csv", f"{header}\n{header}\n")
-    assert sources.load(path).column_names == header.split(",")
+    assert files.load(path).column_names == header.split(",")
 
 
-def test_csv_in_another_encoding_is_refused(tmp_path: Path) -> None:
+def test_csv_in_another_encoding_is_read(tmp_path: Path) -> None:
     path = tmp_path / "x.csv"
     path.write_bytes("größe,b\n1,2\n".encode("latin-1"))
-    with pytest.raises(DataError, match="cannot be read as CSV"):
-        sources.load(path)
+    assert files.load(path).column_names == ["größe", "b"]
 
 
 def test_parquet_file_is_read(tmp_path: Path) -> None:
@@ -345,27 +342,27 @@ def test_hidden_files_of_a_folder_are_no_rows(parts: Path) -> None:
 
 def test_files_with_different_columns_are_refused(parts: Path) -> None:
     pa.parquet.write_table(pa.table({"a": [1], "c": [1]}), parts / "part-2.parquet")
-    with pytest.raises(DataError, match="different columns: only one of them has 'b', 'c'"):
-        sources.load(parts)
+    with pytest.raises(DataError, match="part-2.parquet: it has no column 'b', and has 'c'"):
+        files.load(parts)
 
 
 def test_files_with_different_types_are_refused(parts: Path) -> None:
     pa.parquet.write_table(pa.table({"a": [1], "b": ["x"]}), parts / "part-2.parquet")
-    with pytest.raises(DataError, match="do not fit together"):
-        sources.load(parts)
+    with pytest.raises(DataError, match="part-2.parquet: column"):
+        files.load(parts)
 
 
 def test_folder_named_like_a_partition_adds_no_column(tmp_path: Path) -> None:
     folder = tmp_path / "year=2020"
     folder.mkdir()
     pa.parquet.write_table(pa.table({"a": [1, 2]}), folder / "x.parquet")
-    assert sources.load(folder / "x.parquet").column_names == ["a"]
+    assert files.load(folder / "x.parquet").column_names == ["a"]
 
 
 def test_parquet_column_may_have_dots_in_its_name(tmp_path: Path) -> None:
     table = pa.table({"a": [1], "a.b": [2], "c": [3]})
     pa.parquet.write_table(table, tmp_path / "x.parquet")
-    assert sources.load(tmp_path / "x.parquet", columns=["a.b", "a"]).to_pylist() == [
+    assert files.load(tmp_path / "x.parquet", columns=["a.b", "a"]).to_pylist() == [
         {"a.b": 2, "a": 1}
     ]
 
@@ -373,42 +370,42 @@ def test_parquet_column_may_have_dots_in_its_name(tmp_path: Path) -> None:
 def test_folder_of_mixed_files_is_refused(parts: Path) -> None:
     csv_file(parts / "x.csv", "a,b\n1,2\n")
     with pytest.raises(DataError, match=r"holds files of type \.csv, \.parquet"):
-        sources.load(parts)
+        files.load(parts)
 
 
 def test_folder_without_rows_is_refused(tmp_path: Path) -> None:
     (tmp_path / "readme.txt").touch()
-    with pytest.raises(DataError, match=r"holds no \.csv, \.parquet"):
-        sources.load(tmp_path)
+    with pytest.raises(DataError, match=r"holds no \.csv, .*\.parquet"):
+        files.load(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["x.csv", "*.parquet", "missing/x.npy"])
 def test_missing_path_is_named(tmp_path: Path, name: str) -> None:
     with pytest.raises(DataError, match="does not exist, and matches no file"):
-        sources.load(tmp_path / name)
+        files.load(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["x.xlsx", "x"])
+@pytest.mark.parametrize("name", ["x.docx", "x"])
 def test_unknown_type_is_refused(tmp_path: Path, name: str) -> None:
     (tmp_path / name).touch()
     with pytest.raises(DataError, match="Sources are files of one type out of"):
-        sources.load(tmp_path / name)
+        files.load(tmp_path / name)
 
 
 def test_path_may_start_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     csv_file(tmp_path / "x.csv", "a,b\n1,2\n")
-    assert len(sources.load("~/x.csv")) == 1
+    assert len(files.load("~/x.csv")) == 1
 
 
 def test_name_with_brackets_is_a_name_before_it_is_a_pattern(tmp_path: Path) -> None:
     csv_file(tmp_path / "x[1].csv", "a,b\n1,2\n")
-    assert len(sources.load(tmp_path / "x[1].csv")) == 1
+    assert len(files.load(tmp_path / "x[1].csv")) == 1
 
 
 def test_npy_file_stays_on_disk(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", ROWS)
-    loaded = sources.load(tmp_path / "x.npy")
+    loaded = files.load(tmp_path / "x.npy")
     assert isinstance(loaded, np.memmap)
     np.testing.assert_array_equal(loaded, ROWS)
 
@@ -416,21 +413,21 @@ def test_npy_file_stays_on_disk(tmp_path: Path) -> None:
 def test_npz_rows_are_called_x_or_are_alone(tmp_path: Path) -> None:
     np.savez(tmp_path / "named.npz", X=ROWS, y=np.zeros(3))
     np.savez_compressed(tmp_path / "alone.npz", rows=ROWS)
-    np.testing.assert_array_equal(sources.load(tmp_path / "named.npz"), ROWS)
-    np.testing.assert_array_equal(sources.load(tmp_path / "alone.npz"), ROWS)
+    np.testing.assert_array_equal(files.load(tmp_path / "named.npz"), ROWS)
+    np.testing.assert_array_equal(files.load(tmp_path / "alone.npz"), ROWS)
 
 
 def test_npz_with_several_arrays_needs_to_name_the_rows(tmp_path: Path) -> None:
     np.savez(tmp_path / "x.npz", a=ROWS, b=ROWS)
     with pytest.raises(DataError, match="holds the arrays a, b; call the rows 'X'"):
-        sources.load(tmp_path / "x.npz")
+        files.load(tmp_path / "x.npz")
 
 
 def test_several_array_files_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "a.npy", ROWS)
     np.save(tmp_path / "b.npy", ROWS)
     with pytest.raises(DataError, match="matches 2 array files"):
-        sources.load(tmp_path)
+        files.load(tmp_path)
 
 
 @pytest.mark.parametrize("suffix", [".parquet", ".npy", ".npz"])
@@ -438,43 +435,45 @@ def test_several_array_files_are_refused(tmp_path: Path) -> None:
 def test_broken_file_is_a_clear_error(tmp_path: Path, suffix: str, content: bytes) -> None:
     path = tmp_path / f"x{suffix}"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=f"{path} cannot be read as {suffix[1:].upper()}: "):
-        sources.load(path)
+    with pytest.raises(
+        DataError, match=f"{path} (cannot be read as {suffix[1:].upper()}: |is empty)"
+    ):
+        files.load(path)
 
 
 def test_pickled_array_is_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([{}], dtype=object), allow_pickle=True)
     with pytest.raises(DataError, match="cannot be read as NPY"):
-        sources.load(tmp_path / "x.npy")
+        files.load(tmp_path / "x.npy")
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".parquet"])
 def test_columns_are_picked_by_name_in_the_models_order(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"x{suffix}"
     output.write(pa.table({"id": ["p", "q"], "a": [1, 2], "b": [3, 4]}), path)
-    assert sources.load(path, columns=("b", "a")).to_pydict() == {"b": [3, 4], "a": [1, 2]}
+    assert files.load(path, columns=("b", "a")).to_pydict() == {"b": [3, 4], "a": [1, 2]}
 
 
 def test_dropped_columns_are_left_out(tmp_path: Path) -> None:
     path = csv_file(tmp_path / "x.csv", "id,a,b\np,1,2\n")
-    assert sources.load(path, drop=["id"]).column_names == ["a", "b"]
+    assert files.load(path, drop=["id"]).column_names == ["a", "b"]
 
 
 @pytest.mark.parametrize("choice", [{"columns": ["a", "z"]}, {"drop": ["z"]}])
 def test_column_that_is_not_there_is_named(tmp_path: Path, choice: dict[str, Any]) -> None:
     path = csv_file(tmp_path / "x.csv", "a,b\n1,2\n")
     with pytest.raises(DataError, match=r"has no column 'z'. It has 'a', 'b'\."):
-        sources.load(path, **choice)
+        files.load(path, **choice)
 
 
 def test_columns_of_an_array_cannot_be_dropped(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", ROWS)
-    with pytest.raises(DataError, match="no names to drop"):
-        sources.load(tmp_path / "x.npy", drop=["a"])
+    with pytest.raises(DataError, match="no names of columns to drop"):
+        files.load(tmp_path / "x.npy", drop=["a"])
 
 
 def test_what_is_no_path_is_handed_back() -> None:
-    assert sources.load(ROWS) is ROWS
+    assert files.load(ROWS) is ROWS
 
 
 def test_model_takes_its_columns_from_a_file_and_ignores_others(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from twofold import Autoencoder
 from twofold.cli.main import app
-from twofold.data import sources
+from twofold.data import files
 from twofold.errors import LosesToPCAWarning, TwofoldError
 
 pytest.importorskip("starlette", reason="the extra `service` is not installed")
@@ -64,7 +64,7 @@ class Faces:
         given = [self.folder / str(source)] if source else []
         result = self.command(verb, self.folder / "model", *given, "-o", output, "--force", *words)
         assert result.exit_code == 0, f"{result.output}\n{result.exception!r}"
-        return sources.load(output).to_pandas()
+        return files.load(output).to_pandas()
 
     def service(self, verb: str, body: Any) -> Any:
         """Return the document that the service answers with."""

@@ -102,10 +102,10 @@ def decode(
     force: Force = False,
 ) -> None:
     """Write the rows of codes."""
-    from twofold.data import sources
+    from twofold.data.files import load
 
     ae = _for_files(_open(model, output, force))
-    rows = ae.inverse_transform(sources.load(codes, columns=list(ae.get_feature_names_out())))
+    rows = ae.inverse_transform(load(codes, columns=list(ae.get_feature_names_out())))
     _save(rows, ae.schema_.names, output, force)
     print_written(f"{len(rows):,} rows", output)
 
@@ -295,9 +295,9 @@ def _for_files(ae: Autoencoder) -> Autoencoder:
 
 def _load(ae: Autoencoder, source: str) -> Any:
     """Read the model's columns of a source, once for scores and explanations."""
-    from twofold.data import sources
+    from twofold.estimators import validation
 
-    return sources.load(source, columns=getattr(ae, "feature_names_in_", None))
+    return validation.open_rows(ae, source, stream=False)
 
 
 def _save(rows: Any, names: Sequence[str], output: Path, force: bool) -> None:
@@ -357,14 +357,16 @@ def _write(
     outputs: Sequence[Path],
 ) -> Summary:
     """Write what is made of the rows, part by part: one table for each output."""
-    from twofold.data.files import in_parts, opened
+    from twofold.data.files import in_parts
     from twofold.data.output import Pace, Writer
     from twofold.distributed.results import Summary
     from twofold.estimators import validation
 
     progress, total = progress_printer(batch.quiet), Summary()
     with plain_warnings(), Writer(outputs, names, batch.force) as writer:
-        rows = opened(batch.files, validation.names_of(ae))
+        # Cells of text files are written again as they are.
+        as_written = all(path.suffix.lower() == ".csv" for path in outputs)
+        rows = validation.open_rows(ae, batch.files, as_written=as_written)
         pace = Pace(len(rows), progress)
         for part, (made, summary) in in_parts(rows, lambda p: make(p, total.n_rows, progress)):
             writer.write(*made)

@@ -1,4 +1,4 @@
 from . import images as images
-from .files import Files as Files
-from .sources import load as load, read as read
+from .files import Files as Files, load as load
+from .sources import read as read
 from .table import Table as Table

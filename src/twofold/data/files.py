@@ -6,14 +6,16 @@ Before any row is used, every file is opened, and everything wrong with them is 
 from __future__ import annotations
 
 import fnmatch
+import logging
 import os
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, fields
 from functools import cached_property
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -21,28 +23,49 @@ import pyarrow.fs
 import torch
 
 from twofold.data import frames, memory, sources
-from twofold.data.formats import (
-    TYPES,
-    ArrayFile,
+from twofold.data.delimited import (
+    SHEET_SUFFIXES,
+    TEXT_SUFFIXES,
     CsvFile,
+    Reading,
+    Spreadsheet,
+    TextFile,
+    read_columns,
+)
+from twofold.data.detection import Detector
+from twofold.data.dialect import Layout
+from twofold.data.formats import (
+    ARROW_SUFFIXES,
+    JSON_SUFFIXES,
+    ArrayFile,
     ImageFiles,
     ImagesPlace,
     ParquetFile,
     Part,
     PartedFile,
     Place,
+    TableFile,
 )
-from twofold.errors import DataError, OptionError, SkippedFilesWarning
+from twofold.data.notation import Notation, field_of
+from twofold.data.table import Format
+from twofold.errors import DataError, DetectedWarning, OptionError, SkippedFilesWarning
 
 Result = TypeVar("Result")
 
 CHUNK_ROWS = 65_536  # rows at a time, where they are taken in order
 _SHARE = 0.25  # of the memory that may be taken: a larger source is streamed
 _CHUNK_BYTES = 32 * 2**20  # of numbers
-_PER_CSV_BYTE = 3  # bytes in memory: the table, its numbers, and what the network sees
-_SMALL_FILE = 2**20  # so small a file is read without further ado
+_PER_CSV_BYTE = 4  # bytes in memory: the table, its numbers, and what the network sees
 _SHOWN = 20  # mistakes
 _ARRAYS = (".npy", ImagesPlace.suffix)
+_TEXTS = (*TEXT_SUFFIXES, *SHEET_SUFFIXES)
+TYPES: dict[str, Callable[[Place], PartedFile]] = {
+    ".parquet": ParquetFile,
+    ".npy": ArrayFile,
+    **dict.fromkeys((*JSON_SUFFIXES, *ARROW_SUFFIXES), TableFile),
+}
+_READ = (*TEXT_SUFFIXES, *SHEET_SUFFIXES, *TYPES)
+_log = logging.getLogger(__name__)
 _WORDS = (
     ("numbers", lambda t: pa.types.is_integer(t) or pa.types.is_floating(t)),
     ("numbers", pa.types.is_decimal),
@@ -52,15 +75,16 @@ _WORDS = (
 )
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Files:
     """Rows in files, and how they are to be read: what every method takes in place of a path.
 
     Parameters
     ----------
     source : path-like or str
-        A CSV, Parquet or `.npy` file, a folder of CSV, Parquet, PNG or JPEG files, a pattern such
-        as "data/*.parquet", or an address such as "s3://bucket/folder" (not of images).
+        A file of delimited text (CSV, TSV), Parquet, Arrow, JSON lines, `.npy` or a spreadsheet, a
+        folder of such files or of PNG or JPEG images, a pattern such as "data/*.parquet", or an
+        address such as "s3://bucket/folder" (not of images).
     stream : bool or "auto", default="auto"
         Whether rows stay on disk and pass through memory part by part. "auto" does so where they
         would take more than a quarter of the memory that is available.
@@ -71,12 +95,26 @@ class Files:
         Columns to leave out.
     filesystem : pyarrow.fs.FileSystem, optional
         Where the source is; the local disk, or what its address says.
+    delimiter, encoding : str, optional
+        What separates the cells of text files, and how their letters are stored; by default what
+        the files show.
+    decimal : "." or ",", optional
+        What stands before decimals, by default what the cells show.
+    missing : tuple of str, optional
+        Words for missing values besides empty cells, by default those in use ("NA", "?", "-", ...)
+        where they are none of a column's levels.
+    header : bool, optional
+        Whether the first line of text files names the columns; by default what the lines show.
+    date_format : str, optional
+        How dates are written, such as "%d/%m/%Y", in place of what the cells show.
+    id : str, optional
+        Column that names the rows: it is kept beside results, and nothing is learnt from it.
 
     Examples
     --------
     >>> from twofold import Files
     >>> Files("rows/", stream=True, on_bad_file="skip")
-    Files(source='rows/', stream=True, on_bad_file='skip', drop=(), filesystem=None)
+    Files('rows/', stream=True, on_bad_file='skip')
     """
 
     source: str | os.PathLike[str]
@@ -84,6 +122,18 @@ class Files:
     on_bad_file: str = "error"
     drop: Sequence[str] = ()
     filesystem: Any = None
+    delimiter: str | None = None
+    encoding: str | None = None
+    decimal: str | None = None
+    missing: Sequence[str] | None = None
+    header: bool | None = None
+    date_format: str | None = None
+    id: str | None = None
+
+    def __repr__(self) -> str:
+        values = ((f.name, getattr(self, f.name), f.default) for f in fields(self)[1:])
+        given = [f", {name}={value!r}" for name, value, default in values if value != default]
+        return f"Files({self.source!r}{''.join(given)})"
 
     def __post_init__(self) -> None:
         if not sources.is_path(self.source):
@@ -92,9 +142,20 @@ class Files:
             raise OptionError(f"stream must be True, False or 'auto'; got {self.stream!r}.")
         if self.on_bad_file not in ("error", "skip"):
             raise OptionError(f"on_bad_file must be 'error' or 'skip'; got {self.on_bad_file!r}.")
+        if self.decimal not in (None, ".", ","):
+            raise OptionError(f"decimal must be '.' or ','; got {self.decimal!r}.")
+        if self.delimiter is not None and len(self.delimiter) != 1:
+            raise OptionError(f"delimiter must be one letter; got {self.delimiter!r}.")
 
-    def open(self, columns: Sequence[str] | None = None, stream: bool | str | None = None) -> Any:
-        """Return `OpenFiles` where rows are to be streamed, else all rows: a table or an array.
+    def open(
+        self,
+        columns: Sequence[str] | None = None,
+        stream: bool | str | None = None,
+        formats: Mapping[str, Format] | None = None,
+        wanted: Mapping[str, str] | None = None,
+        as_written: bool = False,
+    ) -> Any:
+        """Return `OpenFiles` if rows are to be streamed, else all rows: a table or an array.
 
         Parameters
         ----------
@@ -102,51 +163,62 @@ class Files:
             The columns a model was trained on.
         stream : bool or "auto", optional
             In place of the object's own.
+        formats : mapping of str to Format, optional
+            How columns looked in training: cells of text files are read as they were then.
+        wanted : mapping of str to str, optional
+            Columns of text files that have to be "number" or "time", whatever some cells hold.
+        as_written : bool
+            Whether cells of text files stay text, as `notation.read_table` reads it.
 
         Raises
         ------
         DataError
-            Where files cannot be read or do not fit together; all of them are named.
+            If files cannot be read or do not fit together; all of them are named.
         """
-        wanted = self.stream if stream is None else stream
+        chosen = self.stream if stream is None else stream
         drop = () if columns is not None else tuple(self.drop)
-        places, plain = self._places()
-        if not places:  # of a type that is always read at once: .npz
-            return sources.load(self.source, columns, drop)
-        alone = plain and len(places) == 1
-        if alone and wanted is not True and places[0].size <= _SMALL_FILE:
-            return sources.load(self.source, columns, drop)
-        source = OpenFiles(places, columns, drop, skip=self.on_bad_file == "skip")
-        if wanted == "auto":
-            wanted = source.bytes_in_memory() > _SHARE * memory.available()
-        if wanted and source.can_stream:
-            return source
-        # The whole-file readers are faster, where there is nothing to leave out or to unite.
-        at_once = plain and source.alike and not source.skipped
-        return sources.load(self.source, columns, drop) if at_once else source.load()
+        places = self._places()
+        alone = self.filesystem is None and len(places) == 1 and places[0].suffix == ".npy"
+        if not places or (alone and chosen is not True and not drop):
+            # An .npz file is read at once, and an .npy file stays on disk until rows are used.
+            if drop:
+                raise DataError(f"{self.source} holds an array, and no names of columns to drop.")
+            if not alone or _is_small_beside_memory(places[0]) or chosen is False:
+                return sources.load_array(sources.resolve(self.source)[0])
+        reading = Reading(
+            Layout(self.delimiter, self.encoding, self.header),
+            self.decimal,
+            self.date_format,
+            None if self.missing is None else tuple(self.missing),
+            wanted or {},
+            formats or {},
+        )
+        skip = self.on_bad_file == "skip"
+        source = OpenFiles(places, columns, drop, skip, reading, as_written, self.id)
+        if chosen == "auto":
+            chosen = source.bytes_in_memory() > _SHARE * memory.available()
+        return source if chosen and source.can_stream else source.load()
 
-    def _places(self) -> tuple[list[Place | ImagesPlace], bool]:
-        """List the files, and whether they are rows on the local disk."""
+    def _places(self) -> list[Place | ImagesPlace]:
+        """List the files; none for those that are always read at once."""
         source = os.fspath(self.source)
         if self.filesystem is None and "://" not in source:
             if sources.is_array_of_images(source):
-                return [ImagesPlace(source)], False
+                return [ImagesPlace(source)]
             paths = sources.resolve(source)
-            if paths[0].suffix.lower() not in TYPES:
-                return [], True
+            if sources.suffix_of(paths[0]) not in _READ:
+                return []
             local = pa.fs.LocalFileSystem()
             infos = local.get_file_info([str(path) for path in paths])
             pairs = zip(infos, paths, strict=True)
-            return [Place(local, info, str(path)) for info, path in pairs], True
+            return [Place(local, info, str(path)) for info, path in pairs]
         infos, filesystem = _found(source, self.filesystem)
-        suffixes = {Path(info.path).suffix.lower() for info in infos}
-        if len(suffixes) != 1 or not suffixes <= set(TYPES):
-            types = ", ".join(sorted(suffix or "none" for suffix in suffixes)) or "none at all"
-            raise DataError(
-                f"{source} holds files of type {types}. Sources are files of one type out of "
-                f"{', '.join(TYPES)}."
-            )
-        return [Place(filesystem, info, info.path) for info in infos], False
+        sources.require_one_type(source, [info.path for info in infos])
+        return [Place(filesystem, info, info.path) for info in infos]
+
+
+def _is_small_beside_memory(place: Place | ImagesPlace) -> bool:
+    return place.size <= _SHARE * memory.available()
 
 
 def _found(source: str, filesystem: Any) -> tuple[list[Any], Any]:
@@ -160,7 +232,7 @@ def _found(source: str, filesystem: Any) -> tuple[list[Any], Any]:
             return [info], filesystem
         if info.type == pa.fs.FileType.Directory:
             found = filesystem.get_file_info(pa.fs.FileSelector(path))
-            infos = [i for i in found if Path(i.path).suffix.lower() in TYPES]
+            infos = [i for i in found if sources.suffix_of(i.path) in _READ]
         else:
             fixed = path.split("*")[0].split("?")[0].split("[")[0].rpartition("/")[0]
             selector = pa.fs.FileSelector(fixed, allow_not_found=True, recursive=True)
@@ -169,7 +241,7 @@ def _found(source: str, filesystem: Any) -> tuple[list[Any], Any]:
         raise DataError(f"{source} cannot be reached: {error}".rstrip(". \n") + ".") from error
     infos = [i for i in infos if i.is_file and not Path(i.path).name.startswith(".")]
     if not infos:
-        raise DataError(f"{source} does not exist, or holds no {', '.join(TYPES)} file.")
+        raise DataError(f"{source} does not exist, or holds no {', '.join(_READ)} file.")
     return sorted(infos, key=lambda i: i.path), filesystem
 
 
@@ -203,20 +275,31 @@ class OpenFiles:
         columns: Sequence[str] | None,
         drop: Sequence[str],
         skip: bool,
+        reading: Reading | None = None,
+        as_written: bool = False,
+        row_id: str | None = None,
     ) -> None:
         self._columns, self._drop, self._skip = columns, drop, skip
+        self._reading, self._id = reading or Reading(), row_id
+        self.as_written = as_written
         self._suffix = places[0].suffix
         self._is_array = self._suffix in _ARRAYS
-        self._files: list[PartedFile] = []
+        self._files: list[PartedFile | TextFile] = []
+        self._is_text = self._suffix in _TEXTS
+        self._text_parts: list[list[Part]] = []
+        self.notations: list[Notation] = []
         self._places: list[Place | ImagesPlace] = []
-        self._learned = self._suffix != ".csv"
+        self._learned = not self._is_text
         self.skipped: list[str] = []
-        self.alike = True
         mistakes: list[str] = []
         for place in places:
             try:
                 if isinstance(place, ImagesPlace):
-                    file: PartedFile = ImageFiles(place, mistakes if skip else None)
+                    file: PartedFile | TextFile = ImageFiles(place, mistakes if skip else None)
+                elif self._suffix in TEXT_SUFFIXES:
+                    file = CsvFile(place, self._reading)
+                elif self._suffix in SHEET_SUFFIXES:
+                    file = Spreadsheet(place, self._reading)
                 else:
                     file = TYPES[self._suffix](place)
                 sources.check_names(place.shown, file.names)
@@ -258,8 +341,9 @@ class OpenFiles:
         """All parts, in the order of the rows. Of CSV files, every line is read for it."""
         if not self._learned:
             self._learn()
-        numbered = enumerate(self._files)
-        return tuple(part for number, file in numbered for part in file.parts(number))
+        if self._is_text:
+            return tuple(part for parts in self._text_parts for part in parts)
+        return tuple(p for n, f in enumerate(self._files) for p in cast(PartedFile, f).parts(n))
 
     @cached_property
     def first_rows(self) -> tuple[int, ...]:
@@ -279,7 +363,7 @@ class OpenFiles:
 
     def bytes_in_memory(self) -> int:
         """Return about how much memory all rows would take, with what the network sees of them."""
-        if self._suffix == ".csv":
+        if self._is_text:
             return _PER_CSV_BYTE * sum(place.size for place in self._places)
         size = sum(part.size for part in self.parts)
         if self._suffix == ".npy":
@@ -309,7 +393,21 @@ class OpenFiles:
         schema = self.schema
         if names is not None and schema is not None:
             schema = pa.schema([schema.field(name) for name in names])
-        return self._files[part.file].batches(part, schema, n_rows)
+        file = self._files[part.file]
+        if not isinstance(file, TextFile):
+            yield from file.batches(part, schema, n_rows)
+            return
+        text = file.text_of(part, schema.names)
+        yield from self._meant(text, schema).to_batches(max_chunksize=n_rows)
+
+    def _meant(self, text: Any, schema: Any, read: Mapping[str, Any] | None = None) -> Any:
+        """Return text as the schema has it: as it is written, or what it means.
+
+        Columns that were read already are taken from `read`.
+        """
+        if self.as_written:
+            return pa.Table.from_arrays(text.columns, schema=schema)
+        return read_columns(text, schema, read or {})
 
     def chunks(self) -> Iterator[tuple[int, Any]]:
         """Give all rows in order: the number of the first one, and an Arrow table or an array."""
@@ -337,8 +435,57 @@ class OpenFiles:
             rows = cells.view(file.dtype)
             shape = file.shape
             return rows.reshape(shape[::-1]).T if file.by_columns else rows.reshape(shape)
+        if self._is_text:
+            return self._load_text()
         found = (batch for part in self.parts for batch in self.batches(part, CHUNK_ROWS))
         return pa.Table.from_batches(found, schema=self.schema)
+
+    def _load_text(self) -> Any:
+        """Read all text, settle what it means, and return it."""
+        detectors = self._reading.detectors(self._names)
+        tables, mistakes = [], dict[int, str]()
+        for number, file in enumerate(cast(list[TextFile], self._files)):
+            try:
+                tables.append(file.text(self._names))
+            except DataError as error:
+                mistakes[number] = str(error)
+        self._drop_files(mistakes)
+        self._settle(list(mistakes.values()))
+        text = pa.concat_tables(tables)
+        del tables
+        read: dict[str, Any] = {}
+        if self.schema is None:
+            with ThreadPoolExecutor(min(4, pa.cpu_count())) as pool:
+                found = pool.map(lambda d: d[1].add(text.column(d[0])), detectors.items())
+                read = dict(zip(detectors, found, strict=True))
+            self._fit_text(detectors)
+        return self._meant(text, self.schema, read)
+
+    def _fit_text(self, detectors: Mapping[str, Detector]) -> None:
+        """Settle what the cells of all text files mean."""
+        self.notations = self._reading.settle(self._names, detectors)
+        found = zip(self._names, self.notations, strict=True)
+        self.schema = pa.schema([field_of(n, w, self.as_written) for n, w in found])
+        said = dict.fromkeys(
+            text for file in self._files for text in cast(TextFile, file).dialect.said
+        )
+        about = {
+            "understood": "; ".join(said),
+            "delimiter": cast(TextFile, self._files[0]).dialect.delimiter,
+        }
+        self.schema = self.schema.with_metadata(
+            {f"twofold.{key}": value for key, value in about.items()}
+        )
+        for text in said:
+            _log.info("%s: %s", self._places[0].shown, text)
+        if any(text.startswith("no header") for text in said) and self._columns is None:
+            warnings.warn(
+                f"{self._places[0].shown} seems to have no header, so its columns are called "
+                f"column1, column2, ... If its first line does name them, set header=True "
+                f"(--header); header=False (--no-header) says that it does not.",
+                DetectedWarning,
+                stacklevel=2,
+            )
 
     def _pixels(self, file: ImageFiles) -> Any:
         while True:
@@ -364,17 +511,19 @@ class OpenFiles:
         return pa.Table.from_batches(held, schema=self.schema)
 
     def _learn(self) -> None:
-        """Learn the types of the columns of CSV files, which only their cells tell."""
+        """Learn the types of the columns of text files, which only their cells show."""
         self._learned = True
-        mistakes: dict[int, str] = {}
-        for number, file in enumerate(self._files):
-            assert isinstance(file, CsvFile)
+        detectors = self._reading.detectors(self._names)
+        self._text_parts, mistakes = [], dict[int, str]()
+        for number, file in enumerate(cast(list[TextFile], self._files)):
+            place = number - len(mistakes)
             try:
-                file.parts(number)
+                self._text_parts.append(file.learn(place, self._names, detectors))
             except DataError as error:
                 mistakes[number] = str(error)
         self._drop_files(mistakes)
-        self._settle([*mistakes.values(), *self._fit_types()])
+        self._settle(list(mistakes.values()))
+        self._fit_text(detectors)
 
     def _drop_files(self, mistakes: dict[int, str]) -> None:
         kept = [i for i in range(len(self._files)) if i not in mistakes]
@@ -408,9 +557,9 @@ class OpenFiles:
         places = [{name: i for i, name in enumerate(file.names)} for file in self._files]
         fields, mistakes = [], dict[int, list[str]]()
         for name in self._names:
-            kinds = [f.types[at[name]] for f, at in zip(self._files, places, strict=True)]
+            files = cast(list[PartedFile], self._files)
+            kinds = [f.types[at[name]] for f, at in zip(files, places, strict=True)]
             united = _united(set(kinds))
-            self.alike = self.alike and len(set(kinds)) == 1
             if united is None:
                 words = [_word(kind) for kind in kinds]
                 usual = Counter(w for w in words if w).most_common(1)[0][0]
@@ -475,16 +624,49 @@ def _word(kind: Any) -> str:
     return next((word for word, holds in _WORDS if holds(kind)), f"cells of type {kind}")
 
 
-def opened(X: Any, names: Sequence[str] | None = None, stream: bool | None = None) -> Any:
-    """Return rows in memory, or the open files where X names some that do not fit into it.
+def load(source: Any, columns: Sequence[str] | None = None, drop: Sequence[str] = ()) -> Any:
+    """Read a path into an Arrow table or an array; hand any other source back as it is.
+
+    Parameters
+    ----------
+    source : path-like, str or any
+        As in `Files`. An `.npy` array stays on disk until its rows are used.
+    columns : sequence of str, optional
+        The columns a model was trained on: they are picked by name, others are ignored. Arrays name
+        no columns, so theirs are taken as they come.
+    drop : sequence of str
+        Columns to leave out.
+
+    Raises
+    ------
+    DataError
+        If the source does not exist, is of another type, or lacks a column.
+    """
+    if not sources.is_path(source):
+        return source
+    return Files(source, drop=drop).open(columns, stream=False)
+
+
+def opened(
+    X: Any,
+    names: Sequence[str] | None = None,
+    stream: bool | None = None,
+    *,
+    formats: Mapping[str, Format] | None = None,
+    wanted: Mapping[str, str] | None = None,
+    as_written: bool = False,
+) -> Any:
+    """Return rows in memory, or the open files if X names some that do not fit into it.
 
     `names` are the columns to read, by default all. With `stream` false, all rows are in memory.
+    `formats`, `wanted` and `as_written` are those of `Files.open`.
     """
     if isinstance(X, OpenFiles) and stream is False:
         return X.load()
     if not (sources.is_path(X) or isinstance(X, Files)):
         return X
-    return (X if isinstance(X, Files) else Files(X)).open(names, stream)
+    files = X if isinstance(X, Files) else Files(X)
+    return files.open(names, stream, formats, wanted, as_written)
 
 
 def in_parts(rows: Any, verb: Callable[[Any], Result]) -> Iterator[tuple[Any, Result]]:

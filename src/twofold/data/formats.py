@@ -1,4 +1,4 @@
-"""Files that are read part by part: row groups of Parquet, lines of CSV, rows of arrays, images.
+"""Files that are read part by part: row groups of Parquet, rows of arrays, images, whole tables.
 
 A part is what is read at a time if rows come in random order, so it is small compared with
 memory.
@@ -6,32 +6,27 @@ memory.
 
 from __future__ import annotations
 
-import io
+import gzip
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.fs
 from numpy.typing import NDArray
 
 from twofold.data import images, sources
 from twofold.errors import DataError
 
 Array = NDArray[Any]
-_PART_BYTES = 4 * 2**20  # of CSV text and of arrays
+PART_BYTES = 4 * 2**20  # of arrays
 _PAGE_BYTES = 2 * 2**20  # of a Parquet column that may be held decoded: a page and a dictionary
+JSON_SUFFIXES = (".jsonl", ".ndjson")
+ARROW_SUFFIXES = (".arrow", ".feather", ".ipc", ".arrows")
 _BUFFER_BYTES = 2**16  # read at a time from each column of a row group
-_QUOTE, _NEWLINE = ord('"'), ord("\n")
-# As the whole-file reader widens a column's type from block to block; all else becomes text.
-_WIDER = {
-    ("int64", "double"): pa.float64(),
-    ("date32[day]", "timestamp[s]"): pa.timestamp("s"),
-    ("date32[day]", "timestamp[ns]"): pa.timestamp("ns"),
-    ("timestamp[s]", "timestamp[ns]"): pa.timestamp("ns"),
-}
 
 
 @dataclass(frozen=True)
@@ -57,11 +52,19 @@ class Place:
 
     @property
     def suffix(self) -> str:
-        """The file's ending, in small letters."""
-        return "." + str(self.path).rpartition(".")[2].lower()
+        """The file's ending, in small letters, without that of a compression."""
+        return sources.suffix_of(self.path)
 
-    def open(self) -> Any:
-        """Open the file to be read; raises DataError where it is no more what it was."""
+    @property
+    def compression(self) -> str:
+        """The ending that says how the file is compressed, or ""."""
+        return sources.packing_of(self.path)
+
+    def open(self, mapped: bool = False) -> Any:
+        """Open the file to be read; raises DataError if it is no longer what it was.
+
+        With `mapped`, a file on this machine is not copied into memory.
+        """
         with sources.readable(self.shown):
             info = self.filesystem.get_file_info(self.path)
             if not info.is_file:
@@ -74,6 +77,8 @@ class Place:
                     f"{self.shown} has changed since its rows were counted. Wait until it is "
                     f"written, and start again."
                 )
+            if mapped and isinstance(self.filesystem, pa.fs.LocalFileSystem):
+                return pa.memory_map(self.path)
             return self.filesystem.open_input_file(self.path)
 
 
@@ -140,58 +145,6 @@ class ParquetFile:
         return min(3 * part.size, n_columns * _PAGE_BYTES)
 
 
-class CsvFile:
-    """A CSV file with a header; its parts are some megabytes of lines."""
-
-    def __init__(self, place: Place) -> None:
-        self.place = place
-        with place.open() as stream, sources.readable(place.shown):
-            head = b""
-            while (end := _end_of_lines(head, first=True)) < 0:
-                block = stream.read(_PART_BYTES)
-                if not block:
-                    end = len(head)
-                    break
-                head += block
-            self._start = end
-            self.names = list(_parsed(head[:end].rstrip(b"\r\n") + b"\n", None, None).schema.names)
-        sources.check_names(place.shown, self.names)
-        self._blocks: list[Part] | None = None
-        self.types: list[Any] = []
-
-    def parts(self, number: int) -> list[Part]:
-        """Return blocks of lines; the whole file is read for it, to learn the types of columns."""
-        if self._blocks is None:
-            self._blocks, self.types = self._learn()
-        return [Part(number, part.n_rows, part.at, part.size) for part in self._blocks]
-
-    def _learn(self) -> tuple[list[Part], list[Any]]:
-        blocks, types = [], [pa.null()] * len(self.names)
-        with self.place.open() as stream, sources.readable(self.place.shown):
-            stream.seek(self._start)
-            at, rest = self._start, b""
-            while True:
-                read = stream.read(_PART_BYTES)
-                rest += read
-                end = _end_of_lines(rest) if read else len(rest)
-                if end > 0:
-                    table = _parsed(rest[:end], self.names, None)
-                    types = [_wider(a, b) for a, b in zip(types, table.schema.types, strict=True)]
-                    if len(table):
-                        blocks.append(Part(0, len(table), at, end))
-                    at, rest = at + end, rest[end:]
-                if not read:
-                    return blocks, types
-
-    def batches(self, part: Part, schema: Any, n_rows: int) -> Iterator[Any]:
-        """Give the rows of a block of lines as record batches."""
-        with self.place.open() as stream, sources.readable(self.place.shown):
-            lines = stream.read_at(part.size, part.at)
-            table = _parsed(lines, self.names, schema)
-            for batch in table.to_batches(max_chunksize=n_rows):
-                yield _in_types(batch, schema)
-
-
 class ArrayFile:
     """An `.npy` file; its parts are some megabytes of rows."""
 
@@ -227,6 +180,46 @@ class ArrayFile:
         rows = np.frombuffer(cells, self.dtype).reshape(part.n_rows, *self.shape[1:])
         for start in range(0, part.n_rows, n_rows):
             yield rows[start : start + n_rows]
+
+
+class TableFile:
+    """A file that is read at once, and is one part: JSON lines, or an Arrow file."""
+
+    def __init__(self, place: Place) -> None:
+        with place.open() as stream, sources.readable(place.shown):
+            content = unpack(bytes(stream.read()), place.compression)
+            if not content:
+                raise DataError(f"{place.shown} is empty: it has no byte.")
+            read = _json_lines if place.suffix in JSON_SUFFIXES else _arrow_file
+            self._table = read(pa.BufferReader(content))
+        self.names, self.types = list(self._table.schema.names), list(self._table.schema.types)
+
+    def parts(self, number: int) -> list[Part]:
+        """Return all rows as one part."""
+        n_rows = self._table.num_rows
+        return [Part(number, n_rows, 0, max(1, self._table.nbytes))] if n_rows else []
+
+    def batches(self, part: Part, schema: Any, n_rows: int) -> Iterator[Any]:
+        """Give the rows as record batches."""
+        for batch in self._table.select(list(schema.names)).to_batches(max_chunksize=n_rows):
+            yield _in_types(batch, schema)
+
+
+def _json_lines(stream: Any) -> Any:
+    from pyarrow import json
+
+    options = json.ReadOptions(block_size=max(2**20, stream.size() + 1))
+    return json.read_json(stream, options)
+
+
+def _arrow_file(stream: Any) -> Any:
+    from pyarrow import feather
+
+    try:
+        return feather.read_table(stream, memory_map=False)
+    except pa.ArrowInvalid:
+        stream.seek(0)
+        return pa.ipc.open_stream(stream).read_all()
 
 
 class ImageFiles:
@@ -275,16 +268,9 @@ class ImageFiles:
 
 def _blocks(number: int, n_rows: int, row_bytes: int) -> list[Part]:
     """Return parts of some megabytes each."""
-    step = max(1, _PART_BYTES // max(1, row_bytes))
+    step = max(1, PART_BYTES // max(1, row_bytes))
     counts = [(start, min(step, n_rows - start)) for start in range(0, n_rows, step)]
     return [Part(number, n, start, n * row_bytes) for start, n in counts]
-
-
-TYPES: dict[str, Callable[[Place], PartedFile]] = {
-    ".parquet": ParquetFile,
-    ".csv": CsvFile,
-    ".npy": ArrayFile,
-}
 
 
 def _in_types(batch: Any, schema: Any) -> Any:
@@ -299,46 +285,12 @@ def _in_types(batch: Any, schema: Any) -> Any:
     return pa.RecordBatch.from_arrays(columns, schema=schema)
 
 
-def _parsed(text: bytes, names: Sequence[str] | None, schema: Any) -> Any:
-    """Parse lines of CSV; the first one is a header where no names are given."""
-    import pyarrow.csv
-
-    if names is not None and not text.strip():  # which the reader takes for an error
-        return pa.table({name: pa.nulls(0) for name in names})
-    kinds = None if schema is None else dict(zip(schema.names, schema.types, strict=True))
-    return pyarrow.csv.read_csv(
-        io.BytesIO(text),
-        read_options=pyarrow.csv.ReadOptions(
-            block_size=len(text) + 1, column_names=names, use_threads=schema is None
-        ),
-        convert_options=pyarrow.csv.ConvertOptions(
-            strings_can_be_null=True,
-            column_types=kinds,
-            include_columns=None if schema is None else list(schema.names),
-        ),
-    )
-
-
-def _wider(a: Any, b: Any) -> Any:
-    """Return the type for cells of both types in one column of a CSV file."""
-    if a == b or pa.types.is_null(b):
-        return a
-    if pa.types.is_null(a):
-        return b
-    return _WIDER.get((str(a), str(b))) or _WIDER.get((str(b), str(a))) or pa.string()
-
-
-def _end_of_lines(text: bytes, first: bool = False) -> int:
-    """Return where the last (or the first) line ends that is whole, -1 for nowhere.
-
-    A line end between quotes belongs to a cell.
-    """
-    find = text.find if first else text.rfind
-    if text.find(b'"') < 0:
-        return find(b"\n") + 1 or -1
-    cells = np.frombuffer(text, np.uint8)
-    ends = np.flatnonzero(cells == _NEWLINE)
-    outside = ends[np.searchsorted(np.flatnonzero(cells == _QUOTE), ends) % 2 == 0]
-    if len(outside):
-        return int(outside[0 if first else -1]) + 1
-    return -1
+def unpack(content: bytes, suffix: str) -> bytes:
+    """Return the content of a file, which the suffix says how to decompress."""
+    if not suffix:
+        return content
+    if suffix == ".gz":
+        return gzip.decompress(content)
+    codec = {".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}[suffix]
+    with pa.CompressedInputStream(pa.BufferReader(content), codec) as stream:
+        return bytes(stream.read())

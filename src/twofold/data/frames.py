@@ -20,7 +20,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from twofold.data import arrow
+from twofold.data import arrow, notation
 from twofold.data.arrow import Refused
 from twofold.data.table import Format, Table
 from twofold.errors import DataError, MissingExtraError
@@ -57,14 +57,18 @@ def read(frame: Any, container: str) -> Table:
     mistakes: list[str] = []
     remedies: dict[str, None] = {}
     for position, name in enumerate(names):
+        column = _column(frame, position, container)
+        written = notation.of_field(frame.schema.field(position)) if container == "arrow" else None
+        if written is not None and notation.is_as_written(frame.schema.field(position)):
+            column = written.read(arrow.chunked(column))
         try:
-            cells, form = _READERS[container](_column(frame, position, container))
+            cells, form = _READERS[container](column)
         except Refused as reason:
             mistakes.append(f"Column '{name}' {reason}.")
             remedies[reason.remedy] = None
         else:
             columns.append(cells)
-            formats.append(form)
+            formats.append(form if written is None else replace(form, notation=written))
     if mistakes:
         more = len(mistakes) - _SHOWN_MISTAKES
         shown = mistakes[:_SHOWN_MISTAKES] + [f"So it is with {more} columns more."] * (more > 0)
@@ -306,7 +310,12 @@ def to_arrow(values: Array, names: Sequence[str], formats: Sequence[Format] | No
             for cells, form in zip(_columns(values), formats, strict=True)
         ]
     # From lists and not from a mapping, which would lose columns of the same name.
-    return pa.Table.from_arrays(columns, names=list(names))
+    fields = [pa.field(name, c.type) for name, c in zip(names, columns, strict=True)]
+    for position, form in enumerate(formats or ()):
+        if form.notation is not None:
+            field = notation.field_of(names[position], form.notation)
+            fields[position] = field.with_type(columns[position].type)
+    return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
 def _polars_series(cells: Array, form: Format, dtype: Any) -> Any:
@@ -495,7 +504,14 @@ def fill(frame: Any, table: Table, filled: Array, formats: Sequence[Format] | No
     for position, (seen, cells, form, trained) in enumerate(columns):
         empty = np.isnan(seen) & ~np.isnan(cells)
         apart = trained.type != form.type and {trained.type, form.type} != {"number", "boolean"}
-        if apart and empty.all():
+        if table.container == "arrow" and notation.is_as_written(frame.schema.field(position)):
+            if empty.any():
+                column = arrow.chunked(frame.column(position))
+                fitting, fitted = (
+                    (cells[empty], trained) if apart else _in_levels_of(form, cells[empty], trained)
+                )
+                parts[position] = _fill_written(column, empty, fitting, fitted)
+        elif apart and empty.all():
             # Nothing in the column says what it holds, so it becomes what it was in training.
             name = (table.names or ())[position]
             alone = give_back(cells[:, None], table.container, [name], table.index, [trained])
@@ -544,6 +560,18 @@ def _in_levels_of(form: Format, cells: Array, trained: Format) -> tuple[Array, F
 
 def _fill_arrow(column: Any, empty: Array, cells: Array, form: Format) -> Any:
     return arrow.filled(arrow.chunked(column), empty, cells, form)
+
+
+def _fill_written(column: Any, empty: Array, cells: Array, form: Format) -> Any:
+    """Fill cells that are as a file has them with new ones in their column's notation."""
+    written = form.notation or notation.Notation(form.type, str(arrow.kind_of(form)))
+    new = written.write(arrow.array(cells, form, arrow.kind_of(form))).cast(pa.string())
+    rows = np.arange(len(column))
+    rows[empty] = len(column) + np.arange(len(cells))
+    both = pa.chunked_array(
+        [*arrow.chunked(column).chunks, *arrow.chunked(new).chunks], pa.string()
+    )
+    return both.take(pa.array(rows))
 
 
 def _fill_polars(series: Any, empty: Array, cells: Array, form: Format) -> Any:

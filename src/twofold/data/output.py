@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import tempfile
 import time
@@ -13,15 +14,22 @@ from types import TracebackType
 from typing import IO, Any, Self
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from twofold.data import arrow
+from twofold.data import arrow, notation
 from twofold.data.convert import to_arrow
+from twofold.data.notation import Notation
 from twofold.data.sources import listed
 from twofold.errors import DataError, OutputExistsError
 
 Array = NDArray[Any]
 SUFFIXES = (".csv", ".parquet", ".npy")
+_LINE_END, _NOTHING, _MARK, _EMPTY = (
+    pa.scalar(text, pa.large_string()) for text in ("\n", "", '"', '""')
+)
+_CSV_ROWS = 65_536  # turned into text at a time
 _SAY_SECONDS = 5.0  # between two lines of progress
 
 
@@ -290,18 +298,60 @@ class Writer:
 
 
 class _Csv:
+    """Delimited text; cells that came from such a file are written in their columns' notation."""
+
     def __init__(self, file: Any) -> None:
         self._file, self._first = file, True
 
     def write(self, table: Any) -> None:
-        import pyarrow.csv
-
-        options = pyarrow.csv.WriteOptions(include_header=self._first)
-        pyarrow.csv.write_csv(for_csv(table), self._file, options)
+        said = table.schema.metadata or {}
+        delimiter = said.get(b"twofold.delimiter", b",").decode()
+        if self._first:
+            names = [pa.chunked_array([[name]], pa.string()) for name in table.column_names]
+            self._lines([_quoted(name, delimiter) for name in names], delimiter)
         self._first = False
+        for batch in table.to_batches(max_chunksize=_CSV_ROWS):
+            part = pa.Table.from_batches([batch])
+            columns = [
+                _quoted(_text(part.column(i), notation.of_field(f)), delimiter)
+                for i, f in enumerate(part.schema)
+            ]
+            if len(columns) == 1:  # an empty line would be no row
+                columns = [pc.if_else(pc.equal(columns[0], _NOTHING), _EMPTY, columns[0])]
+            self._lines(columns, delimiter)
+
+    def _lines(self, columns: Sequence[Any], delimiter: str) -> None:
+        if not columns or not len(columns[0]):
+            return
+        ended = [*columns[:-1], pc.binary_join_element_wise(columns[-1], _LINE_END, _NOTHING)]
+        lines = pc.binary_join_element_wise(*ended, pa.scalar(delimiter, pa.large_string()))
+        for chunk in arrow.chunked(lines).chunks:
+            whole = pa.concat_arrays([chunk])
+            ends = np.frombuffer(whole.buffers()[1], np.int64, len(whole) + 1, 8 * whole.offset)
+            self._file.write(memoryview(whole.buffers()[2])[ends[0] : ends[-1]])
 
     def close(self) -> None:
         pass
+
+
+def _text(column: Any, written: Notation | None) -> Any:
+    """Return the cells of a column as text."""
+    if written is not None and not pa.types.is_null(column.type):
+        if pa.types.is_string(column.type) and written.type != "text":
+            return column
+        if column.type == written.kind:
+            return written.write(column)
+    return notation.plain_text(_for_csv(column))
+
+
+def _quoted(column: Any, delimiter: str) -> Any:
+    """Return text with quotes about the cells that need them, and "" for missing ones."""
+    column = pc.fill_null(column.cast(pa.large_string()), _NOTHING)
+    need = pc.match_substring_regex(column, f'["\\r\\n{re.escape(delimiter)}]')
+    if not pc.any(need).as_py():
+        return column
+    doubled = pc.replace_substring(column, '"', '""')
+    return pc.if_else(need, pc.binary_join_element_wise(_MARK, doubled, _MARK, _NOTHING), column)
 
 
 class _Parquet:
@@ -312,6 +362,7 @@ class _Parquet:
     def write(self, table: Any) -> None:
         import pyarrow.parquet
 
+        table = notation.read_table(table)
         if self._writer is None:
             self._writer = pyarrow.parquet.ParquetWriter(self._file, table.schema)
         self._writer.write_table(table.cast(self._writer.schema))
@@ -332,7 +383,7 @@ class _Npy:
         self._first: Array | None = None
 
     def write(self, rows: Any) -> None:
-        array = rows if isinstance(rows, np.ndarray) else one_array(rows)
+        array = rows if isinstance(rows, np.ndarray) else one_array(notation.read_table(rows))
         if self._first is None:
             self._first = array[:0]
             self._head()
@@ -355,39 +406,27 @@ class _Npy:
 _SINKS: dict[str, Callable[[Any], Any]] = {".csv": _Csv, ".parquet": _Parquet, ".npy": _Npy}
 
 
-def for_csv(table: Any) -> Any:
-    """Return an Arrow table whose columns can all be written as CSV, and read again as the same."""
-    import pyarrow
-
-    columns = [_for_csv(column) for column in table.columns]
-    return pyarrow.Table.from_arrays(columns, names=table.column_names)
-
-
 def _for_csv(column: Any) -> Any:
     """Return an Arrow column as one of a type that can be written, and read again as the same."""
-    import pyarrow
-
     kind = column.type
-    if pyarrow.types.is_dictionary(kind):
+    if pa.types.is_dictionary(kind):
         return _for_csv(column.cast(kind.value_type))
     if str(kind) == "string_view":
-        return column.cast(pyarrow.large_string())
-    if pyarrow.types.is_duration(kind):
-        return pyarrow.array(arrow.read(column)[0], from_pandas=True)
-    if pyarrow.types.is_time(kind):
+        return column.cast(pa.large_string())
+    if pa.types.is_duration(kind):
+        return pa.array(arrow.read(column)[0], from_pandas=True)
+    if pa.types.is_time(kind):
         try:
             # A time of day with a fraction is not a time to the reader.
-            return column.cast(pyarrow.time32("s"))
-        except pyarrow.ArrowInvalid:
+            return column.cast(pa.time32("s"))
+        except pa.ArrowInvalid:
             return column
     return column
 
 
 def one_array(table: Any) -> Array:
     """Return the columns of an Arrow table as one array; raises DataError if one has no numbers."""
-    import pyarrow
-
-    kinds = pyarrow.types
+    kinds = pa.types
     columns, others = [], []
     for name, column in zip(table.column_names, table.columns, strict=True):
         if kinds.is_boolean(column.type) or kinds.is_null(column.type):

@@ -21,8 +21,11 @@ from twofold.data.table import Table
 from twofold.errors import DataError
 
 Array = NDArray[Any]
-FILE_SUFFIXES = (".csv", ".parquet", ".npy", ".npz")
-_CSV_BLOCK = 2**24  # bytes; a row must fit into one, and the reader's own 1 MB is short for images
+FILE_SUFFIXES = (
+    *(".csv", ".tsv", ".tab", ".txt", ".parquet", ".npy", ".npz", ".jsonl", ".ndjson"),
+    *(".arrow", ".feather", ".ipc", ".arrows", ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods"),
+)
+PACKED_SUFFIXES = (".gz", ".zst", ".bz2", ".lz4")
 
 
 def is_path(source: Any) -> bool:
@@ -41,39 +44,6 @@ def container_of(source: Any) -> str:
     if module == "torch" and hasattr(source, "detach"):
         return "torch"
     return "numpy"
-
-
-def load(source: Any, columns: Sequence[str] | None = None, drop: Sequence[str] = ()) -> Any:
-    """Read a path into an Arrow table or an array; hand any other source back as it is.
-
-    Parameters
-    ----------
-    source : path-like, str or any
-        CSV, Parquet, PNG or JPEG (a file, a folder of files or a glob pattern), `.npy` or `.npz`.
-        An `.npy` array stays on disk until its rows are used.
-    columns : sequence of str, optional
-        The columns a model was trained on: they are picked by name, others are ignored. Arrays name
-        no columns, so theirs are taken as they come.
-    drop : sequence of str
-        Columns to leave out.
-
-    Raises
-    ------
-    DataError
-        Where the source does not exist, is of another type, or lacks a column.
-    """
-    if not is_path(source):
-        return source
-    if is_array_of_images(source):
-        if drop:
-            raise DataError(f"{source} holds images, and they have no columns to drop.")
-        return images.read(source)
-    paths = resolve(source)
-    if paths[0].suffix.lower() in (".npy", ".npz"):
-        if drop:
-            raise DataError(f"{source} holds an array, and its columns have no names to drop.")
-        return _load_array(paths[0])
-    return _load_frame(paths, columns, drop)
 
 
 def is_array_of_images(source: str | os.PathLike[str]) -> bool:
@@ -106,20 +76,48 @@ def resolve(source: str | os.PathLike[str]) -> list[Path]:
         paths = [p for p in found if p.is_file()]
         if not paths:
             raise DataError(f"{source} does not exist, and matches no file as a pattern.")
-    suffixes = {p.suffix.lower() for p in paths}
-    if len(suffixes) > 1 or not suffixes <= set(FILE_SUFFIXES):
-        types = ", ".join(sorted(suffix or "none" for suffix in suffixes))
-        raise DataError(
-            f"{source} holds files of type {types}. Sources are files of one type out of "
-            f"{', '.join(FILE_SUFFIXES)}."
-        )
+    require_one_type(source, [str(path) for path in paths])
+    suffixes = {suffix_of(path) for path in paths}
     if len(paths) > 1 and suffixes & {".npy", ".npz"}:
         raise DataError(f"{source} matches {len(paths)} array files; name one of them.")
     return paths
 
 
+def require_one_type(source: object, paths: Sequence[str]) -> None:
+    """Raise DataError if files are of several types, or of one that is not read."""
+    suffixes = {suffix_of(path) for path in paths}
+    if len(suffixes) > 1 or not suffixes <= set(FILE_SUFFIXES):
+        types = ", ".join(sorted(suffix or "none" for suffix in suffixes))
+        raise DataError(
+            f"{source} holds files of type {types}. Sources are files of one type out of "
+            f"{', '.join(FILE_SUFFIXES)} (also with {', '.join(PACKED_SUFFIXES[:2])} after it)."
+        )
+
+
+def suffix_of(path: str | os.PathLike[str]) -> str:
+    """Return the ending that tells the type of a file, without that of its compression.
+
+    Examples
+    --------
+    >>> suffix_of("rows.CSV.gz"), suffix_of("rows.parquet")
+    ('.csv', '.parquet')
+    """
+    plain = Path(path)
+    if plain.suffix.lower() in PACKED_SUFFIXES:
+        plain = plain.with_suffix("")
+    return plain.suffix.lower()
+
+
+def packing_of(path: str | os.PathLike[str]) -> str:
+    """Return the ending that says how a file is compressed, or ""."""
+    suffix = Path(path).suffix.lower()
+    return suffix if suffix in PACKED_SUFFIXES else ""
+
+
 def _is_rows(path: Path) -> bool:
-    return path.suffix.lower() in FILE_SUFFIXES and path.is_file()
+    # A text file among others is more often a description of them than rows.
+    suffix = suffix_of(path)
+    return suffix in FILE_SUFFIXES and suffix != ".txt" and path.is_file()
 
 
 @contextmanager
@@ -141,7 +139,8 @@ def _reason(error: Exception) -> str:
     return str(text).rstrip(". \n")
 
 
-def _load_array(path: Path) -> Array:
+def load_array(path: Path) -> Array:
+    """Return the array of an `.npy` file, which stays on disk, or the rows of an `.npz` file."""
     with readable(path):
         if path.suffix.lower() == ".npy":
             return np.lib.format.open_memmap(path, mode="r")
@@ -154,84 +153,11 @@ def _load_array(path: Path) -> Array:
             return np.asarray(arrays[name])
 
 
-def _load_frame(paths: list[Path], columns: Sequence[str] | None, drop: Sequence[str]) -> Any:
-    import pyarrow
-
-    tables: list[Any] = []
-    for path in paths:
-        with readable(path):
-            names, file = _open_frame(path)
-            check_names(path, names)
-            chosen = choose(path, names, columns, drop)
-            if tables and set(chosen) != set(tables[0].column_names):
-                different = sorted(set(chosen) ^ set(tables[0].column_names))
-                raise DataError(
-                    f"{path} and {paths[0]} have different columns: only one of them has "
-                    f"{listed(different)}."
-                )
-            # The first file's order holds for all. Parquet reads these columns only; the second
-            # choice puts them in order.
-            order = tables[0].column_names if tables else chosen
-            picked = file.read(columns=order) if path.suffix.lower() == ".parquet" else file
-            tables.append(picked.select(order))
-    if len(tables) == 1:
-        return tables[0]
-    try:
-        # Files are read one by one because a column may hold whole numbers in one and fractions
-        # in the next.
-        return pyarrow.concat_tables(tables, promote_options="permissive")
-    except (pyarrow.ArrowInvalid, pyarrow.ArrowTypeError) as error:
-        raise DataError(
-            f"{paths[0]} and the {len(paths) - 1} files after it do not fit together: "
-            f"{_reason(error)}."
-        ) from error
-
-
-def _open_frame(path: Path) -> tuple[list[str], Any]:
-    """Return the names of the columns, and the CSV's rows or the Parquet file to read."""
-    if path.suffix.lower() == ".parquet":
-        import pyarrow.parquet
-
-        file = pyarrow.parquet.ParquetFile(path)
-        return list(file.schema_arrow.names), file
-    import pyarrow.csv
-
-    # The whole-file reader: the streaming one settles each column's type by its first block.
-    table = pyarrow.csv.read_csv(
-        path,
-        read_options=pyarrow.csv.ReadOptions(block_size=_CSV_BLOCK),
-        convert_options=pyarrow.csv.ConvertOptions(strings_can_be_null=True),
-    )
-    return list(table.column_names), table
-
-
-def check_names(path: str | Path, names: list[str]) -> None:
-    """Raise DataError where a file's columns have no names, or two the same."""
-    if str(path).lower().endswith(".csv"):
-        if len(names) == 1 and (separator := next((s for s in ";\t|" if s in names[0]), None)):
-            raise DataError(
-                f"{path} separates its cells by {separator!r}, and CSV sources need commas."
-            )
-        if _looks_like_cells(names):
-            raise DataError(
-                f"{path} seems to have no header: its first line is {','.join(names[:6])}"
-                f"{',...' * (len(names) > 6)}. Put a line with the columns' names first."
-            )
+def check_names(path: str | Path, names: Sequence[str]) -> None:
+    """Raise DataError if two columns of a file have the same name."""
     twice = [name for name, count in Counter(names).items() if count > 1]
     if twice:
         raise DataError(f"{path} has more than one column {listed(twice)}. Rename one of each.")
-
-
-def _looks_like_cells(names: list[str]) -> bool:
-    """Whether the names are cells: numbers, but not 0, 1, 2, nor years, nor wavelengths."""
-    try:
-        numbers = [float(name) for name in names]
-    except ValueError:
-        return False
-    steps = np.diff(numbers)
-    ordered = bool(np.all(steps > 0) or np.all(steps < 0))
-    # A few cells can be in order by coincidence.
-    return not ordered or (len(names) < 6 and not all(n.is_integer() for n in numbers))
 
 
 def choose(

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from twofold.data.notation import Notation
 from twofold.errors import DataError
 
 Array = NDArray[Any]
@@ -21,13 +22,32 @@ class Format:
 
     `type` is "number", "boolean", "text" or "time"; `dtype` is the container's own name for it.
     `levels` are a text column's distinct cells in the order that `Table.values` counts them, from
-    0; `ordered` says that this order means something.
+    0; `ordered` says that this order means something. `notation` is how a text file writes cells.
     """
 
     type: str
     dtype: str
     levels: tuple[str | int | float | bool, ...] = ()
     ordered: bool = False
+    notation: Notation | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what differs from the defaults, as plain data."""
+        found: dict[str, Any] = {"type": self.type, "dtype": self.dtype, "levels": self.levels}
+        found = {k: v for k, v in {**found, "ordered": self.ordered}.items() if v}
+        if self.notation is not None:
+            found["notation"] = self.notation.to_json()
+        return found
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Format:
+        """Read back what `to_json` gave; raises TypeError or ValueError if it is not one."""
+        values: dict[str, Any] = {"type": "number", "dtype": "", **document}
+        values["levels"] = tuple(values.get("levels", ()))
+        written = values.get("notation")
+        return cls(
+            **{**values, "notation": None if written is None else Notation.from_json(written)}
+        )
 
 
 @dataclass(frozen=True)

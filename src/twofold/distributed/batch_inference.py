@@ -23,7 +23,7 @@ import pyarrow.parquet as pq
 from twofold import errors
 from twofold.data import output as outputs
 from twofold.data.convert import to_arrow
-from twofold.data.files import Files, OpenFiles, opened
+from twofold.data.files import Files, OpenFiles
 from twofold.data.output import Pace
 from twofold.distributed import ray as cluster
 from twofold.distributed import results
@@ -115,7 +115,7 @@ def write(
     cluster.require_address(address)
     place = Path(output).absolute()
     require_free(place, force)
-    rows = opened(source, validation.names_of(model), stream=True)
+    rows = validation.open_rows(model, source, stream=True)
     if not isinstance(rows, OpenFiles):
         raise DataError(
             f"{source.source if isinstance(source, Files) else source} is read at once, and not in "

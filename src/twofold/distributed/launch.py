@@ -40,7 +40,7 @@ from twofold.data.files import Files, OpenFiles
 from twofold.distributed import ray as cluster
 from twofold.distributed.job import Message, Send, TrainingJob
 from twofold.errors import OptionError, TwofoldError, WorkerError, WorkerWarning
-from twofold.estimators import autoencoder
+from twofold.estimators import autoencoder, validation
 from twofold.estimators.autoencoder import Autoencoder
 from twofold.training import checkpoint as checkpoints
 from twofold.training.events import Callback, Event
@@ -178,7 +178,7 @@ def fit(
     if address is not None:
         cluster.require_address(address)
     elif most == 1:
-        rows = opened(X) if isinstance(X, Files) else X
+        rows = opened(X, model) if isinstance(X, Files) else X
         model.fit(
             rows,
             validation_data=validation_data,
@@ -222,23 +222,23 @@ def _prepare(folder: Path, resume: bool) -> None:
         checkpoints.clear(saved.folder)
 
 
-def opened(files: Files) -> Any:
+def opened(files: Files, model: Autoencoder) -> Any:
     """Open the files as the main worker does: whether rows are streamed depends on its memory."""
-    workers = current_workers()
-    rows = files.open() if workers.is_main else None
+    workers, wanted = current_workers(), validation.wanted_types(model.kinds)
+    rows = files.open(wanted=wanted) if workers.is_main else None
     streams = workers.broadcast(isinstance(rows, OpenFiles))
-    return rows if workers.is_main else files.open(stream=streams)
+    return rows if workers.is_main else files.open(stream=streams, wanted=wanted)
 
 
 def work(job: TrainingJob, send: Send) -> None:
     """Do one worker's part of the job; the main worker sends its events, warnings and rows."""
-    rows = opened(job.rows) if isinstance(job.rows, Files) else job.rows
+    model = Autoencoder(**job.options)
+    rows = opened(job.rows, model) if isinstance(job.rows, Files) else job.rows
     is_main = current_workers().is_main
 
     def report(event: Event) -> None:
         send({"event": {**asdict(event), "losses": dict(event.losses)}})
 
-    model = Autoencoder(**job.options)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         model.fit(

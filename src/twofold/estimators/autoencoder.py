@@ -21,7 +21,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from twofold import metrics, options
 from twofold.data import convert
-from twofold.data.files import in_parts, opened, together
+from twofold.data.files import in_parts, together
 from twofold.data.table import Table
 from twofold.errors import ModelFileError, OptionError
 from twofold.estimators import fitting, validation
@@ -868,7 +868,7 @@ class Autoencoder(
     def _each(self, verb: Callable[[Table, Any], Result], X: Any) -> list[Result]:
         """Return what the verb makes of each part of X; rows in memory are one part."""
         check_is_fitted(self, "network_")
-        source = opened(X, validation.names_of(self))
+        source = validation.open_rows(self, X)
         return [made for _, made in in_parts(source, lambda part: verb(self.read(part), part))]
 
     def _apply(self, function: inference.Function, X: Any) -> Array:

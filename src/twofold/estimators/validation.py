@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
 
@@ -27,11 +28,27 @@ def names_of(estimator: BaseEstimator) -> Any:
     return getattr(estimator, "feature_names_in_", None)
 
 
+def open_rows(
+    estimator: BaseEstimator, X: Any, stream: bool | None = None, as_written: bool = False
+) -> Any:
+    """Open rows as `data.files.opened` does, with the columns and formats of a fitted estimator."""
+    schema = getattr(estimator, "schema_", None)
+    formats = None if schema is None else schema.training_formats
+    return opened(X, names_of(estimator), stream, formats=formats, as_written=as_written)
+
+
+def wanted_types(kinds: str | Mapping[str, str]) -> dict[str, str]:
+    """Return the columns that have to hold numbers or times for their kinds."""
+    types = {"real": "number", "count": "number", "time": "time"}
+    asked = {} if isinstance(kinds, str) else kinds
+    return {name: types[kind] for name, kind in asked.items() if kind in types}
+
+
 def training_rows(
     estimator: BaseEstimator, X: Any, rng: np.random.RandomState, fraction: float, reset: bool
 ) -> Table | Stream:
     """Read the rows to train on: as a table, or as a stream if they do not fit into memory."""
-    X = opened(X, None if reset else names_of(estimator))
+    X = _opened(estimator, X, reset)
     if not isinstance(X, OpenFiles):
         rows = table(estimator, X, reset)
         if not reset:
@@ -57,7 +74,7 @@ def table(estimator: BaseEstimator, X: Any, reset: bool) -> Table:
     DataError
         If the rows cannot be read, or have other columns than the training table.
     """
-    source = opened(X, None if reset else names_of(estimator), stream=False)
+    source = _opened(estimator, X, reset, stream=False)
     container = sources.container_of(source)
     if container not in ("numpy", "torch"):
         _validated(estimator, source, reset, skip_check_array=True)
@@ -78,6 +95,12 @@ def table(estimator: BaseEstimator, X: Any, reset: bool) -> Table:
         sources.require_numbers(_array(source))
     checked = _validated(estimator, source, reset, ensure_all_finite=False)
     return sources.read(checked)
+
+
+def _opened(estimator: BaseEstimator, X: Any, reset: bool, stream: bool | None = None) -> Any:
+    if reset:
+        return opened(X, stream=stream, wanted=wanted_types(getattr(estimator, "kinds", "auto")))
+    return open_rows(estimator, X, stream)
 
 
 def codes(network: Network, X: Any) -> tuple[Array, Any]:

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.data import convert, sources
+from twofold.data import convert, files, sources
 from twofold.data import json as cells
 from twofold.data.table import Format
 from twofold.errors import DataError
@@ -109,7 +109,8 @@ class Source:
             If the source cannot be read or lacks a column.
         """
         names = schema.names if schema.named else None
-        rows = _in_arrow(sources.load(source))
+        formats = schema.training_formats
+        rows = _in_arrow(files.opened(source, stream=False, formats=formats))
         if isinstance(rows, np.ndarray):
             return cls(rows, _beside(source, rows), schema)
         if names is None:
@@ -301,7 +302,7 @@ def _beside(source: Any, rows: Array) -> Any:
 def _require(there: Sequence[str], names: Sequence[str], source: Any) -> None:
     """Raise what reading the file does where it lacks columns, or the same for rows in memory."""
     if sources.is_path(source):
-        sources.load(source, columns=names)
+        files.load(source, columns=names)
     missing = [name for name in names if name not in there]
     raise DataError(f"The rows have no column {', '.join(map(repr, missing[:20]))}.")
 

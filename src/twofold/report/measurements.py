@@ -276,7 +276,9 @@ class _Source:
     """The rows of any source: part by part, and some of them; they may lie in open files."""
 
     def __init__(self, ae: Fitted, X: Any) -> None:
-        rows = opened(X, getattr(ae, "feature_names_in_", None))
+        rows = opened(
+            X, getattr(ae, "feature_names_in_", None), formats=ae.schema_.training_formats
+        )
         self._open = rows if isinstance(rows, OpenFiles) else None
         if self._open is not None:
             self.n_rows = self._open.n_rows

@@ -313,7 +313,7 @@ class Column:
         if self.domain != UNKNOWN:
             document["domain"] = self.domain.to_json()
         if self.format is not None:
-            document["format"] = {k: v for k, v in asdict(self.format).items() if v}
+            document["format"] = self.format.to_json()
         return document
 
     @classmethod
@@ -324,7 +324,7 @@ class Column:
             values[name] = tuple(values.get(name, ()))
         shape = values.get("format")
         values["domain"] = Domain.from_json(values.get("domain", {}))
-        values["format"] = None if shape is None else Format(**{**_NO_DTYPE, **shape})
+        values["format"] = None if shape is None else Format.from_json(shape)
         for name, plain in (("name", str), ("center", float), ("scale", float), ("note", str)):
             if name in values:
                 values[name] = plain(values[name])
@@ -393,7 +393,6 @@ def _holds_text(levels: tuple[Level, ...]) -> bool:
 _DEFAULTS: dict[str, Any] = {
     field.name: field.default for field in Column.__dataclass_fields__.values()
 }
-_NO_DTYPE: dict[str, Any] = {"type": "number", "dtype": ""}
 
 
 def squash(scaled: Array) -> Array:

@@ -59,6 +59,7 @@ def infer_columns(
         except _Mistake as mistake:
             mistakes.append(str(mistake))
             continue
+        column = _with_note_of_cells(column, table, i)
         columns.append(_with_domain(column, table.values[:, i], stats, i))
     if mistakes:
         raise DataError(" ".join(mistakes))
@@ -69,6 +70,14 @@ def infer_columns(
             f"or add columns."
         )
     return _with_pooled_pixels(columns, stats)
+
+
+def _with_note_of_cells(column: Column, table: Table, i: int) -> Column:
+    """Return the column with what is to be said about how its cells were read, before the rest."""
+    written = None if table.formats is None else table.formats[i].notation
+    if written is None or not written.note or column.note == "left out as asked":
+        return column
+    return replace(column, note="; ".join(filter(None, (written.note, column.note))))
 
 
 def _with_pooled_pixels(columns: list[Column], stats: Statistics) -> tuple[Column, ...]:

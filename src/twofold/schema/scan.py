@@ -17,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from twofold.data import arrow, sources
+from twofold.data import arrow, notation, sources
 from twofold.data.arrow import Refused
 from twofold.data.files import OpenFiles
 from twofold.data.table import Format, Table
@@ -207,7 +207,7 @@ def _formats(schema: Any) -> tuple[tuple[Format, ...], list[np.dtype[Any]]]:
         except Refused as reason:
             mistakes.append(f"Column '{name}' {reason}. {reason.remedy}")
         else:
-            formats.append(form)
+            formats.append(replace(form, notation=notation.of_field(schema.field(name))))
             dtypes.append(cells.dtype)
     if mistakes:
         raise DataError(" ".join(mistakes))

@@ -387,6 +387,11 @@ class Schema:
             found.append(replace(form, levels=column.levels if form.type == "text" else ()))
         return tuple(found)
 
+    @cached_property
+    def training_formats(self) -> dict[str, Format]:
+        """How the columns looked in training, by name; of those that were in a frame or a file."""
+        return {c.name: c.format for c in self.columns if c.format is not None}
+
     @property
     def shown(self) -> list[int]:
         """Positions of the columns that figures show: all of an image, else what is not ignored.

@@ -1,0 +1,402 @@
+"""Files of text cells: CSV and its kin, and spreadsheets, read as they are written."""
+
+from __future__ import annotations
+
+import codecs
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from typing import Any, cast
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.csv
+
+from twofold.data import dialect as dialects
+from twofold.data import formats, sources
+from twofold.data import notation as notations
+from twofold.data.detection import Detector, Hints
+from twofold.data.dialect import HEAD_BYTES, Dialect, Layout
+from twofold.data.formats import Part, Place, unpack
+from twofold.data.notation import Notation
+from twofold.data.table import Format
+from twofold.errors import DataError, MissingExtraError
+
+TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
+SHEET_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
+_BLOCK = 2**24  # bytes that Arrow parses at a time; a row must fit into one
+_QUOTE, _NEWLINE = ord('"'), ord("\n")
+_SHOWN = 60  # letters of a line
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What is asked or known of how text cells are to be read; the rest is detected.
+
+    Attributes
+    ----------
+    layout : Layout
+    decimal, date_format, missing
+        As in `Files`.
+    wanted : mapping of str to str
+        Columns that have to be numbers or times.
+    known : mapping of str to Format
+        The columns of the training table.
+    """
+
+    layout: Layout = field(default_factory=Layout)
+    decimal: str | None = None
+    date_format: str | None = None
+    missing: tuple[str, ...] | None = None
+    wanted: Mapping[str, str] = field(default_factory=dict)
+    known: Mapping[str, Format] = field(default_factory=dict)
+
+    def detectors(self, names: Sequence[str]) -> dict[str, Detector]:
+        """Return what settles each column; none for those that are known to be text."""
+        found = {}
+        for name in names:
+            form = self.known.get(name)
+            if form is not None and form.type == "text":
+                continue
+            known = None if form is None else form.notation
+            if form is not None and known is None:
+                known = Notation(form.type)
+            hints = Hints(
+                self.missing, self.decimal, self.date_format, self.wanted.get(name, ""), known
+            )
+            found[name] = Detector(name, hints)
+        return found
+
+    def settle(self, names: Sequence[str], detectors: Mapping[str, Detector]) -> list[Notation]:
+        """Return the notation of each column, once its detector has seen all cells."""
+        marks = [d.decimal for d in detectors.values()]
+        decimal = self.decimal or ("," if "," in marks and "." not in marks else "")
+        settled = []
+        for name in names:
+            detector = detectors.get(name)
+            if detector is not None:
+                settled.append(detector.settle(decimal))
+                continue
+            written = self.known[name].notation
+            missing = notations.MISSING_IN_TEXT if written is None else written.missing
+            settled.append(Notation(missing=tuple(sorted({"", *missing}))))
+        return settled
+
+
+class TextFile:
+    """A file whose cells are text; its parts are some megabytes of rows.
+
+    Attributes
+    ----------
+    names : list of str
+    dialect : Dialect
+    notations : list of Notation
+        What cells mean, by column, once `OpenFiles` has settled it.
+    """
+
+    names: list[str]
+    dialect: Dialect
+
+    def learn(
+        self, number: int, names: Sequence[str], detectors: Mapping[str, Detector]
+    ) -> list[Part]:
+        """Show every cell to the detectors; return the parts."""
+        raise NotImplementedError
+
+    def text(self, names: Sequence[str]) -> Any:
+        """Return all rows as text."""
+        raise NotImplementedError
+
+    def text_of(self, part: Part, names: Sequence[str]) -> Any:
+        """Return the rows of a part as text."""
+        raise NotImplementedError
+
+
+class CsvFile(TextFile):
+    """A file of delimited text."""
+
+    def __init__(self, place: Place, reading: Reading) -> None:
+        self.place = place
+        self._content: Any = None
+        self._is_converted = False
+        with sources.readable(place.shown):
+            head = self._head()
+            is_whole = len(head) < HEAD_BYTES
+            if not head.strip():
+                raise DataError(f"{place.shown} cannot be read as CSV: Empty CSV file.")
+            self.dialect = dialects.detect(head, reading.layout, place.shown, is_whole)
+            if not self.dialect.is_single_byte or self._ends_in_returns(head):
+                self._content = self._in_unicode(self._all(), self.dialect.encoding)
+                self._is_converted = True
+                head = self._content[:HEAD_BYTES]
+            self._layout(head)
+
+    def _head(self) -> bytes:
+        if self.place.compression:
+            self._content = self._all()
+            return bytes(self._content[:HEAD_BYTES])
+        with self.place.open() as stream:
+            return bytes(stream.read(HEAD_BYTES))
+
+    @staticmethod
+    def _ends_in_returns(head: bytes) -> bool:
+        return b"\n" not in head and b"\r" in head
+
+    def _all(self) -> bytes:
+        with self.place.open() as stream:
+            content = bytes(stream.read())
+        return unpack(content, self.place.compression)
+
+    @staticmethod
+    def _in_unicode(content: bytes, encoding: str) -> bytes:
+        text = content.decode(encoding)
+        text = text.replace("\r\n", "\n").replace("\r", "\n")
+        return text.lstrip("\ufeff").encode()
+
+    def _layout(self, head: bytes) -> None:
+        """Find where the rows begin, and what the columns are called."""
+        start = 3 if head.startswith(codecs.BOM_UTF8) else 0
+        for _ in range(self.dialect.skip):
+            start = head.find(b"\n", start) + 1 or len(head)
+        end = _end_of_lines(head[start:], first=True)
+        while end < 0 and len(head) >= HEAD_BYTES and len(head) < self._size():
+            with self._stream() as stream:  # a header longer than what was looked at
+                head = bytes(stream.read(4 * len(head)))
+            end = _end_of_lines(head[start:], first=True)
+        end = len(head) if end < 0 else start + end
+        text = head[start:end].decode(self._codec(), errors="replace")
+        first = dialects.first_row(text, self.dialect)
+        self.names = dialects.named(first, self.dialect)
+        self.repeated = dialects.repeated(first) if self.dialect.has_header else []
+        self._start = end if self.dialect.has_header else start
+
+    def _codec(self) -> str:
+        is_utf8 = self._is_converted or self.dialect.encoding == "utf-8-sig"
+        return "utf-8" if is_utf8 else self.dialect.encoding
+
+    def _size(self) -> int:
+        return len(self._content) if self._content is not None else self.place.size
+
+    def _stream(self) -> Any:
+        return self.place.open() if self._content is None else pa.BufferReader(self._content)
+
+    def learn(
+        self, number: int, names: Sequence[str], detectors: Mapping[str, Detector]
+    ) -> list[Part]:
+        """Show every cell to the detectors; return the parts."""
+        parts: list[Part] = []
+        for at, lines in self._blocks():
+            table = self._parsed(lines, names, at)
+            for name, detector in detectors.items():
+                detector.add(table.column(name))
+            if table.num_rows:
+                parts.append(Part(number, table.num_rows, at, len(lines)))
+        return parts
+
+    def _blocks(self) -> Iterator[tuple[int, bytes]]:
+        with self._stream() as stream, sources.readable(self.place.shown):
+            stream.seek(self._start)
+            at, rest = self._start, b""
+            while True:
+                read = stream.read(formats.PART_BYTES)
+                rest += read
+                end = _end_of_lines(rest) if read else len(rest)
+                if end > 0:
+                    yield at, rest[:end]
+                    at, rest = at + end, rest[end:]
+                if not read:
+                    return
+
+    def text(self, names: Sequence[str]) -> Any:
+        """Return all rows as text."""
+        with sources.readable(self.place.shown):
+            if self._content is not None:
+                lines: Any = self._content[self._start :]
+            else:
+                with self.place.open(mapped=True) as stream:
+                    stream.seek(self._start)
+                    lines = stream.read_buffer()
+            return self._parsed(lines, names, self._start, threads=True)
+
+    def text_of(self, part: Part, names: Sequence[str]) -> Any:
+        """Return the rows of a part as text."""
+        with self._stream() as stream, sources.readable(self.place.shown):
+            if hasattr(stream, "read_at"):
+                lines = stream.read_at(part.size, part.at)
+            else:
+                stream.seek(part.at)
+                lines = stream.read(part.size)
+            return self._parsed(lines, names, part.at)
+
+    def _parsed(self, lines: Any, names: Sequence[str], at: int, threads: bool = False) -> Any:
+        """Parse lines of text."""
+        if self._codec() not in ("utf-8", "ascii"):
+            lines = bytes(lines).decode(self._codec(), errors="replace").encode()
+        if not len(lines) or (len(lines) < _SHOWN and not bytes(lines).strip()):
+            return pa.table({name: pa.array([], pa.string()) for name in names})
+        try:
+            return self._read(lines, names, threads)
+        except pa.ArrowInvalid as error:
+            if "invalid UTF8" in str(error) and self._codec() == "utf-8":
+                # An 8-bit letter beyond the part of the file that was looked at.
+                encoding = dialects.encoding_of(bytes(lines), True)
+                self.dialect = dialects.with_encoding(self.dialect, encoding)
+                return self._parsed(lines, names, at, threads)
+            self._raise_uneven(lines, names, at)
+            raise
+
+    def _read(self, lines: Any, names: Sequence[str], threads: bool, handler: Any = None) -> Any:
+        source = pa.BufferReader(lines)
+        has_quotes = threads and _holds_quotes(lines)
+        return pyarrow.csv.read_csv(
+            source,
+            read_options=pyarrow.csv.ReadOptions(
+                block_size=_BLOCK if threads else len(lines) + 1,
+                column_names=self.names,
+                use_threads=threads,
+            ),
+            parse_options=pyarrow.csv.ParseOptions(
+                delimiter=self.dialect.delimiter,
+                newlines_in_values=has_quotes,
+                ignore_empty_lines=len(self.names) > 1,
+                invalid_row_handler=handler,
+            ),
+            convert_options=pyarrow.csv.ConvertOptions(
+                column_types={name: pa.string() for name in names},
+                include_columns=list(names),
+                strings_can_be_null=True,
+                null_values=[""],
+            ),
+        )
+
+    def _raise_uneven(self, lines: Any, names: Sequence[str], at: int) -> None:
+        """Raise DataError with the number of the first line that is too short or too long."""
+        uneven: list[Any] = []
+
+        def keep(row: Any) -> str:
+            uneven.append(row)
+            return "skip"
+
+        self._read(lines, names, False, keep)
+        if not uneven:
+            return
+        row = uneven[0]
+        with self._stream() as stream:
+            before = bytes(stream.read(at)).count(b"\n") + row.number - 1
+        more = f" ({len(uneven):,} such lines)" if len(uneven) > 1 else ""
+        raise DataError(
+            f"{self.place.shown}: line {before + 1:,} has {row.actual_columns} cells and the "
+            f"header {row.expected_columns}{more}: {row.text[:_SHOWN]!r}. Correct it; a cell with "
+            f"{self.dialect.delimiter!r} needs quotes."
+        )
+
+
+class Spreadsheet(TextFile):
+    """The first sheet of a workbook that has rows."""
+
+    def __init__(self, place: Place, reading: Reading) -> None:
+        self.place = place
+        try:
+            import python_calamine
+        except ImportError as error:
+            raise MissingExtraError(
+                "Spreadsheets need python-calamine, which is not installed. Install "
+                "'twofold[spreadsheets]'."
+            ) from error
+        with place.open() as stream, sources.readable(place.shown):
+            try:
+                book = python_calamine.CalamineWorkbook.from_filelike(io.BytesIO(stream.read()))
+                sheets = [(n, book.get_sheet_by_name(n).to_python()) for n in book.sheet_names]
+            except python_calamine.CalamineError as error:
+                raise DataError(
+                    f"{place.shown} cannot be read as a spreadsheet: {error}."
+                ) from error
+        name, cells = next(((n, rows) for n, rows in sheets if len(rows) > 1), ("", []))
+        if not cells:
+            raise DataError(f"{place.shown} has no sheet with rows.")
+        rows = [[_cell_text(cell) for cell in row] for row in cells]
+        while len(rows) > 1 and sum(c is not None for c in rows[0]) <= (len(rows[0]) > 1):
+            rows = rows[1:]  # lines above the header
+        said = (f"sheet {name!r}",) if len(sheets) > 1 else ()
+        has_header = reading.layout.header is not False
+        self.dialect = Dialect(has_header=has_header, said=said)
+        first = [cell or "" for cell in rows[0]]
+        self.names = dialects.named(first, self.dialect)
+        self.repeated = dialects.repeated(first) if has_header else []
+        body = rows[1:] if has_header else rows
+        body = [row for row in body if any(cell is not None for cell in row)]
+        columns = list(zip(*body, strict=True)) if body else [()] * len(first)
+        arrays = [pa.array(column, pa.string()) for column in columns]
+        self._table = pa.Table.from_arrays(arrays, self.names)
+
+    def learn(
+        self, number: int, names: Sequence[str], detectors: Mapping[str, Detector]
+    ) -> list[Part]:
+        """Show every cell to the detectors; return the parts."""
+        for name, detector in detectors.items():
+            detector.add(self._table.column(name))
+        return [Part(number, self._table.num_rows, 0, max(1, self._table.nbytes))]
+
+    def text(self, names: Sequence[str]) -> Any:
+        """Return all rows as text."""
+        return self._table.select(list(names))
+
+    def text_of(self, part: Part, names: Sequence[str]) -> Any:
+        """Return the rows of a part as text."""
+        return self.text(names)
+
+
+def _cell_text(cell: Any) -> str | None:
+    """Return a cell of a spreadsheet as the text that a CSV file would hold."""
+    if cell is None or cell == "":
+        return None
+    if isinstance(cell, bool):
+        return "TRUE" if cell else "FALSE"
+    if isinstance(cell, float):
+        return str(int(cell)) if cell.is_integer() and abs(cell) < 2**53 else repr(cell)
+    text = cell.isoformat(sep=" ") if hasattr(cell, "hour") and hasattr(cell, "year") else str(cell)
+    return text.removesuffix(" 00:00:00") if hasattr(cell, "year") else text
+
+
+def read_columns(table: Any, schema: Any, read: Mapping[str, Any]) -> Any:
+    """Return a table of text with what its cells mean, in the types of `schema`.
+
+    Columns that were read already, as plain numbers, are taken from `read`.
+
+    Columns are read side by side, for Arrow does so without Python's lock.
+    """
+
+    def one(column: Any) -> Any:
+        notation = notations.of_field(column)
+        numbers = read.get(column.name)
+        is_read = numbers is not None and notation is not None and notation.is_plain
+        if is_read and cast(Any, numbers).type == column.type:
+            return numbers
+        cells = table.column(column.name)
+        return cells if notation is None else notation.read(cells).cast(column.type)
+
+    with ThreadPoolExecutor(min(4, pa.cpu_count())) as pool:
+        columns = list(pool.map(one, schema))
+    return pa.Table.from_arrays(columns, schema=schema)
+
+
+def _holds_quotes(lines: Any) -> bool:
+    view = memoryview(lines)
+    return any(b'"' in bytes(view[i : i + _BLOCK]) for i in range(0, len(view), _BLOCK))
+
+
+def _end_of_lines(text: bytes, first: bool = False) -> int:
+    """Return where the last (or the first) line ends that is whole, -1 for nowhere.
+
+    A line end between quotes belongs to a cell.
+    """
+    find = text.find if first else text.rfind
+    if text.find(b'"') < 0:
+        return find(b"\n") + 1 or -1
+    cells = np.frombuffer(text, np.uint8)
+    ends = np.flatnonzero(cells == _NEWLINE)
+    outside = ends[np.searchsorted(np.flatnonzero(cells == _QUOTE), ends) % 2 == 0]
+    if len(outside):
+        return int(outside[0 if first else -1]) + 1
+    return -1

@@ -1,0 +1,471 @@
+"""What the cells of a text file are: settled for a column from all its cells, in all files.
+
+Cells are looked at part by part, so what is settled does not depend on the order of the rows or on
+how they are spread over files. Plain numbers, the usual case, are only cast; else a sample of the
+cells chooses the notations that are worth a test of all of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from twofold.data import notation as notations
+from twofold.data.notation import MISSING, MISSING_IN_TEXT, Notation
+
+_SAMPLE = 2000  # cells
+_LEAST_SHARE = 0.5  # of the sampled cells: notations that read fewer are not worth a test
+_WORTH_A_NOTE = 0.5  # share of a text column's cells that are numbers or times
+_MOST_ODD = 1000  # different cells that are kept
+_LONGEST_PHONE = 6  # digits after a plus sign
+_MOST_WHOLE = 2.0**63
+_CURRENCY = (
+    "US$",
+    "$",
+    "€",
+    "£",
+    "¥",
+    "₹",
+    "₽",
+    "₩",
+    "CHF",
+    "EUR",
+    "USD",
+    "GBP",
+    "Fr.",
+    "kr",
+    "Rs",
+)
+_SUFFIX = r"\d[.,]?(?P<suffix>\s*(?P<mark>%|‰|€|\$|£|kr|CHF|EUR|USD|GBP|zł|Kč))$"
+_UNIT = r"^[-+]?[\d.,]+(?P<suffix>\s[A-Za-zµ°/²³]{1,6})$"
+_STYLES = ((".", ","), (",", ""), (",", "."), (".", " "), (",", " "), (".", "'"), (".", ""))
+_NUMBER = Notation("number", "double")
+_BOOLEANS = (("true", "false"), ("TRUE", "FALSE"), ("True", "False"))
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What is known of a column before its cells are looked at.
+
+    Attributes
+    ----------
+    missing : tuple of str or None
+        Words for missing values, in place of those that are detected.
+    decimal : str or None
+    date_format : str or None
+        As in `strftime`.
+    wanted : str
+        "number" or "time" if the column has to be one, so that other cells are missing; else "".
+    known : Notation or None
+        How the column was written when the model was trained: preferred if cells fit.
+    """
+
+    missing: tuple[str, ...] | None = None
+    decimal: str | None = None
+    date_format: str | None = None
+    wanted: str = ""
+    known: Notation | None = None
+
+
+@dataclass
+class _Candidate:
+    """A notation, and how many cells it reads so far."""
+
+    notation: Notation
+    n_read: int = 0
+    n_odd: int = 0
+    odd: dict[str, int] = field(default_factory=dict)  # other cells, and the row of each
+    has_point: bool = False
+    has_group: bool = False
+
+
+class Detector:
+    """Settles the notation of one column from its cells."""
+
+    def __init__(self, name: str, hints: Hints | None = None) -> None:
+        self._name = name
+        self._hints = hints or Hints()
+        self._words = frozenset(self._hints.missing or ()) if self._hints.missing else MISSING
+        self.n_rows = self.n_empty = 0
+        self._plain: str = "int64"  # what all cells have been cast to; "" once one could not be
+        self._candidates: list[_Candidate] | None = None
+        self._seen: set[str] = set()  # words for missing values
+        self._n_words = 0
+        self._first: tuple[str, int] | None = None
+        self._sample: list[str] = []
+        self._code: tuple[str, int] | None = None  # a number that is written as codes are
+        self._signed = [0, 0]  # cells with a plus sign, and without
+        self._times = {"clock": False, "fraction": False}
+
+    def add(self, cells: Any) -> Any:
+        """Look at the next cells, a chunked array of text in which empty cells are null.
+
+        Plain numbers are returned as such, for what is read need not be read again.
+        """
+        first, n = self.n_rows, len(cells)
+        self.n_rows += n
+        self.n_empty += cells.null_count
+        if cells.null_count == n:
+            return None
+        if len(self._sample) < _SAMPLE:
+            step = max(1, n // _SAMPLE)
+            some = cells.take(pa.array(np.arange(0, n, step))).drop_null()
+            self._sample += some.to_pylist()[: 2 * _SAMPLE]
+        if self._plain and self._hints.missing is None:
+            numbers = self._cast(cells, first)
+            if numbers is not None:
+                return numbers
+        self._test(cells, first)
+        return None
+
+    def _cast(self, cells: Any, first: int) -> Any:
+        """Return cells as plain numbers, None if they are not."""
+        kinds = ("int64", "double") if self._plain == "int64" else ("double",)
+        if self._plain == "int64" and any("." in c for c in self._sample[:50]):
+            kinds = ("double",)
+        for kind in kinds:
+            try:
+                numbers = cells.cast(notations.Notation("number", kind).kind)
+            except pa.ArrowInvalid:
+                continue
+            self._plain = kind
+            self._look_for_codes(cells, first)
+            if kind == "double" and self._code is None:
+                ends = pc.min_max(numbers)
+                most = max(abs(ends["min"].as_py() or 0), abs(ends["max"].as_py() or 0))
+                if most >= _MOST_WHOLE:
+                    self._find_code(cells, r"^[+-]?\d{19,}$", first)
+            if self._first is None:
+                self._first = self._found(pc.is_valid(cells), cells, first)
+            return numbers
+        return None
+
+    def _look_for_codes(self, cells: Any, first: int) -> None:
+        """Find whole numbers with leading zeros, or long ones with a plus: codes and telephones."""
+        if self._code is not None:
+            return
+        if self._plain != "double":
+            long = pc.greater(pc.binary_length(cells), 1)
+            if pc.any(pc.and_(pc.starts_with(cells, "0"), long)).as_py():
+                self._find_code(cells, r"^0\d+$", first)
+        if pc.any(pc.starts_with(cells, "+")).as_py():
+            plus = pc.starts_with(cells, "+")
+            n_plus = pc.sum(plus).as_py()
+            self._signed[0] += n_plus
+            self._signed[1] += len(cells) - cells.null_count - n_plus
+            if self._signed[1] == 0:
+                self._find_code(cells, rf"^\+\d{{{_LONGEST_PHONE},}}$", first)
+
+    def _find_code(self, cells: Any, regex: str, first: int) -> None:
+        if self._code is None:
+            self._code = self._found(pc.match_substring_regex(cells, regex), cells, first)
+
+    @staticmethod
+    def _found(mask: Any, cells: Any, first: int) -> tuple[str, int] | None:
+        row = pc.index(mask, True).as_py()
+        return None if row < 0 else (cells[row].as_py(), first + row)
+
+    def _test(self, cells: Any, first: int) -> None:
+        """Test which candidates read the cells."""
+        trimmed = pc.utf8_trim_whitespace(cells)
+        words = pc.is_in(trimmed, pa.array(["", *sorted(self._words)], pa.string()))
+        words = pc.and_(words, pc.is_valid(cells))
+        n_words = pc.sum(words).as_py() or 0
+        if n_words:
+            self._seen |= set(pc.unique(trimmed.filter(words)).to_pylist())
+            self._n_words += n_words
+        rest = pc.if_else(words, None, cells)
+        if rest.null_count == len(rest):
+            return
+        if self._candidates is None:
+            before = self.n_rows - len(cells) - self.n_empty + cells.null_count
+            self._choose(before)
+            self._plain_before, self._plain = self._plain, ""
+        if self._candidates:
+            self._look_for_codes(rest, first)
+        for candidate in self._candidates or ():
+            self._count(candidate, rest, first)
+
+    def _choose(self, before: int) -> None:
+        """Choose the candidates by the sample; `before` cells were plain numbers."""
+        sample = pa.array(sorted(set(self._known_cells())), pa.string())
+        self._candidates = []
+        for notation in _candidates(sample, self._hints):
+            n = pc.sum(notation.matches(sample)).as_py() or 0
+            if n >= max(1, _LEAST_SHARE * len(sample)):
+                candidate = _Candidate(notation)
+                of_numbers = notation.type == "number" and not notation.is_clock
+                if before and of_numbers and (self._plain == "int64" or notation.decimal == "."):
+                    candidate.n_read = before
+                    candidate.has_point = self._plain == "double"
+                elif before and self._first is not None:
+                    candidate.n_odd = before
+                    candidate.odd[self._first[0]] = self._first[1]
+                self._candidates.append(candidate)
+
+    def _count(self, candidate: _Candidate, cells: Any, first: int) -> None:
+        notation = candidate.notation
+        if notation.type == "time":  # whose reading is slow, and whose cells repeat
+            encoded = cells.combine_chunks().dictionary_encode()
+            read = notation.matches(encoded.dictionary).take(encoded.indices)
+        else:
+            read = notation.matches(cells)
+        n_read = pc.sum(read).as_py() or 0
+        candidate.n_read += n_read
+        n_odd = len(cells) - cells.null_count - n_read
+        if notation.type == "number" and n_read and not candidate.has_point:
+            form = pc.match_substring_regex(cells, rf"[{_escaped(notation.decimal)}eE]")
+            candidate.has_point = bool(pc.any(pc.and_(form, read)).as_py())
+        if notation.group and n_read and not candidate.has_group:
+            spaced = notation.group in notations.SPACES
+            mark = f"\\d[{notations.SPACES}]\\d" if spaced else _escaped(notation.group)
+            form = pc.match_substring_regex(cells, mark)
+            candidate.has_group = bool(pc.any(pc.and_(form, read)).as_py())
+        if notation.type == "time" and not notation.pattern:
+            self._look_at_times(cells.filter(pc.fill_null(read, False)))
+        if n_odd:
+            candidate.n_odd += n_odd
+            others = np.asarray(pc.fill_null(pc.invert(read), False))
+            for row in np.flatnonzero(others)[: 20 * _MOST_ODD].tolist():
+                if len(candidate.odd) >= _MOST_ODD:
+                    break
+                candidate.odd.setdefault(cells[row].as_py(), first + row)
+
+    def _look_at_times(self, cells: Any) -> None:
+        found, text = self._times, pc.utf8_trim_whitespace(cells)
+        found["clock"] |= bool(pc.any(pc.greater(pc.utf8_length(text), 10)).as_py())
+        found["fraction"] |= bool(pc.any(pc.match_substring_regex(text, r"\.\d")).as_py())
+
+    @property
+    def decimal(self) -> str:
+        """The decimal mark that the cells leave no doubt about, or ""."""
+        clean = {c.notation.decimal for c in self._clean() if c.has_point and c.notation != _NUMBER}
+        ambiguous = self._is_ambiguous()
+        return clean.pop() if len(clean) == 1 and not ambiguous else ""
+
+    def _clean(self) -> list[_Candidate]:
+        return [
+            c
+            for c in self._candidates or ()
+            if c.n_read and not c.n_odd and c.notation.type == "number"
+        ]
+
+    def _is_ambiguous(self) -> bool:
+        """Whether commas could stand before decimals as well as between thousands."""
+        clean = self._clean()
+        styles = {
+            (c.notation.decimal, c.notation.group) for c in clean if c.has_group or c.has_point
+        }
+        return (".", ",") in styles and (",", "") in styles
+
+    def settle(self, decimal: str = "") -> Notation:
+        """Return the notation of the column; `decimal` is the mark that other columns have."""
+        hints, known = self._hints, self._hints.known
+        if known is not None and known.type == "number":
+            self._code = None
+            decimal = known.decimal if known.decimal != "." else decimal
+        if self._plain and self._candidates is None:
+            if self._first is None:
+                return Notation("number", "null")
+            if self._code is not None:
+                return self._text(
+                    f"numbers written as codes (row {self._code[1]}: {self._code[0]!r})"
+                )
+            plus, decimals = _has_plus(self._known_cells()), _decimals(self._known_cells(), ".")
+            return replace(_NUMBER, arrow=self._plain, decimals=decimals, plus=plus)
+        words = tuple(sorted(self._seen - {""}))
+        chosen = self._best(decimal or hints.decimal or "")
+        if chosen is None:
+            if not self._candidates and self._n_words + self.n_empty == self.n_rows:
+                return Notation("number", "null", missing=words)
+            return self._text(self._why())
+        notation = chosen.notation
+        if notation.type == "number" and notation.is_plain and self._code is not None:
+            return self._text(f"numbers written as codes (row {self._code[1]}: {self._code[0]!r})")
+        odd = tuple(sorted(chosen.odd)) if chosen.n_odd else ()
+        typed = self._typed(chosen, decimal)
+        note = typed.note
+        if odd:
+            note = f"{chosen.n_odd:,} other cells, such as {odd[0]!r}, are taken as missing"
+        return replace(typed, missing=tuple(sorted({*words, *map(str.strip, odd)})), note=note)
+
+    def _best(self, decimal: str) -> _Candidate | None:
+        wanted = self._hints.wanted
+        every = self._candidates or []
+        clean = [c for c in every if c.n_read and (not c.n_odd or wanted == c.notation.type)]
+        if wanted:
+            clean = [c for c in clean if c.notation.type == wanted] or clean
+            clean = sorted(clean, key=lambda c: c.n_odd)
+        if self._seen - MISSING_IN_TEXT - {""}:  # beside true and false, "unknown" is a third level
+            clean = [c for c in clean if c.notation.type != "boolean"]
+        if not clean or clean[0].n_odd:
+            return clean[0] if clean else None
+        if decimal:
+            fitting = [
+                c for c in clean if c.notation.decimal == decimal and c.notation.type == "number"
+            ]
+            if fitting and not (clean[0].notation.is_plain and not clean[0].has_point):
+                return fitting[0]
+        return clean[0]
+
+    def _typed(self, chosen: _Candidate, decimal: str) -> Notation:
+        """Return the chosen notation with the type of its cells, and what to say about it."""
+        notation = chosen.notation
+        if notation.type == "number" and not notation.is_clock:
+            note = ""
+            if self._is_ambiguous() and not decimal and not self._hints.decimal:
+                other = "," if notation.decimal == "." else "."
+                cell = self._example(",")
+                note = f"{cell!r} could have a decimal comma; set decimal={other!r} if so"
+            return replace(
+                notation,
+                arrow="double" if chosen.has_point else "int64",
+                group=notation.group if chosen.has_group else "",
+                decimals=_decimals(self._known_cells(), notation.decimal),
+                plus=_has_plus(self._known_cells()),
+                note=note,
+            )
+        if notation.type != "time":
+            return notation
+        if notation.pattern:
+            padded = not any(_is_unpadded(cell) for cell in self._sample)
+            note = ""
+            other = notation.pattern.replace("%m", "%_").replace("%d", "%m").replace("%_", "%d")
+            clean = [c.notation.pattern for c in self._candidates or () if not c.n_odd and c.n_read]
+            if other != notation.pattern and other in clean and not self._hints.date_format:
+                note = (
+                    f"{self._sample[0]!r} is read as {notation.pattern} and could be {other}; set "
+                    f"date_format={other!r} if so"
+                )
+            clock = "%H" in notation.pattern or "%I" in notation.pattern
+            kind = "timestamp[s]" if clock else "date32[day]"
+            return replace(notation, arrow=kind, padded=padded, note=note)
+        if not self._times["clock"]:
+            return replace(notation, arrow="date32[day]")
+        arrow = notation.arrow if self._times["fraction"] else notation.arrow.replace("[ns", "[s")
+        return replace(notation, arrow=arrow)
+
+    def _known_cells(self) -> list[str]:
+        return [c for c in self._sample if c.strip() and c.strip() not in self._words]
+
+    def _example(self, letter: str) -> str:
+        return next((cell for cell in self._sample if letter in cell), "")
+
+    def _text(self, note: str = "") -> Notation:
+        """Return the notation of text, and which words stand for missing values in it."""
+        if self._hints.missing is not None:
+            return Notation(missing=tuple(sorted(self._seen)), note=note)
+        words = self._seen & (MISSING_IN_TEXT | {""})
+        if words & {"NA", "na"}:
+            others = {c.strip() for c in self._sample} - MISSING - {""}
+            codes = [c for c in others if len(c) == 2 and c.isalpha() and c.isupper()]
+            if len(codes) > 0.6 * len(others):
+                words = words - {"NA", "na"}
+        return Notation(missing=tuple(sorted(words)), note=note)
+
+    def _why(self) -> str:
+        """Say why a column of mostly numbers or times is text; "" if it is not one."""
+        some = [c for c in self._candidates or () if c.n_read and c.n_odd]
+        if not some:
+            return ""
+        best = max(some, key=lambda c: c.n_read)
+        n = best.n_read + best.n_odd
+        if best.n_read < _WORTH_A_NOTE * n:
+            return ""
+        what = {"number": "numbers", "time": "times"}.get(best.notation.type, "booleans")
+        cell, row = min(best.odd.items(), key=lambda item: item[1])
+        kind = "time" if what == "times" else "real"
+        return (
+            f"{best.n_read:,} of {n:,} cells are {what}; row {row:,} holds {cell!r}. Add it to "
+            f"missing=, or set kinds={{{self._name!r}: {kind!r}}}"
+        )
+
+
+def _escaped(mark: str) -> str:
+    return "\\" + mark
+
+
+def _has_plus(sample: Sequence[str]) -> bool:
+    """Whether all numbers above 0 have a plus sign."""
+    return any(c.startswith("+") for c in sample) and all(
+        c.strip(" 0.,")[:1] in "+-" for c in sample
+    )
+
+
+def _is_unpadded(cell: str) -> bool:
+    parts = cell.replace(".", "/").replace("-", "/").replace(" ", "/").split("/")
+    return any(len(part) == 1 and part.isdigit() for part in parts)
+
+
+def _decimals(sample: Sequence[str], decimal: str) -> int:
+    """Return how many decimals all cells have, -1 if not all have as many."""
+    found = set()
+    for cell in sample:
+        digits = cell.rpartition(decimal)[2] if decimal in cell else ""
+        digits = digits.rstrip("%)€$£ ‰abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+        if digits.isdigit() or decimal not in cell:
+            found.add(len(digits))
+        elif cell.strip():
+            return -1
+        if len(found) > 1:
+            return -1
+    return found.pop() if found and max(found) > 0 else -1
+
+
+def _candidates(sample: Any, hints: Hints) -> list[Notation]:
+    """Return the notations that are tried, the likelier first."""
+    found = [_NUMBER]
+    found += [Notation("boolean", "bool", words=_boolean_words(sample))]
+    found += [Notation("number", "time32[s]", pattern=_clock_pattern(sample))]
+    given = hints.date_format or (hints.known.pattern if hints.known else "")
+    if "%" in given and not (hints.known and hints.known.is_clock):
+        found.insert(0, Notation("time", "timestamp[s]", pattern=given))
+    found += [Notation("time", kind) for kind in ("timestamp[ns]", "timestamp[ns, tz=UTC]")]
+    before, after = _affix(sample)
+    for point, group in _STYLES:
+        if hints.decimal is None or point == hints.decimal:
+            found.append(Notation("number", "double", point, group, before, after))
+    if hints.decimal == ",":  # a point, too, may stand between thousands only
+        found = [n for n in found if n != _NUMBER] + [_NUMBER]
+    if not hints.date_format and _looks_like_dates(sample):
+        found += [Notation("time", "timestamp[s]", pattern=p) for p in notations.patterns()]
+    return found
+
+
+def _boolean_words(sample: Any) -> tuple[str, str]:
+    cells = {c.strip() for c in sample[:100].to_pylist()}
+    return next((pair for pair in _BOOLEANS if cells & set(pair)), _BOOLEANS[0])
+
+
+def _clock_pattern(sample: Any) -> str:
+    return "%H:%M" if all(len(c.strip()) <= 5 for c in sample[:100].to_pylist()) else ""
+
+
+def _affix(sample: Any) -> tuple[str, str]:
+    """Return the sign of a currency, percent or a unit that most cells have."""
+    cells = sample[:200].to_pylist()
+    for mark in _CURRENCY:
+        if 2 * sum(cell.lstrip(" -+(").startswith(mark) for cell in cells) > len(cells):
+            bare = [c.lstrip(" -+(") for c in cells if c.lstrip(" -+(").startswith(mark)]
+            return mark + " " * bare[0].startswith(f"{mark} "), ""
+    for regex in (_SUFFIX, _UNIT):
+        found = pc.extract_regex(pc.utf8_trim_whitespace(sample[:200]), regex).drop_null()
+        ends = pc.struct_field(found, "suffix").to_pylist() if len(found) else []
+        if (
+            ends
+            and 2 * ends.count(ends[0]) > len(cells)
+            and (regex is _SUFFIX or len(set(ends)) == 1)
+        ):
+            return "", ends[0]
+    return "", ""
+
+
+def _looks_like_dates(sample: Any) -> bool:
+    """Whether most cells have digits, and something that dates have between them."""
+    regex = r"^\s*(\d{1,4}|[A-Za-z]{3,9}\.?)[/.\- ,]+(\d{1,2}|[A-Za-z]{3,9}\.?)[/.\- ,]+\d{1,4}\b"
+    return 2 * (pc.sum(pc.match_substring_regex(sample, regex)).as_py() or 0) >= len(sample)

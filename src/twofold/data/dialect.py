@@ -1,0 +1,298 @@
+"""How a text file is laid out: its encoding, what separates cells, and where its rows begin."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+import charset_normalizer
+
+from twofold.errors import DataError
+
+DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+HEAD_BYTES = 2**18  # read to find out
+_MOST_LINES = 200
+_MOST_PREAMBLE = 30  # lines before the header
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_LFS = b"version https://git-lfs.github.com/spec"
+_NUMBER = re.compile(r"[-+(]?\s*[$€£¥]?\s*[-+]?[\d.,]*\d[\d.,]*\s*[%€]?\)?([eE][-+]?\d+)?")
+_DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ]\d{1,2}:\d{2}.*)?")
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """The layout of a text file of rows.
+
+    Attributes
+    ----------
+    delimiter : str
+        What separates cells.
+    encoding : str
+        As Python names it; "utf-8-sig" for UTF-8 with a byte-order mark.
+    skip : int
+        Lines before the header, or before the first row without one.
+    has_header : bool
+        Whether a line names the columns.
+    quoted_lines : bool
+        Whether a cell holds a line break.
+    said : tuple of str
+        What was detected and is not the usual: one short text each.
+    """
+
+    delimiter: str = ","
+    encoding: str = "utf-8"
+    skip: int = 0
+    has_header: bool = True
+    quoted_lines: bool = False
+    said: tuple[str, ...] = field(default=(), compare=False)
+
+    @property
+    def is_single_byte(self) -> bool:
+        """Whether line breaks are the bytes that they are in ASCII."""
+        return not self.encoding.startswith(("utf-16", "utf-32"))
+
+
+@dataclass(frozen=True)
+class Layout:
+    """What is known of the layout before a file is looked at; None for what is to be detected."""
+
+    delimiter: str | None = None
+    encoding: str | None = None
+    header: bool | None = None
+
+
+def detect(head: bytes, layout: Layout, name: str, is_whole: bool = False) -> Dialect:
+    """Return the dialect of a file that begins so.
+
+    Raises
+    ------
+    DataError
+        If it is not a file of rows, or the encoding that was given is not its own.
+    """
+    _require_rows(head, name)
+    encoding = layout.encoding or encoding_of(head, is_whole)
+    try:
+        text = decode(head, encoding, is_whole)
+    except (UnicodeError, LookupError) as error:
+        raise DataError(
+            f"{name} cannot be read as {encoding}: {error}. Set another encoding."
+        ) from error
+    if not is_whole:
+        text = text[: text.rfind("\n") + 1] or text
+    said = []
+    if encoding not in ("utf-8", "utf-8-sig", "ascii"):
+        said.append(f"encoding {encoding}")
+    lines, skip, delimiter = text.splitlines(keepends=True), 0, layout.delimiter
+    if lines and (found := re.fullmatch(r'"?sep=(.)"?,*\s*', lines[0], re.IGNORECASE)):
+        delimiter, skip = delimiter or found[1], 1
+    while skip < min(len(lines), _MOST_PREAMBLE) and _is_comment(lines, skip):
+        skip += 1
+    rest = "".join(lines[skip:])
+    delimiter = delimiter or _delimiter(rest, name)
+    rows = _rows(rest, delimiter)
+    title = _title_lines(rows)
+    skip, rows = skip + title, rows[title:]
+    if title or any(_is_comment(lines, i) for i in range(skip)):
+        said.append(f"{skip} line{'s' * (skip > 1)} above the header left out")
+    if delimiter != ",":
+        said.insert(0, f"cells separated by {DELIMITERS.get(delimiter, repr(delimiter))}")
+    has_header = layout.header if layout.header is not None else _has_header(rows)
+    if not has_header and layout.header is None:
+        said.append("no header: the columns are called column1, column2, ...")
+    quoted = any("\n" in cell or "\r" in cell for row in rows for cell in row)
+    return Dialect(delimiter, encoding, skip, has_header, quoted, tuple(said))
+
+
+def _require_rows(head: bytes, name: str) -> None:
+    if head.startswith(_LFS):
+        raise DataError(
+            f"{name} is a pointer of Git LFS and not the file itself. Fetch it with: git lfs pull."
+        )
+    if head.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
+        raise DataError(
+            f"{name} is a spreadsheet or an archive. Name it .xlsx, .ods or .xls if so."
+        )
+    start = head[:1000].lstrip().lower()
+    if start.startswith((b"<!doctype", b"<html")):
+        raise DataError(f"{name} is a page of HTML, and not a table. Download the file itself.")
+
+
+def encoding_of(head: bytes, is_whole: bool = False) -> str:
+    """Return the encoding of bytes: by their mark, as UTF-8 if they are, else the likeliest."""
+    for mark, encoding in _BOMS:
+        if head.startswith(mark):
+            return encoding
+    if b"\x00" in head[:200]:
+        even, odd = head[0:2000:2].count(0), head[1:2000:2].count(0)
+        if odd > 0.3 * len(head[:2000]) / 2:
+            return "utf-16-le"
+        if even > 0.3 * len(head[:2000]) / 2:
+            return "utf-16-be"
+    try:
+        decode(head, "utf-8", is_whole)
+    except UnicodeDecodeError:
+        return _eight_bit(head)
+    return "utf-8"
+
+
+def _eight_bit(head: bytes) -> str:
+    """Return an 8-bit encoding: that of western Europe if it makes words, else the likeliest."""
+    text = head.decode("cp1252", errors="replace")
+    letters = [c for c in text if ord(c) > 127]
+    western = (
+        "äöüÄÖÜßéèêëàâáãåæçñóòôõøíìîïúùûÉÈÀÅÆØÇÑÓÍÚÁÂÊÎÔÛÕÃÏË€£°§µ²³–—’‘“”„…´¿¡«»½¼ªº®©·×÷ýÿŒœŠšŽž"
+    )
+    if letters and sum(c in western for c in letters) >= 0.9 * len(letters):
+        return "cp1252"
+    best = charset_normalizer.from_bytes(head).best()
+    found = None if best is None else best.encoding
+    return {"latin_1": "cp1252", "iso8859_1": "cp1252", None: "cp1252"}.get(found, str(found))
+
+
+def decode(content: bytes, encoding: str, is_whole: bool = True) -> str:
+    """Return bytes as text; of a part, a letter that is cut off at the end is left out."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    return decoder.decode(content, final=is_whole)
+
+
+def _is_comment(lines: Sequence[str], at: int) -> bool:
+    line = lines[at].strip()
+    return not line or line.startswith(("#", "//", "%%")) or not line.strip(',;\t| "')
+
+
+def _rows(text: str, delimiter: str) -> list[list[str]]:
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
+    rows = []
+    try:
+        for row in reader:
+            if row:
+                rows.append(row)
+            if len(rows) >= _MOST_LINES:
+                break
+    except csv.Error:
+        pass
+    return rows
+
+
+def _delimiter(text: str, name: str) -> str:
+    """Return what separates cells: what makes the most lines of one length."""
+    best, most = ",", (0.0, 0)
+    for delimiter in DELIMITERS:
+        lengths = Counter(len(row) for row in _rows(text, delimiter))
+        if not lengths:
+            continue
+        n_lines = sum(lengths.values())
+        length, n = max(lengths.items(), key=lambda item: (item[0] > 1, item[1]))
+        share = n / n_lines if length > 1 else 0.0
+        if delimiter == "," and share < 1 and length > 1 and ";" in text:
+            share *= 0.9  # commas before decimals
+        if (
+            round(share, 2),
+            length * (delimiter != ",") + (delimiter == ","),
+        ) > most and share > 0.5:
+            best, most = delimiter, (round(share, 2), length)
+    if name.lower().endswith((".tsv", ".tab")) and most[0] == 0:
+        return "\t"
+    return best
+
+
+def _title_lines(rows: Sequence[Sequence[str]]) -> int:
+    """Return how many lines stand above the header: shorter ones, or with a first cell alone."""
+    lengths = Counter(len(row) for row in rows)
+    usual = max(lengths, key=lambda n: lengths[n]) if lengths else 0
+    if usual < 2:
+        return 0
+    n = 0
+    for row in rows[: min(_MOST_PREAMBLE, len(rows) - 2)]:
+        if len(row) < usual - 1 or (len(row) == usual and sum(bool(c.strip()) for c in row) <= 1):
+            n += 1
+        else:
+            break
+    if n and len(rows[n]) == usual and sum(bool(c.strip()) for c in rows[n]) < usual - 1:
+        return 0  # the lines after are no header either
+    return n
+
+
+def _has_header(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the first line names the columns, and is not a row like the others."""
+    if len(rows) < 2:
+        return True
+    first, body = [cell.strip() for cell in rows[0]], rows[1:]
+    numbers = 0
+    for place, name in enumerate(first):
+        cells = [row[place].strip() for row in body if place < len(row) and row[place].strip()]
+        data = sum(_is_data(cell) for cell in cells)
+        if not cells or data < 0.8 * len(cells):
+            continue
+        if not name or not _is_data(name):
+            return True  # a name above numbers
+        numbers += 1
+    if numbers:
+        return _in_steps(first)
+    # Of text alone: a row is like others if its cells turn up below it.
+    again = sum(
+        name in {row[i].strip() for row in body if i < len(row)}
+        for i, name in enumerate(first)
+        if name
+    )
+    return again < 0.5 * len(first) or len(body) < 5
+
+
+def _is_data(cell: str) -> bool:
+    return bool(_NUMBER.fullmatch(cell) or _DATE.fullmatch(cell))
+
+
+def _in_steps(names: Sequence[str]) -> bool:
+    """Whether names are numbers in order, as 0, 1, 2, years or wavelengths are, and no cells."""
+    try:
+        numbers = [float(name) for name in names]
+    except ValueError:
+        return False
+    steps = [b - a for a, b in pairwise(numbers)]
+    ordered = bool(steps) and (all(s > 0 for s in steps) or all(s < 0 for s in steps))
+    # A few cells can be in order by accident.
+    return ordered and (len(names) >= 6 or all(n.is_integer() for n in numbers))
+
+
+def named(first: Sequence[str], dialect: Dialect) -> list[str]:
+    """Return the names of the columns: those of the header, told apart, or column1, column2, ..."""
+    if not dialect.has_header:
+        return [f"column{i + 1}" for i in range(len(first))]
+    names, seen = [], Counter[str]()
+    for name in first:
+        seen[name] += 1
+        names.append(name if seen[name] == 1 else f"{name}.{seen[name] - 1}")
+    return names
+
+
+def repeated(names: Sequence[str]) -> list[str]:
+    """Return the names that stand in a header more than once."""
+    return [name for name, n in Counter(names).items() if n > 1]
+
+
+def with_encoding(dialect: Dialect, encoding: str) -> Dialect:
+    """Return the dialect with another encoding, which is said."""
+    return replace(dialect, encoding=encoding, said=(*dialect.said, f"encoding {encoding}"))
+
+
+def first_row(text: str, dialect: Dialect) -> list[str]:
+    """Return the cells of the first line of text."""
+    rows: list[list[str]] = []
+    reader: Any = csv.reader(io.StringIO(text), delimiter=dialect.delimiter)
+    for row in reader:
+        rows.append(row)
+        break
+    return rows[0] if rows else []

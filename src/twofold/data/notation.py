@@ -1,0 +1,459 @@
+"""How a file writes the cells of a column: numbers, times, booleans, and words for missing values.
+
+A `Notation` reads such cells, and writes new ones alike. It travels in the metadata of an Arrow
+field, so that a table of cells as they were written and a table of numbers are told apart by the
+type of the field alone.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from functools import cached_property
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+KEY = b"twofold.notation"
+SPACES = " \u00a0\u202f"  # that separate thousands: plain, no-break and narrow
+# Words that stand for missing values in columns of numbers, times and booleans.
+MISSING = frozenset(
+    [
+        "NA",
+        "N/A",
+        "n/a",
+        "na",
+        "NaN",
+        "nan",
+        "-NaN",
+        "-nan",
+        "NULL",
+        "Null",
+        "null",
+        "None",
+        "none",
+        "nil",
+        "NIL",
+        "#N/A",
+        "#NA",
+        "<NA>",
+        "NaT",
+        "?",
+        "-",
+        "--",
+        "---",
+        ".",
+        "..",
+        "…",
+        "–",
+        "—",
+        "*",
+        "#DIV/0!",
+        "#VALUE!",
+        "#REF!",
+        "#NUM!",
+        "#NAME?",
+        "#NULL!",
+        "-1.#IND",
+        "1.#IND",
+        "-1.#QNAN",
+        "1.#QNAN",
+        "n.a.",
+        "N.A.",
+        "k.A.",
+        "n.d.",
+        "(null)",
+        "\\N",
+    ]
+)
+# In text, a word such as "unknown", "none" or "-" is a level like others.
+MISSING_IN_TEXT = frozenset(
+    [
+        "NA",
+        "N/A",
+        "n/a",
+        "NaN",
+        "nan",
+        "NULL",
+        "null",
+        "#N/A",
+        "#NA",
+        "<NA>",
+        "NaT",
+        "?",
+        "-NaN",
+        "-nan",
+        "-1.#IND",
+        "1.#IND",
+        "-1.#QNAN",
+        "1.#QNAN",
+        "\\N",
+        "(null)",
+    ]
+)
+_TOKENS = {
+    "%Y": r"\d{4}",
+    "%y": r"\d{2}",
+    "%m": r"\d{1,2}",
+    "%d": r"\d{1,2}",
+    "%H": r"\d{1,2}",
+    "%I": r"\d{1,2}",
+    "%M": r"\d{2}",
+    "%S": r"\d{2}",
+    "%b": r"[A-Za-z]{3}\.?",
+    "%B": r"[A-Za-z]{3,9}",
+    "%p": r"[AaPp][Mm]",
+}
+_ISO = r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}(:?\d{2})?)?)?"
+_CLOCK = r"([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d)?"
+_MINUS = "\u2212"
+
+
+@dataclass(frozen=True)
+class Notation:
+    """How the cells of one column are written.
+
+    Attributes
+    ----------
+    type : str
+        "text", "number", "boolean" or "time"; a time of day is a number, whose `arrow` says so.
+    arrow : str
+        The Arrow type of the cells once they are read.
+    decimal, group : str
+        What stands before decimals, and between thousands ("" for nothing).
+    prefix, suffix : str
+        What stands before and after every number, such as "$" and "%".
+    pattern : str
+        Of times: as in `strftime`; "" for ISO 8601.
+    padded : bool
+        Whether days and months below 10 have a leading 0.
+    words : tuple of str
+        What stands for true and for false.
+    missing : tuple of str
+        What stands for a missing value, besides an empty cell.
+    decimals : int
+        How many decimals every number has, or -1 if not all have as many.
+    plus : bool
+        Whether numbers above 0 have a plus sign.
+    note : str
+        What the reader of the rows should know.
+    """
+
+    type: str = "text"
+    arrow: str = "string"
+    decimal: str = "."
+    group: str = ""
+    prefix: str = ""
+    suffix: str = ""
+    pattern: str = ""
+    padded: bool = True
+    words: tuple[str, ...] = ()
+    missing: tuple[str, ...] = ()
+    decimals: int = -1
+    plus: bool = False
+    note: str = field(default="", compare=False)
+
+    @cached_property
+    def kind(self) -> Any:
+        """The Arrow type of the cells once they are read."""
+        return _TYPES[self.arrow]
+
+    @property
+    def is_clock(self) -> bool:
+        """Whether cells are times of day."""
+        return self.arrow == "time32[s]"
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether Arrow reads its cells without help."""
+        plain = not (self.group or self.prefix or self.suffix or self.pattern or self.is_clock)
+        return plain and self.decimal == "."
+
+    def describe(self) -> str:
+        """Say what differs from plain numbers, ISO 8601 and empty cells; "" for nothing."""
+        parts = []
+        if self.decimal != ".":
+            parts.append(f"decimal {self.decimal!r}")
+        if self.group:
+            parts.append(f"thousands {self.group!r}")
+        if self.prefix or self.suffix:
+            parts.append(f"{(self.prefix or self.suffix).strip()!r} left out")
+        if self.pattern:
+            parts.append(f"dates {self.pattern}")
+        if self.missing:
+            parts.append(f"missing: {', '.join(map(repr, self.missing[:5]))}")
+        return "; ".join(parts)
+
+    @cached_property
+    def _regex(self) -> str:
+        """What a cell looks like, without the spaces around it."""
+        if self.type == "boolean":
+            return f"(?i)^({'|'.join(map(re.escape, self.words or ('true', 'false')))})$"
+        if self.type == "time":
+            return f"^{_shape(self.pattern) if self.pattern else _ISO}$"
+        if self.is_clock:
+            return f"^{_CLOCK}$"
+        point = re.escape(self.decimal)
+        whole = r"\d+"
+        if self.group:
+            gap = f"[{SPACES}]" if self.group in SPACES else re.escape(self.group)
+            whole = rf"(\d{{1,3}}({gap}\d{{3}})+|\d{{1,3}}|\d+)"
+        number = rf"({whole}({point}\d*)?|{point}\d+)([eE][+-]?\d+)?"
+        before = rf"({re.escape(self.prefix.strip())}\s*)?" if self.prefix else ""
+        after = rf"(\s*{re.escape(self.suffix.strip())})?" if self.suffix else ""
+        sign = f"[+-{_MINUS}]?".replace("+-", "+\\-")
+        if self.is_plain:
+            return rf"^({sign}{number}|[+-]?([Ii]nf(inity)?|INF(INITY)?))$"
+        return rf"^({sign}\s*{before}{sign}{number}{after}|\({before}{number}{after}\))$"
+
+    def matches(self, cells: Any) -> Any:
+        """Return which cells, an Arrow array of text, are written so; null where one is missing."""
+        if self.type == "text":
+            return pc.is_valid(cells)
+        trimmed = pc.utf8_trim_whitespace(cells)
+        found = pc.match_substring_regex(trimmed, self._regex)
+        if self.type == "time":
+            chosen = pc.if_else(found, trimmed, None)
+            return pc.and_(found, pc.is_valid(self._times(chosen)))
+        return found
+
+    def read(self, cells: Any) -> Any:
+        """Return cells, a chunked array of text, in the column's type; missing ones are null.
+
+        Raises
+        ------
+        pyarrow.ArrowInvalid
+            If a cell is not written so.
+        """
+        if self.missing:
+            trimmed = pc.utf8_trim_whitespace(cells)
+            listed = pc.is_in(trimmed, pa.array(self.missing, cells.type))
+            cells = pc.if_else(listed, None, cells)
+        if self.arrow == "null":
+            return pa.chunked_array([pa.nulls(len(cells))])
+        if self.type == "text":
+            return cells
+        if self.is_plain and self.type == "number":
+            try:
+                return cells.cast(self.kind)
+            except pa.ArrowInvalid:
+                pass  # spaces, a plus sign
+        cells = pc.utf8_trim_whitespace(cells)
+        cells = pc.if_else(pc.equal(cells, ""), None, cells)
+        if self.type == "boolean":
+            return self._booleans(cells)
+        if self.type == "time":
+            read = self._times(cells)
+            if read.null_count > cells.null_count:
+                raise pa.ArrowInvalid("a cell is not a time")
+            return read
+        if self.is_clock:
+            return self._clocks(cells)
+        return self._numbers(cells).cast(self.kind)
+
+    def _clocks(self, cells: Any) -> Any:
+        parts = pc.extract_regex(cells, r"^(?P<h>\d{1,2}):(?P<m>\d{2})(?P<rest>:(?P<s>\d{2}))?$")
+        if parts.null_count > cells.null_count:
+            raise pa.ArrowInvalid("a cell is not a time of day")
+        hours, minutes, seconds = (pc.struct_field(parts, name) for name in "hms")
+        seconds = pc.if_else(pc.equal(seconds, ""), "0", seconds)
+        minutes = pc.add(pc.multiply(hours.cast(pa.int32()), 60), minutes.cast(pa.int32()))
+        total = pc.add(pc.multiply(minutes, 60), seconds.cast(pa.int32()))
+        return total.cast(pa.int32()).cast(self.kind)
+
+    def _booleans(self, cells: Any) -> Any:
+        yes, no = self.words or ("true", "false")
+        lower = pc.utf8_lower(cells)
+        true, false = pc.equal(lower, yes.lower()), pc.equal(lower, no.lower())
+        if pc.any(pc.invert(pc.or_(true, false))).as_py():
+            raise pa.ArrowInvalid("a cell is not a boolean")
+        return true
+
+    def _times(self, cells: Any) -> Any:
+        if not self.pattern:
+            try:
+                return cells.cast(self.kind)
+            except pa.ArrowInvalid:
+                return pa.chunked_array(
+                    [[_iso(c, self.kind) for c in cells.to_pylist()]], self.kind
+                )
+        read = pc.strptime(cells, format=self.pattern, unit="s", error_is_null=True)
+        return read.cast(self.kind)
+
+    def _numbers(self, cells: Any) -> Any:
+        """Return numbers as Arrow reads them."""
+        inside = pc.match_substring_regex(cells, r"^\(.*\)$")
+        if pc.any(inside).as_py():  # as accountants write what is below 0
+            bare = pc.replace_substring_regex(cells, r"^\((.*)\)$", r"-\1")
+            cells = pc.if_else(inside, bare, cells)
+        for affix in filter(None, (self.prefix.strip(), self.suffix.strip())):
+            cells = pc.replace_substring(cells, affix, "")
+        cells = pc.replace_substring_regex(cells, rf"[{SPACES}']" if self.group else r"\s", "")
+        if self.group and self.group not in SPACES + "'":
+            cells = pc.replace_substring(cells, self.group, "")
+        if self.decimal != ".":
+            cells = pc.replace_substring(cells, self.decimal, ".")
+        cells = pc.replace_substring(cells, _MINUS, "-")
+        return pc.replace_substring_regex(cells, r"^\+", "")
+
+    def write(self, cells: Any) -> Any:
+        """Return cells of the column's type as text; missing ones stay null."""
+        if self.type == "text" or pa.types.is_null(cells.type):
+            return cells.cast(pa.string())
+        if self.type == "boolean":
+            yes, no = self.words or ("true", "false")
+            return pc.if_else(cells, yes, no)
+        if self.type == "time":
+            return self._written_times(cells)
+        if self.is_clock:
+            text = cells.cast(pa.string())
+            return pc.utf8_slice_codeunits(text, 0, 5) if self.pattern == "%H:%M" else text
+        if self.decimals < 0 and self.is_plain and not self.plus:
+            return plain_text(cells)
+        listed = [None if cell is None else self._written(cell) for cell in cells.to_pylist()]
+        return pa.array(listed, pa.string())
+
+    def _written(self, cell: float) -> str:
+        if self.decimals >= 0:
+            text = f"{cell:,.{self.decimals}f}"
+        else:
+            text = f"{cell:,}" if isinstance(cell, int) else f"{cell:,.15g}"
+            if "e" in text:
+                return text
+        if float(text.replace(",", "")) == 0:
+            text = text.lstrip("-")
+        sign = "-" if text.startswith("-") else "+" * (self.plus and cell > 0)
+        whole, _, part = text.lstrip("-").partition(".")
+        whole = whole.replace(",", self.group)
+        return f"{sign}{self.prefix}{whole}{self.decimal * bool(part)}{part}{self.suffix}"
+
+    def _written_times(self, cells: Any) -> Any:
+        if not self.pattern:
+            return plain_text(cells)
+        if pa.types.is_timestamp(cells.type):
+            cells = cells.cast(pa.timestamp("s"), safe=False)
+        text = pc.strftime(cells, format=self.pattern, locale="C")
+        if self.padded:
+            return text
+        cut = [
+            None if t is None else re.sub(r"\b0(\d)(?![\d:])", r"\1", t) for t in text.to_pylist()
+        ]
+        return pa.array(cut, pa.string())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what differs from the defaults, as plain data."""
+        return {k: v for k, v in asdict(self).items() if v != _DEFAULTS[k]}
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Notation:
+        """Read back what `to_json` gave; raises TypeError or ValueError if it is not one."""
+        values = dict(document)
+        for name in ("words", "missing"):
+            values[name] = tuple(map(str, values.get(name, ())))
+        notation = cls(**values)
+        if notation.arrow not in _TYPES or notation.type not in _KINDS:
+            raise ValueError(f"a column is not written as {document!r}")
+        texts = (notation.decimal, notation.group, notation.prefix, notation.suffix, notation.note)
+        if not all(isinstance(text, str) for text in (*texts, notation.pattern)):
+            raise ValueError(f"a column is not written as {document!r}")
+        return notation
+
+
+_KINDS = ("text", "number", "boolean", "time")
+_DEFAULTS = {f.name: f.default for f in fields(Notation)}
+_TYPES: dict[str, Any] = {
+    "string": pa.string(),
+    "int64": pa.int64(),
+    "double": pa.float64(),
+    "bool": pa.bool_(),
+    "date32[day]": pa.date32(),
+    "time32[s]": pa.time32("s"),
+    "timestamp[s]": pa.timestamp("s"),
+    "timestamp[ns]": pa.timestamp("ns"),
+    "timestamp[s, tz=UTC]": pa.timestamp("s", "UTC"),
+    "timestamp[ns, tz=UTC]": pa.timestamp("ns", "UTC"),
+    "null": pa.null(),
+}
+
+
+def field_of(name: str, notation: Notation, as_written: bool = False) -> Any:
+    """Return the Arrow field of a column that is written so."""
+    kind = pa.string() if as_written else notation.kind
+    return pa.field(name, kind, metadata={KEY: json.dumps(notation.to_json()).encode()})
+
+
+def of_field(column: Any) -> Notation | None:
+    """Return the notation that an Arrow field carries, if it does."""
+    document = (column.metadata or {}).get(KEY)
+    return None if document is None else Notation.from_json(json.loads(document))
+
+
+def is_as_written(column: Any) -> bool:
+    """Whether an Arrow field holds cells as they were written, and not what they mean."""
+    return bool(column.metadata and KEY in column.metadata and pa.types.is_string(column.type))
+
+
+def read_table(table: Any) -> Any:
+    """Return a table of cells as they were written as one of what they mean; others as they are."""
+    written = [of_field(f) if is_as_written(f) else None for f in table.schema]
+    if not any(written):
+        return table
+    columns, new = [], []
+    for old, column, notation in zip(table.schema, table.columns, written, strict=True):
+        columns.append(column if notation is None else notation.read(column))
+        new.append(old if notation is None else field_of(old.name, notation))
+    return pa.Table.from_arrays(columns, schema=pa.schema(new))
+
+
+def shape_of(pattern: str) -> str:
+    """Return the regular expression of times that are written so."""
+    return _shape(pattern)
+
+
+def _shape(pattern: str) -> str:
+    parts = re.split(r"(%[A-Za-z])", pattern)
+    return "".join(_TOKENS.get(part) or re.escape(part) for part in parts)
+
+
+def _iso(cell: str | None, kind: Any) -> Any:
+    try:
+        return None if cell is None else pa.scalar(cell).cast(kind)
+    except pa.ArrowInvalid:
+        return None
+
+
+def plain_text(cells: Any) -> Any:
+    """Return numbers and times as the shortest text that is read as the same again."""
+    if pa.types.is_boolean(cells.type):
+        return pc.if_else(cells, "true", "false")
+    if pa.types.is_timestamp(cells.type):
+        text = cells.cast(pa.timestamp(cells.type.unit)).cast(pa.string())
+        zone = "Z" if cells.type.tz else ""
+        listed = [None if t is None else _short_time(t) + zone for t in text.to_pylist()]
+        return pa.array(listed, pa.string())
+    if pa.types.is_floating(cells.type):
+        whole = [None if c is None else _short_number(c) for c in cells.to_pylist()]
+        return pa.array(whole, pa.string())
+    return cells.cast(pa.string())
+
+
+def _short_number(cell: float) -> str:
+    text = repr(cell)
+    return text[:-2] if text.endswith(".0") and len(text) < 18 else text
+
+
+def _short_time(text: str) -> str:
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def patterns() -> Sequence[str]:
+    """Return the ways in which people write dates, the likelier first."""
+    days = ["%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%Y.%m.%d"]
+    days += ["%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y"]
+    days += ["%b %d %Y", "%b %d, %Y", "%B %d, %Y", "%B %d %Y", "%d. %b %Y", "%d. %B %Y"]
+    days += ["%b-%d-%Y", "%Y-%b-%d", "%d/%b/%Y"]
+    clocks = ["", " %H:%M:%S", " %H:%M", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", "T%H:%M:%S"]
+    return [f"{day}{clock}" for day in days for clock in clocks]
