@@ -18,9 +18,9 @@ from channel import Channel
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Column, Schema
-from twofold.training.config import Plan
+from twofold.training.autograd import AutogradStep, Step, TakesMany
+from twofold.training.config import TrainingConfig
 from twofold.training.fused import FusedStep
-from twofold.training.loop import AutogradStep, Step, TakesMany
 from twofold.training.native import library
 from twofold.training.native.step import NativeStep
 
@@ -44,8 +44,8 @@ class Case:
         sizes = [a * b for a, b in zip(self.widths, self.widths[1:], strict=False)]
         return 2 * (6 * sum(sizes) - sizes[0])
 
-    def parts(self) -> tuple[Network, Objective, Plan]:
-        """Make the network, its objective and its plan."""
+    def parts(self) -> tuple[Network, Objective, TrainingConfig]:
+        """Make the network, its objective and how to train it."""
         width, *hidden, code = self.widths
         columns = tuple(Column(f"x{i}", "real", self.likelihood) for i in range(width))
         network = Network(
@@ -57,8 +57,18 @@ class Case:
             generator=torch.Generator().manual_seed(0),
         )
         rate = 0.1 if self.optimizer == "sgd" else 1e-3
-        plan = Plan(self.optimizer, rate, 0.0, False, "constant", self.batch, 1, 0.0, None)
-        return network, Objective(Schema(columns, (width,))), plan
+        config = TrainingConfig(
+            optimizer=self.optimizer,
+            learning_rate=rate,
+            momentum=0.0,
+            nesterov=False,
+            schedule="constant",
+            batch_size=self.batch,
+            epochs=1,
+            weight_decay=0.0,
+            patience=None,
+        )
+        return network, Objective(Schema(columns, (width,))), config
 
 
 CASES = {

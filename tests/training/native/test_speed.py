@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 
 import pytest
 import torch
 
+from tests.training.test_fused import PLAN
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Column, Schema
-from twofold.training.config import Plan
 from twofold.training.native import library
 from twofold.training.native.step import NativeStep
 
 WIDTHS, BATCH = (784, 392, 196), 32
-PLAN = Plan("sgd", 0.1, 0.0, False, "constant", BATCH, 1, 0.0, None)
+CONFIG = replace(PLAN, batch_size=BATCH)
 STEP, KERNEL = 0.6, 0.7  # least shares of the peak
 
 
@@ -31,7 +32,7 @@ def step_speed(name: str) -> float:
     n_in, n_hidden, n_code = WIDTHS
     columns = tuple(Column(f"x{i}", "real", "bernoulli") for i in range(n_in))
     net = Network(n_in, (n_hidden,), n_code, generator=torch.Generator().manual_seed(0))
-    step = NativeStep(net, Objective(Schema(columns, (n_in,))), PLAN, instruction_set=name)
+    step = NativeStep(net, Objective(Schema(columns, (n_in,))), CONFIG, instruction_set=name)
     batches = list(torch.rand(3, BATCH, n_in, generator=torch.Generator().manual_seed(1)))
     # Forward, back and gradients, twice each for a tied matrix; inputs need no gradient.
     weights = n_in * n_hidden + n_hidden * n_code
