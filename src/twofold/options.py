@@ -13,13 +13,12 @@ import numbers
 import re
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from twofold.errors import OptionError
-from twofold.registry import ACTIVATIONS, BOTTLENECKS, LIKELIHOODS, Registry
+from twofold.registry import ACTIVATIONS, BOTTLENECKS, CORRUPTIONS, LIKELIHOODS, Registry
 
-CORRUPTION_NAMES = ("masking", "swap", "gaussian", "salt-and-pepper", "binarize", "warp")
 KIND_NAMES = ("real", "count", "binary", "category", "pixel", "time", "ignored")
 _LAYER = re.compile(
     r"conv:[1-9]\d*:[1-9]\d*(:[1-9]\d*(:\d+)?)?|recurrent:[1-9]\d*(:(gru|lstm|rnn))?"
@@ -119,7 +118,7 @@ class Option:
             case "bottleneck":
                 return type(value) in BOTTLENECKS.values()
             case "corruption":
-                return type(value).__module__ == "twofold.nn.corruption"
+                return type(value) in CORRUPTIONS.values()
             case "seed":
                 return type(value).__name__ == "RandomState" or (_is_integer(value) and value >= 0)
         return False
@@ -166,10 +165,11 @@ class Option:
 
 def _names_corruption(text: str) -> bool:
     name, _, number = text.partition(":")
+    kind = CORRUPTIONS.get(name)
+    if kind is None or not number:
+        return kind is not None
     try:
-        if name == "binarize":
-            return not number
-        return name in CORRUPTION_NAMES and (not number or math.isfinite(float(number)))
+        return bool(fields(kind)) and math.isfinite(float(number))
     except ValueError:
         return False
 
@@ -209,8 +209,8 @@ _KIND_WORDS = {
     "share": "a share between 0 and 1 of the variance to keep",
     "bottleneck": "one of these with details ('sparse:topk:32', 'variational:4'), an object such "
     "as twofold.Sparse('topk')",
-    "corruption": "one of 'masking', 'swap', 'gaussian', 'salt-and-pepper', 'warp' (with a "
-    "share, scale or amount: 'masking:0.3') and 'binarize', or an object of twofold.nn.corruption",
+    "corruption": "one of these with a share, scale or amount ('masking:0.3'), an object such as "
+    "twofold.Masking(0.3)",
     "levels": "'layerwise:10' (so many epochs per level)",
     "seed": "an integer at least 0, or a numpy RandomState",
 }
@@ -279,6 +279,7 @@ OPTIONS: dict[str, Option] = {
         "noise, 'salt-and-pepper' sets extremes, 'binarize' draws black or white pixels, 'warp' "
         "rotates, shifts and bends images",
         kinds=("none", "corruption"),
+        registry=CORRUPTIONS,
     ),
     "pretraining": Option(
         None,

@@ -1,4 +1,4 @@
-"""What is chosen by name: likelihoods, activations and bottlenecks, with one record for each.
+"""What is chosen by name: likelihoods, activations, bottlenecks, corruptions; a record for each.
 
 Options and schemas lie below `nn`, which defines the records, and read names and a few facts of
 them. So the registries are declared here, and each imports the module that fills it when it is
@@ -15,7 +15,7 @@ from typing import Any, Generic, TypeVar
 from twofold.errors import OptionError
 
 Record = TypeVar("Record")
-_NAME = re.compile(r"[a-z][a-z0-9_]*")
+_NAME = re.compile(r"[a-z][a-z0-9_-]*")
 
 
 class Registry(Mapping[str, Record], Generic[Record]):
@@ -43,7 +43,7 @@ class Registry(Mapping[str, Record], Generic[Record]):
         """
         if not _NAME.fullmatch(name) or name in ("auto", "none"):
             raise OptionError(
-                f"Expected the name of a {self.noun} in lower-case letters, digits and "
+                f"Expected the name of a {self.noun} in lower-case letters, digits, hyphens and "
                 f"underscores, got {name!r}. Choose another name."
             )
         if name in self._records:
@@ -72,4 +72,5 @@ class Registry(Mapping[str, Record], Generic[Record]):
 
 ACTIVATIONS: Registry[Any] = Registry("activation", "twofold.nn.activations")
 BOTTLENECKS: Registry[Any] = Registry("bottleneck", "twofold.nn.bottlenecks")
+CORRUPTIONS: Registry[Any] = Registry("corruption", "twofold.nn.corruption")
 LIKELIHOODS: Registry[Any] = Registry("likelihood", "twofold.nn.likelihoods")

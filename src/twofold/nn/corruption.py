@@ -16,8 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from twofold import registry
 from twofold.errors import OptionError
 from twofold.nn.likelihoods import LIKELIHOODS
+from twofold.registry import Registry
 
 
 class Cells(Protocol):
@@ -207,14 +209,16 @@ class Warp:
         return x
 
 
-CORRUPTIONS: dict[str, Callable[..., Corruption]] = {
+CORRUPTIONS: Registry[Callable[..., Corruption]] = registry.CORRUPTIONS
+for _name, _kind in {
     "masking": Masking,
     "swap": Swap,
     "gaussian": Gaussian,
     "salt-and-pepper": SaltAndPepper,
     "binarize": Binarize,
     "warp": Warp,
-}
+}.items():
+    CORRUPTIONS.add(_name, _kind)
 _LINEAR, _SHIFT, _BEND, _LATTICE = 0.12, 0.035, 0.03, 6  # of `Warp(1)`
 
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from twofold.errors import OptionError
+from twofold.formatting import table
 from twofold.nn import layers
 from twofold.nn.activations import ACTIVATIONS
 from twofold.nn.bottleneck import Bottleneck, BottleneckSpec, Penalties, Plain
@@ -239,20 +240,10 @@ class Network(nn.Module):
             )
             for layer in self.layers(link)
         ]
-        widths = [max(len(row[i]) for row in [titles, *cells]) for i in range(5)]
-        right = (False, False, True, True, False)
-
-        def line(row: Sequence[str]) -> str:
-            parts = [
-                text.rjust(width) if to_right else text.ljust(width)
-                for text, width, to_right in zip(row, widths, right, strict=True)
-            ]
-            return "  ".join(parts).rstrip()
-
-        rule = "-" * (sum(widths) + 2 * 4)
+        text = table(titles, cells, right=(2, 3), width=0)
+        rule = text.splitlines()[1]
         kind = "tied" if self.tied else "untied"
-        total = f"{self.n_parameters:,} parameters, {kind} weights"
-        return "\n".join([line(titles), rule, *map(line, cells), rule, total])
+        return f"{text}\n{rule}\n{self.n_parameters:,} parameters, {kind} weights"
 
 
 def default_n_components(width: int) -> int:

@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twofold.data.table import Format
+from twofold.options import KIND_NAMES
 from twofold.registry import LIKELIHOODS
 from twofold.schema.domain import UNKNOWN, Domain
 
@@ -44,7 +45,7 @@ _LEAST_GAP = 1e-6  # scales between two knots
 _COUNT_SLACK = 1e-5  # share of a count that its logarithm in 32 bits may lose
 MONDAY = 4 * 86_400.0  # 1970-01-05, so that a week's turn starts with a Monday
 
-KINDS = ("real", "count", "binary", "category", "pixel", "time", "ignored")
+KINDS = KIND_NAMES
 _KINDS_OF_TYPE = {
     "number": set(KINDS) - {"time"},
     "boolean": set(KINDS) - {"time"},
