@@ -85,7 +85,7 @@ def child(
     _count(counter, seconds)
     ae = Autoencoder(**COMMON, **options)
     ae.fit(images, checkpoint=folder, resume=True, checkpoint_seconds=every)
-    tensors = {**ae.network_.state_dict(), **ae._objective.state_dict()}
+    tensors = {**ae.network_.state_dict(), **ae.scorer_.state_dict()}
     content = b"".join(tensors[name].numpy().tobytes() for name in sorted(tensors))
     held_out = [entry["validation_loss"] for entry in ae.history_]
     digest = hashlib.sha256(content + repr(held_out).encode()).hexdigest()

@@ -81,8 +81,8 @@ def cells_and_codes(train: Array, test: Array, seed: int) -> Array:
     ae = Autoencoder(random_state=seed).fit(train)
     x = torch.from_numpy(ae.schema_.to_matrix(ae.read(test), np.float32))
     with torch.inference_mode():
-        code = inference.encode(ae.network_, ae._objective, x)
-        cells = ae._objective.log_prob(ae.network_.decode(code), x).sum(1)
+        code = inference.encode(ae.network_, ae.scorer_, x)
+        cells = ae.scorer_.log_prob(ae.network_.decode(code), x).sum(1)
         return -(cells + ae.network_.bottleneck.log_prob(code)).double().numpy()
 
 

@@ -198,7 +198,7 @@ def classifier(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
     from torch import nn
 
     from twofold.nn import corruption
-    from twofold.nn.objective import observed
+    from twofold.nn.cell_model import observed
 
     start = time.perf_counter()
     recipe = dict(options["recipe"])
@@ -219,7 +219,7 @@ def classifier(given: Arrays, seed: int, options: dict[str, Any]) -> Arrays:
         for batch in torch.randperm(len(x), generator=generator).split(size):
             rows = x[batch]
             for noise in noises:
-                rows = observed(noise(rows, ae._objective, generator))[0]
+                rows = observed(noise(rows, ae.scorer_, generator))[0]
             with torch.autocast("cpu", torch.bfloat16):
                 found = head(network.encode(rows)[0])
             loss = nn.functional.cross_entropy(found.float(), labels[batch], label_smoothing=0.1)

@@ -890,7 +890,7 @@ def test_score_is_the_density_of_expected_rows_and_residuals_in_clusters(
     exact: Autoencoder,
 ) -> None:
     rows = ROWS * 1.5  # some of them far out
-    density = {k: v.numpy() for k, v in exact._objective.density.state_dict().items()}
+    density = {k: v.numpy() for k, v in exact.scorer_.density.state_dict().items()}
     scale = exact.schema_.scale
     x_hat = (exact.reconstruct(rows) - exact.schema_.center) / scale
     residual = (rows - exact.schema_.center) / scale - x_hat

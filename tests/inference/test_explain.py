@@ -61,8 +61,8 @@ def model() -> Autoencoder:
 def exact_scores(ae: Autoencoder, frame: Any) -> Array:
     """The scores in 64 bits, whatever the types of the columns."""
     x = torch.from_numpy(ae.schema_.to_matrix(ae.read(frame), np.float64))
-    network, objective = inference.in_dtype(ae.network_, ae._objective, torch.float64)
-    result: Array = inference.log_density(network, objective, x).detach().numpy()
+    network, scorer = inference.in_dtype(ae.network_, ae.scorer_, torch.float64)
+    result: Array = inference.log_density(network, scorer, x).detach().numpy()
     return result
 
 

@@ -15,10 +15,8 @@ from torch import Tensor
 from twofold import Autoencoder
 from twofold.data.table import Table
 from twofold.errors import LosesToPCAWarning, OptionError
-from twofold.inference import apply as inference
-from twofold.inference import sampling
+from twofold.inference import calibration, sampling
 from twofold.nn.network import Network
-from twofold.nn.objective import Objective
 from twofold.schema.schema import Schema
 
 pytestmark = pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning")
@@ -272,16 +270,15 @@ def test_draws_fill_holes_alone(likelihood: str) -> None:
     table = Table(rng.poisson(3, size=(40, 6)).astype(float))
     schema = Schema.infer(table, likelihood)
     network = Network(schema.width, (), 2, generator=torch.Generator().manual_seed(0)).double()
-    objective = Objective(schema).double()
     x = torch.from_numpy(schema.to_matrix(table, np.float64))
-    inference.calibrate(network, objective, x, torch.arange(40))
+    scorer = calibration.fit_scorer(network, schema, x, torch.arange(40))
     table.values[rng.uniform(size=(40, 6)) < 0.3] = np.nan
     x = torch.from_numpy(schema.to_matrix(table, np.float64))
     seen = ~x.isnan()
 
     def drawn(seed: int) -> Tensor:
         with torch.inference_mode():
-            return sampling.imputer(torch.Generator().manual_seed(seed))(network, objective, x)
+            return sampling.imputer(torch.Generator().manual_seed(seed))(network, scorer, x)
 
     for part in drawn(0).split(x.shape[1], 1):  # best values, and draws
         assert torch.equal(part[seen], x[seen])

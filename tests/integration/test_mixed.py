@@ -439,7 +439,7 @@ def test_the_way_between_two_rows_ends_at_their_reconstructions(model: Autoencod
 
 def test_a_row_alone_scores_as_among_others(model: Autoencoder) -> None:
     x = torch.from_numpy(model.schema_.to_matrix(model.read(HOLES.iloc[:50]), np.float64))
-    network, objective = inference.in_dtype(model.network_, model._objective, torch.float64)
+    network, objective = inference.in_dtype(model.network_, model.scorer_, torch.float64)
     together = inference.log_density(network, objective, x)
     alone = torch.cat([inference.log_density(network, objective, row[None]) for row in x])
     torch.testing.assert_close(alone, together, rtol=1e-9, atol=1e-9)

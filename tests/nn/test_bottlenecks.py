@@ -377,7 +377,7 @@ def exact_log_density(ae: Autoencoder, rows: Array) -> Array:
     with torch.no_grad():
         centre = ae.network_.decode(zero)[0]
         columns = ae.network_.decode(torch.eye(3)) - centre
-    noise = ae._objective.spread.double().numpy() ** 2
+    noise = ae.scorer_.spread.double().numpy() ** 2
     covariance = columns.double().numpy().T @ columns.double().numpy() + np.diag(noise)
     x = (rows - ae.schema_.center) / ae.schema_.scale
     found = stats.multivariate_normal(centre.double().numpy(), covariance).logpdf(x)

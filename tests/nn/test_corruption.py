@@ -416,7 +416,7 @@ def test_codes_of_bent_copies_come_together(layers: Any) -> None:
         ).fit(digits.train)
         x = torch.from_numpy(ae.schema_.to_matrix(read(digits.test), np.dtype(np.float32)))
         copies = [
-            ae.transform(255 * corrupt(Warp(), x, ae._objective, source(seed))[0].view(-1, 8, 8))
+            ae.transform(255 * corrupt(Warp(), x, ae.scorer_, source(seed))[0].view(-1, 8, 8))
             for seed in (1, 2)
         ]
         within = np.linalg.norm(copies[0] - copies[1], axis=1).mean()

@@ -99,20 +99,20 @@ def test_what_comes_back_lies_within_the_knots() -> None:
 def test_the_density_integrates_to_one() -> None:
     low, high = SKEWED.min(), SKEWED.max()
     cells = np.linspace(low, high, 20_001)
-    log = OBJECTIVE.log_prob(theta(len(cells)), rows(cells))[:, 0]
+    log = OBJECTIVE.cell_log_prob(theta(len(cells)), rows(cells))[:, 0]
     assert float(np.trapezoid(log.exp().numpy(), cells)) == pytest.approx(1.0, abs=1e-4)
 
 
 def test_discrete_values_have_probabilities() -> None:
     x = matrix(np.column_stack([np.full(6, 4.0), GRADE.knots]))
-    log = OBJECTIVE.log_prob(theta(6), x)[:, 1]
+    log = OBJECTIVE.cell_log_prob(theta(6), x)[:, 1]
     shares = torch.tensor(GRADE.shares).double()
     torch.testing.assert_close(log, (THETA[0, -6:] + shares.log()).log_softmax(0))
 
 
 def test_cells_are_the_less_likely_the_further_out() -> None:
     far = SKEWED.max() + PRICE.scale * np.array([0.0, 1.0, 5.0, 1e5])
-    log = OBJECTIVE.log_prob(theta(4), rows(far))[:, 0]
+    log = OBJECTIVE.cell_log_prob(theta(4), rows(far))[:, 0]
     torch.testing.assert_close(log[0] - log, torch.tensor([0.0, 1.0, 5.0, 1e5]).double())
 
 
@@ -129,7 +129,7 @@ def test_the_mean_of_draws_is_the_reconstruction() -> None:
 def test_draws_have_the_density() -> None:
     draws = SCHEMA.from_matrix(OBJECTIVE.draw(theta(40_000), torch.Generator()).numpy())[:, 0]
     cells = np.linspace(SKEWED.min(), SKEWED.max(), 20_001)
-    log = OBJECTIVE.log_prob(theta(len(cells)), rows(cells))[:, 0]
+    log = OBJECTIVE.cell_log_prob(theta(len(cells)), rows(cells))[:, 0]
     chance = np.cumsum(log.exp().numpy()) * (cells[1] - cells[0])
     drawn = np.searchsorted(np.sort(draws), cells) / len(draws)
     assert np.abs(drawn - chance).max() < 0.01  # Kolmogorov and Smirnov's bound at 1 in 1,500

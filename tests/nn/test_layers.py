@@ -661,7 +661,7 @@ def test_axes_in_another_order_than_in_training_are_refused() -> None:
 def test_what_fills_up_a_sequence_does_not_change_its_code() -> None:
     ae, X = copy.deepcopy(fitted("sequences")), ragged()[:20]
     codes = ae.transform(X)
-    ae._objective.rounds.fill_(5)
+    ae.scorer_.rounds.fill_(5)
     np.testing.assert_array_equal(ae.transform(X), codes)
 
 
@@ -670,7 +670,7 @@ def test_missing_channels_of_a_step_are_filled_in_rounds() -> None:
     X[:, 1, 0] = np.nan
     filled = []
     for n_rounds in (1, 4):
-        ae._objective.rounds.fill_(n_rounds)
+        ae.scorer_.rounds.fill_(n_rounds)
         filled.append(ae.impute(X)[:, 1, 0])
     assert not np.array_equal(*filled)
 

@@ -51,8 +51,8 @@ def same(a: Autoencoder, b: Autoencoder) -> bool:
         first.keys() == second.keys()
         and all(torch.equal(first[name], second[name]) for name in first)
         and all(
-            torch.equal(tensor, b._objective.state_dict()[name])
-            for name, tensor in a._objective.state_dict().items()
+            torch.equal(tensor, b.scorer_.state_dict()[name])
+            for name, tensor in a.scorer_.state_dict().items()
         )
         and (a.schema_, a.offset_, a.history_) == (b.schema_, b.offset_, b.history_)
     )
@@ -555,7 +555,7 @@ def test_weights_that_are_none_are_refused(blob: bytes, folder: Path) -> None:
     "change",
     [
         lambda t: t.pop("network.levels.0.weight"),
-        lambda t: t.pop("objective.spread"),
+        lambda t: t.pop("scorer.spread"),
         lambda t: t.pop("pca.mean"),
         lambda t: t.update({"network.levels.9.weight": torch.zeros(2, 2)}),
         lambda t: t.update({"network.levels.0.weight": torch.zeros(6, 3)}),

@@ -111,7 +111,7 @@ def test_a_loaded_model_has_the_same_options_and_schema(model: Autoencoder, fold
 
 
 def test_everything_that_was_learned_is_kept(model: Autoencoder, folder: Path) -> None:
-    own, found = model._objective.state_dict(), load(folder)._objective.state_dict()
+    own, found = model.scorer_.state_dict(), load(folder).scorer_.state_dict()
     assert own.keys() == found.keys()
     for name in own:
         assert torch.equal(own[name], found[name]), name
@@ -244,19 +244,17 @@ def altered(folder: Path, name: str, tensor: torch.Tensor | None) -> None:
 @pytest.mark.parametrize(
     ("name", "tensor"),
     [
-        ("objective.typical", None),
-        ("objective.typical", torch.zeros(3)),
-        ("objective.spread", torch.zeros(1)),
-        ("objective.spread", "negative"),
-        ("objective.spread", "nan"),
-        ("objective.noise", torch.tensor(0.0)),
-        ("objective.noise", torch.tensor(torch.nan)),
-        ("objective.rounds", torch.tensor(10**12)),
-        ("objective.rounds", torch.tensor(0)),
-        ("objective.rounds", torch.tensor(-5)),
-        ("objective.rounds", torch.ones(2, dtype=torch.int64)),
-        ("objective.density.mean", None),
-        ("objective.density.mean", torch.zeros(1, 1, 1)),
+        ("scorer.typical", None),
+        ("scorer.typical", torch.zeros(3)),
+        ("scorer.spread", torch.zeros(1)),
+        ("scorer.spread", "negative"),
+        ("scorer.spread", "nan"),
+        ("scorer.rounds", torch.tensor(10**12)),
+        ("scorer.rounds", torch.tensor(0)),
+        ("scorer.rounds", torch.tensor(-5)),
+        ("scorer.rounds", torch.ones(2, dtype=torch.int64)),
+        ("scorer.density.mean", None),
+        ("scorer.density.mean", torch.zeros(1, 1, 1)),
         ("calibration.scores", None),
         ("calibration.scores", torch.zeros(3, 3, dtype=torch.float64)),
         ("calibration.scores", torch.zeros(3, dtype=torch.int64)),

@@ -73,7 +73,7 @@ class Killed(BaseException):
 
 def bits(ae: Autoencoder) -> dict[str, bytes]:
     """Everything of a fitted model but the time it took, as bytes by name."""
-    parts = {**ae.network_.state_dict(), **ae._objective.state_dict()}
+    parts = {**ae.network_.state_dict(), **ae.scorer_.state_dict()}
     history = [{k: v for k, v in entry.items() if k != "seconds"} for entry in ae.history_]
     found = {name: tensor.numpy().tobytes() for name, tensor in parts.items()}
     found |= {"scores": ae.calibration_scores_.tobytes(), "pca": ae.pca_.components.tobytes()}

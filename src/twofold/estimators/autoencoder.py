@@ -33,6 +33,7 @@ from twofold.nn.bottleneck import BottleneckSpec
 from twofold.nn.corruption import Corruption
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
+from twofold.nn.scorer import Scorer
 from twofold.nn.threads import few_for
 from twofold.options import option
 from twofold.persistence import model as modelfile
@@ -168,6 +169,8 @@ class Autoencoder(
         none were held out).
     reconstruction_r2_ : float
         Share of those rows' variance that reconstructions keep.
+    scorer_ : Scorer
+        Scores rows: spreads of residuals, the density of rows, and how cells are imputed.
     pca_ : PCA
         The baseline of the same code size, fitted to the training rows.
     n_features_in_, feature_names_in_
@@ -201,6 +204,7 @@ class Autoencoder(
         calibration_scores_: NDArray[np.float64] = field(init=False)
         comparison_: metrics.Comparison = field(init=False)
         pca_: metrics.PCA = field(init=False)
+        scorer_: Scorer = field(init=False)
         _objective: Objective = field(init=False)
         _calibration: calibration.Calibration = field(init=False)
         _step: Step | None = field(init=False)
@@ -297,11 +301,11 @@ class Autoencoder(
             history = self._train(trainer, data)
             if not trainer.workers.is_main:
                 return self
-            fitting.keep_share(self.n_components, self.network_, self._objective, data.probe())
+            fitting.keep_share(self.n_components, self.network_, self.schema_, data.probe())
             self._calibrate(rows, data, rng)
         # Last, so that nothing is lost where warnings are turned into errors.
         history.warn_if_interrupted(trainer)
-        fitting.warn_about_quality(self, self._objective, data.probe())
+        fitting.warn_about_quality(self, data.probe())
         return self
 
     def partial_fit(self, X: Any, y: Any = None) -> Self:
@@ -321,6 +325,7 @@ class Autoencoder(
                 self._build(rows, rng, inference.find_device(self.device))
             else:
                 self.schema_ = self.schema_.widened(fitting.sample_of(rows))
+                self._objective.spread.copy_(self.scorer_.spread)
             data = self._split(rows, rng, 0.0)
             config = self._config(data, epochs=1, schedule="constant")
             trainer = Trainer(self.network_, self._objective, config, self._generator, callbacks)
@@ -352,7 +357,7 @@ class Autoencoder(
         """Return the rows that codes stand for; with `observed`, in values that were observed."""
         check_is_fitted(self, "network_")
         codes, index = validation.codes(self.network_, X)
-        x_hat = inference.apply(inference.decode, self.network_, self._objective, codes)
+        x_hat = inference.apply(inference.decode, self.network_, self.scorer_, codes)
         cells = self.schema_.from_matrix(x_hat)
         cells = self.schema_.observed(cells) if observed else cells
         return validation.give_back(self.schema_, cells, index=index)
@@ -441,7 +446,7 @@ class Autoencoder(
         ['x2']
         """
         table = self.read(X)
-        return explain.explain(self.network_, self._objective, self.schema_, table)
+        return explain.explain(self.network_, self.scorer_, self.schema_, table)
 
     def impute(self, X: Any, n_draws: int = 1, random_state: Seed = None) -> Any:
         """Impute missing values of X from the observed values of the same row.
@@ -501,7 +506,7 @@ class Autoencoder(
         """
         check_is_fitted(self, "network_")
         generator = sampling.torch_generator(sampling.random_state(random_state))
-        x = sampling.sample(self.network_, self._objective, n, generator)
+        x = sampling.sample(self.network_, self.scorer_, n, generator)
         numbers = sampling.numpy_generator(generator)
         cells = sampling.cells(self.schema_, self._calibration.cells, x, rng=numbers)
         return validation.give_back(self.schema_, cells)
@@ -585,7 +590,7 @@ class Autoencoder(
         2.0
         """
         table = self.read(X)
-        return code_statistics.of_table(self.network_, self._objective, self.schema_, table)
+        return code_statistics.of_table(self.network_, self.scorer_, self.schema_, table)
 
     def score(self, X: Any, y: Any = None) -> float:
         """Return the mean of `score_samples(X)`, which grid search maximises."""
@@ -594,12 +599,12 @@ class Autoencoder(
     def compare_pca(self, X: Any) -> metrics.Comparison:
         """Compare the reconstructions of X with those of PCA with a code of the same size."""
         matrix = self._matrix(self.read(X))[:].cpu().numpy()
-        return calibration.compare(self.network_, self._objective, self.pca_, matrix)
+        return calibration.compare(self.network_, self.scorer_, self.pca_, matrix)
 
     def summary(self) -> str:
         """Return the layer table: output widths, parameter counts, and which matrix is shared."""
         check_is_fitted(self, "network_")
-        return Text(self.network_.summary(self._objective.link))
+        return Text(self.network_.summary(self.scorer_.link))
 
     def plot_reconstructions(self, X: Any, n_rows: int = 10) -> Figure:
         """Draw the first rows of X over their reconstructions, as images or as profiles."""
@@ -705,7 +710,6 @@ class Autoencoder(
             schema=self.schema_,
             feature_names=hasattr(self, "feature_names_in_"),
             network=self.network_,
-            objective=self._objective,
             calibration=self._calibration,
             history=self.history_,
             best_epoch=self.best_epoch_,
@@ -876,9 +880,7 @@ class Autoencoder(
         return np.concatenate(self._each(lambda table, _: self._run(function, table), X))
 
     def _run(self, function: inference.Function, table: Table) -> Array:
-        return inference.apply_to_table(
-            function, self.network_, self._objective, self.schema_, table
-        )
+        return inference.apply_to_table(function, self.network_, self.scorer_, self.schema_, table)
 
     def _matrix(self, table: Table) -> tensors.Rows:
         """Return what the network sees of a table, in its own precision and place."""
@@ -886,7 +888,7 @@ class Autoencoder(
         return tensors.encode(self.schema_, table, parameter.dtype, parameter.device)
 
     def _set_calibration(self, found: calibration.Calibration) -> None:
-        self._calibration = found
+        self._calibration, self.scorer_ = found, found.scorer
         self.pca_, self.comparison_, self.offset_ = found.pca, found.comparison, found.offset
         self.calibration_scores_ = found.scores
 
@@ -901,9 +903,7 @@ class Autoencoder(
         network = fitting.build_network(self, self.schema_, size, self._generator)
         dtype = torch.float64 if self.precision == "float64" else torch.float32
         self.network_ = network.to(device=device, dtype=dtype)
-        # A divergence from the prior weighs against the noise of the cells, which is to be learned.
-        adapts = network.bottleneck.has_posterior
-        self._objective = Objective(self.schema_, adapts).to(device=device, dtype=dtype)
+        self._objective = fitting.objective_of(self.network_, self.schema_)
         fitting.require_meaning(self, self.network_, self._objective)
 
     def _split(
@@ -950,13 +950,10 @@ class Autoencoder(
         with few_for(step, libraries=True):
             found = calibration.calibrate(
                 self.network_,
-                self._objective,
                 self.schema_,
+                data,
                 rows.tables() if isinstance(rows, Stream) else [rows],
                 fitting.sample_of(rows),
-                data.x,
-                data.positions,
-                data.held_out,
                 donors=self.donors,
                 contamination=self.contamination,
                 rng=rng,
@@ -969,8 +966,10 @@ class Autoencoder(
         """Put a fitted estimator together from what `save` wrote."""
         options.check(parts.options)
         ae = cls(**parts.options)
-        ae.schema_, ae.network_, ae._objective = parts.schema, parts.network, parts.objective
+        ae.schema_, ae.network_ = parts.schema, parts.network
         ae._set_calibration(parts.calibration)
+        ae._objective = fitting.objective_of(ae.network_, ae.schema_)
+        ae._objective.continue_from(ae.scorer_)
         ae.n_features_in_ = len(ae.schema_.columns)
         if parts.feature_names:
             ae.feature_names_in_ = np.array(ae.schema_.names, dtype=object)

@@ -18,7 +18,7 @@ from twofold import metrics
 from twofold.data.table import Table
 from twofold.errors import DataError, OptionError, TooFewComponentsWarning
 from twofold.inference import apply as inference
-from twofold.inference import code_statistics, sampling
+from twofold.inference import calibration, code_statistics, sampling
 from twofold.nn import bottleneck, corruption, layers
 from twofold.nn.bottleneck import is_share
 from twofold.nn.corruption import Gaussian
@@ -137,6 +137,14 @@ def build_network(
     )
 
 
+def objective_of(network: Network, schema: Schema) -> Objective:
+    """Return what training minimises, where the network is, and as precise."""
+    # A divergence from the prior weighs against the noise of the cells, which is to be learned.
+    parameter = next(network.parameters())
+    objective = Objective(schema, adapts=network.bottleneck.has_posterior)
+    return objective.to(device=parameter.device, dtype=parameter.dtype)
+
+
 def require_meaning(ae: Autoencoder, network: Network, objective: Objective) -> None:
     """Raise OptionError if pretraining or corruption do not fit the network and the columns."""
     pretraining.require_meaning(ae.pretraining, network)
@@ -144,22 +152,22 @@ def require_meaning(ae: Autoencoder, network: Network, objective: Objective) -> 
     corruption.require_meaning(noise, names, objective, ae.schema_.is_image)
 
 
-def warn_about_quality(ae: Autoencoder, objective: Objective, rows: Tensor) -> None:
+def warn_about_quality(ae: Autoencoder, rows: Tensor) -> None:
     """Warn if the code is unused on the rows, or PCA reconstructs better."""
-    code_statistics.warn_if_collapsed(ae.network_, objective, rows)
+    code_statistics.warn_if_collapsed(ae.network_, ae.scorer_, rows)
     # Elsewhere, the squared error of clean rows is not what training minimises.
     plain = ae.network_.bottleneck.is_plain
-    if plain and not objective.adapts and ae.corruption is None:
+    if plain and not ae.scorer_.needs_weights and ae.corruption is None:
         ae.comparison_.warn_if_worse()
 
 
 def keep_share(
-    n_components: int | float | None, network: Network, objective: Objective, rows: Tensor
+    n_components: int | float | None, network: Network, schema: Schema, rows: Tensor
 ) -> None:
     """Cut the code to the components that keep a share of the variance, if one was asked for."""
     if not is_share(n_components):
         return
-    kept = inference.variance_kept(network, objective, rows)
+    kept = inference.variance_kept(network, calibration.unfitted_scorer(network, schema), rows)
     enough = torch.nonzero(kept >= n_components)
     if len(enough):
         network.cut(int(enough[0]) + 1)

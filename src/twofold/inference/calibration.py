@@ -1,10 +1,11 @@
-"""What is settled on rows after training: densities, the threshold, and the comparison with PCA."""
+"""What is fitted after training: the scorer, the threshold, and the comparison with PCA."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -17,12 +18,20 @@ from twofold.inference import apply as inference
 from twofold.inference.donors import fit_donors
 from twofold.inference.level_pairs import LevelPairs
 from twofold.inference.sampling import TrainingCells
+from twofold.nn.cell_model import observed
+from twofold.nn.corruption import Masking
 from twofold.nn.network import Network
-from twofold.nn.objective import Objective
+from twofold.nn.scorer import Scorer
 from twofold.schema.schema import Schema
 from twofold.schema.tensors import Rows
 
 Array = NDArray[Any]
+_MOST_ROUNDS = 20  # of imputation; after so many, further ones change little
+_ROUND_ROWS, _HIDDEN = 2_000, 0.2  # rows, and their share of cells, that rounds are tried on
+_FIT_ROWS = 100_000  # enough to fit residual spreads and the density of the codes
+_FIT_CELLS = 20_000_000  # as many inputs as may be held twice for that: 160 MB
+_LEAST_ROWS = 2_000
+_DENSITY_ROWS, _DENSITY_CELLS = 10_000, 4_000_000  # enough for clusters of a twentieth
 _ALPHA = 0.05  # contamination="auto": probability of flagging a normal row
 _MOST_ROWS = 100_000  # rows enough for a threshold and a comparison
 _MOST_SCORES = 4_000_000  # of rows that stay on disk: a share of 1 % is then true to 0.01 %
@@ -31,14 +40,16 @@ _CUT_CELLS = 200_000_000  # reconstructed cells, over all code sizes, that tell 
 
 @dataclass(frozen=True)
 class Calibration:
-    """What was settled on the held-out rows, or on training rows where none were held out.
+    """What was fitted on the held-out rows, or on training rows if none were held out.
 
     Attributes
     ----------
+    scorer : Scorer
+        Scores rows; fitted to the training rows.
     pca : PCA
         The baseline of the same code size, fitted to the training rows.
     comparison : Comparison
-        The network beside that baseline.
+        The network compared with that baseline.
     offset : float
         Score below which a row is an anomaly, in nats.
     scores : array
@@ -49,6 +60,7 @@ class Calibration:
         What draws know of training cells.
     """
 
+    scorer: Scorer
     pca: metrics.PCA
     comparison: metrics.Comparison
     offset: float
@@ -57,29 +69,42 @@ class Calibration:
     cells: TrainingCells
 
 
+class FittingRows(Protocol):
+    """The rows of a training that are in memory."""
+
+    @property
+    def x(self) -> Rows:
+        """Rows as the network sees them."""
+
+    @property
+    def positions(self) -> Tensor:
+        """Positions of the training rows in `x`, in random order."""
+
+    @property
+    def held_out(self) -> Rows | None:
+        """Held-out rows, if any."""
+
+
 def calibrate(
     network: Network,
-    objective: Objective,
     schema: Schema,
+    data: FittingRows,
     tables: Iterable[Table],
     sample: Table,
-    x: Rows,
-    train: Tensor,
-    validation: Rows | None,
     *,
     donors: int,
     contamination: float | str,
     rng: np.random.RandomState,
     generator: torch.Generator,
 ) -> Calibration:
-    """Fit what scores need, and settle the rest on held-out rows.
+    """Fit the scorer to the training rows, and the rest to held-out rows.
 
-    `x` is what the network sees of the rows of `sample`, and `train` are the training rows'
-    positions in it; `tables` hold all rows, and are used if a share of them is to be flagged.
-    `donors` is how many training rows lend their cells to draws.
+    `tables` hold all rows, and are scored if a share of them is to be flagged; `sample` holds those
+    of `data.x`. `donors` is how many training rows lend their cells to draws.
     """
-    inference.calibrate(network, objective, x, train, generator)
-    known = _training_cells(network, objective, schema, sample, x, train[:donors])
+    x, train, validation = data.x, data.positions, data.held_out
+    scorer = fit_scorer(network, schema, x, train, generator)
+    known = _training_cells(network, scorer, schema, sample, x, train[:donors])
     few = train[:_MOST_ROWS]
     if isinstance(x, Tensor):
         matrix, used = x.cpu().numpy(), train.numpy()
@@ -88,29 +113,87 @@ def calibrate(
     pca = metrics.fit_pca(matrix, network.n_components, rng, rows=used)
     held = x[few.to(x.device)] if validation is None else validation[:_MOST_ROWS]
     held_out = held.cpu().numpy()
-    scores = inference.apply(inference.log_density, network, objective, held_out)
+    scores = inference.apply(inference.log_density, network, scorer, held_out)
     if contamination == "auto":
         offset = metrics.conformal_offset(scores, _ALPHA)
     else:
-        of_all = _scores(network, objective, schema, tables)
+        of_all = _scores(network, scorer, schema, tables)
         offset = float(np.percentile(of_all, 100 * float(contamination)))
     ratio = None
     if network.bottleneck.is_ordered:
         n = max(2, _CUT_CELLS // (network.n_components * network.width))
-        kept = inference.variance_kept(network, objective, held[:n]).cpu().numpy()
+        kept = inference.variance_kept(network, scorer, held[:n]).cpu().numpy()
         if network.bottleneck.sizes is not None:
             # What a size that was not taught keeps tells nothing: it counts as the one below.
             taught = np.isin(np.arange(1, len(kept) + 1), network.bottleneck.sizes)
             kept = np.maximum.accumulate(np.where(taught, kept, 0.0))
         ratio = np.diff(kept, prepend=0.0)
-    comparison = compare(network, objective, pca, held_out)
+    comparison = compare(network, scorer, pca, held_out)
     ordered = np.sort(scores.astype(np.float64))
-    return Calibration(pca, comparison, offset, ordered, ratio, known)
+    return Calibration(scorer, pca, comparison, offset, ordered, ratio, known)
+
+
+@torch.no_grad()
+def _best_rounds(network: Network, scorer: Scorer, x: Tensor) -> int:
+    """Return after how many rounds hidden cells of these rows are imputed best.
+
+    One round is best for a network that has learned from incomplete rows. Others gain by more, but
+    only as long as a step does not make errors larger, which feed the next step.
+    """
+    given = Masking(_HIDDEN)(x, scorer, torch.Generator().manual_seed(0))
+    hidden = torch.isnan(given) & ~torch.isnan(x)
+    part, seen = observed(given)
+    least = math.inf
+    for number in range(_MOST_ROUNDS):
+        x_hat = inference.decode(network, scorer, network.encode(part, seen=seen)[0])
+        error = float(((x_hat - x)[hidden] ** 2).mean())
+        if not error < least:
+            return max(number, 1)
+        least, part = error, x_hat if seen is None else torch.where(seen, part, x_hat)
+    return _MOST_ROUNDS
+
+
+def unfitted_scorer(network: Network, schema: Schema) -> Scorer:
+    """Return a scorer where the network is, and as precise; it does for reconstructions."""
+    parameter = next(network.parameters())
+    return Scorer(schema).to(device=parameter.device, dtype=parameter.dtype)
+
+
+@torch.no_grad()
+def fit_scorer(
+    network: Network,
+    schema: Schema,
+    x: Rows,
+    rows: Tensor,
+    generator: torch.Generator | None = None,
+) -> Scorer:
+    """Fit a scorer, and the density of the codes, to rows of `x`, which come in random order."""
+    scorer = unfitted_scorer(network, schema)
+    n = min(_FIT_ROWS, max(_LEAST_ROWS, _FIT_CELLS // network.width))
+    scorer.rounds.fill_(_best_rounds(network, scorer, x[rows[:_ROUND_ROWS].to(x.device)]))
+    codes, thetas, inputs = [], [], []
+    for part in rows[:n].split(min(4096, network.rows_per_pass)):
+        cells = x[part.to(x.device)]
+        path = network.path(inference.complete(network, scorer, cells), network.seen(cells))
+        codes.append(network.bottleneck.code(path))
+        # What cells are explained from is what the decoder makes of a code as it is drawn.
+        draws = network.bottleneck.draws(path, 1, torch.Generator().manual_seed(0))
+        thetas.append(network.decode(next(draws)[0]))
+        inputs.append(cells)
+    theta, cells = torch.cat(thetas), torch.cat(inputs)
+    scorer.fit_spread(theta, cells)
+    scorer.fit_typical(theta, cells)
+    few = max(_LEAST_ROWS, min(_DENSITY_ROWS, _DENSITY_CELLS // network.width))
+    generator = generator or torch.Generator().manual_seed(0)
+    scorer.fit_density(theta[:few], cells[:few], generator)
+    if network.bottleneck.density is not None:
+        network.bottleneck.density.fit(torch.cat(codes))
+    return scorer
 
 
 def _training_cells(
     network: Network,
-    objective: Objective,
+    scorer: Scorer,
     schema: Schema,
     sample: Table,
     x: Rows,
@@ -122,26 +205,24 @@ def _training_cells(
     values = sample.values[donors.numpy()]
     rows = x[donors.to(x.device)]
     return TrainingCells(
-        fit_donors(network, objective, schema, values, rows), LevelPairs.fit(schema, sample)
+        fit_donors(network, scorer, schema, values, rows), LevelPairs.fit(schema, sample)
     )
 
 
 def _scores(
-    network: Network, objective: Objective, schema: Schema, tables: Iterable[Table]
+    network: Network, scorer: Scorer, schema: Schema, tables: Iterable[Table]
 ) -> NDArray[Any]:
-    """Return the scores of all rows, or, where these are many millions, of every so many-th."""
+    """Return the scores of all rows, or, of many millions, of every so many-th."""
     step, parts = 1, list[Array]()
     for table in tables:
-        scores = inference.apply_to_table(inference.log_density, network, objective, schema, table)
+        scores = inference.apply_to_table(inference.log_density, network, scorer, schema, table)
         parts.append(scores[::step])
         if len(parts) > 1 and sum(map(len, parts)) > _MOST_SCORES:
             parts, step = [np.concatenate(parts)[::2]], 2 * step
     return np.concatenate(parts)
 
 
-def compare(
-    network: Network, objective: Objective, pca: metrics.PCA, x: Array
-) -> metrics.Comparison:
-    """Set the reconstructions of the inputs `x`, `(n_rows, width)`, beside those of PCA."""
-    x_hat = inference.apply(inference.reconstruct, network, objective, x)
+def compare(network: Network, scorer: Scorer, pca: metrics.PCA, x: Array) -> metrics.Comparison:
+    """Compare the reconstructions of the inputs `x`, `(n_rows, width)`, with those of PCA."""
+    x_hat = inference.apply(inference.reconstruct, network, scorer, x)
     return metrics.compare(x, x_hat, pca)

@@ -15,7 +15,7 @@ from twofold.data.table import Table
 from twofold.errors import CollapsedCodeWarning
 from twofold.inference import apply as inference
 from twofold.nn.network import Network
-from twofold.nn.objective import Objective
+from twofold.nn.scorer import Scorer
 from twofold.schema.schema import Schema
 
 Array = NDArray[Any]
@@ -59,17 +59,15 @@ class CodeStatistics:
         return pandas.DataFrame(columns).rename_axis(index="component")
 
 
-def of_table(
-    network: Network, objective: Objective, schema: Schema, table: Table
-) -> CodeStatistics:
+def of_table(network: Network, scorer: Scorer, schema: Schema, table: Table) -> CodeStatistics:
     """Return what the components do over the rows of a table."""
     return _statistics(
         network,
-        inference.apply_to_table(_codes_and_divergences, network, objective, schema, table),
+        inference.apply_to_table(_codes_and_divergences, network, scorer, schema, table),
     )
 
 
-def warn_if_collapsed(network: Network, objective: Objective, x: Tensor) -> None:
+def warn_if_collapsed(network: Network, scorer: Scorer, x: Tensor) -> None:
     """Warn where a variational network has left its code unused on the rows `x`.
 
     Then the decoder makes the same of every row, since codes cost more nats than they save.
@@ -77,7 +75,7 @@ def warn_if_collapsed(network: Network, objective: Objective, x: Tensor) -> None
     if not network.bottleneck.has_posterior:
         return
     with torch.inference_mode():
-        found = _codes_and_divergences(network, objective, x).double().cpu().numpy()
+        found = _codes_and_divergences(network, scorer, x).double().cpu().numpy()
     if _statistics(network, found).n_active:
         return
     warnings.warn(
@@ -89,9 +87,9 @@ def warn_if_collapsed(network: Network, objective: Objective, x: Tensor) -> None
     )
 
 
-def _codes_and_divergences(network: Network, objective: Objective, x: Tensor) -> Tensor:
+def _codes_and_divergences(network: Network, scorer: Scorer, x: Tensor) -> Tensor:
     """Return the codes, and of a variational one each component's divergence beside them."""
-    filled = inference.complete(network, objective, x)
+    filled = inference.complete(network, scorer, x)
     path = network.path(filled, network.seen(x))
     code, divergence = network.bottleneck.code(path), network.bottleneck.divergence(path)
     return code if divergence is None else torch.cat([code, divergence], 1)

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from twofold.inference.apply import complete, decode, encode
 from twofold.nn.network import Network
-from twofold.nn.objective import Objective
+from twofold.nn.scorer import Scorer
 from twofold.schema.schema import Schema
 
 Array = NDArray[np.float64]
@@ -101,25 +101,25 @@ def predictions(schema: Schema, x_hat: NDArray[np.float32], columns: tuple[int, 
 
 @torch.no_grad()
 def fit_donors(
-    network: Network, objective: Objective, schema: Schema, values: Array, x: Tensor
+    network: Network, scorer: Scorer, schema: Schema, values: Array, x: Tensor
 ) -> Donors:
     """Keep the cells of training rows, `(n_rows, n_columns)`, and predict them from `x`."""
     columns = matched_columns(schema)
     if not columns or not len(x):
         empty = np.empty((0, len(columns)))
         return Donors(columns, empty, empty, empty)
-    own = decode(network, objective, encode(network, objective, x))
+    own = decode(network, scorer, encode(network, scorer, x))
     generator = torch.Generator().manual_seed(0)
-    draws = torch.rand((len(x), objective.n_columns), generator=generator)
+    draws = torch.rand((len(x), scorer.n_columns), generator=generator)
     folds = (draws.argsort(1).argsort(1) % _FOLDS).to(x.device)
     hidden = torch.empty_like(x)
-    for fold in range(min(_FOLDS, objective.n_columns)):
-        gone = (folds == fold)[:, objective.column]
+    for fold in range(min(_FOLDS, scorer.n_columns)):
+        gone = (folds == fold)[:, scorer.column]
         rest = torch.where(gone, torch.nan, x)
         x_hat = decode(
             network,
-            objective,
-            network.encode(complete(network, objective, rest), seen=network.seen(rest))[0],
+            scorer,
+            network.encode(complete(network, scorer, rest), seen=network.seen(rest))[0],
         )
         hidden = torch.where(gone, x_hat, hidden)
     kept = values[:, list(columns)].astype(np.float64)

@@ -22,8 +22,9 @@ from twofold.data.sources import row_chunks
 from twofold.data.table import Table, cells
 from twofold.formatting import cell, html_table, table
 from twofold.inference.apply import complete, in_dtype, row_log_prob
+from twofold.nn.cell_model import observed
 from twofold.nn.network import Network
-from twofold.nn.objective import Objective, observed
+from twofold.nn.scorer import Scorer
 from twofold.nn.threads import few_for
 from twofold.schema.schema import Schema
 from twofold.schema.tensors import tensor
@@ -109,15 +110,15 @@ class Explanation:
         return pandas.DataFrame(lines, columns=list(EXPLANATION_COLUMNS))
 
 
-def explain(network: Network, objective: Objective, schema: Schema, table: Table) -> Explanation:
+def explain(network: Network, scorer: Scorer, schema: Schema, table: Table) -> Explanation:
     """Explain every row of a table, chunk by chunk in float64."""
-    network, objective = in_dtype(network, objective, torch.float64)
+    network, scorer = in_dtype(network, scorer, torch.float64)
     device = next(network.parameters()).device
     parts = []
     with few_for(_NODES * network.work(table.n_rows)):
         for at in row_chunks(table.n_rows, network.widest):
             x = schema.to_matrix(table.slice(at), np.float64, first_row=at.start)
-            parts.append(attribute(network, objective, tensor(x).to(device)))
+            parts.append(attribute(network, scorer, tensor(x).to(device)))
     every = [torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True)]
     expected, contribution, base = every
     return Explanation(
@@ -130,16 +131,16 @@ def explain(network: Network, objective: Objective, schema: Schema, table: Table
     )
 
 
-def attribute(network: Network, objective: Objective, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def attribute(network: Network, scorer: Scorer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return expected inputs, contributions per column, and minus the score of the expected rows.
 
-    (batch, width) -> (batch, width), (batch, n_columns), (batch,). Network, objective and rows in
+    (batch, width) -> (batch, width), (batch, n_columns), (batch,). Network, scorer and rows in
     float64 make the sums exact to rounding.
     """
     filled, seen = observed(x)
     if seen is not None:
-        filled = complete(network, objective, x).detach()
-    expected = expect(network, objective, x, filled)
+        filled = complete(network, scorer, x).detach()
+    expected = expect(network, scorer, x, filled)
     start = expected if seen is None else torch.where(seen, expected, filled)
     span = filled - start
     n = max(1, _PATH_CELLS // (_NODES * network.widest))
@@ -147,13 +148,13 @@ def attribute(network: Network, objective: Objective, x: Tensor) -> tuple[Tensor
     for at in range(0, len(x), n):
         rows = slice(at, at + n)
         there = None if seen is None else seen[rows]
-        parts.append(_integrate(network, objective, start[rows], span[rows], there))
+        parts.append(_integrate(network, scorer, start[rows], span[rows], there))
     shares, base = (torch.cat(part) for part in zip(*parts, strict=True))
-    return expected, objective.per_column(shares), base
+    return expected, scorer.per_column(shares), base
 
 
 @torch.no_grad()
-def expect(network: Network, objective: Objective, x: Tensor, filled: Tensor) -> Tensor:
+def expect(network: Network, scorer: Scorer, x: Tensor, filled: Tensor) -> Tensor:
     """Return the inputs that the trustworthy cells of each row let expect, `(batch, width)`.
 
     A row's own reconstruction gives way to the very cell that is wrong. So cells count the less the
@@ -165,18 +166,18 @@ def expect(network: Network, objective: Objective, x: Tensor, filled: Tensor) ->
     current, expected = filled, filled
     for _ in range(_ROUNDS):
         theta = network.decode(network.encode(current, seen=seen)[0])
-        x_hat = objective.mean(theta)
-        middle, odd = objective.density.typical(x_hat, filled, seen)
-        odd = objective.per_column(odd)
-        expected = middle + objective.per_input(1 / (1 + odd)) * (x_hat - middle)
-        surprise = (objective.typical - objective.log_prob(theta, x)).clamp_min(0)
-        trust = objective.per_input(1 / (1 + surprise + odd))
+        x_hat = scorer.mean(theta)
+        middle, odd = scorer.density.typical(x_hat, filled, seen)
+        odd = scorer.per_column(odd)
+        expected = middle + scorer.per_input(1 / (1 + odd)) * (x_hat - middle)
+        surprise = (scorer.typical - scorer.log_prob(theta, x)).clamp_min(0)
+        trust = scorer.per_input(1 / (1 + surprise + odd))
         current = expected + trust * (filled - expected)
     return expected
 
 
 def _integrate(
-    network: Network, objective: Objective, start: Tensor, span: Tensor, seen: Tensor | None
+    network: Network, scorer: Scorer, start: Tensor, span: Tensor, seen: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Integrate the gradient of minus the score from `start` to `start + span`."""
     nodes, weights = np.polynomial.legendre.leggauss(_NODES)
@@ -185,7 +186,7 @@ def _integrate(
     share = torch.tensor(0.5 * weights, dtype=start.dtype, device=start.device)
     path = (start + at[:, None, None] * span).reshape(-1, start.shape[1]).requires_grad_()
     there = None if seen is None else seen.repeat(len(at), 1)
-    values = _oddness(network, objective, path, there)
+    values = _oddness(network, scorer, path, there)
     (gradient,) = torch.autograd.grad(values.sum(), path)
     gradient = gradient.reshape(len(at), *start.shape)[: len(nodes)]
     shares = (share[:, None, None] * gradient).sum(0) * span
@@ -199,8 +200,8 @@ def _integrate(
     return shares + part * remainder[:, None], first
 
 
-def _oddness(network: Network, objective: Objective, x: Tensor, seen: Tensor | None) -> Tensor:
+def _oddness(network: Network, scorer: Scorer, x: Tensor, seen: Tensor | None) -> Tensor:
     """Return minus the score of complete rows, of which only the cells in `seen` are counted."""
     # Holes are told by NaN; the code has been made from what fills them.
     given = x if seen is None else torch.where(seen, x, torch.nan)
-    return -row_log_prob(network, objective, x, given)
+    return -row_log_prob(network, scorer, x, given)

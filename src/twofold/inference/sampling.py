@@ -18,8 +18,9 @@ from twofold.errors import OptionError, UnfilledWarning
 from twofold.inference.apply import Function, complete, impute
 from twofold.inference.donors import Donors, predictions
 from twofold.inference.level_pairs import MISSING, SEEN, UNSEEN, LevelPairs
+from twofold.nn.cell_model import observed
 from twofold.nn.network import Network
-from twofold.nn.objective import Objective, observed
+from twofold.nn.scorer import Scorer
 from twofold.schema.column import LEFT_OUT, Column
 from twofold.schema.schema import Schema
 
@@ -110,17 +111,17 @@ def imputer(generator: torch.Generator | None = None) -> Function:
     would run off where they do.
     """
 
-    def fill(network: Network, objective: Objective, x: Tensor) -> Tensor:
+    def fill(network: Network, scorer: Scorer, x: Tensor) -> Tensor:
         if generator is None:
-            return impute(network, objective, x)
+            return impute(network, scorer, x)
         _, seen = observed(x)
         if seen is None:
             return torch.cat([x, x], 1)
-        filled = x_hat = complete(network, objective, x)
-        for _ in range(int(objective.rounds)):
+        filled = x_hat = complete(network, scorer, x)
+        for _ in range(int(scorer.rounds)):
             theta = network.decode(network.encode(filled, seen=seen)[0])
-            x_hat = torch.where(seen, filled, objective.mean(theta))
-            filled = torch.where(seen, filled, objective.draw(theta, generator))
+            x_hat = torch.where(seen, filled, scorer.mean(theta))
+            filled = torch.where(seen, filled, scorer.draw(theta, generator))
         return torch.cat([x_hat, filled], 1)
 
     return fill
@@ -264,18 +265,16 @@ def traversal(
     return values.astype(code.dtype), moved
 
 
-def sample(
-    network: Network, objective: Objective, n_rows: int, generator: torch.Generator
-) -> Array:
+def sample(network: Network, scorer: Scorer, n_rows: int, generator: torch.Generator) -> Array:
     """Draw codes from their density; return their expected inputs and draws from the likelihoods.
 
     Both are `(n_rows, width)` and come side by side: `(n_rows, 2 * width)`.
     """
-    return np.concatenate(list(batches(network, objective, n_rows, generator)))
+    return np.concatenate(list(batches(network, scorer, n_rows, generator)))
 
 
 def batches(
-    network: Network, objective: Objective, n_rows: int, generator: torch.Generator
+    network: Network, scorer: Scorer, n_rows: int, generator: torch.Generator
 ) -> Iterator[Array]:
     """Draw new rows some at a time, as `sample` does.
 
@@ -291,5 +290,5 @@ def batches(
         with torch.no_grad():
             code = network.bottleneck.sample(min(most, n_rows - start), generator)
             theta = network.decode(code)
-            both = torch.cat([objective.mean(theta), objective.draw(theta, generator)], 1)
+            both = torch.cat([scorer.mean(theta), scorer.draw(theta, generator)], 1)
         yield np.asarray(both.cpu())

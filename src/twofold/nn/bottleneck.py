@@ -85,7 +85,7 @@ class Plain(BottleneckSpec):
         return BOTTLENECKS["ordered"]()
 
 
-class Scorer(Protocol):
+class RowScorer(Protocol):
     """What scores rows, given the decoder's output: `theta` and `x` are `(batch, width)`."""
 
     def log_prob(self, theta: Tensor, x: Tensor) -> Tensor:
@@ -158,7 +158,7 @@ class Bottleneck(nn.Module, ABC):
         return code
 
     def log_density(
-        self, code: Tensor, path: Sequence[Tensor], decode: Decode, scorer: Scorer, x: Tensor
+        self, code: Tensor, path: Sequence[Tensor], decode: Decode, scorer: RowScorer, x: Tensor
     ) -> Tensor:
         """Return the log-density of the rows `x` in nats, `(batch,)`, from their `code` and path.
 

@@ -19,7 +19,7 @@ from twofold.nn.bottleneck import (
     Decode,
     Penalties,
     Plain,
-    Scorer,
+    RowScorer,
     register_bottleneck,
 )
 from twofold.nn.code_density import CodeDensity
@@ -334,7 +334,7 @@ class VariationalCode(Bottleneck):
         return below.clamp(_LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE)
 
     def log_density(
-        self, code: Tensor, path: Sequence[Tensor], decode: Decode, scorer: Scorer, x: Tensor
+        self, code: Tensor, path: Sequence[Tensor], decode: Decode, scorer: RowScorer, x: Tensor
     ) -> Tensor:
         """Return the evidence lower bound, with the same draws for every row."""
         *below, mean = path

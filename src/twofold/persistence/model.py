@@ -22,7 +22,7 @@ from twofold.inference.level_pairs import LevelPairs
 from twofold.inference.sampling import TrainingCells
 from twofold.nn import bottleneck, corruption, layers
 from twofold.nn.network import Network
-from twofold.nn.objective import Objective
+from twofold.nn.scorer import Scorer
 from twofold.persistence import folder
 from twofold.registry import ACTIVATIONS, BOTTLENECKS, LIKELIHOODS
 from twofold.schema.schema import Schema
@@ -38,7 +38,6 @@ class ModelState:
     schema: Schema
     feature_names: bool
     network: Network
-    objective: Objective
     calibration: Calibration
     history: list[dict[str, float]]
     best_epoch: int
@@ -47,7 +46,7 @@ class ModelState:
 def save(path: str | os.PathLike[str], state: ModelState, overwrite: bool) -> None:
     """Write a model to the folder `path`, whole or not at all; raise as `folder.write` does."""
     tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
-    tensors |= {f"objective.{k}": v for k, v in state.objective.state_dict().items()}
+    tensors |= {f"scorer.{k}": v for k, v in state.calibration.scorer.state_dict().items()}
     found = state.calibration
     tensors["pca.mean"] = torch.from_numpy(found.pca.mean)
     tensors["pca.components"] = torch.from_numpy(found.pca.components)
@@ -159,12 +158,11 @@ def _assemble(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Mod
         options["bottleneck"] = bottleneck.from_json(options["bottleneck"])
     schema = Schema.from_json(document["schema"])
     network = _network(tensors, document["network"], options, schema)
-    adapts = network.bottleneck.has_posterior
-    objective = Objective(schema, adapts).to(next(network.parameters()).dtype)
-    objective.load_state_dict(folder.part(tensors, "objective."))
-    if not (1 <= int(objective.rounds) <= _MOST_ROUNDS and objective.noise > 0):
-        raise ValueError("expected rounds of imputation and a noise above 0")
-    if not (torch.isfinite(objective.spread) & (objective.spread >= 0)).all():
+    scorer = Scorer(schema).to(next(network.parameters()).dtype)
+    scorer.load_state_dict(folder.part(tensors, "scorer."))
+    if not 1 <= int(scorer.rounds) <= _MOST_ROUNDS:
+        raise ValueError(f"expected 1 to {_MOST_ROUNDS} rounds of imputation")
+    if not (torch.isfinite(scorer.spread) & (scorer.spread >= 0)).all():
         raise ValueError("expected finite spreads of at least 0")
     pca = metrics.PCA(tensors["pca.mean"].numpy(), tensors["pca.components"].numpy())
     if pca.mean.shape + pca.components.shape[1:] != (schema.width,) * 2:
@@ -180,8 +178,8 @@ def _assemble(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Mod
         schema=schema,
         feature_names=bool(document["feature_names"]),
         network=network,
-        objective=objective,
         calibration=Calibration(
+            scorer,
             pca,
             metrics.Comparison.from_json(document["comparison"]),
             float(document["calibration"]["offset"]),

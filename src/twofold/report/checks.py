@@ -202,7 +202,8 @@ def _worse_than_pca(ae: Fitted, measured: Measurements) -> Finding | None:
         f"On these rows PCA with a code of the same size has a squared error of "
         f"{number(both.squared_error_pca)}, and the network one of {number(both.squared_error)}."
     )
-    if ae._objective.adapts or ae.get_params(deep=False)["corruption"] is not None:
+    trained_otherwise = ae.scorer_.needs_weights or ae.network_.bottleneck.has_posterior
+    if trained_otherwise or ae.get_params(deep=False)["corruption"] is not None:
         text += " Squared error of clean cells is not what this network was trained to lower."
         advice = "Judge by what the model is for: scores, filled cells or codes."
         return Finding("pca", False, text, advice, "columns")

@@ -279,7 +279,7 @@ def _model(ae: Fitted) -> dict[str, Any]:
                 "parameters": f"{layer.n_parameters:,}",
                 "matrix": layer.matrix or "–",
             }
-            for layer in network.layers(ae._objective.link)
+            for layer in network.layers(ae.scorer_.link)
         ],
         "total": f"{network.n_parameters:,} parameters, "
         f"{'tied' if network.tied else 'untied'} weights."

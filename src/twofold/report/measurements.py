@@ -23,7 +23,7 @@ from twofold.data.table import Table, cells
 from twofold.inference import apply as inference
 from twofold.inference.explain import Explanation
 from twofold.nn.network import Network
-from twofold.nn.objective import Objective
+from twofold.nn.scorer import Scorer
 from twofold.report.components import Components, row_errors, study
 from twofold.schema.column import Column
 from twofold.schema.schema import Schema
@@ -59,7 +59,7 @@ class Fitted(Protocol):
     calibration_scores_: NDArray[np.float64]
     comparison_: metrics.Comparison
     pca_: metrics.PCA
-    _objective: Objective
+    scorer_: Scorer
 
     def get_params(self, deep: bool = True) -> dict[str, Any]:
         """Return the options."""
@@ -341,7 +341,7 @@ def _decoded(ae: Fitted, codes: Array) -> Array:
     # In the network's own precision, since it is copied for every other one.
     double = next(ae.network_.parameters()).dtype == torch.float64
     own = codes.astype(np.float64 if double else np.float32, copy=False)
-    return inference.apply(inference.decode, ae.network_, ae._objective, own)
+    return inference.apply(inference.decode, ae.network_, ae.scorer_, own)
 
 
 def _by_column(inputs: Array, schema: Schema) -> NDArray[np.float64]:
@@ -372,7 +372,7 @@ def _spreads(ae: Fitted) -> NDArray[np.float64]:
 
     Of a column that hardly varied, it is a tenth of what is usual: no error there is a large one.
     """
-    unit = ae._objective.density.unit.detach().cpu().double().numpy()
+    unit = ae.scorer_.density.unit.detach().cpu().double().numpy()
     variance = _by_column(np.square(unit)[None], ae.schema_)[0]
     return np.asarray(np.sqrt(np.maximum(variance, 0.01 * np.nanmean(variance))))
 
@@ -439,7 +439,7 @@ def _shifts(
     half standard errors of a mean; of levels and knots the share of rows that would have to change
     (the total variation distance), more than a tenth and three times the average sampling error.
     """
-    schema, density = ae.schema_, ae._objective.density
+    schema, density = ae.schema_, ae.scorer_.density
     before = density.center.detach().cpu().double().numpy()
     unit = density.unit.detach().cpu().double().numpy()
     shift = np.full(len(schema.columns), np.nan)

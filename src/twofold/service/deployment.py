@@ -90,7 +90,7 @@ class Deployment:
             "n_columns": len(ae.schema_.columns),
             "n_components": network.n_components,
             "n_parameters": network.n_parameters,
-            "layers": [asdict(layer) for layer in network.layers(ae._objective.link)],
+            "layers": [asdict(layer) for layer in network.layers(ae.scorer_.link)],
             "training": {
                 "epochs": len(ae.history_),
                 "best_epoch": ae.best_epoch_,

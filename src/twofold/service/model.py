@@ -71,7 +71,7 @@ class ServedModel:
         if next(model.network_.parameters()).dtype != dtype:
             # Made once, where the estimator's own methods make it for each call.
             model.network_ = deepcopy(model.network_).to(dtype)
-            model._objective = deepcopy(model._objective).to(dtype)
+            model.scorer_ = deepcopy(model.scorer_).to(dtype)
         return model
 
     def _for(self, rows: Any) -> Autoencoder:
@@ -117,7 +117,7 @@ class ServedModel:
     def _for_explaining(self, rows: Any) -> Autoencoder:
         # Explanations are 64-bit whatever the rows.
         model = copy(self._for(rows))
-        model.network_, model._objective = self._wide.network_, self._wide._objective
+        model.network_, model.scorer_ = self._wide.network_, self._wide.scorer_
         return model
 
     def impute(self, rows: Any) -> dict[str, Any]:
@@ -136,7 +136,7 @@ class ServedModel:
         numbers, known = sampling.numpy_generator(generator), model._calibration.cells
         formats = model.schema_.formats(table.formats)
         for _ in range(n_draws):
-            x = apply.apply_to_table(fill, model.network_, model._objective, model.schema_, table)
+            x = apply.apply_to_table(fill, model.network_, model.scorer_, model.schema_, table)
             cells = sampling.cells(model.schema_, known, x, table, numbers)
             drawn.append(convert.fill(rows, table, cells, formats))
             yield drawn[-1]
@@ -147,7 +147,7 @@ class ServedModel:
         model = self.model
         generator = sampling.torch_generator(sampling.random_state(random_state))
         parts = []
-        for x in sampling.batches(model.network_, model._objective, n, generator):
+        for x in sampling.batches(model.network_, model.scorer_, n, generator):
             parts.append(x)
             yield
         numbers, known = sampling.numpy_generator(generator), model._calibration.cells

@@ -8,9 +8,10 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
+from twofold.nn.cell_model import observed
 from twofold.nn.corruption import Corruption
 from twofold.nn.network import Network
-from twofold.nn.objective import Objective, observed
+from twofold.nn.objective import Objective
 from twofold.training.config import TrainingConfig
 from twofold.training.optimizers import Optimizer
 from twofold.training.process_group import SingleProcess, Workers

@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from twofold.nn.cell_model import observed
 from twofold.nn.layers import DensePair
 from twofold.nn.network import Network
-from twofold.nn.objective import Objective, observed
+from twofold.nn.objective import Objective
 from twofold.training.batches import TrainingRows
 
 _ROWS = 4096
@@ -57,7 +58,7 @@ def revive_dead_units(
     dead = code.dead(activity)
     n_dead = int(dead.sum())
     if n_dead and revives:
-        loss = -objective.log_prob(network.decode(activity), x).sum(1)
+        loss = -objective.cell_log_prob(network.decode(activity), x).sum(1)
         _revive(step, network, path[-2], loss, dead, generator)
     return {"dead_units": n_dead}
 

@@ -36,10 +36,11 @@ from torch import Tensor, nn
 from twofold import metrics
 from twofold.errors import OptionError
 from twofold.nn.activations import ACTIVATIONS, Straight
+from twofold.nn.cell_model import observed
 from twofold.nn.corruption import for_codes
 from twofold.nn.layers import DensePair
 from twofold.nn.network import Network
-from twofold.nn.objective import Objective, observed
+from twofold.nn.objective import Objective
 from twofold.schema.column import Column
 from twofold.schema.schema import Schema
 from twofold.training.batches import TrainingData, TrainingRows

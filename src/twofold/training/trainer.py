@@ -19,9 +19,10 @@ import torch
 from torch import Tensor
 
 from twofold.errors import DivergenceError, InterruptedWarning
+from twofold.nn.cell_model import observed
 from twofold.nn.corruption import Corruption
 from twofold.nn.network import Network
-from twofold.nn.objective import Objective, observed
+from twofold.nn.objective import Objective
 from twofold.nn.threads import Threads, few_for
 from twofold.schema.tensors import Rows
 from twofold.training import dead_units

@@ -104,7 +104,7 @@ def fitted(name: str) -> Autoencoder:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         ae.fit(rows)
-    ae._objective.rounds.fill_(ROUNDS.get(name, int(ae._objective.rounds)))
+    ae.scorer_.rounds.fill_(ROUNDS.get(name, int(ae.scorer_.rounds)))
     if name == "flags":  # a network so sure of its cells that chances round to 0 and 1
         with torch.no_grad():
             ae.network_.pairs[0].decoder_bias *= 100
@@ -282,7 +282,7 @@ def test_tied_filters_are_stored_once() -> None:
 
 def test_a_file_is_little_more_than_its_numbers() -> None:
     ae = fitted("bytes")
-    density = ae._objective.density.mean.numel() * 3  # squares, products, and their sums
+    density = ae.scorer_.density.mean.numel() * 3  # squares, products, and their sums
     n_bytes = 4 * (ae.network_.n_parameters + density)
     assert n_bytes < len(exported("bytes").proto.SerializeToString()) < 1.1 * n_bytes + 20_000
 

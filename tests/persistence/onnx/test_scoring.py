@@ -1,4 +1,4 @@
-"""A scorer says of rows what the objective says, for every likelihood and every kind of network."""
+"""A scorer says of rows what the scorer says, for every likelihood and every kind of network."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 
 from twofold import Autoencoder
 from twofold.inference import apply as inference
-from twofold.persistence.onnx.scoring import Scorer, log_gamma
+from twofold.persistence.onnx.scoring import TraceableScorer, log_gamma
 
 RNG = np.random.default_rng(0)
 Z = RNG.normal(size=(150, 2))
@@ -46,23 +46,23 @@ def fitted(name: str) -> Autoencoder:
 def inputs(ae: Autoencoder, name: str, holes: float) -> torch.Tensor:
     x = ae._matrix(ae.read(CASES[name][0]))[:].clone()
     missing = torch.from_numpy(np.random.default_rng(1).uniform(size=(len(x), 99)) < holes)
-    x[missing[:, ae._objective.column]] = torch.nan
+    x[missing[:, ae.scorer_.column]] = torch.nan
     return x
 
 
 @pytest.mark.parametrize("holes", [0.0, 0.3])
 @pytest.mark.parametrize("name", CASES)
-def test_it_says_what_the_objective_says(name: str, holes: float) -> None:
+def test_it_says_what_the_scorer_says(name: str, holes: float) -> None:
     ae = fitted(name)
-    objective, x = ae._objective, inputs(ae, name, holes)
+    scorer, x = ae.scorer_, inputs(ae, name, holes)
     every = name == "variational"
-    scorer = Scorer(objective)
+    traceable = TraceableScorer(scorer)
     with torch.no_grad():
-        theta = ae.network_.decode(inference.encode(ae.network_, objective, x))
-        x_hat = scorer.mean(theta)
-        whole = objective.log_prob(theta, x).sum(1) if every else objective.row_log_prob(theta, x)
-        scores = scorer.log_prob(theta, x)[:, 0] if every else scorer.row_log_prob(theta, x)
-    torch.testing.assert_close(x_hat, objective.mean(theta), rtol=1e-6, atol=1e-6)
+        theta = ae.network_.decode(inference.encode(ae.network_, scorer, x))
+        x_hat = traceable.mean(theta)
+        whole = scorer.log_prob(theta, x).sum(1) if every else scorer.row_log_prob(theta, x)
+        scores = traceable.log_prob(theta, x)[:, 0] if every else traceable.row_log_prob(theta, x)
+    torch.testing.assert_close(x_hat, scorer.mean(theta), rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(scores.float(), whole, rtol=1e-5, atol=1e-4)
 
 

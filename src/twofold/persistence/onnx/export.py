@@ -29,9 +29,9 @@ from twofold.data.output import require_free, write_bytes
 from twofold.errors import MissingExtraError, OptionError
 from twofold.nn.layers import RecurrentPair
 from twofold.nn.network import Network
-from twofold.nn.objective import Objective
+from twofold.nn.scorer import Scorer
 from twofold.persistence.onnx.preprocessing import Cells, Inputs, holds_text
-from twofold.persistence.onnx.scoring import Scorer
+from twofold.persistence.onnx.scoring import TraceableScorer
 from twofold.schema.column import Column
 from twofold.schema.schema import Schema
 
@@ -57,7 +57,7 @@ class Model(Protocol):
     network_: Network
     schema_: Schema
     offset_: float
-    _objective: Objective
+    scorer_: Scorer
 
 
 def onnx(
@@ -152,12 +152,12 @@ class _Body(nn.Module):
             if isinstance(pair, RecurrentPair):
                 torch.compiler.allow_in_graph(_unrolled)  # a loop is traced in another way
                 setattr(pair, "_unroll", partial(_unrolled, pair.cell))  # noqa: B010
-        objective = deepcopy(model._objective).cpu().float()
-        self.scorer = Scorer(objective)
+        scorer = deepcopy(model.scorer_).cpu().float()
+        self.scorer = TraceableScorer(scorer)
         self.inputs, self.cells = Inputs(layout.columns), Cells(layout.columns)
         self.part, self.wide = part, layout.wide
         self.row_shape, self.dtype = layout.row_shape, layout.dtype
-        self.rounds, self.offset = int(objective.rounds), float(model.offset_)
+        self.rounds, self.offset = int(scorer.rounds), float(model.offset_)
 
     def forward(self, given: Tensor) -> tuple[Tensor, ...]:
         """Return what `OUTPUTS` lists, in its order."""

@@ -1,6 +1,6 @@
-"""An objective as a PyTorch module that can be traced: expected inputs, and how likely a row is.
+"""A scorer as a PyTorch module that can be traced: expected inputs, and how likely a row is.
 
-`Objective` looks at rows to spare itself work, and puts what its likelihoods say into one matrix in
+`Scorer` looks at rows to spare itself work, and puts what its likelihoods say into one matrix in
 place. A graph can do neither, so the same sums are taken here without.
 """
 
@@ -16,41 +16,41 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from twofold.nn.likelihoods import Likelihood
-from twofold.nn.objective import Objective
+from twofold.nn.scorer import Scorer
 from twofold.persistence.onnx.preprocessing import order_of, picked, reordered
 from twofold.schema.column import FAR
 
 
-class Scorer(nn.Module):
-    """What an objective says of rows, in its precision.
+class TraceableScorer(nn.Module):
+    """What a scorer says of rows, in its precision.
 
     Parameters
     ----------
-    objective : Objective
+    scorer : Scorer
         Fitted; its numbers are copied.
     """
 
     _order: Tensor | None
 
-    def __init__(self, objective: Objective) -> None:
+    def __init__(self, scorer: Scorer) -> None:
         super().__init__()
-        groups = [_Group(objective, likelihood, at) for likelihood, at in objective.groups]
+        groups = [_Group(scorer, likelihood, at) for likelihood, at in scorer.groups]
         self.groups = nn.ModuleList(groups)
         self.register_buffer("_order", order_of([i for g in groups for i in g.inputs]))
-        self.density = objective.density
-        everything = torch.ones_like(objective._others)
+        self.density = scorer.density
+        everything = torch.ones_like(scorer._others)
         self._every, self._others = (
-            _Cells(objective, groups, counted) for counted in (everything, objective._others)
+            _Cells(scorer, groups, counted) for counted in (everything, scorer._others)
         )
 
     def mean(self, theta: Tensor) -> Tensor:
-        """Return the expected inputs, as `Objective.mean` does: (batch, width) twice."""
+        """Return the expected inputs, as `Scorer.mean` does: (batch, width) twice."""
         groups: list[_Group] = list(self.groups)  # type: ignore[arg-type]
         parts = [group.mean(group.pick(theta)).flatten(1) for group in groups]
         return reordered(torch.cat(parts, 1) if len(parts) > 1 else parts[0], self._order)
 
     def log_prob(self, theta: Tensor, x: Tensor) -> Tensor:
-        """Return the sum of `Objective.log_prob`, missing inputs NaN: (batch, width) -> (batch, 1).
+        """Return the sum of `Scorer.log_prob`, missing inputs NaN: (batch, width) -> (batch, 1).
 
         It is the log-density of all cells, each under its column's likelihood.
         """
@@ -58,7 +58,7 @@ class Scorer(nn.Module):
         return total.unsqueeze(1)
 
     def row_log_prob(self, theta: Tensor, x: Tensor) -> Tensor:
-        """Return each row's log-density, as `Objective.row_log_prob` does: -> (batch,)."""
+        """Return each row's log-density, as `Scorer.row_log_prob` does: -> (batch,)."""
         seen = ~torch.isnan(x)
         filled = torch.where(seen, x, 0.0)
         total: Tensor = self._others(theta, x)
@@ -73,17 +73,17 @@ class _Cells(nn.Module):
     _there: Tensor
     _constant: Tensor
 
-    def __init__(self, objective: Objective, groups: Sequence[_Group], counted: Tensor) -> None:
+    def __init__(self, scorer: Scorer, groups: Sequence[_Group], counted: Tensor) -> None:
         super().__init__()
-        self._counted = [g for g in groups if counted[objective.column[g.inputs[0]]]]
+        self._counted = [g for g in groups if counted[scorer.column[g.inputs[0]]]]
         # A column is missing where its first input is.
-        owner = objective.column.tolist()
+        owner = scorer.column.tolist()
         first = {column: owner.index(column) for column in set(owner)}
         columns = sorted(column for column in first if counted[column])
         self.register_buffer("_first", torch.tensor([first[c] for c in columns], dtype=torch.long))
-        self.register_buffer("_there", -objective.log_unit[columns].clone())
-        self.register_buffer("_absent", objective.typical[columns].clone())
-        self.register_buffer("_constant", -objective.log_unit[~counted].sum())
+        self.register_buffer("_there", -scorer.log_unit[columns].clone())
+        self.register_buffer("_absent", scorer.typical[columns].clone())
+        self.register_buffer("_constant", -scorer.log_unit[~counted].sum())
 
     def forward(self, theta: Tensor, x: Tensor) -> Tensor:
         """Return the sum for each row: (batch, width) twice -> (batch,)."""
@@ -109,12 +109,12 @@ class _Group(nn.Module):
     knots: Tensor
     squashed: Tensor | None
 
-    def __init__(self, objective: Objective, likelihood: Likelihood, at: slice | Tensor) -> None:
+    def __init__(self, scorer: Scorer, likelihood: Likelihood, at: slice | Tensor) -> None:
         super().__init__()
         self.likelihood = likelihood
-        at = torch.arange(objective.width)[at] if isinstance(at, slice) else at
+        at = torch.arange(scorer.width)[at] if isinstance(at, slice) else at
         self.inputs, self.shape = at.flatten().tolist(), tuple(at.shape)
-        spread, (center, unit, knots) = objective._about(at)
+        spread, (center, unit, knots) = scorer._about(at)
         for key, numbers in (
             ("spread", spread),
             ("center", center),
@@ -122,7 +122,7 @@ class _Group(nn.Module):
             ("knots", knots),
         ):
             self.register_buffer(key, numbers.clone())
-        squashed = None if objective._squashed is None else objective._squashed[at]
+        squashed = None if scorer._squashed is None else scorer._squashed[at]
         self.register_buffer("squashed", squashed)
 
     def pick(self, x: Tensor) -> Tensor:
@@ -139,7 +139,7 @@ class _Group(nn.Module):
             cells = self.likelihood.log_prob(theta, x, self.spread, unit)
         if self.squashed is None:
             return cells
-        # The density of what `columns.squash` took in, as in `Objective.log_prob`.
+        # The density of what `columns.squash` took in, as in `Scorer.log_prob`.
         far = (x.abs() - FAR).clamp_min(0)
         return cells - torch.where(self.squashed, far, 0.0)
 
