@@ -253,7 +253,7 @@ def test_fit_tells_what_became_of_odd_columns(tmp_path: Path) -> None:
     assert (
         "ignored columns:\n  id  looks like an identifier: 60 different texts in 60 cells" in text
     )
-    assert re.search(r"^columns with rare levels:\n  城市  1 rare level shares", text, re.M)
+    assert re.search(r"^columns with rare categories:\n  城市  1 rare level shares", text, re.M)
     assert "constant in training: fixed\n" in text
 
 

@@ -350,12 +350,12 @@ def test_a_selection_that_is_too_large_is_refused(table: TestClient) -> None:
 @pytest.mark.parametrize(
     ("path", "text"),
     [
-        ("/rows/300", "no row 300"),
+        ("/rows/300", "got 300"),
         ("/rows/values/c99", "or score, got 'c99'"),
         ("/rows/about/c99", "or score, got 'c99'"),
         ("/rows/values/pc1?points=some", "neither 'sample' nor 'all'"),
         ("/rows/anomalies?order=best", "one of lowest, highest, row"),
-        ("/rows/anomalies?start=-1", "no whole number"),
+        ("/rows/anomalies?start=-1", "must be an integer"),
     ],
 )
 def test_what_does_not_exist_is_refused_in_words(table: TestClient, path: str, text: str) -> None:

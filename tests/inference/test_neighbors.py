@@ -65,7 +65,7 @@ def test_neighbours_stay_together_in_tsne() -> None:
 
 @pytest.mark.parametrize(
     ("method", "said"),
-    [("umap", "is no map"), ("codes", "have 6 components instead of 2")],
+    [("umap", "got 'umap'"), ("codes", "have 6 components instead of 2")],
 )
 def test_maps_that_cannot_be_are_refused(
     fitted: Autoencoder, digits: np.ndarray, method: str, said: str

@@ -58,10 +58,10 @@ def test_codes_may_come_as_a_table(people_app: Starlette, mixed: Autoencoder) ->
 @pytest.mark.parametrize(
     ("route", "given", "said"),
     [
-        ("score", {"rows": [[1, 2, 3]], "n": 1}, "There is no field 'n'; this route takes 'rows'."),
+        ("score", {"rows": [[1, 2, 3]], "n": 1}, "Expected the fields 'rows', got 'n'."),
         ("score", {}, "'rows' is missing"),
         ("score", [], "The body is a list"),
-        ("decode", {"rows": []}, "There is no field 'rows'"),
+        ("decode", {"rows": []}, "Expected the fields 'codes', got 'rows'"),
         ("sample", {}, "The field 'n' is missing."),
         ("sample", {"n": 1.5}, "n must be an integer; got 1.5."),
         ("sample", {"n": True}, "n must be an integer; got true."),

@@ -155,12 +155,12 @@ def test_hundred_steps_from_corrupted_rows_end_where_autograd_does(
     )
     plain, x = copy.deepcopy(net), rows(dtype)
 
-    def chance() -> torch.Generator:
+    def generator() -> torch.Generator:
         return torch.Generator().manual_seed(7)
 
     plan = replace(plan, corruption=noise)
-    losses = run(FusedStep(net, objective, plan, chance()), x, 100, plan.learning_rate)
-    step = AutogradStep(plain, objective, plan, chance())
+    losses = run(FusedStep(net, objective, plan, generator()), x, 100, plan.learning_rate)
+    step = AutogradStep(plain, objective, plan, generator())
     expected = run(step, x, 100, plan.learning_rate)
     tolerance = 0.05 if plan.bfloat16 else TOLERANCE[dtype]
     assert distance(losses, expected) < tolerance

@@ -91,7 +91,7 @@ def create_app(
         A fitted model.
     source : path-like, array or table
         Rows to explore. Columns that the model was not trained on, such as known labels, are shown
-        beside those that it was.
+        besides those that it was.
     title, source_title : str
         What the page calls the model and the rows.
     say : callable, optional
@@ -342,7 +342,7 @@ class _Pages:
         row = request.path_params["row"]
         if row >= self._source.n_rows:
             last = self._source.n_rows - 1
-            raise OptionError(f"There is no row {row}: rows are counted from 0 to {last}.")
+            raise OptionError(f"Expected a row from 0 to {last}, got {row}.")
         return _json(self._rows.describe(row))
 
     def _anomalies(self, request: Request) -> Response:
@@ -478,5 +478,5 @@ def _shares(share: float | None, of: str = "") -> str:
 
 def _whole(text: str, name: str) -> int:
     if not text.isdecimal():
-        raise OptionError(f"{name}={text!r} is no whole number.")
+        raise OptionError(f"{name} must be an integer, got {text!r}.")
     return int(text)

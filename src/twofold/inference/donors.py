@@ -66,7 +66,7 @@ class Donors:
         among = (self.own if own else self.hidden)[known, j]
         order = np.argsort(among, kind="stable")
         among, values = among[order], self.values[known, j][order]
-        # Of many rows with one prediction, a random one: its neighbours are no better than others.
+        # Of many rows with one prediction, a random one: its neighbours are as good as any other.
         first, last = (np.searchsorted(among, predictions, side) for side in ("left", "right"))
         at = first + np.floor(rng.random(len(predictions)) * (last - first + 1)).astype(np.int64)
         k = min(_NEAREST, len(among))

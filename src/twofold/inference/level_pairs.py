@@ -101,7 +101,7 @@ class LevelPairs:
         scores : sequence of arrays of shape (n_rows, size)
             How good each level of a column is, higher is better.
         least : int
-            `UNSEEN` lets levels meet that were not seen together by chance, `SEEN` lets them not.
+            `UNSEEN` lets levels meet that were not seen together by coincidence, `SEEN` does not.
         """
         levels = levels.copy()
         barred = self.pairs < least

@@ -21,7 +21,7 @@ def on_a_map(codes: Array, method: str, random_state: np.random.RandomState) -> 
     """Return a place in the plane for each code, `(n_rows, 2)`; `Autoencoder.code_map` says how."""
     n_rows, k = codes.shape
     if method not in MAPS:
-        raise OptionError(f"method={method!r} is no map. Choose one of {', '.join(MAPS)}.")
+        raise OptionError(f"Expected method to be one of {', '.join(MAPS)}, got {method!r}.")
     if method == "codes" and k != 2:
         raise OptionError(
             f"method='codes' draws codes as they are, and these have {k} components instead of 2. "

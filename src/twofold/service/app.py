@@ -377,7 +377,7 @@ class Service:
                 headers={"Connection": "close"},
             )
         if len(parts) > 1:
-            share.hold(size)  # for a moment it is there twice
+            share.hold(size)  # briefly it is there twice
         return b"".join(parts)
 
     async def _here(self, request: Request, work: Awaitable[Any]) -> Any:

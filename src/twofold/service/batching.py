@@ -192,7 +192,7 @@ class BatchingExecutor:
         _deliver([(job, None, ended) for job in left])
 
     def close(self) -> None:
-        """Drop everything, and wait a moment for the thread."""
+        """Drop everything, and wait briefly for the thread."""
         self.drop()
         if self._thread is not None:
             self._thread.join(_CLOSE_SECONDS)

@@ -21,7 +21,7 @@ _LISTED = re.compile(r"^- (.+)$", re.MULTILINE)  # as scikit-learn lists names t
 
 
 class RequestError(Exception):
-    """A request that cannot be answered, as its sender is told.
+    """A request that cannot be answered, and what its sender reads.
 
     Parameters
     ----------

@@ -62,7 +62,7 @@ class Expected:
         Raises
         ------
         DataError
-            If they are no rows, or not all of one length and one sort.
+            If they are not rows, or not all of one length and one type.
         """
         by_name = bool(names) or (names is None and bool(given) and type(given[0]) is dict)
         if self.formats is None:

@@ -134,13 +134,13 @@ class Reader:
         RequestError
             If the body cannot be read, or is too large.
         DataError
-            If its cells are none.
+            If it holds anything but cells.
         """
         if media_type == JSON:
             try:
                 return (yield from self._document(body, fields, share))
-            except NotRows as odd:
-                return {fields[0]: odd.rows}
+            except NotRows as other:
+                return {fields[0]: other.rows}
         wanted = self._code_names if fields[0] == "codes" else self._names
         return {fields[0]: (yield from self._stream(body, wanted, share))}
 
@@ -179,7 +179,7 @@ class Reader:
             if name not in fields:
                 raise RequestError(
                     422,
-                    f"There is no field {name[:100]!r}; this route takes {_listed(fields)}.",
+                    f"Expected the fields {_listed(fields)}, got {name[:100]!r}.",
                     "Leave the field out, or correct its name.",
                 )
             if name in found:

@@ -57,7 +57,7 @@ class Answer:
         Raises
         ------
         RequestError
-            If the result is none of this type: rows with text are no matrix.
+            If the result has another type: rows with text are not a matrix.
         """
         if media_type != NUMBERS:
             return {}
@@ -194,7 +194,7 @@ def _require_numbers(rows: Any) -> None:
         if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
             raise RequestError(
                 406,
-                f"Column '{name}' holds no numbers, so the rows are no matrix.",
+                f"Column '{name}' holds no numbers, so the rows are not a matrix.",
                 f"Accept {ARROW} or {JSON}.",
                 name,
             )
