@@ -423,7 +423,7 @@ def test_sample_draws_what_python_draws(mixed: Path, tmp_path: Path) -> None:
     [
         ("--rows 0", "n must be an integer of at least 1, got 0"),
         ("--rows 3 --random-state -1", "random_state must be None"),
-        ("--rows 3 --random-state 4294967296", "random_state=4294967296 is no seed"),
+        ("--rows 3 --random-state 4294967296", "random_state=4294967296 is not a seed"),
     ],
 )
 def test_sample_refuses_what_cannot_be(

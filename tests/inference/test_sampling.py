@@ -257,7 +257,7 @@ def test_a_generator_stands_for_itself() -> None:
 
 @pytest.mark.parametrize("seed", [-1, 2**40])
 def test_a_seed_out_of_range_is_refused(seed: int) -> None:
-    with pytest.raises(OptionError, match=f"random_state={seed} is no seed"):
+    with pytest.raises(OptionError, match=f"random_state={seed} is not a seed"):
         sampling.random_state(seed)
 
 

@@ -69,7 +69,7 @@ def test_codes_may_come_as_a_table(people_app: Starlette, mixed: Autoencoder) ->
         ("sample", {"n": [3]}, "n must be an integer; got a list."),
         ("sample", {"n": 0}, "n must be an integer of at least 1, got 0."),
         ("sample", {"n": 1, "random_state": -1}, "random_state must be "),
-        ("sample", {"n": 1, "random_state": 2**40}, "random_state=1099511627776 is no seed."),
+        ("sample", {"n": 1, "random_state": 2**40}, "random_state=1099511627776 is not a seed."),
         ("impute", {"rows": [[1, 2, 3]], "n_draws": 0}, "n_draws=0 must be a whole number"),
         ("impute", {"rows": [[1, 2, 3]], "n_draws": "2x"}, "n_draws must be an integer"),
     ],

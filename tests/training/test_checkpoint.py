@@ -334,7 +334,7 @@ def test_where_no_checkpoint_can_be_read_it_is_told(
     begin(tmp_path)
     for path in checkpoints(tmp_path):
         spoil(path)
-    with pytest.raises(CheckpointError, match=r"(cut off|altered).*begin anew"):
+    with pytest.raises(CheckpointError, match=r"(cut off|altered).*begin again"):
         go_on(tmp_path)
 
 

@@ -21,7 +21,7 @@ from twofold.data.notation import MISSING, MISSING_IN_TEXT, Notation
 _SAMPLE = 2000  # cells
 _LEAST_SHARE = 0.5  # of the sampled cells: notations that read fewer are not worth a test
 _WORTH_A_NOTE = 0.5  # share of a text column's cells that are numbers or times
-_MOST_ODD = 1000  # different cells that are kept
+_MOST_OTHERS = 1000  # different cells that are kept
 _LONGEST_PHONE = 6  # digits after a plus sign
 _MOST_WHOLE = 2.0**63
 _CURRENCY = (
@@ -78,8 +78,8 @@ class _Candidate:
 
     notation: Notation
     n_read: int = 0
-    n_odd: int = 0
-    odd: dict[str, int] = field(default_factory=dict)  # other cells, and the row of each
+    n_others: int = 0
+    others: dict[str, int] = field(default_factory=dict)  # other cells, and the row of each
     has_point: bool = False
     has_group: bool = False
 
@@ -204,8 +204,8 @@ class Detector:
                     candidate.n_read = before
                     candidate.has_point = self._plain == "double"
                 elif before and self._first is not None:
-                    candidate.n_odd = before
-                    candidate.odd[self._first[0]] = self._first[1]
+                    candidate.n_others = before
+                    candidate.others[self._first[0]] = self._first[1]
                 self._candidates.append(candidate)
 
     def _count(self, candidate: _Candidate, cells: Any, first: int) -> None:
@@ -217,7 +217,7 @@ class Detector:
             read = notation.matches(cells)
         n_read = pc.sum(read).as_py() or 0
         candidate.n_read += n_read
-        n_odd = len(cells) - cells.null_count - n_read
+        n_others = len(cells) - cells.null_count - n_read
         if notation.type == "number" and n_read and not candidate.has_point:
             form = pc.match_substring_regex(cells, rf"[{_escaped(notation.decimal)}eE]")
             candidate.has_point = bool(pc.any(pc.and_(form, read)).as_py())
@@ -228,13 +228,13 @@ class Detector:
             candidate.has_group = bool(pc.any(pc.and_(form, read)).as_py())
         if notation.type == "time" and not notation.pattern:
             self._look_at_times(cells.filter(pc.fill_null(read, False)))
-        if n_odd:
-            candidate.n_odd += n_odd
+        if n_others:
+            candidate.n_others += n_others
             others = np.asarray(pc.fill_null(pc.invert(read), False))
-            for row in np.flatnonzero(others)[: 20 * _MOST_ODD].tolist():
-                if len(candidate.odd) >= _MOST_ODD:
+            for row in np.flatnonzero(others)[: 20 * _MOST_OTHERS].tolist():
+                if len(candidate.others) >= _MOST_OTHERS:
                     break
-                candidate.odd.setdefault(cells[row].as_py(), first + row)
+                candidate.others.setdefault(cells[row].as_py(), first + row)
 
     def _look_at_times(self, cells: Any) -> None:
         found, text = self._times, pc.utf8_trim_whitespace(cells)
@@ -252,7 +252,7 @@ class Detector:
         return [
             c
             for c in self._candidates or ()
-            if c.n_read and not c.n_odd and c.notation.type == "number"
+            if c.n_read and not c.n_others and c.notation.type == "number"
         ]
 
     def _is_ambiguous(self) -> bool:
@@ -287,23 +287,25 @@ class Detector:
         notation = chosen.notation
         if notation.type == "number" and notation.is_plain and self._code is not None:
             return self._text(f"numbers written as codes (row {self._code[1]}: {self._code[0]!r})")
-        odd = tuple(sorted(chosen.odd)) if chosen.n_odd else ()
+        others = tuple(sorted(chosen.others)) if chosen.n_others else ()
         typed = self._typed(chosen, decimal)
         note = typed.note
-        if odd:
-            note = f"{chosen.n_odd:,} other cells, such as {odd[0]!r}, are taken as missing"
-        return replace(typed, missing=tuple(sorted({*words, *map(str.strip, odd)})), note=note)
+        if others:
+            note = f"{chosen.n_others:,} other cells, such as {others[0]!r}, are taken as missing"
+        return replace(typed, missing=tuple(sorted({*words, *map(str.strip, others)})), note=note)
 
     def _best(self, decimal: str) -> _Candidate | None:
         wanted = self._hints.wanted
         every = self._candidates or []
-        clean = [c for c in every if c.n_read and (not c.n_odd or wanted == c.notation.type)]
+        clean = [c for c in every if c.n_read and (not c.n_others or wanted == c.notation.type)]
         if wanted:
             clean = [c for c in clean if c.notation.type == wanted] or clean
-            clean = sorted(clean, key=lambda c: c.n_odd)
-        if self._seen - MISSING_IN_TEXT - {""}:  # beside true and false, "unknown" is a third level
+            clean = sorted(clean, key=lambda c: c.n_others)
+        if (
+            self._seen - MISSING_IN_TEXT - {""}
+        ):  # next to true and false, "unknown" is a third level
             clean = [c for c in clean if c.notation.type != "boolean"]
-        if not clean or clean[0].n_odd:
+        if not clean or clean[0].n_others:
             return clean[0] if clean else None
         if decimal:
             fitting = [
@@ -336,7 +338,9 @@ class Detector:
             padded = not any(_is_unpadded(cell) for cell in self._sample)
             note = ""
             other = notation.pattern.replace("%m", "%_").replace("%d", "%m").replace("%_", "%d")
-            clean = [c.notation.pattern for c in self._candidates or () if not c.n_odd and c.n_read]
+            clean = [
+                c.notation.pattern for c in self._candidates or () if not c.n_others and c.n_read
+            ]
             if other != notation.pattern and other in clean and not self._hints.date_format:
                 note = (
                     f"{self._sample[0]!r} is read as {notation.pattern} and could be {other}; set "
@@ -370,15 +374,15 @@ class Detector:
 
     def _why(self) -> str:
         """Say why a column of mostly numbers or times is text; "" if it is not one."""
-        some = [c for c in self._candidates or () if c.n_read and c.n_odd]
+        some = [c for c in self._candidates or () if c.n_read and c.n_others]
         if not some:
             return ""
         best = max(some, key=lambda c: c.n_read)
-        n = best.n_read + best.n_odd
+        n = best.n_read + best.n_others
         if best.n_read < _WORTH_A_NOTE * n:
             return ""
         what = {"number": "numbers", "time": "times"}.get(best.notation.type, "booleans")
-        cell, row = min(best.odd.items(), key=lambda item: item[1])
+        cell, row = min(best.others.items(), key=lambda item: item[1])
         kind = "time" if what == "times" else "real"
         return (
             f"{best.n_read:,} of {n:,} cells are {what}; row {row:,} holds {cell!r}. Add it to "

@@ -136,10 +136,10 @@ def encoding_of(head: bytes, is_whole: bool = False) -> str:
         if head.startswith(mark):
             return encoding
     if b"\x00" in head[:200]:
-        even, odd = head[0:2000:2].count(0), head[1:2000:2].count(0)
-        if odd > 0.3 * len(head[:2000]) / 2:
+        first, second = (head[i:2000:2].count(0) for i in (0, 1))  # bytes of each pair
+        if second > 0.3 * len(head[:2000]) / 2:
             return "utf-16-le"
-        if even > 0.3 * len(head[:2000]) / 2:
+        if first > 0.3 * len(head[:2000]) / 2:
             return "utf-16-be"
     try:
         decode(head, "utf-8", is_whole)
@@ -222,7 +222,7 @@ def _title_lines(rows: Sequence[Sequence[str]]) -> int:
         else:
             break
     if n and len(rows[n]) == usual and sum(bool(c.strip()) for c in rows[n]) < usual - 1:
-        return 0  # the lines after are no header either
+        return 0  # the lines after are not a header either
     return n
 
 
@@ -268,7 +268,7 @@ def _in_steps(names: Sequence[str]) -> bool:
 
 
 def named(first: Sequence[str], dialect: Dialect) -> list[str]:
-    """Return the names of the columns: those of the header, told apart, or column1, column2, ..."""
+    """Return the names of the columns: of the header, made unique, or column1, column2, ..."""
     if not dialect.has_header:
         return [f"column{i + 1}" for i in range(len(first))]
     names, seen = [], Counter[str]()

@@ -108,7 +108,7 @@ class Files:
     date_format : str, optional
         How dates are written, such as "%d/%m/%Y", in place of what the cells show.
     id : str, optional
-        Column that names the rows: it is kept beside results, and nothing is learnt from it.
+        Column that names the rows: it is kept next to results, and is not part of the model.
 
     Examples
     --------

@@ -1,7 +1,7 @@
 """How a file writes the cells of a column: numbers, times, booleans, and words for missing values.
 
 A `Notation` reads such cells, and writes new ones alike. It travels in the metadata of an Arrow
-field, so that a table of cells as they were written and a table of numbers are told apart by the
+field, so that a table of cells as they were written and a table of numbers are distinguished by the
 type of the field alone.
 """
 

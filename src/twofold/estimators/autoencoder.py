@@ -165,8 +165,8 @@ class Autoencoder(
         Scores of the held-out rows (of training rows where none were held out), in order: what
         `anomaly_pvalue` ranks a row among.
     comparison_ : Comparison
-        The network beside PCA of the same code size on the held-out rows (on training rows where
-        none were held out).
+        The network compared with PCA of the same code size, on the held-out rows (on training
+        rows if none were held out).
     reconstruction_r2_ : float
         Share of those rows' variance that reconstructions keep.
     scorer_ : Scorer
@@ -997,5 +997,5 @@ def load(path: str | os.PathLike[str]) -> Autoencoder:
     except OptionError as error:
         raise ModelFileError(
             f"{path} does not fit together: {error!s:.2000} It was altered; copy the whole "
-            f"folder again, or fit the model anew."
+            f"folder again, or fit the model again."
         ) from error

@@ -1,4 +1,4 @@
-"""Filling holes inside a scikit-learn pipeline."""
+"""Imputation inside a scikit-learn pipeline."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from twofold.nn.corruption import Masking
 
 
 def filling_autoencoder(random_state: int | None = None) -> Autoencoder:
-    """Return the unfitted autoencoder that fills holes best, as `Imputer` uses it.
+    """Return the unfitted autoencoder that imputes best, as `Imputer` uses it.
 
     It learns what it is for: each row hides up to half of its cells, and the loss counts these
-    alone. Numbers are histograms, for what fills a hole is the mean of many possible values, and
+    alone. Numbers are histograms, for an imputed value is the mean of many possible values, and
     their density is seldom normal. The code is wide, since hidden cells cannot be copied. All that
     costs time: some minutes on one core for 20,000 rows of 16 columns.
 
@@ -46,7 +46,7 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
 
     `transform(X)` is `Autoencoder.impute(X)`: cells that are there stay as they are, and the result
     comes in the container and the types of X. Columns that the autoencoder ignores, such as those
-    without any cell, keep their holes.
+    without any cell, keep their missing values.
 
     Parameters
     ----------

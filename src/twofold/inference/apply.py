@@ -47,7 +47,7 @@ def log_density(network: Network, scorer: Scorer, x: Tensor) -> Tensor:
 
 
 def row_log_prob(network: Network, scorer: Scorer, filled: Tensor, x: Tensor) -> Tensor:
-    """Return the log-density of the cells there are in `x`, whose holes are filled in `filled`.
+    """Return the log-density of the observed cells of `x`; `filled` has no missing ones.
 
     (batch, width) twice -> (batch,). Of a variational network it is the evidence lower bound, with
     the same draws for every row.
@@ -90,14 +90,14 @@ def importance_sampler(n_samples: int, generator: torch.Generator) -> Function:
 def complete(network: Network, scorer: Scorer, x: Tensor, rounds: int | None = None) -> Tensor:
     """Impute missing inputs, which are NaN, from the observed inputs of the same row.
 
-    Starting from the columns' centres, reconstructions of the row are put into its holes again and
+    Starting from the columns' centres, its reconstructions are put into the missing cells again and
     again, so that filled cells inform each other. Without `rounds` it is once less than `impute`
     does: then the reconstruction of the result holds the imputed cells.
     """
     filled, seen = observed(x)
     if seen is None:
         return x
-    # Rows without holes stay as they are, and cost nothing.
+    # Complete rows stay as they are, and cost nothing.
     rows = torch.nonzero(~seen.all(1)).squeeze(1)
     part, there = filled[rows], seen[rows]
     for _ in range(int(scorer.rounds) - 1 if rounds is None else rounds):
@@ -159,7 +159,7 @@ def _in_chunks(
 
 
 def impute(network: Network, scorer: Scorer, x: Tensor) -> Tensor:
-    """Return the rows with their holes filled: (batch, width) -> (batch, width)."""
+    """Return the rows with missing cells filled: (batch, width) -> (batch, width)."""
     return complete(network, scorer, x, int(scorer.rounds))
 
 

@@ -88,7 +88,7 @@ def warn_if_collapsed(network: Network, scorer: Scorer, x: Tensor) -> None:
 
 
 def _codes_and_divergences(network: Network, scorer: Scorer, x: Tensor) -> Tensor:
-    """Return the codes, and of a variational one each component's divergence beside them."""
+    """Return the codes, and of a variational one also each component's divergence."""
     filled = inference.complete(network, scorer, x)
     path = network.path(filled, network.seen(x))
     code, divergence = network.bottleneck.code(path), network.bottleneck.divergence(path)

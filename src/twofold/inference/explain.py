@@ -66,7 +66,7 @@ class Explanation:
     def top(self, row: int, n: int = 3) -> list[str]:
         """Name the columns that contribute most to the row at position `row`, the first one most.
 
-        Columns that make the row less odd are left out.
+        Columns that raise the row's score are left out.
         """
         order = np.argsort(-self.contribution[row], kind="stable")[:n]
         return [self.columns[i] for i in order if self.contribution[row, i] > 0]
@@ -159,19 +159,19 @@ def expect(network: Network, scorer: Scorer, x: Tensor, filled: Tensor) -> Tenso
 
     A row's own reconstruction gives way to the very cell that is wrong. So cells count the less the
     more they surprise, as in robust regression by reweighting (Holland and Welsch, 1977): a cell
-    gives way to its reconstruction, a reconstruction that is odd itself to the mean of the row's
-    cluster, and the reconstruction is made anew.
+    gives way to its reconstruction, a reconstruction that is anomalous itself to the mean of the row's
+    cluster, and the row is reconstructed again.
     """
     seen = observed(x)[1]
     current, expected = filled, filled
     for _ in range(_ROUNDS):
         theta = network.decode(network.encode(current, seen=seen)[0])
         x_hat = scorer.mean(theta)
-        middle, odd = scorer.density.typical(x_hat, filled, seen)
-        odd = scorer.per_column(odd)
-        expected = middle + scorer.per_input(1 / (1 + odd)) * (x_hat - middle)
+        middle, doubt = scorer.density.typical(x_hat, filled, seen)
+        doubt = scorer.per_column(doubt)
+        expected = middle + scorer.per_input(1 / (1 + doubt)) * (x_hat - middle)
         surprise = (scorer.typical - scorer.log_prob(theta, x)).clamp_min(0)
-        trust = scorer.per_input(1 / (1 + surprise + odd))
+        trust = scorer.per_input(1 / (1 + surprise + doubt))
         current = expected + trust * (filled - expected)
     return expected
 
@@ -202,6 +202,6 @@ def _integrate(
 
 def _oddness(network: Network, scorer: Scorer, x: Tensor, seen: Tensor | None) -> Tensor:
     """Return minus the score of complete rows, of which only the cells in `seen` are counted."""
-    # Holes are told by NaN; the code has been made from what fills them.
+    # Missing cells are NaN; the code has been made from what fills them.
     given = x if seen is None else torch.where(seen, x, torch.nan)
     return -row_log_prob(network, scorer, x, given)

@@ -44,7 +44,7 @@ def random_state(seed: int | np.random.RandomState | None) -> np.random.RandomSt
         # Not scikit-learn's check_random_state: for None that one draws from numpy's global state.
         return np.random.RandomState(seed)
     except ValueError as error:
-        raise OptionError(f"random_state={seed!r} is no seed. {error}.") from error
+        raise OptionError(f"random_state={seed!r} is not a seed. {error}.") from error
 
 
 def torch_generator(rng: np.random.RandomState) -> torch.Generator:

@@ -167,7 +167,7 @@ class CellModel(nn.Module):
 
 def observed(x: Tensor) -> tuple[Tensor, Tensor | None]:
     """Return the inputs with zero for missing ones, and which are there (None: all of them)."""
-    traced = torch.compiler.is_compiling()  # a graph serves rows with holes and without
+    traced = torch.compiler.is_compiling()  # a graph serves incomplete and complete rows
     if not traced and not torch.isnan(x.sum()):  # one number tells it, and takes no memory
         return x, None
     missing = torch.isnan(x)

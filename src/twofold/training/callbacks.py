@@ -198,8 +198,8 @@ class MLflow(_Log):
     MissingExtraError
         Where `mlflow` is not installed.
     OptionError
-        When training begins, where MLflow cannot keep a run there. What it refuses later is told
-        by a warning, for it is not worth a training.
+        When training begins, if MLflow cannot keep a run there. What it refuses later becomes a
+        warning, for it is not worth a training.
     """
 
     def __init__(

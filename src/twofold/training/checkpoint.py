@@ -1,8 +1,8 @@
 """Checkpoints: files from which a run that was ended goes on, to the bits of one that was not.
 
 A file holds weights and what else the next update depends on, as tensors and one JSON document, and
-no data. It is written beside its place and renamed once it is complete, and the one before it stays
-until then, so that at any moment one whole file is there.
+no data. It is written to a temporary name and renamed once it is complete, and the one before it
+stays until then, so that one whole file is always there.
 """
 
 from __future__ import annotations
@@ -108,7 +108,7 @@ class Checkpoint:
         self._rng, self._begin = rng, _state(rng)
 
     def take(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
-        """Return what the run goes on from, with chance where it was then, and begin the clock."""
+        """Return what the run resumes from, its generators restored, and start the clock."""
         assert self.found is not None
         if self._rng is not None:
             _set_state(self._rng, "rng.now", *self.found)
@@ -212,7 +212,7 @@ class Checkpoint:
         if failures:
             raise CheckpointError(
                 f"{failures[0]} No other one is there to go on from: remove {self.folder} and "
-                f"begin anew."
+                f"begin again."
             )
         return None
 

@@ -50,7 +50,7 @@ class TrainingConfig:
                 values["optimizer"], width, spec.is_ordered
             )
         for name in ("learning_rate", "momentum", "weight_decay"):
-            values[name] = float(values[name])  # numpy's numbers are no JSON
+            values[name] = float(values[name])  # numpy's numbers are not JSON
         bfloat16 = options["precision"] == "bfloat16" or (
             options["precision"] == "auto"
             and fast_in_bfloat16(options["device"])

@@ -182,7 +182,7 @@ class FusedStep:
         self._place = dtype, device
 
     def __getstate__(self) -> dict[str, Any]:
-        # Copied or pickled one by one, views would no longer share memory: they are made anew.
+        # Copied or pickled one by one, views would no longer share memory: they are made again.
         return {**self.__dict__, "_workspaces": {}, "_rate": None, "_place": None}
 
 
@@ -256,7 +256,7 @@ class _Workspace:
         like = pairs[0].weight.data if low is None else pairs[0].weight.data.to(low)
         v = [like.new_empty(2 * n, pair.n_in) for pair in pairs]
         h = [like.new_empty(2 * n, pair.n_out) for pair in pairs]
-        # The code goes where the last decode reads it; every other result to the pair beside.
+        # The code goes where the last decode reads it; every other result to the next pair.
         encoded = [*(v_i[:n] for v_i in v[1:]), h[-1][n:]]
         decoded = [v[0][n:], *(h_i[n:] for h_i in h[:-1])]
         up, down = [], []
@@ -361,7 +361,7 @@ class _Group:
         return loss
 
     def _weighed(self, loss: Tensor) -> Tensor:
-        """Weigh the residuals by the noise that Gaussian columns share beside other likelihoods."""
+        """Weigh the residuals by the noise that Gaussian columns share in mixed tables."""
         if self._noise is None:
             return loss
         variance = self._noise.to(self._theta.dtype) ** 2

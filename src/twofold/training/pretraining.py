@@ -227,7 +227,7 @@ def _level(network: Network, i: int) -> Network:
     pair, last = network.pairs[i], i == len(network.pairs) - 1
     code = network.bottleneck
     kind = Network if i == 0 else _Level
-    with torch.device("meta"):  # without memory and without chance: its pair and its code are given
+    with torch.device("meta"):  # without memory or random numbers: its pair and its code are given
         level = kind(
             pair.n_in,
             (),
@@ -494,15 +494,15 @@ def _settle_posterior(network: Network, objective: Objective, x: Tensor) -> None
         code.rescale(back / factor if network.tied else back)
 
     scale_up(1 / spread, spread)
-    theta, told = _through(network, x), torch.ones_like(spread)
+    theta, known = _through(network, x), torch.ones_like(spread)
     for _ in range(_ROUNDS if objective.adapts else 1):
         # The noise of the cells settles how far codes spread, and is settled by that in turn.
         if objective.adapts:
             objective.adapt(theta, x)
-        scale_up(1 / told, 1 / told)
+        scale_up(1 / known, 1 / known)
         left = 1 / _curvature(network, objective, x[:_CURVE_ROWS]).clamp_min(1.0)
-        told = (1 - left).clamp_min(0.01).sqrt()
-        scale_up(told, told)
+        known = (1 - left).clamp_min(0.01).sqrt()
+        scale_up(known, known)
         code.set_posterior(left)
         theta, _ = network(observed(x)[0], torch.Generator().manual_seed(0))
         theta = theta[: len(x)]
@@ -525,7 +525,7 @@ def _curvature(network: Network, objective: Objective, x: Tensor) -> Tensor:
 
 @torch.no_grad()
 def _settle(network: Network, objective: Objective, rows: TrainingRows) -> None:
-    """Let what likelihoods learn beside the weights follow the network as it is now."""
+    """Let what likelihoods learn besides the weights follow the network as it is now."""
     if not objective.adapts:
         return
     x = rows.head(min(_ROWS, network.rows_per_pass))
