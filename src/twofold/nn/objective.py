@@ -26,7 +26,7 @@ class Objective(CellModel):
         Says which columns each likelihood models.
     adapts : bool
         The noise of Gaussian columns is learned even if all columns are Gaussian. A divergence
-        next to them is weighed by it (Rybkin, Daniilidis and Levine, 2021, "Simple and Effective VAE
+        is weighed by it (Rybkin, Daniilidis and Levine, 2021, "Simple and Effective VAE
         Training with Calibrated Decoders", eq. 5).
     """
 
