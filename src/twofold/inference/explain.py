@@ -159,7 +159,8 @@ def expect(network: Network, scorer: Scorer, x: Tensor, filled: Tensor) -> Tenso
 
     A row's own reconstruction gives way to the very cell that is wrong. So cells count the less the
     more they surprise, as in robust regression by reweighting (Holland and Welsch, 1977): a cell
-    gives way to its reconstruction, an anomalous reconstruction to the mean of the row's cluster, and the row is reconstructed again.
+    gives way to its reconstruction, an anomalous reconstruction to the mean of the row's
+    cluster, and the row is reconstructed again.
     """
     seen = observed(x)[1]
     current, expected = filled, filled
