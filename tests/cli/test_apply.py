@@ -144,7 +144,7 @@ def test_score_says_why(mixed: Path, tmp_path: Path, name: str) -> None:
     result = succeed("score", mixed / "model", source, "-o", tmp_path / "s.parquet")
     ae = load(mixed / "model")
     table = pq.read_table(tmp_path / "s.parquet").to_pydict()
-    assert list(table) == ["row", "score", "p_value", "label", "columns"]
+    assert list(table) == ["row", "id", "score", "p_value", "label", "columns"]
     assert table["score"] == ae.score_samples(source).tolist()
     assert table["p_value"] == ae.anomaly_pvalue(source).tolist()
     assert table["label"] == ae.predict(source).tolist()

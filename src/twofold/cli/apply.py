@@ -23,6 +23,7 @@ from twofold.cli.common import (
     Source,
     Stream,
     Tasks,
+    TextFlags,
     files,
     plain_warnings,
     print_written,
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
     from twofold.estimators.autoencoder import Autoencoder
 
 
-@dataclass(frozen=True)
-class Batch:
+@dataclass(frozen=True, kw_only=True)
+class Batch(TextFlags):
     """What every command has in common that makes one row of each row of a source.
 
     The fields are the arguments and flags of these commands, declared once.
@@ -59,7 +60,7 @@ class Batch:
     @property
     def files(self) -> Files:
         """The source, and how it is read."""
-        return files(self.source, self.stream, self.on_bad_file)
+        return files(self.source, self.stream, self.on_bad_file, text=self)
 
 
 def verb_command(name: str, *examples: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
@@ -326,8 +327,11 @@ def _apply(verb: str, batch: Batch) -> tuple[Autoencoder, Summary]:
         def make(
             part: Any, first_row: int, progress: Progress | None
         ) -> tuple[Sequence[Any], Summary]:
-            made, summary = results.apply(verb, ae, part, first_row, progress)
-            if verb == "score" and batch.output.suffix.lower() == ".npy":
+            is_array = batch.output.suffix.lower() == ".npy"  # which holds numbers only
+            made, summary = results.apply(
+                verb, ae, part, first_row, progress, named=not is_array
+            )
+            if verb == "score" and is_array:
                 made = made.drop_columns(["columns"])  # they are text
             return [made], summary
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -91,11 +92,65 @@ Tasks = Annotated[
 ]
 
 
-def files(source: str, stream: bool | None, on_bad_file: str, drop: Sequence[str] = ()) -> Files:
+@dataclass(frozen=True, kw_only=True)
+class TextFlags:
+    """The flags that say how text files are read, where that is not to be detected."""
+
+    delimiter: Annotated[
+        str | None,
+        typer.Option(
+            metavar="X", help="What separates the cells of text files. [default: detected]"
+        ),
+    ] = None
+    encoding: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="How text files store letters. [default: detected]"),
+    ] = None
+    decimal: Annotated[
+        str | None,
+        typer.Option(metavar=".|,", help="What stands before decimals. [default: detected]"),
+    ] = None
+    missing: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="WORD",
+            help="Word for a missing value, besides empty cells; may be given several times. "
+            "[default: detected]",
+        ),
+    ] = None
+    header: Annotated[
+        bool | None,
+        typer.Option(
+            "--header/--no-header",
+            help="Whether the first line of text files names the columns. [default: detected]",
+            show_default=False,
+        ),
+    ] = None
+    date_format: Annotated[
+        str | None,
+        typer.Option(metavar="FORMAT", help="How dates are written: %d/%m/%Y. [default: detected]"),
+    ] = None
+    id: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column that names the rows. [default: none]"),
+    ] = None
+
+
+def files(
+    source: str,
+    stream: bool | None,
+    on_bad_file: str,
+    drop: Sequence[str] = (),
+    text: TextFlags | None = None,
+) -> Files:
     """Return the source and how it is read."""
     from twofold.data.files import Files
 
-    return Files(source, "auto" if stream is None else stream, on_bad_file, tuple(drop))
+    given = {} if text is None else {f.name: getattr(text, f.name) for f in fields(TextFlags)}
+    delimiter = given.get("delimiter")
+    if delimiter in ("\\t", "tab"):
+        given["delimiter"] = "\t"
+    return Files(source, "auto" if stream is None else stream, on_bad_file, tuple(drop), **given)
 
 
 def progress_printer(quiet: bool) -> Callable[[str], None] | None:

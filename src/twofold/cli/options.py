@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from twofold.cli.common import TextFlags
 from twofold.errors import OptionError
 from twofold.options import OPTIONS, Option, flag
 
@@ -49,6 +50,11 @@ def spread(name: str, record: type[Any], command: Callable[..., None]) -> Callab
     mine = [p for p in own.values() if p.name != name]
     every = [_keyword(p.name, p.annotation, p.default) for p in (*fields, *mine)]
     return _with_signature(with_fields, every, command)
+
+
+def text_flags(command: Callable[..., None]) -> Callable[..., None]:
+    """Give a command the flags about text files in place of its parameter `text`."""
+    return spread("text", TextFlags, command)
 
 
 def _with_signature(

@@ -18,11 +18,13 @@ from twofold.cli.common import (
     Quiet,
     Source,
     Stream,
+    TextFlags,
     files,
     plain_warnings,
     print_written,
     progress_printer,
 )
+from twofold.cli.options import text_flags
 from twofold.errors import OptionError
 from twofold.formatting import counted, pairs, size
 from twofold.persistence import summary
@@ -97,6 +99,7 @@ def _system() -> str:
     )
 
 
+@text_flags
 def report(
     model: Model,
     source: Source,
@@ -107,6 +110,8 @@ def report(
     on_bad_file: OnBadFile = "error",
     force: Force = False,
     quiet: Quiet = False,
+    *,
+    text: TextFlags,
 ) -> None:
     """Write one page about a model and rows: errors, scores, anomalies, codes, and what to do.
 
@@ -122,7 +127,7 @@ def report(
     from twofold.report import document as reports
 
     require_free(output, force)
-    opened = files(source, stream, on_bad_file)
+    opened = files(source, stream, on_bad_file, text=text)
     with plain_warnings():
         findings = reports.write(
             load(model), opened, output, force, progress=progress_printer(quiet)
@@ -130,8 +135,8 @@ def report(
     urgent = [finding.sentence for finding in findings if finding.urgent]
     to_act, to_know = counted(len(urgent), "thing"), len(findings) - len(urgent)
     print_written(f"a page with {to_act} to act on and {to_know} to know", output)
-    for text in urgent:
-        typer.echo(f"- {text}")
+    for sentence in urgent:
+        typer.echo(f"- {sentence}")
 
 
 def export(

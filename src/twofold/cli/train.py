@@ -19,6 +19,7 @@ from twofold.cli.common import (
     OnBadFile,
     Quiet,
     Stream,
+    TextFlags,
     bytes_in,
     files,
     plain_warnings,
@@ -51,6 +52,7 @@ def demo(
     run(dataset=dataset, epochs=epochs, output=output, force=force)
 
 
+@options.text_flags
 @options.takes_options
 def fit(
     source: Annotated[
@@ -102,6 +104,8 @@ def fit(
     on_bad_file: OnBadFile = "error",
     force: Force = False,
     quiet: Quiet = False,
+    *,
+    text: TextFlags,
 ) -> None:
     """Train an autoencoder on the rows of SOURCE and save it as a model.
 
@@ -134,7 +138,7 @@ def fit(
 
     model_folder.require_free(output, force)
     require_writable(output)
-    opened = files(source, stream, on_bad_file, options.names(drop or ()))
+    opened = files(source, stream, on_bad_file, options.names(drop or ()), text)
     ae = Autoencoder(**given)
     with (
         using(launch.joined()) as group,

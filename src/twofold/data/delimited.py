@@ -52,8 +52,11 @@ class Reading:
     wanted: Mapping[str, str] = field(default_factory=dict)
     known: Mapping[str, Format] = field(default_factory=dict)
 
-    def detectors(self, names: Sequence[str]) -> dict[str, Detector]:
-        """Return what settles each column; none for those that are known to be text."""
+    def detectors(self, names: Sequence[str], commas: bool = False) -> dict[str, Detector]:
+        """Return what settles each column; none for those that are known to be text.
+
+        `commas` says that commas do not separate the cells.
+        """
         found = {}
         for name in names:
             form = self.known.get(name)
@@ -62,9 +65,8 @@ class Reading:
             known = None if form is None else form.notation
             if form is not None and known is None:
                 known = Notation(form.type)
-            hints = Hints(
-                self.missing, self.decimal, self.date_format, self.wanted.get(name, ""), known
-            )
+            wanted = self.wanted.get(name, "")
+            hints = Hints(self.missing, self.decimal, self.date_format, wanted, known, commas)
             found[name] = Detector(name, hints)
         return found
 

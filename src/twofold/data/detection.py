@@ -7,6 +7,7 @@ cells chooses the notations that are worth a test of all of them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -63,6 +64,8 @@ class Hints:
         "number" or "time" if the column has to be one, so that other cells are missing; else "".
     known : Notation or None
         How the column was written when the model was trained: preferred if cells fit.
+    commas : bool
+        Whether the file leaves commas free to stand before decimals, so that "1.234" could be 1234.
     """
 
     missing: tuple[str, ...] | None = None
@@ -70,6 +73,7 @@ class Hints:
     date_format: str | None = None
     wanted: str = ""
     known: Notation | None = None
+    commas: bool = False
 
 
 @dataclass
@@ -116,12 +120,19 @@ class Detector:
             step = max(1, n // _SAMPLE)
             some = cells.take(pa.array(np.arange(0, n, step))).drop_null()
             self._sample += some.to_pylist()[: 2 * _SAMPLE]
-        if self._plain and self._hints.missing is None:
+        if self._plain and self._hints.missing is None and not self._could_be_thousands():
             numbers = self._cast(cells, first)
             if numbers is not None:
                 return numbers
         self._test(cells, first)
         return None
+
+    def _could_be_thousands(self) -> bool:
+        """Whether points could stand between thousands, which a cast would take for decimals."""
+        known, cells = self._hints.known, self._sample[:200]
+        commas = self._hints.commas or self._hints.decimal == ","
+        commas = commas or (known is not None and known.decimal == ",")
+        return commas and all(re.fullmatch(r"[-+]?\d{1,3}(\.\d{3})*", cell) for cell in cells)
 
     def _cast(self, cells: Any, first: int) -> Any:
         """Return cells as plain numbers, None if they are not."""

@@ -104,7 +104,10 @@ def detect(head: bytes, layout: Layout, name: str, is_whole: bool = False) -> Di
     delimiter = delimiter or _delimiter(rest, name)
     rows = _rows(rest, delimiter)
     title = _title_lines(rows)
-    skip, rows = skip + title, rows[title:]
+    rows, left = rows[title:], title
+    while left or (title and skip < len(lines) and _is_comment(lines, skip)):
+        left -= bool(left and lines[skip].strip())
+        skip += 1
     if title or any(_is_comment(lines, i) for i in range(skip)):
         said.append(f"{skip} line{'s' * (skip > 1)} above the header left out")
     if delimiter != ",":
@@ -217,7 +220,9 @@ def _title_lines(rows: Sequence[Sequence[str]]) -> int:
         return 0
     n = 0
     for row in rows[: min(_MOST_PREAMBLE, len(rows) - 2)]:
-        if len(row) < usual - 1 or (len(row) == usual and sum(bool(c.strip()) for c in row) <= 1):
+        if len(row) < usual - 1 or (
+            len(row) == usual and row[0].strip() and not any(c.strip() for c in row[1:])
+        ):
             n += 1
         else:
             break

@@ -46,7 +46,7 @@ from twofold.data.formats import (
     Place,
     TableFile,
 )
-from twofold.data.notation import Notation, field_of
+from twofold.data.notation import Notation, as_id, field_of
 from twofold.data.table import Format
 from twofold.errors import DataError, DetectedWarning, OptionError, SkippedFilesWarning
 
@@ -440,9 +440,13 @@ class OpenFiles:
         found = (batch for part in self.parts for batch in self.batches(part, CHUNK_ROWS))
         return pa.Table.from_batches(found, schema=self.schema)
 
+    @property
+    def _commas_are_free(self) -> bool:
+        return all(cast(TextFile, file).dialect.delimiter != "," for file in self._files)
+
     def _load_text(self) -> Any:
         """Read all text, settle what it means, and return it."""
-        detectors = self._reading.detectors(self._names)
+        detectors = self._reading.detectors(self._names, self._commas_are_free)
         tables, mistakes = [], dict[int, str]()
         for number, file in enumerate(cast(list[TextFile], self._files)):
             try:
@@ -473,7 +477,7 @@ class OpenFiles:
             "understood": "; ".join(said),
             "delimiter": cast(TextFile, self._files[0]).dialect.delimiter,
         }
-        self.schema = self.schema.with_metadata(
+        self.schema = self._with_id(self.schema).with_metadata(
             {f"twofold.{key}": value for key, value in about.items()}
         )
         for text in said:
@@ -486,6 +490,18 @@ class OpenFiles:
                 DetectedWarning,
                 stacklevel=2,
             )
+
+    def _with_id(self, schema: Any) -> Any:
+        """Return the schema with the column marked that names the rows."""
+        if self._id is None:
+            return schema
+        if self._id not in schema.names:
+            raise DataError(
+                f"{self._places[0].shown} has no column {self._id!r} to name the rows by. It has "
+                f"{sources.listed(schema.names)}."
+            )
+        at = schema.get_field_index(self._id)
+        return schema.set(at, as_id(schema.field(at)))
 
     def _pixels(self, file: ImageFiles) -> Any:
         while True:
@@ -513,7 +529,7 @@ class OpenFiles:
     def _learn(self) -> None:
         """Learn the types of the columns of text files, which only their cells show."""
         self._learned = True
-        detectors = self._reading.detectors(self._names)
+        detectors = self._reading.detectors(self._names, self._commas_are_free)
         self._text_parts, mistakes = [], dict[int, str]()
         for number, file in enumerate(cast(list[TextFile], self._files)):
             place = number - len(mistakes)
@@ -578,7 +594,7 @@ class OpenFiles:
             fields.append(pa.field(name, united))
         texts = {i: f"{self._places[i].shown}: {'; '.join(m)}." for i, m in mistakes.items()}
         self._drop_files(texts)
-        self.schema = pa.schema(fields)
+        self.schema = self._with_id(pa.schema(fields))
         return list(texts.values())
 
     def _settle(self, mistakes: list[str]) -> None:

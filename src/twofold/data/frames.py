@@ -68,7 +68,8 @@ def read(frame: Any, container: str) -> Table:
             remedies[reason.remedy] = None
         else:
             columns.append(cells)
-            formats.append(form if written is None else replace(form, notation=written))
+            named = container == "arrow" and notation.is_id(frame.schema.field(position))
+            formats.append(replace(form, notation=written, is_id=named))
     if mistakes:
         more = len(mistakes) - _SHOWN_MISTAKES
         shown = mistakes[:_SHOWN_MISTAKES] + [f"So it is with {more} columns more."] * (more > 0)

@@ -18,6 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 KEY = b"twofold.notation"
+ID_KEY = b"twofold.id"
 SPACES = " \u00a0\u202f"  # that separate thousands: plain, no-break and narrow
 # Words that stand for missing values in columns of numbers, times and booleans.
 MISSING = frozenset(
@@ -391,6 +392,16 @@ def of_field(column: Any) -> Notation | None:
     return None if document is None else Notation.from_json(json.loads(document))
 
 
+def is_id(column: Any) -> bool:
+    """Whether an Arrow field names the rows."""
+    return bool(column.metadata and ID_KEY in column.metadata)
+
+
+def as_id(column: Any) -> Any:
+    """Return an Arrow field that says that it names the rows."""
+    return column.with_metadata({**(column.metadata or {}), ID_KEY: b"1"})
+
+
 def is_as_written(column: Any) -> bool:
     """Whether an Arrow field holds cells as they were written, and not what they mean."""
     return bool(column.metadata and KEY in column.metadata and pa.types.is_string(column.type))
@@ -404,7 +415,8 @@ def read_table(table: Any) -> Any:
     columns, new = [], []
     for old, column, notation in zip(table.schema, table.columns, written, strict=True):
         columns.append(column if notation is None else notation.read(column))
-        new.append(old if notation is None else field_of(old.name, notation))
+        field = old if notation is None else field_of(old.name, notation)
+        new.append(as_id(field) if is_id(old) else field)
     return pa.Table.from_arrays(columns, schema=pa.schema(new))
 
 

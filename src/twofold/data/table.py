@@ -23,6 +23,7 @@ class Format:
     `type` is "number", "boolean", "text" or "time"; `dtype` is the container's own name for it.
     `levels` are a text column's distinct cells in the order that `Table.values` counts them, from
     0; `ordered` says that this order means something. `notation` is how a text file writes cells.
+    `is_id` says that the cells name the rows.
     """
 
     type: str
@@ -30,11 +31,14 @@ class Format:
     levels: tuple[str | int | float | bool, ...] = ()
     ordered: bool = False
     notation: Notation | None = None
+    is_id: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return what differs from the defaults, as plain data."""
         found: dict[str, Any] = {"type": self.type, "dtype": self.dtype, "levels": self.levels}
-        found = {k: v for k, v in {**found, "ordered": self.ordered}.items() if v}
+        found = {
+            k: v for k, v in {**found, "ordered": self.ordered, "is_id": self.is_id}.items() if v
+        }
         if self.notation is not None:
             found["notation"] = self.notation.to_json()
         return found

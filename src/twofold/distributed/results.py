@@ -16,11 +16,12 @@ import pyarrow
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from twofold.data.convert import to_arrow
 from twofold.estimators.autoencoder import Autoencoder
 from twofold.formatting import cell, table
 from twofold.inference.explain import Explanation
 from twofold.metrics import Scores, by_rank
-from twofold.verbs import EXPLANATION_COLUMNS, SCORE_COLUMNS
+from twofold.verbs import EXPLANATION_COLUMNS, SCORE_COLUMNS, VERBS
 
 Array = NDArray[Any]
 Progress = Callable[[str], object]
@@ -253,7 +254,13 @@ APPLY: dict[str, Callable[[Autoencoder, Any, int, Progress | None], tuple[Any, S
 
 
 def apply(
-    verb: str, ae: Autoencoder, rows: Any, first_row: int = 0, progress: Progress | None = None
+    verb: str,
+    ae: Autoencoder,
+    rows: Any,
+    first_row: int = 0,
+    progress: Progress | None = None,
+    *,
+    named: bool = True,
 ) -> tuple[Any, Summary]:
     """Apply a verb to a part of the rows.
 
@@ -267,11 +274,28 @@ def apply(
         Number of the part's first row.
     progress : callable, optional
         Called with a line now and then.
+    named : bool
+        Whether the column that names the rows is kept.
 
     Returns
     -------
     rows : array or Arrow table
-        With the columns `VERBS[verb].columns(ae)`.
+        With the columns `VERBS[verb].columns(ae)`, and the one that names the rows if there is one.
     summary : Summary
     """
-    return APPLY[verb](ae, rows, first_row, progress)
+    made, summary = APPLY[verb](ae, rows, first_row, progress)
+    return (_with_names(ae, rows, made) if named else made), summary
+
+
+def _with_names(ae: Autoencoder, rows: Any, made: Any) -> Any:
+    """Return results with the column that names the rows, as it is in the rows read."""
+    name = ae.schema_.id_column
+    if name is None or not isinstance(rows, pyarrow.Table) or name not in rows.column_names:
+        return made
+    column, field = rows.column(name), rows.schema.field(name)
+    if isinstance(made, np.ndarray):
+        made = to_arrow(made, VERBS["encode"].columns(ae))
+    if name in made.column_names:
+        return made.set_column(made.column_names.index(name), field, column)
+    place = 1 if made.column_names[0] == SCORE_COLUMNS[0] else 0
+    return made.add_column(place, field, column)

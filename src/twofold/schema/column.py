@@ -251,8 +251,19 @@ class Column:
         """
         own = {self.levels[position]: slot for slot, position in enumerate(self.kept)}
         text = _holds_text(self.levels)
+        if text:  # a number has many texts: 1 may have been "1.0"
+            meant = {_number(level): slot for level, slot in own.items()}
+            for level in levels:
+                if not isinstance(level, str) and _as_text(level) not in own:
+                    own.setdefault(_as_text(level), meant.get(float(level), len(self.kept)))
         slots = [own.get(_as_text(level) if text else level, len(self.kept)) for level in levels]
         return np.array([*slots, len(self.kept)], dtype=np.int64)
+
+    def knows_some(self, numbers: Array) -> bool:
+        """Whether some of the numbers stand for levels of a category of text."""
+        distinct = tuple(np.unique(numbers[~np.isnan(numbers)])[:10_000].tolist())
+        known = {_as_text(level) for level in self.levels} | {_number(v) for v in self.levels}
+        return any(_as_text(number) in known or number in known for number in distinct)
 
     def decode(self, inputs: Array) -> Array:
         """Return the cells `(n_rows,)` that inputs `(n_rows, width)` stand for.
@@ -501,6 +512,14 @@ def _as_text(level: Level) -> str:
     if isinstance(level, float) and level.is_integer():
         return str(int(level))
     return str(level)
+
+
+def _number(level: Level) -> float | None:
+    """Return the number that a level stands for, if it does."""
+    try:
+        return float(level)
+    except ValueError:
+        return None
 
 
 def white(high: float) -> float:

@@ -35,6 +35,9 @@ _FURTHEST = 100.0  # times that far cells widen a histogram's unit: a code for "
 _MOST_COUNT = 5.0  # mean of a count; around larger ones a normal density does as well
 
 
+ROW_NAMES = "names the rows"
+
+
 def infer_columns(
     table: Table,
     likelihood: str | Mapping[str, str],
@@ -127,6 +130,8 @@ def _column(
     form = None if table.formats is None else table.formats[i]
     shape = None if form is None else replace(form, levels=())
     settled = kind != "auto"
+    if form is not None and form.is_id:
+        return Column(name, "ignored", "none", format=shape, note=ROW_NAMES)
     if settled:
         note = LEFT_OUT if kind == "ignored" else ""
         _require_possible(table, i, name, kind, stats)

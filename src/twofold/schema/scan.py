@@ -207,7 +207,13 @@ def _formats(schema: Any) -> tuple[tuple[Format, ...], list[np.dtype[Any]]]:
         except Refused as reason:
             mistakes.append(f"Column '{name}' {reason}. {reason.remedy}")
         else:
-            formats.append(replace(form, notation=notation.of_field(schema.field(name))))
+            formats.append(
+                replace(
+                    form,
+                    notation=notation.of_field(schema.field(name)),
+                    is_id=notation.is_id(schema.field(name)),
+                )
+            )
             dtypes.append(cells.dtype)
     if mistakes:
         raise DataError(" ".join(mistakes))

@@ -251,10 +251,20 @@ class Schema:
                 continue
             was = _words("number" if column.format is None else column.format.type)
             now = _words(found.type)
-            if was == now or (was == "text" and now == "numbers"):
-                continue
             values = table.values[:, position]
-            if np.isnan(values).all():
+            if was == now or np.isnan(values).all():
+                continue
+            if was == "text" and now == "numbers" and column.kind == "category":
+                if column.knows_some(values):
+                    continue
+                row = int(np.flatnonzero(~np.isnan(values))[0])
+                mistakes.append(
+                    f"Column '{column.name}' held text in training, such as "
+                    f"{column.levels[column.kept[0]]!r}, and holds other numbers here (row {row}: "
+                    f"{values[row]:g}); pass its cells as text"
+                )
+                continue
+            if was == "text" and now == "numbers":
                 continue
             row, cell = _odd_cell(values, found)
             mistakes.append(
@@ -386,6 +396,17 @@ class Schema:
                 form = column.format
             found.append(replace(form, levels=column.levels if form.type == "text" else ()))
         return tuple(found)
+
+    @cached_property
+    def id_column(self) -> str | None:
+        """The column that names the rows: the one that was given, or the first identifier.
+
+        It is ignored by the network, and kept next to what comes of a row.
+        """
+        ignored = [c for c in self.columns if c.kind == "ignored"]
+        given = (c.name for c in ignored if c.format is not None and c.format.is_id)
+        found = (c.name for c in ignored if "looks like an identifier" in c.note)
+        return next(given, None) or next(found, None)
 
     @cached_property
     def training_formats(self) -> dict[str, Format]:

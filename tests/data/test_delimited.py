@@ -1,0 +1,202 @@
+"""Text files as people have them are read, and written again as they were."""
+
+from __future__ import annotations
+
+import bz2
+import gzip
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from twofold import Autoencoder, Files
+from twofold.data import files, notation, output, sources
+from twofold.errors import DataError, DetectedWarning
+
+N = 40
+RNG = np.random.default_rng(0)
+NUMBERS = RNG.gamma(2, 800, N).round(2).tolist()
+DAYS = [date(2019, 1, 1) + timedelta(days=int(d)) for d in RNG.integers(0, 900, N)]
+COLUMNS: dict[str, list[str]] = {
+    "number": [f"{x:.2f}" for x in NUMBERS],
+    "whole": [str(int(x)) for x in NUMBERS],
+    "comma": [f"{x:.1f}".replace(".", ",") for x in NUMBERS],
+    "dollars": [f"${x:,.2f}" for x in NUMBERS],
+    "euros": [f"{x:,.2f} €".translate(str.maketrans(",.", ".,")) for x in NUMBERS],
+    "percent": [f"{x / 100:.1f}%" for x in NUMBERS],
+    "codes": [f"{int(x) % 9:04d}" for x in NUMBERS],
+    "telephones": [f"+4930{int(x) % 7:06d}" for x in NUMBERS],
+    "long": [f"8949{int(x):016d}" for x in NUMBERS],
+    "part": [("1e5", "2e7", "3E2")[i % 3] for i in range(N)],
+    "flag": [("TRUE", "FALSE")[i % 2] for i in range(N)],
+    "text flag": [("true", "false", "maybe")[i % 3] for i in range(N)],
+    "land": [("NA", "US", "DE")[i % 3] for i in range(N)],
+    "clock": [("13:08", "07:30")[i % 2] for i in range(N)],
+    "day": [d.isoformat() for d in DAYS],
+    "american": [d.strftime("%m/%d/%Y") for d in DAYS],
+    "german": [d.strftime("%d.%m.%Y") for d in DAYS],
+    "zoned": [f"{d.isoformat()}T01:00:00+0{1 + i % 2}:00" for i, d in enumerate(DAYS)],
+    "quoted": [('say "hi"', "two\nlines", "a,b;c\td|e", "größe")[i % 4] for i in range(N)],
+    "dash": ["-" if i % 5 == 0 else str(i) for i in range(N)],
+    "none": ["" for _ in range(N)],
+}
+
+
+def written(
+    path: Path,
+    columns: dict[str, list[str]],
+    delimiter: str = ",",
+    encoding: str = "utf-8",
+    end: str = "\n",
+) -> Path:
+    def quoted(cell: str) -> str:
+        special = any(letter in cell for letter in f'{delimiter}"\r\n')
+        return '"' + cell.replace('"', '""') + '"' if special else cell
+
+    lines = [list(columns), *zip(*columns.values(), strict=True)]
+    text = "".join(delimiter.join(map(quoted, line)) + end for line in lines)
+    path.write_bytes(text.encode(encoding))
+    return path
+
+
+def as_written(path: Path, **given: Any) -> dict[str, list[str]]:
+    table = Files(path, **given).open(stream=False, as_written=True)
+    cells = {name: table.column(name).to_pylist() for name in table.column_names}
+    return {name: ["" if c is None else c for c in column] for name, column in cells.items()}
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "cp1252"])
+def test_every_cell_is_there_in_every_dialect(
+    tmp_path: Path, delimiter: str, encoding: str
+) -> None:
+    path = written(tmp_path / "x.csv", COLUMNS, delimiter, encoding)
+    assert as_written(path) == COLUMNS
+    plain = written(tmp_path / "y.csv", COLUMNS)
+    assert files.load(path).equals(files.load(plain))
+
+
+def test_a_file_is_written_as_it_was(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", COLUMNS, ";")
+    output.write(Files(path).open(stream=False, as_written=True), tmp_path / "y.csv")
+    assert (tmp_path / "y.csv").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize("pack", [gzip.compress, bz2.compress])
+def test_compressed_files_are_read(tmp_path: Path, pack: Any) -> None:
+    path = written(tmp_path / "x.csv", COLUMNS)
+    packed = tmp_path / f"x.csv.{'gz' if pack is gzip.compress else 'bz2'}"
+    packed.write_bytes(pack(path.read_bytes()))
+    assert files.load(packed).equals(files.load(path))
+
+
+def test_rows_do_not_depend_on_files_and_parts(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", COLUMNS)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for i in range(4):
+        part = {name: cells[i * 10 : i * 10 + 10] for name, cells in COLUMNS.items()}
+        written(folder / f"{i}.csv", part, ";,"[i % 2])
+    whole = files.load(path)
+    assert files.load(folder).cast(whole.schema).equals(whole)
+    streamed = Files(path, stream=True).open()
+    assert streamed.load().equals(whole)
+
+
+def test_line_of_another_length_is_named(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("a,b\n" + "1.0,2.5\n" * 60 + "1.0\n", encoding="utf-8")
+    with pytest.raises(DataError, match="line 62 has 1 cells and the header 2: '1.0'"):
+        files.load(tmp_path / "x.csv")
+
+
+def test_file_without_a_header_keeps_its_first_row(tmp_path: Path) -> None:
+    (tmp_path / "x.csv").write_text("M,0.455,15\nF,0.53,7\nI,0.44,9\n" * 9, encoding="utf-8")
+    with pytest.warns(DetectedWarning, match="seems to have no header"):
+        table = files.load(tmp_path / "x.csv")
+    assert table.column_names == ["column1", "column2", "column3"]
+    assert table.num_rows == 27
+    assert Files(tmp_path / "x.csv", header=False).open(stream=False).num_rows == 27
+    assert Files(tmp_path / "x.csv", header=True).open(stream=False).num_rows == 26
+
+
+def test_json_lines_and_arrow_files_are_read(tmp_path: Path) -> None:
+    table = pa.table({"a": [1, 2, None], "b": ["x", "y", None]})
+    lines = '{"a": 1, "b": "x"}\n{"a": 2, "b": "y"}\n{}\n'
+    (tmp_path / "x.jsonl").write_text(lines, encoding="utf-8")
+    with (
+        pa.OSFile(str(tmp_path / "x.arrow"), "wb") as sink,
+        pa.ipc.new_file(sink, table.schema) as w,
+    ):
+        w.write_table(table)
+    assert files.load(tmp_path / "x.jsonl").equals(table)
+    assert files.load(tmp_path / "x.arrow").equals(table)
+
+
+def test_column_that_names_the_rows_is_kept_and_not_learnt(tmp_path: Path) -> None:
+    path = written(tmp_path / "x.csv", {k: COLUMNS[k] for k in ("codes", "number", "comma")}, ";")
+    ae = Autoencoder(n_components=1, epochs=2, random_state=0)
+    with np.errstate(all="ignore"):
+        ae.fit(Files(path, id="codes"))
+    assert ae.schema_.id_column == "codes"
+    assert ae.schema_.columns[0].kind == "ignored"
+    with pytest.raises(DataError, match="no column 'nobody' to name the rows by"):
+        Files(path, id="nobody").open()
+
+
+CELLS = st.sampled_from(sorted(COLUMNS))
+
+
+@given(
+    names=st.lists(CELLS, min_size=2, max_size=5, unique=True),
+    delimiter=st.sampled_from([",", ";", "\t", "|"]),
+    encoding=st.sampled_from(["utf-8", "utf-8-sig", "cp1252", "utf-16"]),
+    end=st.sampled_from(["\n", "\r\n"]),
+    order=st.permutations(range(N)),
+)
+@settings(
+    max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+def test_cells_and_meanings_survive_any_dialect_and_order(
+    tmp_path: Path, names: list[str], delimiter: str, encoding: str, end: str, order: list[int]
+) -> None:
+    columns = {name: [COLUMNS[name][i] for i in order] for name in names}
+    cells = {n: [c.replace("\n", " ") for c in column] for n, column in columns.items()}
+    path = written(tmp_path / "x.csv", cells, delimiter, encoding, end)
+    assert as_written(path, header=True) == cells
+    table = Files(path, header=True).open(stream=False)
+    plain = written(tmp_path / "y.csv", {n: [COLUMNS[n][i] for i in range(N)] for n in names})
+    expected = Files(plain, header=True).open(stream=False)
+    assert table.schema.types == expected.schema.types
+    read = notation.read_table(Files(path, header=True).open(stream=False, as_written=True))
+    assert read.equals(table)
+    assert sources.read(table).n_rows == N
+
+
+def test_observed_cells_come_back_as_they_were(tmp_path: Path) -> None:
+    names = ("codes", "euros", "german", "flag", "land", "long", "zoned", "clock", "number")
+    columns = {name: list(COLUMNS[name]) for name in names}
+    for i, name in enumerate(names):
+        columns[name][i + 3] = ""
+    path = written(tmp_path / "x.csv", columns, ";", "cp1252")
+    ae = Autoencoder(n_components=2, epochs=2, random_state=0, kinds={"long": "ignored"})
+    ae.fit(str(path))
+    rows = Files(path).open(list(columns), False, ae.schema_.training_formats, as_written=True)
+    output.write(ae.impute(rows), tmp_path / "y.csv")
+    after = as_written(tmp_path / "y.csv")
+    for name in names:
+        pairs = zip(columns[name], after[name], strict=True)
+        assert all(new == old or (old == "" and (new or name == "long")) for old, new in pairs)
+    filled = after["german"][names.index("german") + 3]
+    assert notation.Notation("time", "date32[day]", pattern="%d.%m.%Y").matches(
+        pa.array([filled])
+    ) == pa.array([True])
+    shuffled = {name: cells[::-1] for name, cells in columns.items()}
+    other = written(tmp_path / "z.csv", shuffled, ",", "utf-8")
+    np.testing.assert_allclose(
+        ae.score_samples(str(other))[::-1], ae.score_samples(str(path)), rtol=1e-5
+    )

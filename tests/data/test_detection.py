@@ -1,0 +1,101 @@
+"""What a column's cells are shows in all of them, in whatever order they come."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from twofold.data.detection import Detector, Hints
+from twofold.data.notation import Notation
+
+
+def settled(cells: list[str | None], hints: Hints | None = None, n_parts: int = 1) -> Notation:
+    detector = Detector("c", hints)
+    ends = np.linspace(0, len(cells), n_parts + 1).astype(int)
+    for start, end in pairwise(ends):
+        detector.add(pa.chunked_array([pa.array(cells[start:end], pa.string())]))
+    return detector.settle()
+
+
+KINDS = {
+    "numbers": (["1.5", "2", "-3e5"], "number", "double"),
+    "whole numbers": (["1", "-2", None], "number", "int64"),
+    "codes": (["0501", "0502", "12"], "text", "string"),
+    "twenty digits": (["89490000000000000001", "89490000000000000002"], "text", "string"),
+    "telephones": (["+4912345001", "+4912345002"], "text", "string"),
+    "signed changes": (["+1.5", "-0.5", "+3"], "number", "double"),
+    "amounts": (["$1,234.50", "$12.00"], "number", "double"),
+    "decimal commas": (["1,5", "12,25"], "number", "double"),
+    "german amounts": (["1.234,50 €", "12,00 €"], "number", "double"),
+    "percent": (["4.5%", "12%"], "number", "double"),
+    "units": (["12 kg", "7.5 kg"], "number", "double"),
+    "dash for none": (["-", "3", "4"], "number", "int64"),
+    "question mark": (["?", "3.5"], "number", "double"),
+    "blank": ([" ", "3.5"], "number", "double"),
+    "flags": (["TRUE", "FALSE"], "boolean", "bool"),
+    "flags and more": (["true", "false", "unknown"], "text", "string"),
+    "days": (["2020-01-31", "2020-02-01"], "time", "date32[day]"),
+    "instants": (
+        ["2024-03-30T01:00:00+01:00", "2024-03-30T01:00:00Z"],
+        "time",
+        "timestamp[s, tz=UTC]",
+    ),
+    "american": (["12/31/1999", "1/5/2000"], "time", "date32[day]"),
+    "german": (["31.12.1999", "05.01.2000"], "time", "date32[day]"),
+    "words": (["Jan 5 1999", "Feb 12 2001"], "time", "date32[day]"),
+    "clock": (["13:08", "07:00"], "number", "time32[s]"),
+    "names": (["Anna", "Ben"], "text", "string"),
+    "nothing": ([None, None], "number", "null"),
+}
+
+
+@pytest.mark.parametrize("n_parts", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+def test_cells_settle_their_column(kind: str, n_parts: int) -> None:
+    cells, expected, arrow = KINDS[kind]
+    for order in (cells, cells[::-1]):
+        found = settled(order * 20, n_parts=n_parts)
+        assert (found.type, found.arrow) == (expected, arrow)
+        read = found.read(pa.chunked_array([pa.array(cells, pa.string())]))
+        assert read.type == found.kind
+
+
+def test_a_code_in_the_last_part_makes_text_of_all() -> None:
+    assert settled(["1", "2"] * 50 + ["A501"], n_parts=4).type == "text"
+
+
+def test_a_country_called_na_is_a_level() -> None:
+    assert settled(["NA", "US", "DE", "FR"] * 9).missing == ()
+    assert settled(["NA", "Rome", "Paris"] * 9).missing == ("NA",)
+
+
+def test_a_column_that_is_nearly_numbers_says_which_cell_is_not() -> None:
+    found = settled([*map(str, range(40)), "Total"])
+    assert found.type == "text"
+    assert found.note == (
+        "40 of 41 cells are numbers; row 40 holds 'Total'. Add it to missing=, or set "
+        "kinds={'c': 'real'}"
+    )
+    wanted = settled([*map(str, range(40)), "Total"], Hints(wanted="number"))
+    assert (wanted.type, wanted.missing) == ("number", ("Total",))
+
+
+def test_dates_that_could_be_others_are_said() -> None:
+    found = settled(["01/02/1999", "03/04/2000"] * 9)
+    assert found.pattern == "%m/%d/%Y"
+    assert "could be %d/%m/%Y" in found.note
+    assert settled(["01/02/1999"] * 9, Hints(date_format="%d/%m/%Y")).pattern == "%d/%m/%Y"
+
+
+def test_words_for_missing_values_can_be_given() -> None:
+    found = settled(["1", "999", "2"], Hints(missing=("999",)))
+    assert (found.type, found.missing) == ("number", ("999",))
+
+
+def test_cells_of_the_models_column_stay_what_they_were() -> None:
+    known = Hints(known=Notation("number", "double", ",", "."))
+    assert settled(["1.234", "2.500"] * 9, known).group == "."
+    assert settled(["01", "02"] * 9, Hints(known=Notation("number", "int64"))).type == "number"

@@ -1,0 +1,85 @@
+"""The layout of a text file shows in its first lines."""
+
+from __future__ import annotations
+
+import pytest
+
+from twofold.data import dialect
+from twofold.data.dialect import Dialect, Layout
+from twofold.errors import DataError
+
+ROWS = "".join(f"{i},{i * i % 7},w{i % 3}\n" for i in range(20))
+
+
+def detect(text: str | bytes, **given: object) -> Dialect:
+    content = text.encode() if isinstance(text, str) else text
+    return dialect.detect(content, Layout(**given), "x.csv", True)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+def test_delimiter_is_what_makes_lines_of_one_length(delimiter: str) -> None:
+    text = ("a,b,c\n" + ROWS).replace(",", delimiter)
+    assert detect(text).delimiter == delimiter
+
+
+def test_commas_before_decimals_separate_nothing() -> None:
+    assert detect("a;b\n" + "1,5;2,25\n" * 9).delimiter == ";"
+
+
+@pytest.mark.parametrize(
+    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"]
+)
+def test_encoding_is_told_by_the_bytes(encoding: str) -> None:
+    text = "straße,größe\n" + "Zoë,1\nAnna,2\n" * 9
+    found = detect(text.encode(encoding))
+    assert text.encode(encoding).decode(found.encoding).lstrip("\ufeff") == text
+
+
+@pytest.mark.parametrize(
+    ("above", "skip"),
+    [("", 0), ("# exported\n", 1), ("Report 2020\n\n", 2), ("Quarter,,\n", 1), ("sep=,\n", 1)],
+)
+def test_lines_above_the_header_are_left_out(above: str, skip: int) -> None:
+    found = detect(above + "a,b,c\n" + ROWS)
+    assert (found.skip, found.has_header) == (skip, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "has_header"),
+    [
+        ("a,b,c\n" + ROWS, True),
+        (ROWS, False),
+        ("M,0.455,15\n" * 3 + "F,0.53,7\n" * 3, False),
+        ("2001,2002,2003\n1,2,3\n4,5,6\n", True),
+        ("city,land\nRome,IT\nParis,FR\nRome,IT\nBonn,DE\nBern,CH\n", True),
+        ("p,x\n" * 4 + "e,x\n" * 4, False),
+        (",x\n0,1.5\n1,2.5\n", True),
+    ],
+)
+def test_a_header_is_unlike_the_rows(text: str, has_header: bool) -> None:
+    found = detect(text)
+    assert found.has_header is has_header
+    assert has_header is not any("no header" in said for said in found.said)
+
+
+def test_what_is_given_is_not_detected() -> None:
+    found = detect("a;b\n1;2\n3;4\n", delimiter=",", encoding="latin-1", header=False)
+    assert (found.delimiter, found.encoding, found.has_header) == (",", "latin-1", False)
+
+
+def test_columns_without_a_header_are_numbered() -> None:
+    assert dialect.named(["M", "7"], Dialect(has_header=False)) == ["column1", "column2"]
+    assert dialect.named(["a", "b", "a"], Dialect()) == ["a", "b", "a.1"]
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
+        (b"PK\x03\x04xl", "a spreadsheet or an archive"),
+        (b"<!DOCTYPE html>\n<html>", "page of HTML"),
+    ],
+)
+def test_files_that_are_no_rows_are_refused(content: bytes, reason: str) -> None:
+    with pytest.raises(DataError, match=reason):
+        detect(content)
