@@ -200,3 +200,20 @@ def test_observed_cells_come_back_as_they_were(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         ae.score_samples(str(other))[::-1], ae.score_samples(str(path)), rtol=1e-5
     )
+
+
+def test_a_messy_file_needs_no_option(tmp_path: Path) -> None:
+    columns = {
+        "kunde": [f"K{i:04d}" for i in range(N)],
+        "größe": COLUMNS["comma"],
+        "tag": COLUMNS["german"],
+        "preis": COLUMNS["euros"],
+    }
+    path = written(tmp_path / "x.csv", columns, ";", "cp1252", "\r\n")
+    ae = Autoencoder(n_components=1, epochs=2, random_state=0).fit(str(path))
+    assert [column.kind for column in ae.schema_.columns] == ["ignored", "real", "time", "real"]
+    assert ae.schema_.id_column == "kunde"
+    said = ae.schema_.summary()
+    assert len(said.splitlines()) == 5
+    for part in ("semicolon", "encoding cp1252", "decimal ','", "%d.%m.%Y", "named by 'kunde'"):
+        assert part in said

@@ -328,9 +328,7 @@ def _apply(verb: str, batch: Batch) -> tuple[Autoencoder, Summary]:
             part: Any, first_row: int, progress: Progress | None
         ) -> tuple[Sequence[Any], Summary]:
             is_array = batch.output.suffix.lower() == ".npy"  # which holds numbers only
-            made, summary = results.apply(
-                verb, ae, part, first_row, progress, named=not is_array
-            )
+            made, summary = results.apply(verb, ae, part, first_row, progress, named=not is_array)
             if verb == "score" and is_array:
                 made = made.drop_columns(["columns"])  # they are text
             return [made], summary

@@ -64,6 +64,7 @@ def info(
     ae = load(model)
     parts = {
         "Options that differ from the defaults": summary.changed_options(document["options"]),
+        "Understood": ae.schema_.summary(),
         f"Columns ({ae.schema_})": summary.columns(ae),
         "Layers": ae.summary(),
         "Training": summary.training(ae),

@@ -168,7 +168,9 @@ def fit(
         "time": f"{time.perf_counter() - started:.1f} s",
         "model": f"{output} ({size(bytes_in(output))})",
     }
-    typer.echo("\n\n".join([ae.summary(), *summary.remarks(ae), pairs(lines)]))
+    typer.echo(
+        "\n\n".join([ae.summary(), ae.schema_.summary(), *summary.remarks(ae), pairs(lines)])
+    )
     if interrupted:
         remedy = " The same command with --resume --force goes on." if checkpoint else ""
         typer.echo(f"Training was interrupted; the model was saved all the same.{remedy}", err=True)

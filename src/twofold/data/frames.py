@@ -76,7 +76,9 @@ def read(frame: Any, container: str) -> Table:
         raise DataError(" ".join([*shown, *remedies]))
     index = frame.index if container == "pandas" else None
     texts = tuple(str(name) for name in names)
-    return Table(_side_by_side(columns), texts, (len(texts),), container, index, tuple(formats))
+    said = notation.understood(frame.schema) if container == "arrow" else ""
+    values = _side_by_side(columns)
+    return Table(values, texts, (len(texts),), container, index, tuple(formats), said)
 
 
 def _column(frame: Any, position: int, container: str) -> Any:

@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 
 KEY = b"twofold.notation"
 ID_KEY = b"twofold.id"
+UNDERSTOOD_KEY = b"twofold.understood"
 SPACES = " \u00a0\u202f"  # that separate thousands: plain, no-break and narrow
 # Words that stand for missing values in columns of numbers, times and booleans.
 MISSING = frozenset(
@@ -390,6 +391,12 @@ def of_field(column: Any) -> Notation | None:
     """Return the notation that an Arrow field carries, if it does."""
     document = (column.metadata or {}).get(KEY)
     return None if document is None else Notation.from_json(json.loads(document))
+
+
+def understood(schema: Any) -> str:
+    """Return what was detected of the layout of the text files that an Arrow schema is of."""
+    said: bytes = (schema.metadata or {}).get(UNDERSTOOD_KEY, b"")
+    return said.decode()
 
 
 def is_id(column: Any) -> bool:

@@ -62,7 +62,8 @@ class Table:
     since 1970, UTC. `names` is None where the source names no columns. `row_shape` is the shape of
     one row, `(28, 28)` for images. `container` is "numpy", "pandas", "polars", "arrow" or "torch";
     `index` is the row index of a pandas frame. `formats` has one entry per column of a frame, and
-    is None for arrays, which hold nothing but numbers.
+    is None for arrays, which hold nothing but numbers. `understood` says what was detected of the
+    layout of text files.
     """
 
     values: Array
@@ -71,6 +72,7 @@ class Table:
     container: str = "numpy"
     index: Any = None
     formats: tuple[Format, ...] | None = None
+    understood: str = ""
 
     @property
     def n_rows(self) -> int:

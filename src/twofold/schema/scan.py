@@ -156,6 +156,7 @@ class Reader:
         self.dtype = np.dtype(np.float32 if small else np.float64)
         self._seen = [i for i in range(len(types)) if seen is None or seen[i]]
         self._names, self._width = tuple(schema.names), len(types)
+        self._understood = notation.understood(schema)
         if levels is not None:
             known = zip(self.formats, levels, strict=True)
             self._settled = tuple(replace(f, levels=tuple(t)) for f, t in known)
@@ -195,7 +196,7 @@ class Reader:
             replace(form, levels=self.texts[i].levels) if i in self.texts else form
             for i, form in enumerate(self.formats)
         )
-        return Table(values, self._names, self._row_shape, "arrow", None, formats)
+        return Table(values, self._names, self._row_shape, "arrow", None, formats, self._understood)
 
 
 def _formats(schema: Any) -> tuple[tuple[Format, ...], list[np.dtype[Any]]]:

@@ -15,7 +15,7 @@ from numpy.typing import DTypeLike, NDArray
 
 from twofold.data.table import Format, Table, row_chunks
 from twofold.errors import DataError
-from twofold.formatting import html_table
+from twofold.formatting import html_table, pairs, shortened
 from twofold.schema import column as rules
 from twofold.schema.column import Column
 from twofold.schema.domain import Domain, nearest
@@ -23,6 +23,7 @@ from twofold.schema.infer import Statistics, infer_columns
 
 Array = NDArray[Any]
 _RANGE_SLACK = 1e-6  # rounding that [0, 1] data may carry
+_SHOWN = 5  # columns of each sort in a summary
 _NOISE_SLACK = 8.0  # standard deviations that no noise passes
 _SHOWN_COLUMNS = 50  # in a notebook
 
@@ -32,7 +33,8 @@ class Schema:
     """What every column of a table is: kind, likelihood and scaling, inferred once by `infer`.
 
     `noise` is the standard deviation, in [0, 1], of noise that rows may carry beyond their range:
-    whoever learns to remove noise is given rows that have it.
+    whoever learns to remove noise is given rows that have it. `understood` says what was detected
+    of the layout of the text files that the training rows came from.
 
     Examples
     --------
@@ -50,6 +52,7 @@ class Schema:
     named: bool = False
     is_sequence: bool = False
     noise: float = 0.0
+    understood: str = ""
 
     @classmethod
     def infer(
@@ -94,7 +97,13 @@ class Schema:
             )
             return cls(columns, row_shape, table.container, is_sequence=True)
         columns = infer_columns(table, likelihood, kinds, statistics)
-        return cls(columns, row_shape, table.container, table.names is not None)
+        return cls(
+            columns,
+            row_shape,
+            table.container,
+            table.names is not None,
+            understood=table.understood,
+        )
 
     @cached_property
     def width(self) -> int:
@@ -438,6 +447,28 @@ class Schema:
         """Return the columns that the network does not see, and why."""
         return {column.name: column.note for column in self.columns if column.kind == "ignored"}
 
+    def summary(self) -> str:
+        """Say in a few lines what was understood of the training rows, and what needs a look."""
+        lines = {"columns": str(self)}
+        if self.understood:
+            lines["file"] = self.understood
+        cells: dict[str, list[str]] = {}
+        for column in self.columns:
+            written = None if column.format is None else column.format.notation
+            if written is not None and written.describe():
+                cells.setdefault(written.describe(), []).append(repr(column.name))
+        if cells:
+            shown = [f"{shortened(', '.join(names))}: {said}" for said, names in cells.items()]
+            more = f"; and {len(shown) - _SHOWN} more" * (len(shown) > _SHOWN)
+            lines["cells"] = "; ".join(shown[:_SHOWN]) + more
+        if self.id_column is not None:
+            lines["rows"] = f"named by {self.id_column!r}"
+        notes = [f"{c.name!r} {c.note}" for c in self.columns if c.note]
+        if notes:
+            more = f"; and {len(notes) - _SHOWN} more" * (len(notes) > _SHOWN)
+            lines["notes"] = "; ".join(notes[:_SHOWN]) + more
+        return pairs(lines)
+
     def _repr_html_(self) -> str:
         rows = [
             (c.name, c.kind, c.likelihood, "" if c.kind == "ignored" else c.describe(), c.note)
@@ -465,6 +496,7 @@ class Schema:
             "named": self.named,
             "is_sequence": self.is_sequence,
             "noise": self.noise,
+            "understood": self.understood,
             "columns": [column.to_json() for column in self.columns],
         }
 
@@ -481,6 +513,7 @@ class Schema:
             named=bool(document["named"]),
             is_sequence=bool(document.get("is_sequence", False)),
             noise=float(document.get("noise", 0.0)),
+            understood=str(document.get("understood", "")),
         )
         if not 0 <= schema.noise < math.inf:
             raise ValueError(f"noise of {schema.noise} is none")
