@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
+
 import numpy as np
 import pytest
 import typer
@@ -10,6 +13,8 @@ from twofold import Autoencoder
 from twofold.cli.main import app
 from twofold.distributed.results import APPLY
 from twofold.verbs import VERBS
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 @pytest.mark.parametrize("name", sorted(VERBS))
@@ -35,6 +40,13 @@ def test_service_has_a_route_per_verb() -> None:
     paths = create_app(ae).state.service.document()["paths"]
     summaries = {p[1:]: found["post"]["summary"] for p, found in paths.items() if "post" in found}
     assert summaries == {name: verb.help for name, verb in VERBS.items()}
+
+
+def test_the_docs_say_which_verbs_work_by_parts() -> None:
+    text = (ROOT / "docs" / "scale-out.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| ([\w ;]+) \|", text, re.MULTILINE))
+    said = {name: rows[name] == "part by part" for name in VERBS}
+    assert said == {name: verb.by_parts for name, verb in VERBS.items()}
 
 
 def test_bulk_inference_has_the_verbs_that_work_by_parts() -> None:
