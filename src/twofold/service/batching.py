@@ -257,7 +257,7 @@ class BatchingExecutor:
         counts = [_length(rows) for rows in parts]
         try:
             self._on_call(verb.name, len(batch), sum(counts))
-            whole = verb.call(_joined(parts))
+            whole = verb.call(joined(parts))
         except Exception:
             # One of them is at fault, or their joining is: each gets the answer that it gets alone.
             for job in batch:
@@ -299,7 +299,7 @@ class BatchingExecutor:
         parts: list[Result] = []
         done = 0
         while done < len(rows):
-            part = _slice(rows, done, done + verb.step)
+            part = part_of(rows, done, done + verb.step)
             self._on_call(verb.name, int(done == 0), len(part))
             try:
                 parts.append(verb.call(part))
@@ -313,7 +313,7 @@ class BatchingExecutor:
             done += len(part)
             if done < len(rows):
                 yield
-        return {name: _joined([part[name] for part in parts]) for name in parts[0]}
+        return {name: joined([part[name] for part in parts]) for name in parts[0]}
 
 
 def _busy(error: str) -> RequestError:
@@ -329,11 +329,13 @@ def _length(rows: Any) -> int:
     return 0 if rows is None else len(rows)
 
 
-def _slice(rows: Any, start: int, stop: int) -> Any:
+def part_of(rows: Any, start: int, stop: int) -> Any:
+    """Return some of the rows of an array or a table."""
     return rows.slice(start, stop - start) if isinstance(rows, pa.Table) else rows[start:stop]
 
 
-def _joined(parts: Sequence[Any]) -> Any:
+def joined(parts: Sequence[Any]) -> Any:
+    """Return the rows of several arrays or tables as one."""
     if isinstance(parts[0], JsonRows):
         return JsonRows.joined(parts)
     if isinstance(parts[0], pa.Table):
@@ -343,7 +345,7 @@ def _joined(parts: Sequence[Any]) -> Any:
 
 
 def _cut(result: Result, start: int, stop: int) -> Result:
-    return {name: _slice(part, start, stop) for name, part in result.items()}
+    return {name: part_of(part, start, stop) for name, part in result.items()}
 
 
 def _deliver(done: Sequence[tuple[_Job, Result | None, Exception | None]]) -> None:

@@ -23,6 +23,7 @@ from twofold.inference import apply, sampling
 from twofold.metrics import Scores
 from twofold.nn.likelihoods import LIKELIHOODS
 from twofold.schema.column import Column
+from twofold.service.batching import joined, part_of
 
 Array = NDArray[Any]
 _EXPLAINED_CELLS = 10_000  # in one call
@@ -127,32 +128,45 @@ class ServedModel:
     def draws(
         self, rows: Any, n_draws: int, random_state: int | None
     ) -> Generator[Any, None, list[Any]]:
-        """Return the rows with missing cells filled by random draws; yield each table."""
+        """Return the rows with missing cells filled by random draws, some rows at a time."""
         model = self._for(rows)
         if n_draws < 1:
             model.impute(rows, n_draws)  # which raises the error
         generator = sampling.torch_generator(sampling.random_state(random_state))
         table, fill, drawn = model.read(rows), sampling.imputer(generator), []
         numbers, known = sampling.numpy_generator(generator), model._calibration.cells
-        formats = model.schema_.formats(table.formats)
+        network, schema = model.network_, model.schema_
+        formats = schema.formats(table.formats)
         for _ in range(n_draws):
-            x = apply.apply_to_table(fill, model.network_, model.scorer_, model.schema_, table)
-            cells = sampling.cells(model.schema_, known, x, table, numbers)
-            drawn.append(convert.fill(rows, table, cells, formats))
-            yield drawn[-1]
+            xs, parts = [], []
+            for at in sources.row_chunks(table.n_rows, network.widest):
+                part = table.slice(at)
+                xs.append(apply.apply_to_table(fill, network, model.scorer_, schema, part))
+                if at.stop < table.n_rows:
+                    yield xs[-1]
+            x = np.concatenate(xs)
+            for at in sources.row_chunks(table.n_rows, schema.width):
+                part, given = table.slice(at), part_of(rows, at.start, at.stop)
+                cells = sampling.cells(schema, known, x[at], part, numbers)
+                parts.append(convert.fill(given, part, cells, formats))
+                yield parts[-1]
+            drawn.append(joined(parts))
         return drawn
 
     def sample(self, n: int, random_state: int | None) -> Generator[None, None, Any]:
         """Return new rows, some at a time."""
-        model = self.model
+        model, schema, xs, parts = self.model, self.model.schema_, [], []
         generator = sampling.torch_generator(sampling.random_state(random_state))
-        parts = []
         for x in sampling.batches(model.network_, model.scorer_, n, generator):
-            parts.append(x)
+            xs.append(x)
             yield
         numbers, known = sampling.numpy_generator(generator), model._calibration.cells
-        cells = sampling.cells(model.schema_, known, np.concatenate(parts), rng=numbers)
-        return validation.give_back(model.schema_, cells)
+        x = np.concatenate(xs)
+        for at in sources.row_chunks(n, schema.width):
+            cells = sampling.cells(schema, known, x[at], rng=numbers)
+            parts.append(validation.give_back(schema, cells))
+            yield
+        return joined(parts)
 
     def check(self, rows: Any) -> Generator[None, None, None]:
         """Raise the error that rows have, with their numbers in the whole."""
