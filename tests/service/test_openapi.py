@@ -56,17 +56,11 @@ def test_answers_to_random_requests_keep_to_the_document(serve: Serve, mixed: Au
     app = serve(mixed, max_rows=50)
     schema = schemathesis.openapi.from_dict(app.state.service.document())
     schema.app = app
-    checks = [
-        schemathesis.checks.not_a_server_error,
-        *(
-            getattr(schemathesis.specs.openapi.checks, name)
-            for name in (
-                "status_code_conformance",
-                "content_type_conformance",
-                "response_schema_conformance",
-            )
-        ),
-    ]
+    # Two checks cannot hold: random bytes are no Arrow stream, and rows times draws are bounded.
+    left_out = {"positive_data_acceptance", "negative_data_rejection"}
+    registered = schemathesis.checks.CHECKS
+    names = set(registered.get_all_names()) - left_out
+    checks = [registered.get_one(name) for name in sorted(names)]
     seen: set[int] = set()
     for result in schema.get_all_operations():
         operation = result.ok()

@@ -34,7 +34,7 @@ _MOST_SHOWN = 100  # letters of a cell in a message
 
 
 def loads(body: bytes) -> Any:
-    """Read JSON; raises ValueError where it is none, or nested too deeply to be rows."""
+    """Read JSON; raises ValueError if it is not JSON, or nested too deeply to be rows."""
     return from_json(body, allow_inf_nan=False)
 
 
@@ -72,7 +72,7 @@ def column(values: list[Any], form: Format, kind: Any, name: str, first_row: int
         row = next(i for i, cell in enumerate(values) if type(cell) not in (*_CELLS, type(None)))
         raise DataError(
             f"Column '{name}' holds {_shown(values[row])} in row {first_row + row}. Cells are "
-            f"numbers, text, booleans or times: drop what is none of these, or take it apart into "
+            f"numbers, text, booleans or times: drop other columns, or split them into "
             f"columns that are."
         )
     if not found:
@@ -160,7 +160,7 @@ def plain(column: Any) -> list[Any]:
     if types.is_dictionary(kind):
         return plain(column.cast(kind.value_type))
     if types.is_timestamp(kind) or types.is_date(kind):
-        return _moments(column)
+        return _timestamps(column)
     if types.is_time(kind):
         return _shortened(column.cast(pa.string()).to_pylist())
     if types.is_duration(kind) or types.is_decimal(kind):
@@ -170,7 +170,7 @@ def plain(column: Any) -> list[Any]:
     return listed
 
 
-def _moments(column: Any) -> list[Any]:
+def _timestamps(column: Any) -> list[Any]:
     kind = column.type
     day = pa.types.is_date(kind)
     unit: Any = "D" if str(kind) == "date32[day]" else "ms" if day else kind.unit

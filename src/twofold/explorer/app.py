@@ -398,7 +398,7 @@ class _Pages:
     def _export(self, selection: str, request: Request) -> Response:
         suffix = request.query_params.get("format", "csv")
         if suffix not in _FORMATS:
-            raise OptionError(f"format={suffix!r} is none of {', '.join(_FORMATS)}.")
+            raise OptionError(f"format must be one of {', '.join(_FORMATS)}, got {suffix!r}.")
         rows = self._rows
         labels = rows.scores.label
         more = {"score": rows.scores.score, "p_value": rows.scores.p_value, "label": labels}

@@ -24,7 +24,7 @@ from twofold.schema.schema import Schema
 
 Array = NDArray[Any]
 Cell = str | float | int | bool | None
-MOST_LEVELS = 12  # that colours can tell apart, the one for all others included
+MOST_LEVELS = 12  # that colours can distinguish, the one for all others included
 _KEPT_COLUMNS = 8  # as numbers, for those who ask again
 
 
@@ -101,7 +101,7 @@ class Source:
     def read(cls, source: Any, schema: Schema) -> Source:
         """Read a path or take rows in memory: arrays, and pandas, polars or Arrow tables.
 
-        Beside an array `X`, an `.npz` file may hold further arrays with one number or text per row.
+        An `.npz` file may hold arrays other than `X`, with one number or text per row.
 
         Raises
         ------

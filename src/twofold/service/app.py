@@ -519,7 +519,7 @@ def _parameters(request: Request, fields: Sequence[str]) -> dict[str, int]:
 
 
 def require_media_type(request: Request, bodies: Sequence[str]) -> str:
-    """Return the content type of a body, or raise RequestError if it is none of these."""
+    """Return the content type of a body, or raise RequestError if it is not one of these."""
     encoding = request.headers.get("content-encoding", "identity").lower()
     media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if media_type not in bodies or encoding != "identity":

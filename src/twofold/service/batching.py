@@ -305,7 +305,7 @@ class BatchingExecutor:
                 parts.append(verb.call(part))
             except Exception:
                 if verb.check is not None:
-                    # The whole tells the row's own number.
+                    # The whole has the row's own number.
                     yield from verb.check(rows)
                 raise
             if share is not None:
@@ -339,7 +339,7 @@ def joined(parts: Sequence[Any]) -> Any:
     if isinstance(parts[0], JsonRows):
         return JsonRows.joined(parts)
     if isinstance(parts[0], pa.Table):
-        # In a part, a column may hold nothing that tells its type.
+        # In a part, a column may hold nothing that shows its type.
         return pa.concat_tables(parts, promote_options="permissive")
     return np.concatenate(parts)
 

@@ -32,7 +32,7 @@ class RequestError(Exception):
     fix : str
         What to do about it.
     column : str, optional
-        The column that it is about.
+        The column that it concerns.
     headers : mapping, optional
         Headers that go with the answer.
     """

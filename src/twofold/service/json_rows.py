@@ -30,7 +30,7 @@ _LOOSE_CELLS = 2**14  # that wait as they are for other requests'
 class Expected:
     """What a model expects of JSON rows: its columns' names, formats and Arrow types.
 
-    `formats` is None where it was fitted to an array. `floating` is the type of all its columns,
+    `formats` is None if it was fitted to an array. `floating` is the type of all its columns,
     where they are floats of one size.
     """
 
@@ -188,7 +188,7 @@ class JsonRows:
 
 
 class NotRows(Exception):
-    """Rows that make no array; the library tells what is wrong with them."""
+    """Rows that make no array; the library says what is wrong with them."""
 
     def __init__(self, rows: list[Any]) -> None:
         super().__init__("not rows")

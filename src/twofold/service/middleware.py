@@ -151,7 +151,7 @@ class RequireToken(_Gate):
         if scope["path"] == OPEN:
             return None
         scheme, _, token = ",".join(headers_of(scope, b"authorization")).partition(" ")
-        # In a time that does not tell how much of it is right.
+        # In a time that does not depend on how much of it is right.
         right = secrets.compare_digest(token.strip().encode("latin-1"), self._token)
         if right and scheme.lower() == "bearer":
             return None

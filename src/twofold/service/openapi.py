@@ -25,9 +25,9 @@ _NUMBER = {"type": ["number", "null"]}
 _CELL = {"type": ["number", "string", "boolean", "null"]}
 _CELL_OF_TYPE: dict[str, dict[str, Any]] = {
     "number": {"type": ["number", "boolean", "null"]},
-    "boolean": {"type": ["boolean", "number", "null"]},
-    "text": {"type": ["string", "number", "null"]},
-    "time": {"type": ["string", "null"]},
+    "boolean": {"enum": [True, False, 0, 1, None]},
+    "text": {"type": ["string", "number", "boolean", "null"]},
+    "time": {"type": ["string", "null"], "format": "date-time"},
 }
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _ERRORS = {

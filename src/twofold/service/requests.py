@@ -305,7 +305,7 @@ class Reader:
             if inner.id not in _CELLS or (inner != kind and pa.types.is_null(inner)):
                 raise DataError(
                     f"Column '{names[i]}' is of the type {str(kind)[:200]}. Cells are numbers, "
-                    f"text, booleans or times: drop what is none of these, or take it apart into "
+                    f"text, booleans or times: drop other columns, or split them into "
                     f"columns that are."
                 )
         return chosen
@@ -402,6 +402,8 @@ def integer(name: str, value: Any, *, text: bool = False) -> int:
         return int(value)
     if isinstance(value, int) and not isinstance(value, bool):
         return value
+    if isinstance(value, float) and value.is_integer() and abs(value) < 2**53:
+        return int(value)  # as JSON Schema has it
     plain = isinstance(value, str | int | float) and not isinstance(value, bool)
     shown = repr(value)[:80] if plain else called(value)
     raise RequestError(

@@ -52,7 +52,7 @@ class Answer:
         return sum(map(_n_cells, self.parts.values()))
 
     def headers(self, media_type: str) -> dict[str, str]:
-        """Return the headers that tell what the body does not.
+        """Return the headers that say what the body does not.
 
         Raises
         ------
