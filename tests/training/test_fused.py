@@ -193,6 +193,13 @@ def test_any_depth(optimizer: str, tied: bool, hidden: tuple[int, ...]) -> None:
     assert_same_run(*parts(tied=tied, hidden=hidden), PLANS[optimizer], rows())
 
 
+def test_the_loss_is_a_mean_over_cells_where_a_cell_is_several_inputs() -> None:
+    columns = (Column("t", "time", "gaussian", cycles=("day",)), Column("x", "real", "gaussian"))
+    objective = Objective(Schema(columns, (4,))).double()
+    net = Network(4, (5,), 3, generator=torch.Generator().manual_seed(0)).double()
+    assert_same_run(net, objective, PLANS["sgd"], rows()[:, :4].contiguous())
+
+
 def capturable(net: Network, objective: Objective, plan: TrainingConfig) -> FusedStep:
     return FusedStep(net, objective, plan, capturable=True)
 

@@ -117,9 +117,14 @@ class Objective(CellModel):
         if shared:
             self.noise.copy_((torch.cat(shared) ** 2).mean().sqrt().clamp_min(0.05))
 
+    @property
+    def cells_per_row(self) -> int:
+        """How many cells a complete row has for the loss; each may be several inputs."""
+        return self.width if self._one_to_one else self._n_modelled
+
     def _n_cells(self, x: Tensor, seen: Tensor | None) -> int | Tensor:
         if seen is None:
-            return x.numel() if self._one_to_one else len(x) * self._n_modelled
+            return len(x) * self.cells_per_row
         if self._one_to_one:
             return seen.sum().clamp_min(1)
         return self.cells_seen(seen).sum().clamp_min(1)

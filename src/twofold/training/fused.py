@@ -1,15 +1,15 @@
 r"""The training step for dense stacks, derived by hand: autograd's numbers in less time.
 
-For a batch `x` of n rows and D columns, with `f` the activations,
+For a batch `x` of n rows and C columns, with `f` the activations,
 
     encode     h_0 = x           h_i = f(h_{i-1} W_i^T + b_i)     i = 1 ... L
     decode     g_{L+1} = h_L     g_i = f(g_{i+1} W_i + c_i)       i = L ... 1
-    loss       (1 / nD) sum over cells of l(theta, x)             theta = g_1, without f
+    loss       (1 / nC) sum over inputs of l(theta, x)            theta = g_1, without f
 
 Let d(.) be the loss's gradient *before* an activation. Likelihoods in canonical form (`is_fused`)
 let d start as a residual, and then walks back down the stairs that the batch came up:
 
-    d(g_1)     = (mean(theta) - x) / nD                           mean = identity or sigmoid
+    d(g_1)     = (mean(theta) - x) / nC                           mean = identity or sigmoid
     d(g_{i+1}) = d(g_i) W_i^T * f'                                d(h_L) likewise, from d(g_L)
     d(h_{i-1}) = d(h_i) W_i * f'
 
@@ -307,7 +307,7 @@ class _Workspace:
             _Group(likelihood, at, self.x, self._theta, objective)
             for likelihood, at in objective.groups
         ]
-        self._scale = self.x.new_full((), 1 / self.x.numel())
+        self._scale = self.x.new_full((), 1 / (n * objective.cells_per_row))
         self.recording = Recording(like.device) if can_record(like.device) else None
 
     def _usable(self, parameter: Tensor, low: torch.dtype | None) -> Tensor:

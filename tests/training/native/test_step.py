@@ -217,6 +217,17 @@ def test_missing_cells_count_as_in_autograd(
         assert distance(net.get_parameter(name), parameter) < TOLERANCE[torch.float32], name
 
 
+@pytest.mark.parametrize("complete", [True, False], ids=["complete", "missing"])
+def test_the_loss_is_a_mean_over_cells_where_a_cell_is_several_inputs(complete: bool) -> None:
+    columns = (Column("t", "time", "gaussian", cycles=("day",)), Column("x", "real", "gaussian"))
+    net = Network(4, (5,), 3, generator=torch.Generator().manual_seed(0))
+    x = rows(torch.float32)[:, :4].contiguous()
+    if not complete:
+        x[::3, :3] = torch.nan
+    make = native(complete=complete)
+    assert_same_run(net, Objective(Schema(columns, (4,))), PLANS["sgd"], x, make=make)
+
+
 def test_a_batch_without_any_cell_changes_nothing() -> None:
     net, objective = parts(dtype=torch.float32)
     before = copy.deepcopy(net)
