@@ -68,7 +68,7 @@ class TooFewComponentsWarning(UserWarning):
 
 
 class UnfilledWarning(UserWarning):
-    """Missing cells stay missing: of ignored columns, or of several rare levels."""
+    """Missing cells stay missing, since which of several rare levels they hold cannot be told."""
 
 
 class DetectedWarning(UserWarning):

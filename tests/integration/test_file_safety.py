@@ -314,7 +314,8 @@ def say_another_length(rng: random.Random, copy: Copy) -> None:
 
 def write_odd_numbers(rng: random.Random, copy: Copy) -> None:
     header, data = copy.header
-    name = rng.choice([n for n in header if n != "__metadata__" and header[n]["dtype"] != "I64"])
+    floats = {n: t for n, t in header.items() if t.get("dtype") in ("F32", "F64")}
+    name = rng.choice([n for n, t in floats.items() if t["data_offsets"][0] < t["data_offsets"][1]])
     start, stop = header[name]["data_offsets"]
     kind = np.float64 if header[name]["dtype"] == "F64" else np.float32
     numbers = np.frombuffer(data[start:stop], kind).copy()

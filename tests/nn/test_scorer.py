@@ -68,5 +68,5 @@ def test_a_score_is_the_density_of_the_row_and_of_what_is_not_in_it(holes: float
 def test_what_is_fitted_is_saved() -> None:
     _, scorer, *_ = everything()
     kept = set(scorer.state_dict())
-    assert kept >= {"spread", "typical", "rounds", "density.mean"}
+    assert kept >= {"spread", "typical", "rounds", "mode", "density.numbers.mean"}
     assert not kept & {"log_unit", "center", "unit", "column"}  # which the schema says

@@ -446,7 +446,8 @@ class Autoencoder(
         ['x2']
         """
         table = self.read(X)
-        return explain.explain(self.network_, self.scorer_, self.schema_, table)
+        parts = self.network_, self.scorer_, self.schema_
+        return explain.explain(*parts, table, self.offset_)
 
     def impute(self, X: Any, n_draws: int = 1, random_state: Seed = None) -> Any:
         """Impute missing values of X from the observed values of the same row.
@@ -471,8 +472,8 @@ class Autoencoder(
         Warns
         -----
         UnfilledWarning
-            If cells stay missing: those of ignored columns, and those that most probably hold one
-            of several rare levels that share one input.
+            If cells stay missing, since they most probably hold one of several rare levels that
+            share one input.
         """
         check_is_fitted(self, "network_")
         if n_draws < 1:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -33,6 +34,8 @@ _FIT_CELLS = 20_000_000  # as many inputs as may be held twice for that: 160 MB
 _LEAST_ROWS = 2_000
 _DENSITY_ROWS, _DENSITY_CELLS = 10_000, 4_000_000  # enough for clusters of a twentieth
 _ALPHA = 0.05  # contamination="auto": probability of flagging a normal row
+_FREQUENT = 0.005  # share of the rows that are equal to one, which is then not flagged
+_ROUNDING = 1e-4  # share of a score that 32 bits may lose
 _MOST_ROWS = 100_000  # rows enough for a threshold and a comparison
 _MOST_SCORES = 4_000_000  # of rows that stay on disk: a share of 1 % is then true to 0.01 %
 _CUT_CELLS = 200_000_000  # reconstructed cells, over all code sizes, that tell what components keep
@@ -116,6 +119,11 @@ def calibrate(
     scores = inference.apply(inference.log_density, network, scorer, held_out)
     if contamination == "auto":
         offset = metrics.conformal_offset(scores, _ALPHA)
+        often = _frequent_rows(sample.values) if schema.is_table else []
+        if often:
+            rows = x[torch.tensor(often, device=x.device)].cpu().numpy()
+            own = float(inference.apply(inference.log_density, network, scorer, rows).min())
+            offset = min(offset, own - _ROUNDING * (1 + abs(own)))
     else:
         of_all = _scores(network, scorer, schema, tables)
         offset = float(np.percentile(of_all, 100 * float(contamination)))
@@ -186,9 +194,24 @@ def fit_scorer(
     few = max(_LEAST_ROWS, min(_DENSITY_ROWS, _DENSITY_CELLS // network.width))
     generator = generator or torch.Generator().manual_seed(0)
     scorer.fit_density(theta[:few], cells[:few], generator)
+    whole = cells[:few][~torch.isnan(cells[:few]).any(1)]
+    if len(whole):
+        best = inference.row_log_prob(network, scorer, whole, whole).argmax()
+        scorer.mode.copy_(whole[best])
     if network.bottleneck.density is not None:
         network.bottleneck.density.fit(torch.cat(codes))
     return scorer
+
+
+def _frequent_rows(values: Array) -> list[int]:
+    """Return a position of each row that many rows are equal to: normal, whatever it scores."""
+    few = values[:_MOST_ROWS] + 0.0  # so that 0 and -0 have the same bytes
+    few[np.isnan(few)] = np.nan
+    rows = [row.tobytes() for row in few]
+    counts = Counter(rows)
+    least = max(2, _FREQUENT * len(rows))
+    first = {row: i for i, row in reversed(list(enumerate(rows))) if counts[row] >= least}
+    return sorted(first.values())
 
 
 def _training_cells(

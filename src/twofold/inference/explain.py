@@ -9,6 +9,7 @@ up.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -31,7 +32,7 @@ from twofold.schema.tensors import tensor
 from twofold.verbs import EXPLANATION_COLUMNS
 
 Array = NDArray[Any]
-_NODES = 24  # of the quadrature: kinks of relu and of far cells leave a remainder below 1 %
+_STEPS_TO_MODE = (0.25, 0.5, 0.75, 1.0)
 _ROUNDS = 10  # of finding the expected row
 _PATH_CELLS = 1_000_000  # inputs that one pass computes on
 _SHOWN_ROWS, _SHOWN_COLUMNS = 10, 5
@@ -110,15 +111,24 @@ class Explanation:
         return pandas.DataFrame(lines, columns=list(EXPLANATION_COLUMNS))
 
 
-def explain(network: Network, scorer: Scorer, schema: Schema, table: Table) -> Explanation:
-    """Explain every row of a table, chunk by chunk in float64."""
+def explain(
+    network: Network,
+    scorer: Scorer,
+    schema: Schema,
+    table: Table,
+    offset: float = -math.inf,
+) -> Explanation:
+    """Explain every row of a table, chunk by chunk in float64.
+
+    Expected rows score at least `offset`, so that columns explain why a row scores less.
+    """
     network, scorer = in_dtype(network, scorer, torch.float64)
     device = next(network.parameters()).device
     parts = []
-    with few_for(_NODES * network.work(table.n_rows)):
+    with few_for(scorer.density.n_nodes * network.work(table.n_rows)):
         for at in row_chunks(table.n_rows, network.widest):
             x = schema.to_matrix(table.slice(at), np.float64, first_row=at.start)
-            parts.append(attribute(network, scorer, tensor(x).to(device)))
+            parts.append(attribute(network, scorer, tensor(x).to(device), offset))
     every = [torch.cat(part).cpu().numpy() for part in zip(*parts, strict=True)]
     expected, contribution, base = every
     return Explanation(
@@ -131,7 +141,9 @@ def explain(network: Network, scorer: Scorer, schema: Schema, table: Table) -> E
     )
 
 
-def attribute(network: Network, scorer: Scorer, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def attribute(
+    network: Network, scorer: Scorer, x: Tensor, offset: float = -math.inf
+) -> tuple[Tensor, Tensor, Tensor]:
     """Return expected inputs, contributions per column, and minus the score of the expected rows.
 
     (batch, width) -> (batch, width), (batch, n_columns), (batch,). Network, scorer and rows in
@@ -140,10 +152,11 @@ def attribute(network: Network, scorer: Scorer, x: Tensor) -> tuple[Tensor, Tens
     filled, seen = observed(x)
     if seen is not None:
         filled = complete(network, scorer, x).detach()
-    expected = expect(network, scorer, x, filled)
+    expected = scorer.density.settled(expect(network, scorer, x, filled))
+    expected = _made_normal(network, scorer, expected, filled, seen, offset)
     start = expected if seen is None else torch.where(seen, expected, filled)
     span = filled - start
-    n = max(1, _PATH_CELLS // (_NODES * network.widest))
+    n = max(1, _PATH_CELLS // (scorer.density.n_nodes * network.widest))
     parts = []
     for at in range(0, len(x), n):
         rows = slice(at, at + n)
@@ -176,11 +189,43 @@ def expect(network: Network, scorer: Scorer, x: Tensor, filled: Tensor) -> Tenso
     return expected
 
 
+@torch.no_grad()
+def _made_normal(
+    network: Network,
+    scorer: Scorer,
+    expected: Tensor,
+    filled: Tensor,
+    seen: Tensor | None,
+    offset: float,
+) -> Tensor:
+    """Return the expected rows, those that score below `offset` nearer to the most normal row.
+
+    They go as far towards that training row as is needed, in four steps; the last is the row.
+    """
+
+    def scores(rows: Tensor, at: Tensor) -> Tensor:
+        there = None if seen is None else seen[at]
+        rows = rows if there is None else torch.where(there, rows, filled[at])
+        return -_oddness(network, scorer, rows, there)
+
+    if offset == -math.inf:
+        return expected
+    far = torch.arange(len(expected), device=expected.device)
+    found = expected
+    for step in _STEPS_TO_MODE:
+        far = far[scores(found[far], far) < offset]
+        if not len(far):
+            break
+        nearer = torch.lerp(expected[far], scorer.mode.expand(len(far), -1), step)
+        found = found.index_copy(0, far, scorer.density.settled(nearer))
+    return found
+
+
 def _integrate(
     network: Network, scorer: Scorer, start: Tensor, span: Tensor, seen: Tensor | None
 ) -> tuple[Tensor, Tensor]:
     """Integrate the gradient of minus the score from `start` to `start + span`."""
-    nodes, weights = np.polynomial.legendre.leggauss(_NODES)
+    nodes, weights = np.polynomial.legendre.leggauss(scorer.density.n_nodes)
     ends = [0.0, 1.0]
     at = torch.tensor([*(0.5 * (nodes + 1)), *ends], dtype=start.dtype, device=start.device)
     share = torch.tensor(0.5 * weights, dtype=start.dtype, device=start.device)

@@ -21,7 +21,7 @@ from twofold.inference.level_pairs import MISSING, SEEN, UNSEEN, LevelPairs
 from twofold.nn.cell_model import observed
 from twofold.nn.network import Network
 from twofold.nn.scorer import Scorer
-from twofold.schema.column import LEFT_OUT, Column
+from twofold.schema.column import Column
 from twofold.schema.schema import Schema
 
 Array = NDArray[Any]
@@ -66,14 +66,10 @@ class TrainingCells:
 
 
 class Unfilled:
-    """Counts the missing cells that stay missing: of ignored columns, and of pooled levels."""
+    """Counts the missing cells that stay missing, since which pooled level they hold is unknown."""
 
     def __init__(self, schema: Schema) -> None:
-        self._columns = {
-            i: c
-            for i, c in enumerate(schema.columns)
-            if len(c.pooled) > 1 or (not c.width and c.note != LEFT_OUT)
-        }
+        self._columns = {i: c for i, c in enumerate(schema.columns) if len(c.pooled) > 1}
         self._counts = dict.fromkeys(self._columns, (0, 0))
 
     def add(self, values: Array, filled: Array) -> None:
@@ -93,8 +89,9 @@ class Unfilled:
         if parts:
             more = "" if len(parts) <= _SHOWN else f"; and {len(parts) - _SHOWN:,} more columns"
             warnings.warn(
-                f"Missing cells stay missing where the model has nothing to fill them with. "
-                f"{'; '.join(parts[:_SHOWN])}{more}.",
+                f"Missing cells stay missing where the model cannot tell which rare level to fill "
+                f"in. {'; '.join(parts[:_SHOWN])}{more}. Draws (n_draws=2 or more) fill them in, "
+                f"each level as often as it occurred.",
                 UnfilledWarning,
                 stacklevel=3,
             )

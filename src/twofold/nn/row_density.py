@@ -50,18 +50,26 @@ class RowDensity(nn.Module):
         Number of the network's inputs.
     normal : sequence of int
         The inputs whose residuals are modelled; other cells bring a likelihood of their own.
+    expected : sequence of int, optional
+        The inputs whose expected values are modelled; by default all.
     """
 
+    # Of the quadrature of explanations: kinks of relu and of far cells leave a rest below 1 %.
+    n_nodes = 24
     center: Tensor
     unit: Tensor
     log_weight: Tensor
     mean: Tensor
     variance: Tensor
 
-    def __init__(self, width: int, normal: Sequence[int]) -> None:
+    def __init__(
+        self, width: int, normal: Sequence[int], expected: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
         self._normal = torch.tensor(list(normal), dtype=torch.long)
-        m = width + len(self._normal)
+        every = torch.arange(width) if expected is None else torch.tensor(list(expected)).long()
+        self._expected, self._n_expected = every, len(every)
+        m = len(every) + len(self._normal)
         self.register_buffer("center", torch.zeros(width))
         self.register_buffer("unit", torch.ones(width))
         self.register_buffer("log_weight", torch.full((len(FLOORS), COMPONENTS), -math.inf))
@@ -80,6 +88,15 @@ class RowDensity(nn.Module):
         fits: Tensor = joint.unflatten(1, self.log_weight.shape).logsumexp(2)
         return fits.mean(1)
 
+    @property
+    def is_consistent(self) -> bool:
+        """Whether what was loaded can have been fitted: finite numbers can."""
+        return True
+
+    def settled(self, x_hat: Tensor) -> Tensor:
+        """Return expected inputs as they are: none of them stands for one of several levels."""
+        return x_hat
+
     def typical(self, x_hat: Tensor, x: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return what expected inputs are in each row's cluster, and how far off theirs are.
 
@@ -88,15 +105,22 @@ class RowDensity(nn.Module):
         """
         u, known = self._features(x_hat, x, seen)
         width = x.shape[1]
-        middle, surprise = torch.zeros_like(x_hat), torch.zeros_like(x_hat)
+        at = self._expected.to(x.device)
+        middle = x_hat.new_zeros(len(x), self._n_expected)
+        surprise = torch.zeros_like(middle)
+        n = self._n_expected
         for log_weight, mean, variance in zip(
             self.log_weight, self.mean, self.variance, strict=True
         ):
             share = _component_log_prob(u, known, log_weight, mean, variance).softmax(1)
-            at, spread = share @ mean[:, :width], share @ variance[:, :width]
-            middle += at / len(self.mean)
-            surprise += 0.5 * ((u[:, :width] - at) ** 2 / spread - 1).clamp_min(0) / len(self.mean)
-        return self.center + self.unit * _unsquash(middle), surprise
+            near, spread = share @ mean[:, :n], share @ variance[:, :n]
+            middle += near / len(self.mean)
+            surprise += 0.5 * ((u[:, :n] - near) ** 2 / spread - 1).clamp_min(0) / len(self.mean)
+        if n == width:
+            return self.center + self.unit * _unsquash(middle), surprise
+        found = self.center[at] + self.unit[at] * _unsquash(middle)
+        none = torch.zeros_like(x_hat)
+        return x_hat.index_copy(1, at, found), none.index_copy(1, at, surprise)
 
     def _features(
         self, x_hat: Tensor, x: Tensor, seen: Tensor | None
@@ -104,10 +128,14 @@ class RowDensity(nn.Module):
         """Return expected inputs and residuals in their units, and which are known (None: all)."""
         at = self._normal.to(x.device)
         residual = _squash((x - x_hat).index_select(1, at) / self.unit[at])
-        u = torch.cat([_squash((x_hat - self.center) / self.unit), residual], 1)
+        place = (x_hat - self.center) / self.unit
+        if self._n_expected < x.shape[1]:
+            place = place.index_select(1, self._expected.to(x.device))
+        u = torch.cat([_squash(place), residual], 1)
         if seen is None:
             return u, None
-        return u, torch.cat([torch.ones_like(seen), seen[:, at]], 1)
+        known = torch.ones_like(place, dtype=torch.bool)
+        return u, torch.cat([known, seen[:, at]], 1)
 
     @torch.no_grad()
     def fit(
@@ -131,6 +159,8 @@ class RowDensity(nn.Module):
             variance[at] = variance[at].clamp_min(_LEAST_SHARE * variance[at].mean()) + 1e-12
         self.center.copy_(mean)
         self.unit.copy_(variance.sqrt())
+        if not self._n_expected:
+            return
         u, known = self._features(x_hat, x, seen)
         for i, floor in enumerate(FLOORS):
             weight, means, variances = _fit_mixture(u, known, floor, generator)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from twofold.nn.cell_model import CellModel, observed
-from twofold.nn.row_density import RowDensity
+from twofold.nn.table_density import TableDensity, density_of
 from twofold.schema.schema import Schema
 
 
@@ -24,25 +24,31 @@ class Scorer(CellModel):
         What a missing cell counts: the mean log-density of its column, `(n_columns,)`.
     rounds : Tensor
         How often reconstructions replace a row's missing cells, ().
-    density : RowDensity
+    density : RowDensity or TableDensity
         The density of rows: of expected rows, and of residuals around them.
+    mode : Tensor
+        The training row with the highest score, `(width,)`.
     """
 
     typical: Tensor
     rounds: Tensor
+    mode: Tensor
     _others: Tensor
 
     def __init__(self, schema: Schema) -> None:
         super().__init__(schema)
         self.register_buffer("typical", torch.zeros(self.n_columns))
         self.register_buffer("rounds", torch.tensor(1))
+        self.register_buffer("mode", torch.zeros(schema.width))
         normal = torch.zeros(schema.width, dtype=torch.bool)
         for likelihood, inputs in self.groups:
             normal[inputs] = likelihood.in_row_density
-        self.density = RowDensity(schema.width, normal.nonzero().squeeze(1).tolist())
+        self.density = density_of(schema, normal.nonzero().squeeze(1).tolist())
         # Columns whose cells have a likelihood of their own besides the density.
         others = torch.ones(self.n_columns, dtype=torch.bool)
         others[self.column[normal]] = False
+        if isinstance(self.density, TableDensity):
+            others[list(self.density.columns)] = False
         self.register_buffer("_others", others, persistent=False)
 
     def log_prob(self, theta: Tensor, x: Tensor) -> Tensor:

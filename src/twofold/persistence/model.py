@@ -160,6 +160,8 @@ def _assemble(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Mod
     network = _network(tensors, document["network"], options, schema)
     scorer = Scorer(schema).to(next(network.parameters()).dtype)
     scorer.load_state_dict(folder.part(tensors, "scorer."))
+    if not scorer.density.is_consistent:
+        raise ValueError("the levels in it belong to another table")
     if not 1 <= int(scorer.rounds) <= _MOST_ROUNDS:
         raise ValueError(f"expected 1 to {_MOST_ROUNDS} rounds of imputation")
     if not (torch.isfinite(scorer.spread) & (scorer.spread >= 0)).all():

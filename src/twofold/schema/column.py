@@ -39,7 +39,6 @@ Level = str | int | float | bool
 FAR = 10.0
 # Seconds per turn. A year is the Gregorian calendar's mean one.
 CYCLES = {"day": 86_400.0, "week": 7 * 86_400.0, "year": 365.2425 * 86_400.0}
-LEFT_OUT = "left out as asked"  # why a column is ignored, if its kind was settled so
 MOST_KNOTS = 16  # more make training slower, and reconstructions no better
 _LEAST_GAP = 1e-6  # scales between two knots
 _COUNT_SLACK = 1e-5  # share of a count that its logarithm in 32 bits may lose

@@ -12,7 +12,6 @@ from twofold.data.table import Format, Table, row_chunks
 from twofold.errors import DataError
 from twofold.schema.column import (
     KINDS,
-    LEFT_OUT,
     Array,
     Column,
     Level,
@@ -133,7 +132,7 @@ def _column(
     if form is not None and form.is_id:
         return Column(name, "ignored", "none", format=shape, note=ROW_NAMES)
     if settled:
-        note = LEFT_OUT if kind == "ignored" else ""
+        note = "left out as asked" if kind == "ignored" else ""
         _require_possible(table, i, name, kind, stats)
     else:
         kind, note = _kind(table, i, stats, levels, asked)

@@ -75,7 +75,9 @@ class _Cells(nn.Module):
 
     def __init__(self, scorer: Scorer, groups: Sequence[_Group], counted: Tensor) -> None:
         super().__init__()
-        self._counted = [g for g in groups if counted[scorer.column[g.inputs[0]]]]
+        self._counted = [g for g in groups if counted[scorer.column[g.inputs]].any()]
+        for j, group in enumerate(self._counted):
+            self.register_buffer(f"_weight_{j}", group.shaped(counted[scorer.column]))
         # A column is missing where its first input is.
         owner = scorer.column.tolist()
         first = {column: owner.index(column) for column in set(owner)}
@@ -94,9 +96,10 @@ class _Cells(nn.Module):
             total = total + torch.where(
                 seen.index_select(1, self._first), self._there, self._absent
             ).sum(1)
-        for group in self._counted:
+        for j, group in enumerate(self._counted):
             cells = group.log_prob(group.pick(theta), group.pick(filled))
-            total = total + torch.where(group.pick(seen), cells, 0.0).flatten(1).sum(1)
+            there = group.pick(seen) & getattr(self, f"_weight_{j}")
+            total = total + torch.where(there, cells, 0.0).flatten(1).sum(1)
         return total
 
 
@@ -124,6 +127,10 @@ class _Group(nn.Module):
             self.register_buffer(key, numbers.clone())
         squashed = None if scorer._squashed is None else scorer._squashed[at]
         self.register_buffer("squashed", squashed)
+
+    def shaped(self, inputs: Tensor) -> Tensor:
+        """Return what is said of all inputs for these: (width,) -> (1, ...), as `pick` gives."""
+        return self.pick(inputs[None])
 
     def pick(self, x: Tensor) -> Tensor:
         """Return these inputs: (batch, width) -> (batch, inputs), or (batch, columns, levels)."""
