@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = ROOT / "src" / "twofold"
 TESTS = ROOT / "tests"
-LONGEST, AT_THE_ROOT = 650, 8
+LONGEST, AT_THE_ROOT, MOST_PARAMETERS = 650, 8, 6
+PUBLIC = {"fit"}  # of the estimators: their parameters are what users asked for
 MODULES = sorted(p.relative_to(PACKAGE) for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
 # Modules whose tests lie in the files of their neighbours.
 LATER: tuple[str, ...] = (
@@ -56,3 +58,16 @@ def test_each_module_has_a_test_file_of_its_name(module: Path) -> None:
         pytest.skip("it has none of its name yet")
     place = TESTS / module.parent / f"test_{module.stem}.py"
     assert place.is_file(), f"write {place.relative_to(ROOT)}"
+
+
+@pytest.mark.parametrize(
+    "module", [m for m in MODULES if m.parts[0] in ("training", "estimators")], ids=str
+)
+def test_functions_take_few_parameters(module: Path) -> None:
+    many = []
+    for node in ast.walk(ast.parse((PACKAGE / module).read_text(encoding="utf-8"))):
+        if isinstance(node, ast.FunctionDef) and node.name not in PUBLIC:
+            every = node.args.posonlyargs + node.args.args + node.args.kwonlyargs
+            if len([a for a in every if a.arg not in ("self", "cls")]) > MOST_PARAMETERS:
+                many.append(f"{module}:{node.lineno}: {node.name}")
+    assert not many, f"hand these an object that holds what belongs together: {', '.join(many)}"
