@@ -10,7 +10,13 @@ import numpy as np
 
 from twofold.formatting import counted, number, percent, shortened
 from twofold.report.html import isolated
-from twofold.report.measurements import Fitted, Measurements, has_levels, is_picture
+from twofold.report.measurements import (
+    LEAST_CALIBRATION_ROWS,
+    Fitted,
+    Measurements,
+    has_levels,
+    is_picture,
+)
 
 _PLAIN = {0x2068: None, 0x2069: None, 0xA0: " "}  # isolates and spaces that do not break
 _NAMED = 6  # columns, of which the rest is counted
@@ -89,7 +95,7 @@ def in_order(ae: Fitted, measured: Measurements, found: Sequence[Finding]) -> li
         absent.add("not-learned")
     if "calibration" in absent:
         absent |= {"overfitting", "shift", "few-rows"}
-    if len(ae.calibration_scores_) < _FEW_ROWS:
+    if len(ae.calibration_scores_) < LEAST_CALIBRATION_ROWS:
         absent.add("training-rows")
     if not any(column.kind == "category" for column in ae.schema_.columns):
         absent.add("unseen")

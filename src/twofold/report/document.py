@@ -26,10 +26,16 @@ from twofold.report import charts, examples, sections
 from twofold.report import html as page
 from twofold.report.charts import Mark, Series
 from twofold.report.checks import Finding, improvement, in_order, losses, run_checks, trained_on
-from twofold.report.measurements import Fitted, Measurements, Progress, examine, is_picture
+from twofold.report.measurements import (
+    LEAST_CALIBRATION_ROWS,
+    Fitted,
+    Measurements,
+    Progress,
+    examine,
+    is_picture,
+)
 from twofold.schema.schema import Schema
 
-_FEW_CALIBRATION_ROWS = 20  # fewer do not show whether the model has seen these rows
 _TITLES = {
     "training": "Training",
     "columns": "Error by column, compared with PCA",
@@ -112,7 +118,7 @@ def _seen(ae: Fitted, found: Measurements) -> str:
     """Say whether the model has seen the rows, as far as their scores tell."""
     if trained_on(found):
         return "which it was trained or calibrated on"
-    if len(ae.calibration_scores_) < _FEW_CALIBRATION_ROWS:
+    if len(ae.calibration_scores_) < LEAST_CALIBRATION_ROWS:
         return "which it may have been trained on"
     return "which it was not calibrated on"
 

@@ -44,6 +44,7 @@ _CAUSE_ROWS, _CAUSE_CELLS = 200, 40_000  # explained to tell what lowers the sco
 _LEAST_EXPLAINED, _EXPLAINED_CELLS = 3, 200_000  # a few seconds' work
 _LEAST_SIDE, _MOST_ASPECT = 4, 4
 _MOST_TYPICAL = 100  # columns from either end whose typical error is worth the time
+LEAST_CALIBRATION_ROWS = 10  # fewer do not show whether the model has seen these rows
 _SAME_SCORE = 1e-6  # relative: rounding of the same row's score
 _ALPHA = 0.05  # what contamination="auto" stands for
 
@@ -496,7 +497,7 @@ def _recurring(score: Array, calibration: Array) -> float:
     Scores of other rows agree in six digits now and then; in nearly all, only if the rows are those
     that the model was calibrated on, which were held out of the training table.
     """
-    if len(calibration) < _FEW_ROWS:
+    if len(calibration) < LEAST_CALIBRATION_ROWS:
         return 0.0
     known = np.sort(score)
     tolerance = _SAME_SCORE * (1 + np.abs(calibration))
