@@ -68,7 +68,7 @@ class TooFewComponentsWarning(UserWarning):
 
 
 class UnfilledWarning(UserWarning):
-    """Missing cells stay missing, since which of several rare levels they hold cannot be told."""
+    """Missing cells stay missing, since which of several rare levels they hold is unknown."""
 
 
 class DetectedWarning(UserWarning):
