@@ -1,7 +1,7 @@
 """How usual a row's levels are: each given that of the column that says most about it.
 
 A code that copies a category explains every level of it, so a network's own likelihood does not see
-that a town contradicts its port. And a level that is rare is not an anomaly as long as the rest of the
+that a town contradicts its port. And a rare level is not an anomaly as long as the rest of the
 row goes with it. So a category or flag `a` counts log p(a | b), where `b` is the column with which
 it shares the most information, and p is made of the training rows' counts. Summed over columns that
 is a pseudo-likelihood (Besag, 1975, "Statistical Analysis of Non-Lattice Data", section 3) with one
