@@ -163,7 +163,7 @@ class Comparison:
             warnings.warn(
                 f"PCA with as many components reconstructs these rows better ({self}). {remedy}",
                 LosesToPCAWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
     @classmethod

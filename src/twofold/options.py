@@ -12,12 +12,15 @@ import math
 import numbers
 import re
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any
+from typing import Any, TypeVar
 
 from twofold.errors import OptionError
 from twofold.registry import ACTIVATIONS, BOTTLENECKS, CORRUPTIONS, LIKELIHOODS, Registry
+
+Class = TypeVar("Class")
 
 KIND_NAMES = ("real", "count", "binary", "category", "pixel", "time", "ignored")
 _LAYER = re.compile(
@@ -394,6 +397,21 @@ OPTIONS: dict[str, Option] = {
     ),
     "verbose": Option(0, "1 shows training progress, 0 does not", kinds=("int", "bool"), least=0),
 }
+
+
+def documented(cls: type[Class]) -> type[Class]:
+    """Put the options into a class's docstring, in place of the line `{options}`."""
+    lines = []
+    for name, one in OPTIONS.items():
+        default = f'"{one.default}"' if isinstance(one.default, str) else repr(one.default)
+        lines.append(f"{name} : {one.expected()}, default={default}")
+        text = f"{one.help[0].upper()}{one.help[1:]}."
+        lines += textwrap.wrap(text, 96, initial_indent="    ", subsequent_indent="    ")
+    if cls.__doc__:  # which `python -OO` leaves out
+        cls.__doc__ = cls.__doc__.replace(
+            "{options}", textwrap.indent("\n".join(lines), "    ").strip()
+        )
+    return cls
 
 
 def option(name: str) -> Any:

@@ -242,7 +242,7 @@ def test_outside_of_torchrun_this_process_is_alone(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("workers", [0, -1])
 def test_there_is_at_least_one_worker(workers: int) -> None:
-    with pytest.raises(OptionError, match="workers="):
+    with pytest.raises(OptionError, match="workers must be"):
         launch.fit(Autoencoder(**OPTIONS), X, workers=workers)
 
 

@@ -17,7 +17,7 @@ from sklearn.decomposition import PCA
 
 from twofold import Autoencoder, datasets
 from twofold.errors import DatasetUnavailable
-from twofold.estimators import validation
+from twofold.estimators import fitting, validation
 from twofold.nn.network import Network
 from twofold.training.autograd import AutogradStep, Step
 from twofold.training.config import TrainingConfig
@@ -147,7 +147,7 @@ def plain_step(tied: bool) -> tuple[Network, Step]:
     """The step that autograd takes for the recipe."""
     rows = np.random.default_rng(0).uniform(size=(4, 784)).astype(np.float32)
     ae = Autoencoder(tied=tied, **RECIPE)
-    ae._build(validation.table(ae, rows, reset=True), np.random.RandomState(0), torch.device("cpu"))
+    fitting.build(ae, validation.table(ae, rows, reset=True), np.random.RandomState(0))
     plan = TrainingConfig.resolve(ae.get_params(deep=False), 4, 784)
     return ae.network_, AutogradStep(ae.network_, ae._objective, plan)
 

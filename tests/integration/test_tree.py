@@ -23,6 +23,7 @@ LATER: tuple[str, ...] = (
     "data/memory.py",
     "data/notation.py",
     "distributed/job.py",
+    "estimators/figures.py",
     "estimators/fitting.py",
     "estimators/validation.py",
     "inference/code_statistics.py",

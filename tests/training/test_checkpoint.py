@@ -283,7 +283,7 @@ def test_a_refusal_leaves_the_checkpoints(tmp_path: Path) -> None:
 
 def test_a_run_that_was_not_ended_is_not_overwritten_unasked(tmp_path: Path) -> None:
     begin(tmp_path)
-    with pytest.raises(CheckpointError, match="nothing is overwritten unasked.*--resume"):
+    with pytest.raises(CheckpointError, match="already exists.*--resume"):
         fit(tmp_path)
 
 
@@ -580,4 +580,4 @@ def test_the_command_line_refuses_as_python_does(source: str, tmp_path: Path) ->
     begin(tmp_path / "run")
     result = command_line(source, "-o", tmp_path / "model", "--checkpoint", tmp_path / "run")
     assert result.exit_code == 2
-    assert "nothing is overwritten unasked" in result.stderr
+    assert "already exists" in result.stderr

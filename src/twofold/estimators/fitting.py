@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -12,28 +12,36 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from twofold import metrics
+from twofold import metrics, options
 from twofold.data.table import Table
 from twofold.errors import DataError, OptionError, TooFewComponentsWarning
 from twofold.inference import apply as inference
 from twofold.inference import calibration, code_statistics, sampling
-from twofold.nn import bottleneck, corruption, layers
+from twofold.nn import bottleneck, corruption, layers, row_density
 from twofold.nn.bottleneck import is_share
 from twofold.nn.corruption import Gaussian
 from twofold.nn.network import Network, stack_shape
 from twofold.nn.objective import Objective
+from twofold.nn.threads import few_for
+from twofold.persistence.model import ModelState
 from twofold.schema import tensors
 from twofold.schema.schema import Schema
 from twofold.training import pretraining
+from twofold.training.batches import TrainingData, fingerprint
 from twofold.training.checkpoint import Checkpoint
+from twofold.training.config import TrainingConfig
+from twofold.training.events import Callback
 from twofold.training.process_group import current_workers
 from twofold.training.streaming import Stream
+from twofold.training.trainer import History, Trainer
 
 if TYPE_CHECKING:
     from twofold.estimators.autoencoder import Autoencoder
 
+Array = NDArray[Any]
 _SIZE_ROWS = 5_000  # enough to tell how many components keep a share of the variance
 
 
@@ -159,6 +167,134 @@ def warn_about_quality(ae: Autoencoder, rows: Tensor) -> None:
     plain = ae.network_.bottleneck.is_plain
     if plain and not ae.scorer_.needs_weights and ae.corruption is None:
         ae.comparison_.warn_if_worse()
+
+
+def build(ae: Autoencoder, rows: Table | Stream, rng: np.random.RandomState) -> None:
+    """Infer the schema, and make a network with fresh weights and its objective."""
+    device = inference.find_device(ae.device)
+    ae.schema_ = infer_schema(ae, rows)
+    size = n_components_to_train(ae.n_components, ae.schema_, rows, rng)
+    ae.history_, ae.best_epoch_, ae._step = [], 0, None
+    ae._generator = sampling.torch_generator(rng)
+    dtype = torch.float64 if ae.precision == "float64" else torch.float32
+    ae.network_ = build_network(ae, ae.schema_, size, ae._generator).to(device=device, dtype=dtype)
+    ae._objective = objective_of(ae.network_, ae.schema_)
+    require_meaning(ae, ae.network_, ae._objective)
+
+
+def split(
+    ae: Autoencoder,
+    rows: Table | Stream,
+    rng: np.random.RandomState,
+    fraction: float,
+    validation_data: Any = None,
+) -> TrainingData:
+    """Return the rows to train on, and those that are held out: a fraction, or others."""
+    if isinstance(rows, Stream):
+        parameter = next(ae.network_.parameters())
+        data = rows.draw(ae.schema_, parameter.dtype, parameter.device)
+    else:
+        data = TrainingData.split(ae._matrix(rows), rng, fraction)
+    if validation_data is None:
+        return data
+    return replace(data, held_out=ae._matrix(ae.read(validation_data)))
+
+
+def trainer(
+    ae: Autoencoder,
+    data: TrainingData,
+    callbacks: Sequence[Callback] = (),
+    saved: Checkpoint | None = None,
+    **changed: Any,
+) -> Trainer:
+    """Return what trains the network as the options say, of which some are `changed`."""
+    params = {**ae.get_params(deep=False), **changed}
+    config = TrainingConfig.resolve(params, len(data.rows), ae.schema_.width)
+    if saved is not None:
+        saved.claim("data", fingerprint(ae.schema_, data.rows, data.held_out))
+        saved.claim("training", config.to_json())
+    return Trainer(ae.network_, ae._objective, config, ae._generator, callbacks, saved)
+
+
+def train(ae: Autoencoder, trainer: Trainer, data: TrainingData) -> History:
+    """Pretrain fresh weights, train, and note what happened."""
+    past, history = len(ae.history_), History(ended="interrupted")
+    how = None if past else ae.pretraining
+    if not pretraining.start(how, trainer, data, ae.get_params(deep=False)):
+        history = trainer.fit(data)
+    ae._step = trainer.step
+    ae.history_ = [*ae.history_, *history.entries(after=past)]
+    ae.best_epoch_, ae.n_iter_ = past + history.best_epoch, max(1, len(ae.history_))
+    return history
+
+
+def calibrate(
+    ae: Autoencoder, rows: Table | Stream, data: TrainingData, rng: np.random.RandomState
+) -> None:
+    """Fit what scores need after training, set the offset, and compare with PCA."""
+    # Densities are mixtures, each step of whose fit is such a product.
+    step = row_density.COMPONENTS * len(data.positions) * ae.schema_.width
+    with few_for(step, libraries=True):
+        found = calibration.calibrate(
+            ae.network_,
+            ae.schema_,
+            data,
+            rows.tables() if isinstance(rows, Stream) else [rows],
+            sample_of(rows),
+            donors=ae.donors,
+            contamination=ae.contamination,
+            rng=rng,
+            generator=ae._generator,
+        )
+    _set_calibration(ae, found)
+
+
+def _set_calibration(ae: Autoencoder, found: calibration.Calibration) -> None:
+    ae._calibration, ae.scorer_ = found, found.scorer
+    ae.pca_, ae.comparison_, ae.offset_ = found.pca, found.comparison, found.offset
+    ae.calibration_scores_ = found.scores
+
+
+def imputed(
+    ae: Autoencoder, table: Table, n_draws: int, generator: torch.Generator
+) -> Iterator[Array]:
+    """Give the cells of a table with missing ones filled: by best values, or by several draws."""
+    best = n_draws == 1
+    function = sampling.imputer(None if best else generator)
+    numbers = None if best else sampling.numpy_generator(generator)
+    for _ in range(n_draws):
+        x = ae._run(function, table)
+        yield sampling.cells(ae.schema_, ae._calibration.cells, x, table, numbers)
+
+
+def state_of(ae: Autoencoder) -> ModelState:
+    """Return everything that makes a fitted estimator."""
+    return ModelState(
+        options=ae.get_params(deep=False),
+        schema=ae.schema_,
+        feature_names=hasattr(ae, "feature_names_in_"),
+        network=ae.network_,
+        calibration=ae._calibration,
+        history=ae.history_,
+        best_epoch=ae.best_epoch_,
+    )
+
+
+def from_state(kind: type[Autoencoder], state: ModelState) -> Autoencoder:
+    """Return the fitted estimator that a state makes."""
+    options.check(state.options)
+    ae = kind(**state.options)
+    ae.schema_, ae.network_ = state.schema, state.network
+    _set_calibration(ae, state.calibration)
+    ae._objective = objective_of(ae.network_, ae.schema_)
+    ae._objective.continue_from(ae.scorer_)
+    ae.n_features_in_ = len(ae.schema_.columns)
+    if state.feature_names:
+        ae.feature_names_in_ = np.array(ae.schema_.names, dtype=object)
+    ae.history_, ae.best_epoch_ = state.history, state.best_epoch
+    ae.n_iter_ = max(1, len(ae.history_))
+    ae._generator = torch.Generator().manual_seed(len(ae.history_))
+    return ae
 
 
 def keep_share(

@@ -83,7 +83,7 @@ def warn_if_collapsed(network: Network, scorer: Scorer, x: Tensor) -> None:
         "reconstructed alike. Its divergence from the prior costs more than it saves. Try a "
         "smaller beta, more epochs, or pretraining='pca'.",
         CollapsedCodeWarning,
-        stacklevel=3,
+        stacklevel=4,
     )
 
 

@@ -226,9 +226,8 @@ class Checkpoint:
         except CheckpointError:
             pass  # cut off, and so of a run that did not come to its end
         raise CheckpointError(
-            f"{self.folder} holds checkpoints of a run that was not ended, and nothing is "
-            f"overwritten unasked. Go on with it (--resume on the command line, resume=True in "
-            f"Python), remove the folder, or choose another one."
+            f"{self.folder} already exists and holds checkpoints of an unfinished run. Continue it "
+            f"with resume=True (--resume on the command line), or choose another folder."
         )
 
 
