@@ -28,7 +28,7 @@ static descent descent_of(const twofold_update *update, long n_done, double rate
         .beta2 = (float)beta2,
         .one_minus_beta2 = (float)(1.0 - beta2),
         .step = (float)(rate / (1.0 - pow(beta1, t))),
-        .root = (float)sqrt(1.0 - pow(beta2, t)),
+        .root = (float)(1.0 / sqrt(1.0 - pow(beta2, t))),
     };
 }
 
@@ -51,7 +51,7 @@ ALWAYS_INLINE void descend(const descent *by, float *restrict w, float *restrict
             float gradient = g[j] + coupled * w[j];
             m[j] += by->one_minus_beta1 * (gradient - m[j]);
             v[j] = by->beta2 * v[j] + by->one_minus_beta2 * gradient * gradient;
-            w[j] = keep * w[j] - by->step * m[j] / (sqrtf(v[j]) / by->root + 1e-8f);
+            w[j] = keep * w[j] - by->step * m[j] / (sqrtf(v[j]) * by->root + 1e-8f);
         }
     }
 }
