@@ -162,8 +162,8 @@ def test_a_share_picks_the_size() -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        ({"bottleneck": "sparse:kl"}, "must lie between 0 and 1"),
-        ({"bottleneck": "variational", "code_activation": "tanh"}, "no bounds"),
+        ({"bottleneck": "sparse:kl"}, "code_activation between 0 and 1"),
+        ({"bottleneck": "variational", "code_activation": "tanh"}, "means of any size"),
         ({"bottleneck": "sparse:topk:9", "n_components": 3}, "keeps more components"),
         ({"bottleneck": "variational", "n_components": 0.9}, "has no order"),
         ({"bottleneck": "variational:zero"}, "bottleneck"),

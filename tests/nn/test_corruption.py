@@ -22,7 +22,6 @@ from twofold.nn.corruption import (
     SaltAndPepper,
     Swap,
     Warp,
-    for_codes,
     from_json,
     resolve,
     to_json,
@@ -395,10 +394,10 @@ def test_what_is_no_image_is_not_bent(rows: Any, options: dict[str, Any], said: 
 
 
 def test_codes_are_neither_bent_nor_drawn() -> None:
-    assert for_codes(Warp(), 2.0) is None
-    assert for_codes(Binarize(), 2.0) is None
-    assert for_codes(Gaussian(0.5), 2.0) == Gaussian(1.0)
-    assert for_codes(Masking(0.2), 2.0) == Masking(0.2)
+    assert Warp().for_codes(2.0) is None
+    assert Binarize().for_codes(2.0) is None
+    assert Gaussian(0.5).for_codes(2.0) == Gaussian(1.0)
+    assert Masking(0.2).for_codes(2.0) == Masking(0.2)
 
 
 @pytest.mark.parametrize("layers", [(40,), (Conv(4, 3, stride=2),)], ids=["dense", "conv"])

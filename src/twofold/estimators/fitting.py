@@ -22,7 +22,6 @@ from twofold.inference import apply as inference
 from twofold.inference import calibration, code_statistics, sampling
 from twofold.nn import bottleneck, corruption, layers, row_density
 from twofold.nn.bottleneck import is_share
-from twofold.nn.corruption import Gaussian
 from twofold.nn.network import Network, stack_shape
 from twofold.nn.objective import Objective
 from twofold.nn.threads import few_for
@@ -95,7 +94,7 @@ def infer_schema(ae: Autoencoder, rows: Table | Stream) -> Schema:
     sequences = layers.reads_sequences(ae.hidden_layers)
     schema = Schema.infer(table, ae.likelihood, ae.kinds, statistics, sequences=sequences)
     noise = corruption.resolve(ae.corruption)
-    return replace(schema, noise=noise.scale) if isinstance(noise, Gaussian) else schema
+    return schema if noise is None else replace(schema, noise=noise.noise)
 
 
 def require_settled_size(n_components: int | float | None) -> None:
@@ -157,7 +156,8 @@ def require_meaning(ae: Autoencoder, network: Network, objective: Objective) -> 
     """Raise OptionError if pretraining or corruption do not fit the network and the columns."""
     pretraining.require_meaning(ae.pretraining, network)
     noise, names = corruption.resolve(ae.corruption), list(ae.schema_.likelihoods())
-    corruption.require_meaning(noise, names, objective, ae.schema_.is_image)
+    if noise is not None:
+        noise.check(names, objective, ae.schema_.is_image)
 
 
 def warn_about_quality(ae: Autoencoder, rows: Tensor) -> None:

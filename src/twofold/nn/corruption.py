@@ -8,6 +8,7 @@ dataclass that is called with a batch and a generator.
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol
@@ -41,18 +42,38 @@ class Cells(Protocol):
     row_shape: tuple[int, ...]
 
 
-class Corruption(Protocol):
+class Corruption(ABC):
     """Something that corrupts inputs: (batch, width) -> (batch, width), which may hold NaN."""
 
+    @abstractmethod
     def __call__(self, x: Tensor, cells: Cells, generator: torch.Generator) -> Tensor:
         """Return corrupted inputs, of these cells."""
 
     def target(self, corrupted: Tensor, x: Tensor) -> Tensor:
         """Return what the network has to give back, NaN where the loss does not count."""
+        return x
+
+    def check(self, likelihoods: Sequence[str], cells: Cells, is_image: bool) -> None:
+        """Raise OptionError if it cannot be used with these cells; by default it can."""
+        return
+
+    def for_codes(self, spread: float) -> Corruption | None:
+        """Return what is done to codes, which vary by `spread`, if cells are corrupted so."""
+        return self
+
+    @property
+    def noise(self) -> float:
+        """Standard deviation of what it adds to inputs, beyond their range too."""
+        return 0.0
+
+    @property
+    def hides(self) -> bool:
+        """Whether the loss counts hidden cells alone."""
+        return False
 
 
 @dataclass(frozen=True)
-class Masking:
+class Masking(Corruption):
     """Hide cells: `share` of them at random, each for itself.
 
     With `up_to=True`, each row hides a share of its own, drawn evenly between 0 and `share`. With
@@ -78,9 +99,14 @@ class Masking:
         """Return the clean inputs, or those that are hidden alone."""
         return torch.where(torch.isnan(corrupted), x, torch.nan) if self.only_hidden else x
 
+    @property
+    def hides(self) -> bool:
+        """Whether the loss counts hidden cells alone."""
+        return self.only_hidden
+
 
 @dataclass(frozen=True)
-class Swap:
+class Swap(Corruption):
     """Replace `share` of the cells by the same column's cell of another row of the batch."""
 
     share: float = 0.15
@@ -93,13 +119,9 @@ class Swap:
         other = x[torch.randperm(len(x), generator=generator).to(x.device)]
         return torch.where(_chosen(x, cells.column, self.share, generator), other, x)
 
-    def target(self, corrupted: Tensor, x: Tensor) -> Tensor:
-        """Return the clean inputs."""
-        return x
-
 
 @dataclass(frozen=True)
-class Gaussian:
+class Gaussian(Corruption):
     """Add normal noise of standard deviation `scale` to every input.
 
     Inputs are in standard deviations for real columns, and in [0, 1] for pixels and categories.
@@ -116,13 +138,18 @@ class Gaussian:
         noise = torch.randn(x.shape, generator=generator, dtype=x.dtype).to(x.device)
         return x + self.scale * noise
 
-    def target(self, corrupted: Tensor, x: Tensor) -> Tensor:
-        """Return the clean inputs."""
-        return x
+    def for_codes(self, spread: float) -> Corruption:
+        """Return noise in the unit of codes: its own is that of inputs, which vary by one."""
+        return Gaussian(max(self.scale * spread, 1e-6))
+
+    @property
+    def noise(self) -> float:
+        """Its scale."""
+        return self.scale
 
 
 @dataclass(frozen=True)
-class SaltAndPepper:
+class SaltAndPepper(Corruption):
     """Set `share` of the cells to the lowest or the highest value of their input in the batch."""
 
     share: float = 0.1
@@ -137,13 +164,9 @@ class SaltAndPepper:
         extreme = torch.where(high, known.amax(0), known.amin(0))
         return torch.where(_chosen(x, cells.column, self.share, generator), extreme, x)
 
-    def target(self, corrupted: Tensor, x: Tensor) -> Tensor:
-        """Return the clean inputs."""
-        return x
-
 
 @dataclass(frozen=True)
-class Binarize:
+class Binarize(Corruption):
     """Draw each input in [0, 1] to be 0 or 1, again in every epoch, with its value as probability.
 
     The draw is what the network is given and what it has to give back, so that densities of grey
@@ -160,9 +183,22 @@ class Binarize:
         """Return the draw."""
         return corrupted
 
+    def check(self, likelihoods: Sequence[str], cells: Cells, is_image: bool) -> None:
+        """Raise OptionError if cells are not values between 0 and 1."""
+        others = sorted({name for name in likelihoods if LIKELIHOODS[name].cells != "shares"})
+        if others:
+            raise OptionError(
+                f"corruption='binarize' draws pixels and flags. Expected the likelihood "
+                f"'bernoulli' alone, got {', '.join(map(repr, others))} as well. Choose 'masking' "
+                f"or 'swap', or likelihood='bernoulli' for values in [0, 1]."
+            )
+
+    def for_codes(self, spread: float) -> None:
+        """Return None: codes are not grey values."""
+
 
 @dataclass(frozen=True)
-class Warp:
+class Warp(Corruption):
     """Turn, stretch, move and bend images, each in a way of its own; upright ones come back.
 
     What a code holds is then what survives: which thing an image shows rather than where and how
@@ -204,9 +240,24 @@ class Warp:
         warped = F.grid_sample(images, places, padding_mode="border", align_corners=False)
         return (warped.permute(0, 2, 3, 1).reshape(x.shape) - cells.center) / cells.unit
 
-    def target(self, corrupted: Tensor, x: Tensor) -> Tensor:
-        """Return the upright images."""
-        return x
+    def check(self, likelihoods: Sequence[str], cells: Cells, is_image: bool) -> None:
+        """Raise OptionError if rows are not images of one number per pixel."""
+        shape, width = cells.row_shape, len(cells.column)
+        if not is_image:
+            raise OptionError(
+                f"corruption='warp' bends images. Expected an array (n, height, width) or "
+                f"(n, height, width, channels), got rows of shape {shape}. Pass such an array, or "
+                f"choose 'masking' or 'gaussian'."
+            )
+        if width != math.prod(shape):
+            raise OptionError(
+                f"corruption='warp' reads one number per pixel. Expected {math.prod(shape):,} "
+                f"inputs for these images, got {width:,}. Leave out likelihood='histogram' and "
+                f"categories, and give pixels that are always missing a value."
+            )
+
+    def for_codes(self, spread: float) -> None:
+        """Return None: codes are not images."""
 
 
 CORRUPTIONS: Registry[Callable[..., Corruption]] = registry.CORRUPTIONS
@@ -240,50 +291,6 @@ def resolve(option: Corruption | str | None) -> Corruption | None:
         return option
     name, _, number = option.partition(":")
     return CORRUPTIONS[name](float(number)) if number else CORRUPTIONS[name]()
-
-
-def require_meaning(
-    corruption: Corruption | None, likelihoods: Sequence[str], cells: Cells, is_image: bool
-) -> None:
-    """Raise OptionError if a corruption cannot be used with these cells and likelihoods.
-
-    Raises
-    ------
-    OptionError
-        With the reason, and what to choose.
-    """
-    others = sorted({name for name in likelihoods if LIKELIHOODS[name].cells != "shares"})
-    if isinstance(corruption, Binarize) and others:
-        raise OptionError(
-            f"corruption='binarize' draws pixels and flags, whose likelihood is 'bernoulli', and "
-            f"this table has {', '.join(map(repr, others))} as well. Choose 'masking' or 'swap', "
-            f"or likelihood='bernoulli' for values in [0, 1]."
-        )
-    if isinstance(corruption, Warp):
-        shape, width = cells.row_shape, len(cells.column)
-        if not is_image:
-            raise OptionError(
-                f"corruption='warp' bends images, and was given rows of shape {shape}. Pass an "
-                f"array (n, height, width) or (n, height, width, channels), or choose 'masking' or "
-                f"'gaussian'."
-            )
-        if width != math.prod(shape):
-            raise OptionError(
-                f"corruption='warp' reads one number per pixel, and these images of "
-                f"{math.prod(shape):,} cells are {width:,} inputs. Leave out "
-                f"likelihood='histogram' and categories, and give pixels that are always missing a "
-                f"value."
-            )
-
-
-def for_codes(corruption: Corruption | None, spread: float) -> Corruption | None:
-    """Return what is done to codes, which vary by `spread`, where cells are corrupted so.
-
-    Codes are neither images nor grey values.
-    """
-    if isinstance(corruption, Gaussian):  # its scale is in units of inputs, which vary by one
-        return Gaussian(max(corruption.scale * spread, 1e-6))
-    return None if isinstance(corruption, Warp | Binarize) else corruption
 
 
 def _chosen(x: Tensor, column: Tensor, share: float | Tensor, generator: torch.Generator) -> Tensor:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from twofold.nn import bottleneck, corruption
-from twofold.nn.corruption import Corruption, Masking
+from twofold.nn.corruption import Corruption
 
 _LARGE_BATCH, _WIDE = 64, 256  # below, rounding copies cost more than bfloat16 products save
 
@@ -40,7 +40,7 @@ class TrainingConfig:
             values["batch_size"] = automatic_batch_size(n_rows)
         if values["epochs"] == "auto":
             noise = values["corruption"]
-            fills = isinstance(noise, Masking) and noise.only_hidden
+            fills = noise is not None and noise.hides
             values["epochs"] = automatic_epochs(n_rows, values["batch_size"], fills)
         if values["learning_rate"] == "auto":
             spec = bottleneck.resolve(

@@ -37,7 +37,6 @@ from twofold import metrics
 from twofold.errors import OptionError
 from twofold.nn.activations import ACTIVATIONS, Straight
 from twofold.nn.cell_model import observed
-from twofold.nn.corruption import for_codes
 from twofold.nn.layers import DensePair
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
@@ -196,7 +195,8 @@ def _layerwise(trainer: Trainer, data: TrainingData, options: Mapping[str, Any])
         if i > 0:
             objective = _squared_error(network, i)
             coded = _coded(network, i, data)
-            corruption = for_codes(corruption, float(coded.rows.head(_ROWS).std(0).mean()))
+            if corruption is not None:
+                corruption = corruption.for_codes(float(coded.rows.head(_ROWS).std(0).mean()))
         how = options
         if i < n_levels - 1:  # the bottleneck belongs to the last level
             how = {**options, "bottleneck": "plain", "n_components": None}

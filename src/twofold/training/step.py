@@ -10,7 +10,6 @@ import logging
 
 import torch
 
-from twofold.nn.corruption import Masking
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.training import fused
@@ -80,4 +79,4 @@ def describe() -> str:
 
 def _hides_cells(config: TrainingConfig) -> bool:
     """Whether the loss counts hidden cells alone, so that all others are missing to it."""
-    return isinstance(config.corruption, Masking) and config.corruption.only_hidden
+    return config.corruption is not None and config.corruption.hides
