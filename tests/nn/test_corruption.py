@@ -301,7 +301,7 @@ def test_clean_inputs_have_to_be_given_back(noise: Corruption) -> None:
 
 def test_binarising_numbers_that_are_no_probabilities_is_refused() -> None:
     numbers = np.random.default_rng(0).normal(size=(40, 3))
-    with pytest.raises(OptionError, match="this table has 'gaussian' as well"):
+    with pytest.raises(OptionError, match="got 'gaussian' as well"):
         Autoencoder(corruption="binarize").fit(numbers)
     with pytest.raises(OptionError, match="corruption must be"):
         Autoencoder(corruption="binarize:0.3").fit(numbers)
@@ -375,7 +375,7 @@ def test_the_edge_goes_on_beyond_the_edge() -> None:
 @pytest.mark.parametrize(
     ("rows", "options", "said"),
     [
-        (np.random.default_rng(0).random((40, 12)), {}, r"bends images, and was given .*\(12,\)"),
+        (np.random.default_rng(0).random((40, 12)), {}, r"bends images.*got rows of shape \(12,\)"),
         (
             np.random.default_rng(0).random((40, 6, 2)),
             {"hidden_layers": (Recurrent(3),)},
