@@ -26,6 +26,14 @@ _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
 _SECONDS_WITH_NANOSECONDS = 2**22
 _OBJECT = re.compile(r"object\[(.*?)(?:, (nan|<NA>|NaT))?\]")
 
+_WORDS = (
+    ("numbers", lambda t: pa.types.is_integer(t) or pa.types.is_floating(t)),
+    ("numbers", pa.types.is_decimal),
+    ("text", lambda t: pa.types.is_dictionary(t) or "string" in str(t)),
+    ("booleans", pa.types.is_boolean),
+    ("times", lambda t: pa.types.is_timestamp(t) or pa.types.is_date(t)),
+)
+
 
 class Refused(Exception):
     """A column that cannot be read: what goes after "Column 'name'", and what to do about it."""
@@ -310,3 +318,25 @@ def missing_mark(form: Format) -> str:
     """Return how a column of Python objects shows a missing cell: "nan", "<NA>", "NaT" or ""."""
     found = _OBJECT.fullmatch(form.dtype)
     return (found[2] if found else "") or ""
+
+
+def united(kinds: set[Any]) -> Any:
+    """Return the type that holds cells of all these types, None where there is none."""
+    if len(kinds) == 1:
+        return next(iter(kinds))
+    ordered = sorted(kinds, key=str)
+    plain = [t.value_type if pa.types.is_dictionary(t) else t for t in ordered]
+    for types in (ordered, plain):
+        try:
+            schemas = [pa.schema([("cell", kind)]) for kind in types]
+            return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            continue
+    return None
+
+
+def word(kind: Any) -> str:
+    """Say what cells of an Arrow type are; nothing where there are none."""
+    if pa.types.is_null(kind):
+        return ""
+    return next((word for word, holds in _WORDS if holds(kind)), f"cells of type {kind}")

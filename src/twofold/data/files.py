@@ -5,8 +5,6 @@ Before any row is used, every file is opened, and everything wrong with them is 
 
 from __future__ import annotations
 
-import fnmatch
-import logging
 import os
 import warnings
 from collections import Counter
@@ -14,7 +12,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cached_property
-from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -22,7 +19,7 @@ import pyarrow as pa
 import pyarrow.fs
 import torch
 
-from twofold.data import frames, memory, sources
+from twofold.data import arrow, frames, memory, sources
 from twofold.data.delimited import (
     SHEET_SUFFIXES,
     TEXT_SUFFIXES,
@@ -45,6 +42,7 @@ from twofold.data.formats import (
     PartedFile,
     Place,
     TableFile,
+    found,
 )
 from twofold.data.notation import Notation, as_id, field_of
 from twofold.data.table import Format
@@ -65,14 +63,6 @@ TYPES: dict[str, Callable[[Place], PartedFile]] = {
     **dict.fromkeys((*JSON_SUFFIXES, *ARROW_SUFFIXES), TableFile),
 }
 _READ = (*TEXT_SUFFIXES, *SHEET_SUFFIXES, *TYPES)
-_log = logging.getLogger(__name__)
-_WORDS = (
-    ("numbers", lambda t: pa.types.is_integer(t) or pa.types.is_floating(t)),
-    ("numbers", pa.types.is_decimal),
-    ("text", lambda t: pa.types.is_dictionary(t) or "string" in str(t)),
-    ("booleans", pa.types.is_boolean),
-    ("times", lambda t: pa.types.is_timestamp(t) or pa.types.is_date(t)),
-)
 
 
 @dataclass(frozen=True, repr=False)
@@ -183,7 +173,8 @@ class Files:
             # An .npz file is read at once, and an .npy file stays on disk until rows are used.
             if drop:
                 raise DataError(f"{self.source} holds an array, and no names of columns to drop.")
-            if not alone or _is_small_beside_memory(places[0]) or chosen is False:
+            fits = not places or places[0].size <= _SHARE * memory.available()
+            if fits or chosen is False:
                 return sources.load_array(sources.resolve(self.source)[0])
         reading = Reading(
             Layout(self.delimiter, self.encoding, self.header),
@@ -212,46 +203,9 @@ class Files:
             infos = local.get_file_info([str(path) for path in paths])
             pairs = zip(infos, paths, strict=True)
             return [Place(local, info, str(path)) for info, path in pairs]
-        infos, filesystem = _found(source, self.filesystem)
+        infos, filesystem = found(source, self.filesystem, _READ)
         sources.require_one_type(source, [info.path for info in infos])
         return [Place(filesystem, info, info.path) for info in infos]
-
-
-def _is_small_beside_memory(place: Place | ImagesPlace) -> bool:
-    return place.size <= _SHARE * memory.available()
-
-
-def _found(source: str, filesystem: Any) -> tuple[list[Any], Any]:
-    """Return what a path, folder or pattern of any filesystem stands for."""
-    try:
-        path = source
-        if filesystem is None:
-            filesystem, path = pa.fs.FileSystem.from_uri(source)
-        info = filesystem.get_file_info(path)
-        if info.is_file:
-            return [info], filesystem
-        if info.type == pa.fs.FileType.Directory:
-            found = filesystem.get_file_info(pa.fs.FileSelector(path))
-            infos = [i for i in found if sources.suffix_of(i.path) in _READ]
-        else:
-            fixed = path.split("*")[0].split("?")[0].split("[")[0].rpartition("/")[0]
-            selector = pa.fs.FileSelector(fixed, allow_not_found=True, recursive=True)
-            infos = [i for i in filesystem.get_file_info(selector) if _matches(i.path, path)]
-    except (OSError, ValueError, NotImplementedError) as error:
-        raise DataError(f"{source} cannot be reached: {error}".rstrip(". \n") + ".") from error
-    infos = [i for i in infos if i.is_file and not Path(i.path).name.startswith(".")]
-    if not infos:
-        raise DataError(f"{source} does not exist, or holds no {', '.join(_READ)} file.")
-    return sorted(infos, key=lambda i: i.path), filesystem
-
-
-def _matches(path: str, pattern: str) -> bool:
-    if "**" in pattern:
-        return fnmatch.fnmatchcase(path, pattern.replace("**/", "*"))
-    steps, wanted = path.split("/"), pattern.split("/")
-    return len(steps) == len(wanted) and all(
-        fnmatch.fnmatchcase(a, b) for a, b in zip(steps, wanted, strict=True)
-    )
 
 
 class OpenFiles:
@@ -480,8 +434,6 @@ class OpenFiles:
         self.schema = self._with_id(self.schema).with_metadata(
             {f"twofold.{key}": value for key, value in about.items()}
         )
-        for text in said:
-            _log.info("%s: %s", self._places[0].shown, text)
         if any(text.startswith("no header") for text in said) and self._columns is None:
             warnings.warn(
                 f"{self._places[0].shown} seems to have no header, so its columns are called "
@@ -575,16 +527,16 @@ class OpenFiles:
         for name in self._names:
             files = cast(list[PartedFile], self._files)
             kinds = [f.types[at[name]] for f, at in zip(files, places, strict=True)]
-            united = _united(set(kinds))
+            united = arrow.united(set(kinds))
             if united is None:
-                words = [_word(kind) for kind in kinds]
+                words = [arrow.word(kind) for kind in kinds]
                 usual = Counter(w for w in words if w).most_common(1)[0][0]
                 for number, (word, kind) in enumerate(zip(words, kinds, strict=True)):
                     if word not in ("", usual):
                         what = f"column '{name}' holds {word} ({kind}), and {usual} in other files"
                         mistakes.setdefault(number, []).append(what)
                 fitting = {k for k, w in zip(kinds, words, strict=True) if w in ("", usual)}
-                united = _united(fitting)
+                united = arrow.united(fitting)
             if united is None:
                 listed = ", ".join(sorted({str(kind) for kind in kinds}))
                 raise DataError(
@@ -616,28 +568,6 @@ class OpenFiles:
             raise DataError(f"None of {count[count.index(' of ') + 4 :]} can be used:\n{shown}")
         self.skipped += mistakes
         warnings.warn(f"{count} were left out:\n{shown}", SkippedFilesWarning, stacklevel=2)
-
-
-def _united(kinds: set[Any]) -> Any:
-    """Return the type that holds cells of all these types, None where there is none."""
-    if len(kinds) == 1:
-        return next(iter(kinds))
-    ordered = sorted(kinds, key=str)
-    plain = [t.value_type if pa.types.is_dictionary(t) else t for t in ordered]
-    for types in (ordered, plain):
-        try:
-            schemas = [pa.schema([("cell", kind)]) for kind in types]
-            return pa.unify_schemas(schemas, promote_options="permissive").field(0).type
-        except (pa.ArrowInvalid, pa.ArrowTypeError):
-            continue
-    return None
-
-
-def _word(kind: Any) -> str:
-    """Say what cells of an Arrow type are; nothing where there are none."""
-    if pa.types.is_null(kind):
-        return ""
-    return next((word for word, holds in _WORDS if holds(kind)), f"cells of type {kind}")
 
 
 def load(source: Any, columns: Sequence[str] | None = None, drop: Sequence[str] = ()) -> Any:

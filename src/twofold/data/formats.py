@@ -6,9 +6,10 @@ memory.
 
 from __future__ import annotations
 
+import fnmatch
 import gzip
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -294,3 +295,36 @@ def unpack(content: bytes, suffix: str) -> bytes:
     codec = {".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}[suffix]
     with pa.CompressedInputStream(pa.BufferReader(content), codec) as stream:
         return bytes(stream.read())
+
+
+def found(source: str, filesystem: Any, suffixes: Sequence[str]) -> tuple[list[Any], Any]:
+    """Return what a path, folder or pattern of any filesystem stands for."""
+    try:
+        path = source
+        if filesystem is None:
+            filesystem, path = pa.fs.FileSystem.from_uri(source)
+        info = filesystem.get_file_info(path)
+        if info.is_file:
+            return [info], filesystem
+        if info.type == pa.fs.FileType.Directory:
+            found = filesystem.get_file_info(pa.fs.FileSelector(path))
+            infos = [i for i in found if sources.suffix_of(i.path) in suffixes]
+        else:
+            fixed = path.split("*")[0].split("?")[0].split("[")[0].rpartition("/")[0]
+            selector = pa.fs.FileSelector(fixed, allow_not_found=True, recursive=True)
+            infos = [i for i in filesystem.get_file_info(selector) if _matches(i.path, path)]
+    except (OSError, ValueError, NotImplementedError) as error:
+        raise DataError(f"{source} cannot be reached: {error}".rstrip(". \n") + ".") from error
+    infos = [i for i in infos if i.is_file and not Path(i.path).name.startswith(".")]
+    if not infos:
+        raise DataError(f"{source} does not exist, or holds no {', '.join(suffixes)} file.")
+    return sorted(infos, key=lambda i: i.path), filesystem
+
+
+def _matches(path: str, pattern: str) -> bool:
+    if "**" in pattern:
+        return fnmatch.fnmatchcase(path, pattern.replace("**/", "*"))
+    steps, wanted = path.split("/"), pattern.split("/")
+    return len(steps) == len(wanted) and all(
+        fnmatch.fnmatchcase(a, b) for a, b in zip(steps, wanted, strict=True)
+    )

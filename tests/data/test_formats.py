@@ -1,0 +1,69 @@
+"""Files are read part by part, and are what they were when they were first seen."""
+
+from __future__ import annotations
+
+import gzip
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.fs
+import pyarrow.parquet as pq
+import pytest
+
+from twofold.data.formats import ArrayFile, ParquetFile, Place, TableFile, unpack
+from twofold.errors import DataError
+
+TABLE = pa.table({"a": list(range(100)), "b": [float(i) for i in range(100)]})
+
+
+def place(path: Path) -> Place:
+    local = pa.fs.LocalFileSystem()
+    return Place(local, local.get_file_info(str(path)), str(path))
+
+
+def rows_of(file: Any, schema: Any = None) -> list[Any]:
+    return [b for part in file.parts(0) for b in file.batches(part, schema, 30)]
+
+
+def test_row_groups_are_parts(tmp_path: Path) -> None:
+    pq.write_table(TABLE, tmp_path / "x.parquet", row_group_size=40)
+    file = ParquetFile(place(tmp_path / "x.parquet"))
+    assert [part.n_rows for part in file.parts(0)] == [40, 40, 20]
+    assert pa.Table.from_batches(rows_of(file, TABLE.schema)).equals(TABLE)
+
+
+def test_an_array_is_read_in_its_own_type(tmp_path: Path) -> None:
+    rows = np.arange(40, dtype=np.int16).reshape(20, 2)
+    np.save(tmp_path / "x.npy", rows)
+    file = ArrayFile(place(tmp_path / "x.npy"))
+    np.testing.assert_array_equal(np.concatenate(rows_of(file)), rows)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_lines_of_json_are_one_part(tmp_path: Path, packed: bool) -> None:
+    text = "".join(f'{{"a": {i}, "b": {i}.0}}\n' for i in range(100)).encode()
+    path = tmp_path / ("x.jsonl.gz" if packed else "x.jsonl")
+    path.write_bytes(gzip.compress(text) if packed else text)
+    file = TableFile(place(path))
+    assert len(file.parts(0)) == 1
+    assert pa.Table.from_batches(rows_of(file, TABLE.schema)).equals(TABLE)
+
+
+def test_a_file_that_changed_is_refused(tmp_path: Path) -> None:
+    pq.write_table(TABLE, tmp_path / "x.parquet")
+    file = ParquetFile(place(tmp_path / "x.parquet"))
+    (tmp_path / "x.parquet").write_bytes(b"other")
+    with pytest.raises(DataError, match="has changed since its rows were counted"):
+        rows_of(file, TABLE.schema)
+
+
+@pytest.mark.parametrize("codec", ["zstd", "bz2", "lz4"])
+def test_compressed_bytes_are_unpacked(codec: str) -> None:
+    sink = pa.BufferOutputStream()
+    with pa.CompressedOutputStream(sink, codec) as stream:
+        stream.write(b"a,b\n1,2\n")
+    suffix = {"zstd": ".zst"}.get(codec, f".{codec}")
+    assert unpack(bytes(sink.getvalue()), suffix) == b"a,b\n1,2\n"
+    assert unpack(b"plain", "") == b"plain"
