@@ -24,7 +24,6 @@ LATER: tuple[str, ...] = (
     "data/notation.py",
     "distributed/job.py",
     "estimators/figures.py",
-    "estimators/fitting.py",
     "estimators/validation.py",
     "inference/code_statistics.py",
     "schema/scan.py",
@@ -32,8 +31,6 @@ LATER: tuple[str, ...] = (
     "training/batches.py",
     "training/config.py",
     "training/dead_units.py",
-    "training/events.py",
-    "training/process_group.py",
     "training/step.py",
     "training/streaming.py",
 )

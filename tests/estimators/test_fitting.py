@@ -1,0 +1,64 @@
+"""What surrounds training: all or nothing, and the size of the code."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+from twofold import Autoencoder
+from twofold.errors import OptionError
+from twofold.estimators import fitting, validation
+from twofold.training.batches import TrainingData
+
+ROWS = np.random.default_rng(0).normal(size=(60, 3)) @ np.random.default_rng(1).normal(size=(3, 6))
+
+
+def built(**options: object) -> Autoencoder:
+    """An estimator with a schema and fresh weights."""
+    ae = Autoencoder(**{"n_components": 2, "epochs": 1, "random_state": 0, **options})
+    rows = validation.table(ae, ROWS, reset=True)
+    fitting.build(ae, rows, np.random.RandomState(0))
+    return ae
+
+
+def test_what_fails_leaves_attributes_and_weights_as_they_were() -> None:
+    ae = built()
+    weight = ae.network_.pairs[0].weight
+    before = weight.detach().clone()
+
+    def fail() -> None:
+        with fitting.restore_on_failure(ae):
+            ae.offset_ = 1.0
+            weight.data.zero_()
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fail()
+    assert not hasattr(ae, "offset_")
+    assert torch.equal(weight, before)
+
+
+def test_a_share_trains_a_few_more_components_than_pca_needs() -> None:
+    ae = built()
+    table = validation.table(ae, ROWS, reset=True)
+    size = fitting.n_components_to_train(0.99, ae.schema_, table, np.random.RandomState(0))
+    assert size is not None
+    assert 3 < size <= 6
+
+
+def test_a_share_is_not_settled_before_training() -> None:
+    with pytest.raises(OptionError, match=r"needs an integer n_components, got 0\.5"):
+        fitting.require_settled_size(0.5)
+
+
+def test_rows_are_held_out_or_given() -> None:
+    ae = built()
+    table = validation.table(ae, ROWS, reset=True)
+    data = fitting.split(ae, table, np.random.RandomState(0), 0.5)
+    assert isinstance(data, TrainingData)
+    assert data.held_out is not None
+    assert (len(data.rows), len(data.held_out)) == (30, 30)
+    given = fitting.split(ae, table, np.random.RandomState(0), 0.0, ROWS[:7])
+    assert given.held_out is not None
+    assert (len(given.rows), len(given.held_out)) == (60, 7)
