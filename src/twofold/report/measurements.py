@@ -420,7 +420,9 @@ def _typical(schema: Schema, x: Array, x_hat: Array, kept: Array) -> NDArray[np.
     comparable = order[: int(np.isfinite(kept).sum())]
     chosen = order if len(order) <= 2 * _MOST_TYPICAL else comparable
     for i in {*chosen[:_MOST_TYPICAL].tolist(), *chosen[-_MOST_TYPICAL:].tolist()}:
-        column, known = schema.columns[i], ~np.isnan(observed[:, i])
+        column = schema.columns[i]
+        # A cell of a pooled level is there, though no reconstruction can name it.
+        known = ~np.isnan(x[:, min(schema.inputs[i].start, x.shape[1] - 1)])
         if column.width and known.any():
             observed_cells, decoded = observed[known, i].astype(np.float64), expected[known, i]
             if has_levels(column):
