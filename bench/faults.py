@@ -39,7 +39,7 @@ COMMANDS = {
     "demo": ["demo", "--dataset", "digits", "--epochs", "2", "--output", "out"],
 }
 FAULTS = ("SIGKILL", "SIGINT", "full disk")
-VARYING = {"figures.json", "index.html", "demo.html"}  # of the demo, which hold times
+VARYING = {"figures.json", "index.html", "demo.html", "model.json"}  # which hold times
 
 
 def rows(path: Path, n: int = 4_000) -> None:
