@@ -18,6 +18,8 @@ from twofold import Autoencoder, Files
 from twofold.data import files, notation, output, sources
 from twofold.errors import DataError, DetectedWarning
 
+# Two epochs learn little, and are not what is tested here.
+pytestmark = pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning")
 N = 40
 RNG = np.random.default_rng(0)
 NUMBERS = RNG.gamma(2, 800, N).round(2).tolist()
