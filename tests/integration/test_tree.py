@@ -24,7 +24,6 @@ LATER: tuple[str, ...] = (
     "data/notation.py",
     "distributed/job.py",
     "estimators/figures.py",
-    "estimators/validation.py",
     "inference/code_statistics.py",
     "schema/scan.py",
     "training/autograd.py",

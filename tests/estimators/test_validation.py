@@ -1,0 +1,50 @@
+"""Rows and codes are checked on their way in, and come back in the caller's container."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from twofold import Autoencoder
+from twofold.errors import DataError
+from twofold.estimators import validation
+from twofold.nn.bottlenecks import Ordered
+from twofold.nn.network import Network
+
+ROWS = np.random.default_rng(0).normal(size=(30, 4))
+
+
+def test_names_are_those_of_the_training_frame() -> None:
+    ae = Autoencoder()
+    assert validation.names_of(ae) is None
+    validation.table(ae, pd.DataFrame(ROWS, columns=list("abcd")), reset=True)
+    assert list(validation.names_of(ae)) == list("abcd")
+
+
+def test_a_masked_cell_is_missing() -> None:
+    masked = np.ma.masked_array(ROWS, mask=ROWS > 2)
+    table = validation.table(Autoencoder(), masked, reset=True)
+    assert np.array_equal(np.isnan(table.values), ROWS > 2)
+
+
+def test_other_columns_than_in_training_are_refused() -> None:
+    ae = Autoencoder()
+    validation.table(ae, ROWS, reset=True)
+    with pytest.raises(DataError, match="3 features"):
+        validation.table(ae, ROWS[:, :3], reset=False)
+
+
+@pytest.mark.parametrize("shape", [(5, 3), (5, 1), (5,)])
+def test_codes_have_the_networks_number_of_components(shape: tuple[int, ...]) -> None:
+    with pytest.raises(DataError, match="Expected codes with 2 components, got"):
+        validation.codes(Network(4, (), 2), np.zeros(shape))
+
+
+def test_the_first_components_of_an_ordered_code_are_enough() -> None:
+    network = Network(4, (), 2, bottleneck=Ordered())
+    codes, index = validation.codes(network, np.ones((5, 1)))
+    assert codes.tolist() == [[1.0, 0.0]] * 5
+    assert index is None
+    with pytest.raises(DataError, match="2 components or fewer"):
+        validation.codes(network, np.ones((5, 3)))
