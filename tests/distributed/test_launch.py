@@ -8,7 +8,6 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,6 @@ from twofold.distributed import launch
 from twofold.errors import CheckpointError, DivergenceError, OptionError, WorkerError, WorkerWarning
 from twofold.estimators import validation
 from twofold.schema.schema import Schema
-from twofold.training.batches import Selection
 from twofold.training.events import Event
 from twofold.training.process_group import SingleProcess
 
@@ -57,24 +55,6 @@ def assert_same(found: Autoencoder, expected: Autoencoder) -> None:
         assert mine["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-9)
     assert found.best_epoch_ == expected.best_epoch_
     assert found.offset_ == pytest.approx(expected.offset_, rel=1e-6)
-
-
-@pytest.mark.parametrize("size", [1, 2, 3, 7])
-@pytest.mark.parametrize("skip", [0, 2])
-def test_the_parts_of_all_workers_make_the_batches_of_one(size: int, skip: int) -> None:
-    x = torch.arange(50.0)[:, None]
-
-    def batches(selection: Selection) -> list[list[float]]:
-        made = selection.batches(8, torch.Generator().manual_seed(3), _room, skip)
-        return [batch[:, 0].tolist() for batch in made]
-
-    whole = batches(Selection(x, torch.arange(45)))
-    shares = [batches(Selection(x, torch.arange(45)).share(i, size)) for i in range(size)]
-    assert [list(chain(*parts)) for parts in zip(*shares, strict=True)] == whole
-
-
-def _room(n_rows: int) -> torch.Tensor:
-    return torch.empty(n_rows, 1)
 
 
 def test_two_workers_make_the_same_model_as_one() -> None:

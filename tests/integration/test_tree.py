@@ -22,15 +22,9 @@ LATER: tuple[str, ...] = (
     "data/json.py",
     "data/memory.py",
     "data/notation.py",
-    "distributed/job.py",
     "estimators/figures.py",
     "inference/code_statistics.py",
     "schema/scan.py",
-    "training/autograd.py",
-    "training/batches.py",
-    "training/config.py",
-    "training/dead_units.py",
-    "training/step.py",
     "training/streaming.py",
 )
 LONG = ("data/files.py",)

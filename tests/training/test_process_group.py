@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
 import numpy as np
+import pytest
 import torch
+import torch.distributed as dist
 from torch import nn
 
-from twofold.training.process_group import SingleProcess, current_workers, using
+from twofold.training.process_group import SingleProcess, WorkerGroup, current_workers, using
 
 
 def test_every_exchange_of_a_single_process_gives_back_what_it_got() -> None:
@@ -35,3 +41,57 @@ def test_workers_are_those_of_the_innermost_context() -> None:
     with using(second) as given:
         assert current_workers() is given is second
     assert current_workers() == SingleProcess()
+
+
+def test_a_group_ends_with_an_error_in_its_body() -> None:
+    before = current_workers()
+    with pytest.raises(KeyError), using(SingleProcess(0, 1)):
+        raise KeyError
+    assert current_workers() is before
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Iterator[WorkerGroup]:
+    """PyTorch's default process group, with one worker."""
+    store = dist.FileStore(str(tmp_path / "store"), 1)
+    dist.init_process_group("gloo", store=store, rank=0, world_size=1, timeout=timedelta(minutes=1))
+    yield WorkerGroup()
+    dist.destroy_process_group()
+
+
+def other(rank: int) -> WorkerGroup:
+    """A worker of the same group as another process sees it."""
+    found = WorkerGroup()
+    found.rank = rank
+    return found
+
+
+def draw(workers: WorkerGroup, order: torch.Tensor, n_steps: int) -> float:
+    workers.begin_epoch(order, n_steps)
+    return float(torch.rand((), generator=workers.generator(torch.Generator())))
+
+
+def test_the_mean_of_one_worker_is_its_gradient(group: WorkerGroup) -> None:
+    gradients, loss = [torch.tensor([[1.0, 2.0]]), torch.tensor([3.0])], torch.tensor(4.0)
+    found, mean_loss = group.all_reduce_mean(gradients, loss, lambda: 8)
+    torch.testing.assert_close([*found, mean_loss], [*gradients, loss])
+
+
+def test_a_request_to_stop_is_followed_after_the_next_update(group: WorkerGroup) -> None:
+    before = group.should_stop(True)
+    group.all_reduce_mean([torch.ones(2)], torch.tensor(1.0), lambda: 1)
+    assert (before, group.should_stop(False)) == (False, True)
+
+
+def test_workers_draw_different_noise(group: WorkerGroup) -> None:
+    order = torch.Generator().manual_seed(1).get_state()
+    assert draw(group, order, 3) != draw(other(1), order, 3)
+
+
+def test_a_resumed_run_draws_the_same_noise(group: WorkerGroup) -> None:
+    order = torch.Generator().manual_seed(1).get_state()
+    assert draw(group, order, 3) == draw(other(0), order, 3)
+
+
+def test_only_the_first_worker_reports(group: WorkerGroup) -> None:
+    assert [group.is_main, other(1).is_main] == [True, False]

@@ -1,0 +1,121 @@
+"""Options of training with "auto" worked out, and learning rates that follow their schedule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from twofold import Autoencoder
+from twofold.training.config import TrainingConfig, automatic_epochs
+
+PLAN = TrainingConfig(
+    optimizer="sgd",
+    learning_rate=0.05,
+    momentum=0.0,
+    nesterov=False,
+    schedule="constant",
+    batch_size=8,
+    epochs=3,
+    weight_decay=0.0,
+    patience=None,
+)
+
+
+def rates(steps: int, **changes: Any) -> list[float]:
+    plan = replace(PLAN, schedule="one-cycle", **changes)
+    return [plan.learning_rate_at(step, steps) for step in range(steps)]
+
+
+def test_a_constant_schedule_stays() -> None:
+    assert {PLAN.learning_rate_at(step, 100) for step in range(100)} == {0.05}
+
+
+@pytest.mark.parametrize("steps", [10, 100, 1001])
+def test_one_cycle_starts_at_a_25th_of_the_peak(steps: int) -> None:
+    assert rates(steps)[0] == pytest.approx(0.05 / 25)
+
+
+@pytest.mark.parametrize("steps", [10, 100, 1001])
+def test_one_cycle_peaks_at_the_learning_rate_after_a_tenth(steps: int) -> None:
+    found = rates(steps)
+    assert found[steps // 10] == max(found) == pytest.approx(0.05)
+
+
+def test_one_cycle_rises_in_a_straight_line() -> None:
+    assert np.diff(rates(100)[:11], n=2) == pytest.approx(0, abs=1e-12)
+
+
+def test_one_cycle_only_falls_after_the_peak() -> None:
+    assert (np.diff(rates(100)[25:]) < 0).all()
+
+
+def test_one_cycle_ends_near_zero() -> None:
+    assert rates(1000)[-1] < 1e-5 * 0.05
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3])
+def test_one_cycle_of_a_few_steps_is_positive(steps: int) -> None:
+    assert min(rates(steps)) > 0
+
+
+def resolve(n_rows: int = 1000, width: int = 20, **options: Any) -> TrainingConfig:
+    settings = Autoencoder(**options).get_params(deep=False)
+    return TrainingConfig.resolve(settings, n_rows, width)
+
+
+def test_given_options_are_kept() -> None:
+    plan = resolve(batch_size=7, epochs=5, learning_rate=0.3)
+    assert (plan.batch_size, plan.epochs, plan.learning_rate) == (7, 5, 0.3)
+
+
+@pytest.mark.parametrize("n_rows", [1, 2, 50, 1000, 60_000, 10**7])
+def test_the_automatic_batch_is_a_power_of_two_between_32_and_1024(n_rows: int) -> None:
+    assert resolve(n_rows).batch_size in (32, 64, 128, 256, 512, 1024)
+
+
+def test_the_automatic_batch_never_shrinks_as_rows_are_added() -> None:
+    sizes = [resolve(n_rows).batch_size for n_rows in (1, 100, 5000, 20_000, 60_000, 10**6)]
+    assert sizes == sorted(sizes)
+
+
+@pytest.mark.parametrize("n_rows", [1, 50, 1000, 60_000, 10**7])
+def test_the_automatic_number_of_epochs_is_between_10_and_200(n_rows: int) -> None:
+    assert 10 <= resolve(n_rows).epochs <= 200
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
+@pytest.mark.parametrize("width", [1, 20, 784, 10**6])
+def test_the_automatic_learning_rate_is_a_step_size(optimizer: str, width: int) -> None:
+    assert 0 < resolve(width=width, optimizer=optimizer).learning_rate <= 1.5
+
+
+@pytest.mark.parametrize(
+    ("precision", "fast", "batch_size", "width", "expected"),
+    [
+        ("bfloat16", False, 8, 8, True),
+        ("float32", True, 512, 784, False),
+        ("float64", True, 512, 784, False),
+        ("auto", True, 512, 784, True),
+        ("auto", False, 512, 784, False),
+        ("auto", True, 32, 784, False),
+        ("auto", True, 512, 20, False),
+    ],
+)
+def test_bfloat16_where_it_is_asked_for_or_pays(
+    precision: str,
+    fast: bool,
+    batch_size: int,
+    width: int,
+    expected: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("twofold.training.config.fast_in_bfloat16", lambda device: fast)
+    plan = resolve(width=width, precision=precision, batch_size=batch_size)
+    assert plan.bfloat16 is expected
+
+
+def test_a_network_that_fills_cells_trains_for_longer() -> None:
+    assert automatic_epochs(10_000, 64, fills=True) > automatic_epochs(10_000, 64)
