@@ -12,19 +12,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 import torch
 import torch.distributed as dist
 from typer.testing import CliRunner
 
-from twofold import Autoencoder, Files, load
+from twofold import Autoencoder, load
 from twofold.cli.main import app
 from twofold.distributed import launch
 from twofold.errors import CheckpointError, DivergenceError, OptionError, WorkerError, WorkerWarning
-from twofold.estimators import validation
-from twofold.schema.schema import Schema
 from twofold.training.events import Event
 from twofold.training.process_group import SingleProcess
 
@@ -265,23 +261,3 @@ def test_another_number_of_workers_goes_on(rows: Any, tmp_path: Path) -> None:
         except SystemExit:
             continue
     assert_same(found.model, expected)
-
-
-def test_workers_read_parts_of_their_own_where_there_are_many(tmp_path: Path) -> None:
-    table = pa.table({"row": np.arange(960.0), "other": np.arange(960.0) % 7})
-    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=30)
-    files = Files(tmp_path / "rows.parquet", stream=True)
-    model, rng = Autoencoder(**OPTIONS), np.random.RandomState(0)
-    stream = validation.training_rows(model, files, rng, 0.0, reset=True)
-    schema = Schema.infer(stream.sample)
-    drawn = stream.draw(schema, torch.float64, torch.device("cpu")).rows
-    given: list[list[float]] = []
-    for rank in range(2):
-        room = torch.empty(50, 2, dtype=torch.float64)
-        share = drawn.share(rank, 2).batches(100, torch.Generator(), lambda n, room=room: room[:n])
-        batches = [batch[:, 0].clone() for batch in share]
-        assert len(batches) == 10
-        given.append(torch.cat(batches).tolist())
-    # Parts are of one length, so nothing is left out, and nothing comes twice.
-    assert len(set(given[0]) | set(given[1])) == 960
-    assert len(given[0]) == len(given[1]) == 480

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pandas as pd
 import pytest
 
-from twofold import Autoencoder
+from twofold import Autoencoder, Files
 from twofold.errors import DataError
 from twofold.estimators import validation
 from twofold.nn.bottlenecks import Ordered
 from twofold.nn.network import Network
+from twofold.schema.schema import Schema
+from twofold.training.streaming import Stream
 
 ROWS = np.random.default_rng(0).normal(size=(30, 4))
 
@@ -48,3 +52,37 @@ def test_the_first_components_of_an_ordered_code_are_enough() -> None:
     assert index is None
     with pytest.raises(DataError, match="2 components or fewer"):
         validation.codes(network, np.ones((5, 3)))
+
+
+def test_only_kinds_that_need_a_type_ask_for_one() -> None:
+    kinds = {"a": "real", "b": "count", "c": "time", "d": "category"}
+    expected = {"a": "number", "b": "number", "c": "time"}
+    assert validation.wanted_types(kinds) == expected
+    assert validation.wanted_types("auto") == {}
+
+
+def test_rows_of_unequal_length_are_refused() -> None:
+    with pytest.raises(DataError, match="Expected rows of equal length"):
+        validation.table(Autoencoder(), [[1.0, 2.0], [3.0]], reset=True)
+
+
+def test_files_become_a_stream_and_leave_the_generator_as_it_is(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", ROWS)
+    rng = np.random.RandomState(0)
+    files = Files(tmp_path / "rows.npy", stream=True)
+    rows = validation.training_rows(Autoencoder(), files, rng, 0.1, reset=True)
+    assert isinstance(rows, Stream)
+    assert rng.randint(2**31) == np.random.RandomState(0).randint(2**31)
+
+
+def test_rows_come_back_in_the_container_of_the_training_table() -> None:
+    frame = pd.DataFrame(ROWS, columns=list("abcd"))
+    schema = Schema.infer(validation.table(Autoencoder(), frame, reset=True))
+    pd.testing.assert_frame_equal(validation.give_back(schema, ROWS), frame)
+
+
+def test_rows_come_back_in_the_container_they_were_given_in() -> None:
+    frame, ae = pd.DataFrame(ROWS, columns=list("abcd")), Autoencoder()
+    schema = Schema.infer(validation.table(ae, frame, reset=True))
+    given = validation.table(Autoencoder(), ROWS, reset=True)
+    assert isinstance(validation.give_back(schema, ROWS, given), np.ndarray)

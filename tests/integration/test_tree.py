@@ -22,10 +22,6 @@ LATER: tuple[str, ...] = (
     "data/json.py",
     "data/memory.py",
     "data/notation.py",
-    "estimators/figures.py",
-    "inference/code_statistics.py",
-    "schema/scan.py",
-    "training/streaming.py",
 )
 LONG = ("data/files.py",)
 

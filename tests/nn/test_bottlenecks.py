@@ -11,7 +11,6 @@ from typing import Any
 
 import joblib
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
@@ -342,28 +341,10 @@ def test_more_beta_tells_less() -> None:
     assert told(8.0) < 0.8 * told(0.5)
 
 
-def test_a_code_that_is_not_used_is_told() -> None:
-    noise = np.random.default_rng(0).normal(size=(300, 6))
-    with pytest.warns(CollapsedCodeWarning, match="no component of it tells rows apart"):
-        ae = made(Variational(beta=20.0), epochs=40).fit(noise)
-    assert ae.code_statistics(noise).n_active == 0
-
-
 def test_a_code_that_is_used_is_not_told(linear: Autoencoder) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error", CollapsedCodeWarning)
         clone(linear).fit(EVEN)
-
-
-# --- what components do
-
-
-def test_statistics_are_those_of_the_codes() -> None:
-    ae = made(Plain()).fit(ROWS)
-    codes, found = ae.transform(ROWS), ae.code_statistics(ROWS)
-    np.testing.assert_allclose(found.mean, codes.mean(0))
-    np.testing.assert_allclose(found.std, codes.std(0))
-    assert (found.n_active, found.kl) == (4, None)
 
 
 def test_components_in_use_vary_by_their_mean(linear: Autoencoder) -> None:
@@ -371,18 +352,6 @@ def test_components_in_use_vary_by_their_mean(linear: Autoencoder) -> None:
     assert found.n_active == int((linear.transform(EVEN).var(0) > 0.01).sum()) == 3
     assert found.kl is not None
     assert (found.kl > 0.1).all()
-
-
-def test_active_is_a_share_of_the_rows() -> None:
-    ae = made(Sparse("topk", k=1)).fit(ROWS)
-    assert ae.code_statistics(ROWS).active.sum() == pytest.approx(1, abs=0.01)
-
-
-def test_statistics_become_a_frame() -> None:
-    frame = made(Variational()).fit(ROWS).code_statistics(ROWS).to_frame()
-    assert isinstance(frame, pd.DataFrame)
-    assert list(frame.columns) == ["mean", "std", "active", "kl"]
-    assert len(frame) == 4
 
 
 # --- ordered

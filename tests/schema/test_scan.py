@@ -1,0 +1,113 @@
+"""One pass over rows on disk: figures of all of them, random ones kept, and work done ahead."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from twofold import Files
+from twofold.errors import DataError
+from twofold.schema.scan import RowSampler, ScanResult, Texts, ahead, scan
+
+LEVELS = ["pear", "apple", "fig", "apple"]
+
+
+def scanned(path: Path, table: pa.Table, fraction: float = 0.25, seed: int = 3) -> ScanResult:
+    pq.write_table(table, path / "rows.parquet", row_group_size=40)
+    return scan(Files(path / "rows.parquet", stream=True).open(), seed, fraction)
+
+
+def numbered(n_rows: int = 200) -> pa.Table:
+    return pa.table({"row": np.arange(float(n_rows)), "fruit": LEVELS * (n_rows // 4)})
+
+
+def test_every_row_is_in_the_sample_or_held_out(tmp_path: Path) -> None:
+    found = scanned(tmp_path, numbered())
+    rows = np.concatenate([found.sample.values[:, 0], found.held_out.values[:, 0]])
+    np.testing.assert_array_equal(np.sort(rows), np.arange(200.0))
+
+
+def test_the_share_asked_for_is_held_out(tmp_path: Path) -> None:
+    found = scanned(tmp_path, numbered())
+    assert (found.held_out.n_rows, found.n_train) == (50, 150)
+
+
+def test_figures_are_those_of_all_rows(tmp_path: Path) -> None:
+    found = scanned(tmp_path, numbered()).statistics
+    assert (found.n[0], found.low[0], found.high[0]) == (200, 0, 199)
+    assert found.mean[0] == pytest.approx(99.5)
+    assert found.std[0] == pytest.approx(np.arange(200.0).std())
+
+
+def test_levels_are_sorted_and_counted(tmp_path: Path) -> None:
+    found = scanned(tmp_path, numbered())
+    assert found.sample.formats is not None
+    assert found.sample.formats[1].levels == ("apple", "fig", "pear")
+    assert found.statistics.counts[1].tolist() == [100, 50, 50, 0]
+
+
+def test_a_row_keeps_its_level_when_levels_are_sorted(tmp_path: Path) -> None:
+    sample = scanned(tmp_path, numbered()).sample
+    assert sample.formats is not None
+    found = [sample.formats[1].levels[int(code)] for code in sample.values[:, 1]]
+    assert found == [LEVELS[int(row) % 4] for row in sample.values[:, 0]]
+
+
+def test_an_infinite_cell_is_named_with_its_row(tmp_path: Path) -> None:
+    cells = np.arange(200.0)
+    cells[123] = np.inf
+    with pytest.raises(DataError, match="123"):
+        scanned(tmp_path, pa.table({"row": cells}))
+
+
+def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no rows"):
+        scanned(tmp_path, numbered(0))
+
+
+def test_a_row_is_held_out_whatever_batch_it_is_read_in() -> None:
+    sampler = RowSampler.of(5, 100, 20, 30)
+    apart = np.concatenate([sampler.numbers(0, 33), sampler.numbers(33, 67)])
+    np.testing.assert_array_equal(apart, sampler.numbers(0, 100))
+
+
+@pytest.mark.parametrize(("held_out", "sampled"), [(20, 30), (0, 100), (100, 0), (60, 60)])
+def test_as_many_rows_are_drawn_as_are_asked_for(held_out: int, sampled: int) -> None:
+    sampler = RowSampler.of(5, 100, held_out, sampled)
+    numbers = sampler.numbers(0, 100)
+    assert int((~sampler.trains(numbers)).sum()) == held_out
+    assert int(sampler.in_sample(numbers).sum()) == min(sampled, 100 - held_out)
+
+
+def test_a_text_that_was_not_there_has_the_last_position() -> None:
+    texts = Texts(pa.string(), ["a", "b"], learning=False)
+    cells = texts.read(pa.array(["b", "new", None, "a"]))
+    np.testing.assert_array_equal(cells, [1, 2, np.nan, 0])
+
+
+def test_items_made_ahead_come_in_order() -> None:
+    assert list(ahead(range(20))) == list(range(20))
+
+
+def test_an_error_made_ahead_comes_after_the_items_before_it() -> None:
+    def items() -> Iterator[int]:
+        yield 1
+        raise KeyError("second")
+
+    found: list[int] = []
+    with pytest.raises(KeyError, match="second"):
+        found.extend(ahead(items()))
+    assert found == [1]
+
+
+def test_the_thread_ends_when_nobody_waits_for_items() -> None:
+    made = ahead(iter(range(10**9)))
+    next(made)
+    made.close()
+    assert "twofold-ahead" not in [thread.name for thread in threading.enumerate()]
