@@ -14,15 +14,7 @@ LONGEST, AT_THE_ROOT, MOST_PARAMETERS = 650, 8, 6
 PUBLIC = {"fit"}  # of the estimators: their parameters are what users asked for
 MODULES = sorted(p.relative_to(PACKAGE) for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
 # Modules whose tests lie in the files of their neighbours.
-LATER: tuple[str, ...] = (
-    "data/delimited.py",
-    "data/detection.py",
-    "data/dialect.py",
-    "data/formats.py",
-    "data/json.py",
-    "data/memory.py",
-    "data/notation.py",
-)
+LATER: tuple[str, ...] = ("data/json.py",)
 LONG = ("data/files.py",)
 
 
