@@ -70,6 +70,7 @@ def test_every_option_has_a_meaning_and_values(name: str) -> None:
         ("hidden_layers", ()),
         ("hidden_layers", [64, np.int32(32)]),
         ("hidden_layers", "halving"),
+        ("hidden_layers", "wide"),
         ("tied", False),
         ("tied", np.False_),
         ("likelihood", {"age": "gaussian", "smoker": "auto"}),
@@ -279,11 +280,12 @@ BASE: dict[str, Any] = {"n_components": 3, "epochs": 4, "batch_size": 16, "rando
 # For each option the values to compare, and the other options under which they mean something.
 ALTERNATIVES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "n_components": ((None, 1, 3, 0.5), {}),
-    "hidden_layers": (("halving", (), (5,), (6, 4)), {}),
+    "hidden_layers": (("auto", "halving", (), (5,), (6, 4)), {}),
+    "shortcut": ((True, False), {"hidden_layers": (5,)}),
     "tied": ((True, False), {}),
     "activation": (tuple(ACTIVATIONS), {}),
     "code_activation": (tuple(ACTIVATIONS), {}),
-    "likelihood": (("gaussian", "bernoulli", {"x0": "gaussian"}), {"scale_to_unit": True}),
+    "likelihood": (("gaussian", "bernoulli", {"x0": "bernoulli"}), {"scale_to_unit": True}),
     "kinds": (("auto", {"x0": "ignored"}, {"x0": "category"}), {}),
     "bottleneck": (
         (
@@ -310,7 +312,10 @@ ALTERNATIVES: dict[str, tuple[tuple[Any, ...], dict[str, Any]]] = {
     "weight_decay": ((0.0, 0.1), {}),
     "validation_fraction": ((0.0, 0.1, 0.3), {}),
     # So large a step that the loss on the held-out rows soon goes up.
-    "patience": ((1, 3, None), {"learning_rate": 0.5, "epochs": 10, "schedule": "constant"}),
+    "patience": (
+        (1, 3, "auto", None),
+        {"learning_rate": 0.5, "epochs": 10, "schedule": "constant"},
+    ),
     "donors": ((0, 5, 1000), {}),
     "contamination": (("auto", 0.1, 0.3), {}),
     "precision": (("float32", "float64"), {}),

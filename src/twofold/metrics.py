@@ -71,8 +71,9 @@ def n_components_for(x: Array, share: float) -> int:
     >>> n_components_for(np.diag([3.0, 2.0, 1.0]), 0.95)
     2
     """
-    rows = _centred(x, np.nanmean(x, axis=0))
-    variances = np.linalg.svd(rows, compute_uv=False) ** 2
+    rows = _centred(x, np.nanmean(x, axis=0)).astype(np.float64)
+    narrow = rows if rows.shape[0] < rows.shape[1] else rows.T
+    variances = np.linalg.eigvalsh(narrow @ narrow.T)[::-1].clip(0)
     kept = np.cumsum(variances) / max(float(variances.sum()), 1e-30)
     return min(int(np.searchsorted(kept, share)) + 1, int(x.shape[1]))
 

@@ -221,19 +221,30 @@ _KIND_WORDS = {
 OPTIONS: dict[str, Option] = {
     "n_components": Option(
         None,
-        "size of the code; None is a quarter of the inputs, rounded up; a share between 0 and 1 is "
-        "the smallest ordered code that keeps that share of the held-out rows' variance",
+        "size of the code; None is, of a table, what PCA needs to keep four fifths of the "
+        "variance, at most one component per column, and of pixels and sequences a quarter of the "
+        "inputs; a share between 0 and 1 is the smallest ordered code that keeps that share of "
+        "the held-out rows' variance",
         kinds=("none", "int", "share"),
         unit="components",
         least=1,
     ),
     "hidden_layers": Option(
-        "halving",
+        "auto",
         "the encoder's hidden layers, mirrored in the decoder: widths of dense ones, convolutional "
-        "ones for images and recurrent ones for sequences; 'halving' halves the width until the "
-        "code",
+        "ones for images and recurrent ones for sequences; 'wide' are two that are wider than most "
+        "tables, 'halving' halves the width until the code; 'auto' is 'wide' for tables without "
+        "missing cells, else 'halving'",
         kinds=("layers",),
-        choices=("halving",),
+        choices=("auto", "wide", "halving"),
+    ),
+    "shortcut": Option(
+        "auto",
+        "a linear pair beside the stack, from the rows to the code and back, which starts as PCA: "
+        "the network then begins where PCA ends; 'auto' has one for tables without missing "
+        "cells, if the code is plain or ordered",
+        kinds=("bool",),
+        choices=("auto",),
     ),
     "tied": Option(
         True,
@@ -241,9 +252,11 @@ OPTIONS: dict[str, Option] = {
         kinds=("bool",),
     ),
     "activation": Option(
-        "selu",
+        "auto",
         "activation of the hidden layers, both ways: 'identity', 'relu', 'leaky_relu', 'elu', "
-        "'selu', 'gelu', 'silu', 'tanh', 'sigmoid' or 'softplus'",
+        "'selu', 'gelu', 'silu', 'tanh', 'sigmoid' or 'softplus'; 'auto' is 'relu' for tables "
+        "without missing cells, else 'selu'",
+        choices=("auto",),
         registry=ACTIVATIONS,
     ),
     "code_activation": Option(
@@ -355,10 +368,12 @@ OPTIONS: dict[str, Option] = {
         open_most=True,
     ),
     "patience": Option(
-        10,
+        "auto",
         "epochs without a better validation loss before training stops, and the best weights are "
-        "kept; None trains all epochs and keeps the last weights",
+        "kept; 'auto' trains all epochs and keeps the best weights, None trains all and keeps the "
+        "last ones",
         kinds=("none", "int"),
+        choices=("auto",),
         unit="epochs",
         least=1,
     ),

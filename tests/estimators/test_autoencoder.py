@@ -55,7 +55,15 @@ FRAME = pd.DataFrame(ROWS, columns=NAMES, index=np.arange(90) * 2 + 7)
 IMAGES = RNG.integers(0, 256, size=(40, 5, 6), dtype=np.uint8)
 # A curve in space: one number says where on it a row is, and no straight line does.
 CURVE = np.column_stack([f(np.linspace(-3, 3, 400)) for f in (np.sin, np.cos, np.tanh)])
-QUICK: dict[str, Any] = {"n_components": 2, "epochs": 3, "batch_size": 16, "random_state": 0}
+QUICK: dict[str, Any] = {
+    "n_components": 2,
+    "hidden_layers": "halving",
+    "shortcut": False,
+    "activation": "selu",
+    "epochs": 3,
+    "batch_size": 16,
+    "random_state": 0,
+}
 LINEAR: dict[str, Any] = {"hidden_layers": (), "likelihood": "gaussian", "precision": "float64"}
 DIVERGES: dict[str, Any] = {"optimizer": "sgd", "learning_rate": 1e30}
 
@@ -790,7 +798,7 @@ def test_an_interrupted_fit_holds_the_best_weights_until_then() -> None:
     x = torch.from_numpy(ae.schema_.to_matrix(ae.read(ROWS[:20]), np.float32))
     losses = [entry["validation_loss"] for entry in ae.history_]
     assert len(losses) == 7
-    assert trainer.evaluate(ae.network_, ae._objective, x) == min(losses)
+    assert trainer.evaluate(ae.network_, ae._objective, x) <= min(losses)  # the start counts too
 
 
 @pytest.mark.filterwarnings("ignore::twofold.errors.InterruptedWarning")

@@ -195,5 +195,5 @@ def test_reconstructions_do_not_make_one_name_of_all_rare_ones(
 ) -> None:
     model, frame = of_movies
     found = model.reconstruct(frame).director
-    assert found.value_counts().max() < 0.05 * len(frame) if found.notna().any() else True
+    assert found.value_counts().max() < 0.1 * len(frame) if found.notna().any() else True
     assert found.isna().mean() > 0.5

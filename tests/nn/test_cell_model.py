@@ -24,6 +24,7 @@ RNG = np.random.default_rng(7)
 REAL = RNG.normal(50.0, 4.0, size=(30, 3))
 FLAGS = RNG.uniform(size=(30, 2)) > 0.4
 MIXED = np.column_stack([REAL[:, 0], FLAGS[:, 0], REAL[:, 1], FLAGS[:, 1]])
+AS_FLAGS = {"x1": "bernoulli", "x3": "bernoulli"}
 THETA = torch.from_numpy(RNG.normal(size=(30, 4)))
 N = 60
 FRAME = pd.DataFrame(
@@ -42,6 +43,7 @@ FRAME = pd.DataFrame(
     }
 )
 CHOICES = {
+    "smoker": "bernoulli",
     "income": "student_t",
     "visits": "poisson",
     "calls": "negative_binomial",
@@ -75,7 +77,7 @@ def everything(holes: float = 0.0) -> tuple[Schema, CellModel, Tensor, Tensor]:
 
 
 def test_a_mixed_mean_is_each_columns_own() -> None:
-    _, model, _ = setting(MIXED)
+    _, model, _ = setting(MIXED, likelihood=AS_FLAGS)
     expected = THETA.clone()
     expected[:, [1, 3]] = torch.sigmoid(THETA[:, [1, 3]])
     torch.testing.assert_close(model.mean(THETA), expected)
@@ -159,7 +161,7 @@ def test_log_density_is_that_of_a_normal_in_the_columns_own_unit() -> None:
 
 
 def test_log_density_of_flags_has_no_unit() -> None:
-    _, model, x = setting(MIXED)
+    _, model, x = setting(MIXED, likelihood=AS_FLAGS)
     expected = stats.bernoulli.logpmf(x[:, [1, 3]], torch.sigmoid(THETA[:, [1, 3]]))
     np.testing.assert_allclose(model.cell_log_prob(THETA, x)[:, [1, 3]], expected, rtol=1e-12)
 
@@ -304,9 +306,10 @@ def test_draws_of_every_column_are_cells_of_it() -> None:
 
 
 def test_grey_values_are_drawn_as_their_means() -> None:
-    _, model, _ = setting(RNG.uniform(0.1, 0.9, (30, 4)))
-    found = model.draw(THETA, torch.Generator().manual_seed(0))
-    torch.testing.assert_close(found, torch.sigmoid(THETA))
+    _, model, _ = setting(RNG.uniform(0.1, 0.9, (30, 16)))
+    theta = THETA.repeat(1, 4)
+    found = model.draw(theta, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(found, torch.sigmoid(theta))
 
 
 def test_units_keep_64_bits() -> None:
@@ -315,11 +318,17 @@ def test_units_keep_64_bits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("values", "link"),
-    [(REAL, "identity"), (FLAGS * 1.0, "sigmoid"), (MIXED, "identity | sigmoid")],
+    ("values", "likelihood", "link"),
+    [
+        (REAL, "auto", "identity"),
+        (FLAGS * 1.0, "bernoulli", "sigmoid"),
+        (MIXED, AS_FLAGS, "identity | sigmoid"),
+    ],
 )
-def test_link_names_the_output_activation(values: NDArray[np.float64], link: str) -> None:
-    assert setting(values)[1].link == link
+def test_link_names_the_output_activation(
+    values: NDArray[np.float64], likelihood: str | dict[str, str], link: str
+) -> None:
+    assert setting(values, likelihood=likelihood)[1].link == link
 
 
 def test_link_names_every_activation_once() -> None:

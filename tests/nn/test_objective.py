@@ -23,6 +23,7 @@ RNG = np.random.default_rng(7)
 REAL = RNG.normal(50.0, 4.0, size=(30, 3))
 FLAGS = RNG.uniform(size=(30, 2)) > 0.4
 MIXED = np.column_stack([REAL[:, 0], FLAGS[:, 0], REAL[:, 1], FLAGS[:, 1]])
+AS_FLAGS = {"x1": "bernoulli", "x3": "bernoulli"}
 THETA = torch.from_numpy(RNG.normal(size=(30, 4)))
 N = 60
 FRAME = pd.DataFrame(
@@ -41,6 +42,7 @@ FRAME = pd.DataFrame(
     }
 )
 CHOICES = {
+    "smoker": "bernoulli",
     "income": "student_t",
     "visits": "poisson",
     "calls": "negative_binomial",
@@ -81,14 +83,14 @@ def test_gaussian_loss_is_half_the_mean_squared_error() -> None:
 
 
 def test_bernoulli_loss_is_the_mean_cross_entropy() -> None:
-    _, objective, x = setting(RNG.uniform(0.1, 0.9, (30, 4)))
+    _, objective, x = setting(RNG.uniform(0.1, 0.9, (30, 4)), likelihood="bernoulli")
     p = 1 / (1 + np.exp(-THETA.numpy()))
     expected = -(x.numpy() * np.log(p) + (1 - x.numpy()) * np.log(1 - p)).mean()
     assert float(objective.reconstruction(THETA, x)) == pytest.approx(expected, rel=1e-14)
 
 
 def test_a_mixed_loss_is_the_mean_over_all_cells() -> None:
-    _, objective, x = setting(MIXED)
+    _, objective, x = setting(MIXED, likelihood=AS_FLAGS)
     normal = 0.5 * (x - THETA)[:, [0, 2]] ** 2
     flags = stats.bernoulli.logpmf(x[:, [1, 3]], torch.sigmoid(THETA[:, [1, 3]]))
     expected = (float(normal.sum()) - flags.sum()) / 120
@@ -96,7 +98,8 @@ def test_a_mixed_loss_is_the_mean_over_all_cells() -> None:
 
 
 def test_noise_weighs_gaussian_columns_as_their_density_would() -> None:
-    _, objective, x = setting(MIXED)
+    schema, _, x = setting(MIXED, likelihood=AS_FLAGS)
+    objective = Objective(schema, adapts=True).double()
     objective.noise.fill_(0.3)
     normal = stats.norm.logpdf(x[:, [0, 2]], THETA[:, [0, 2]], 0.3) + 0.5 * math.log(2 * math.pi)
     flags = stats.bernoulli.logpmf(x[:, [1, 3]], torch.sigmoid(THETA[:, [1, 3]]))
@@ -105,14 +108,14 @@ def test_noise_weighs_gaussian_columns_as_their_density_would() -> None:
 
 
 def test_noise_is_the_spread_that_gaussian_columns_share() -> None:
-    _, objective, x = setting(MIXED)
+    _, objective, x = setting(MIXED, likelihood=AS_FLAGS)
     objective.adapt(THETA, x)
     expected = math.sqrt(float(((x - THETA)[:, [0, 2]] ** 2).mean()))
     assert float(objective.noise) == pytest.approx(expected, rel=1e-9)
 
 
 def test_noise_does_not_vanish_with_the_residuals() -> None:
-    _, objective, x = setting(MIXED)
+    _, objective, x = setting(MIXED, likelihood=AS_FLAGS)
     objective.adapt(x, x)
     assert float(objective.noise) == pytest.approx(0.05)
 
@@ -121,13 +124,13 @@ def test_noise_does_not_vanish_with_the_residuals() -> None:
     ("values", "likelihood", "adapts"),
     [
         (REAL, "auto", False),
-        (FLAGS * 1.0, "auto", False),
-        (MIXED, "auto", True),
+        (FLAGS * 1.0, "bernoulli", False),
+        (MIXED, AS_FLAGS, True),
         (REAL, "student_t", True),
     ],
 )
-def test_likelihoods_are_weighed_where_there_are_several_or_a_spread_to_learn(
-    values: NDArray[np.float64], likelihood: str, adapts: bool
+def test_what_likelihoods_learn_is_followed_where_there_is_a_spread_to_learn(
+    values: NDArray[np.float64], likelihood: str | dict[str, str], adapts: bool
 ) -> None:
     assert setting(values, likelihood=likelihood)[1].adapts is adapts
 

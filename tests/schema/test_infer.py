@@ -42,8 +42,9 @@ def min_max(values: NDArray[Any]) -> NDArray[Any]:
     ("values", "expected"),
     [
         pytest.param(REAL, ("real", "gaussian"), id="numbers of any range"),
-        pytest.param(RNG.uniform(0.1, 0.9, (40, 4)), ("pixel", "bernoulli"), id="unit range"),
-        pytest.param(RNG.uniform(0, 1, (40, 4)) > 0.5, ("binary", "bernoulli"), id="flags"),
+        pytest.param(RNG.uniform(0.1, 0.9, (40, 16)), ("pixel", "bernoulli"), id="unit range"),
+        pytest.param(RNG.uniform(0.1, 0.9, (40, 4)), ("real", "gaussian"), id="a few shares"),
+        pytest.param(RNG.uniform(0, 1, (40, 4)) > 0.5, ("binary", "gaussian"), id="flags"),
         pytest.param(min_max(REAL), ("real", "gaussian"), id="min-max scaled"),
         pytest.param(min_max(REAL[:12]), ("real", "gaussian"), id="min-max scaled, few rows"),
         pytest.param(
@@ -59,7 +60,7 @@ def min_max(values: NDArray[Any]) -> NDArray[Any]:
         pytest.param(GREY * 3.3, ("real", "gaussian"), id="images of other numbers"),
         pytest.param(GREY * 9.0, ("real", "gaussian"), id="images of more levels than 256"),
         pytest.param(REAL.astype(int) - 9, ("real", "gaussian"), id="whole numbers below 0"),
-        pytest.param(COUNTS, ("count", "negative_binomial"), id="counts"),
+        pytest.param(COUNTS, ("real", "gaussian"), id="counts"),
         pytest.param(COUNTS + 20, ("real", "gaussian"), id="whole numbers far from 0"),
         pytest.param(COUNTS * 9, ("real", "gaussian"), id="whole numbers around a large mean"),
         pytest.param(COUNTS + 0.5, ("real", "gaussian"), id="halves"),
@@ -109,8 +110,8 @@ def test_dark_byte_images_are_still_out_of_255() -> None:
 def test_likelihood_by_name_leaves_other_columns_automatic() -> None:
     values = np.column_stack([REAL[:, 0], np.arange(40) % 2, np.arange(40) % 2])
     named = table(values, ("a", "b", "c"))
-    columns = Schema.infer(named, {"b": "gaussian", "a": "auto"}).columns
-    assert [c.likelihood for c in columns] == ["gaussian", "gaussian", "bernoulli"]
+    columns = Schema.infer(named, {"b": "bernoulli", "a": "auto"}).columns
+    assert [c.likelihood for c in columns] == ["gaussian", "bernoulli", "gaussian"]
 
 
 def test_a_likelihood_for_no_column_is_refused_with_the_columns_there_are() -> None:
@@ -363,7 +364,7 @@ def test_times_turn_by_what_they_go_through_more_than_twice(
         (np.arange(N) % 2, "count", "negative_binomial"),
         (np.arange(N) % 2, "real", "gaussian"),
         (np.arange(N) % 2 == 0, "category", "categorical"),
-        (np.ones(N), "binary", "bernoulli"),
+        (np.ones(N), "binary", "gaussian"),
         (np.linspace(0, 1, N), "pixel", "bernoulli"),
         ([f"k{i}" for i in range(N)], "category", "categorical"),
         (np.arange(N), "real", "gaussian"),
@@ -444,7 +445,7 @@ def test_a_likelihood_that_is_said_holds(cells: Any, likelihood: str, kind: str)
         (REAL[:, 0].repeat(5), "poisson", "column 'it' runs from"),
         (np.linspace(0, 50, N), "negative_binomial", "column 'it' runs from 0 to 50"),
         (REAL[:, 0].repeat(5), "categorical", "kind is 'real'; 'gaussian' or"),
-        (np.arange(N) % 2, "categorical", "kind is 'binary'; 'bernoulli' or .* Settle another"),
+        (np.arange(N) % 2, "categorical", "kind is 'binary'; 'gaussian' or .* Settle another"),
         (TEXTS[np.arange(N) % 3], "gaussian", "kind is 'category'; 'categorical' does"),
         (pd.date_range("2020-01-01", periods=N), "bernoulli", "kind is 'time'; 'gaussian' or"),
     ],

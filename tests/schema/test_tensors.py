@@ -111,7 +111,8 @@ def test_a_model_is_the_same_either_way(
 
 def test_training_takes_a_flag_beyond_0_and_1_for_the_nearer_one() -> None:
     x = np.column_stack([RNG.normal(size=60), np.arange(60) % 2]).astype(np.float32)
-    ae = Autoencoder(n_components=1, epochs=2, random_state=0, precision="float32").fit(x)
+    options = {"likelihood": {"x1": "bernoulli"}, "precision": "float32"}
+    ae = Autoencoder(n_components=1, epochs=2, random_state=0, **options).fit(x)
     wild = x.copy()
     wild[:, 1] *= 5
     before = wild.copy()

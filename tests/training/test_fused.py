@@ -7,9 +7,11 @@ import math
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -184,6 +186,55 @@ def test_corrupted_rows_take_the_fused_step_where_all_cells_count() -> None:
 def test_weight_decay_is_that_of_the_plain_step(optimizer: str, tied: bool) -> None:
     plan = replace(PLANS[optimizer], weight_decay=0.05)
     assert_same_run(*parts(tied=tied), plan, rows())
+
+
+def with_shortcut(
+    tied: bool = True,
+    likelihood: str = "mixed",
+    dtype: torch.dtype = torch.float64,
+    hidden: tuple[int, ...] = (5,),
+) -> tuple[Network, Objective]:
+    """A tiny network with a linear pair beside it, and gates that are open a little."""
+    _, objective = parts(likelihood=likelihood, dtype=dtype)
+    generator = torch.Generator().manual_seed(0)
+    net = Network(6, hidden, 3, tied=tied, shortcut=True, generator=generator).to(dtype)
+    with torch.no_grad():
+        net.encoder_gate.fill_(0.3)
+        net.decoder_gate.fill_(-0.2)
+    return net, objective
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
+@pytest.mark.parametrize("likelihood", COLUMNS)
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("hidden", [(), (5,), (8, 4)], ids=str)
+def test_a_shortcut_learns_as_with_autograd(
+    hidden: tuple[int, ...], tied: bool, likelihood: str, plan: TrainingConfig
+) -> None:
+    assert_same_run(*with_shortcut(tied, likelihood, hidden=hidden), plan, rows())
+    # What differs in a step on a GPU.
+    assert_same_run(*with_shortcut(tied, likelihood, hidden=hidden), plan, rows(), make=capturable)
+
+
+@pytest.mark.parametrize("noise", [None, *NOISES], ids=repr)
+def test_a_shortcut_reads_spoilt_rows_too(noise: Corruption | None) -> None:
+    net, objective = with_shortcut()
+    twin, x, plan = copy.deepcopy(net), rows(), PLANS["adam"]
+    own, others = (torch.Generator().manual_seed(7) for _ in range(2))
+    plan = replace(plan, corruption=noise)
+    losses = run(FusedStep(net, objective, plan, own), x, 30, plan.learning_rate)
+    expected = run(AutogradStep(twin, objective, plan, others), x, 30, plan.learning_rate)
+    assert distance(losses, expected) < TOLERANCE[x.dtype]
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=list(PLANS))
+def test_a_shortcut_in_bfloat16(plan: TrainingConfig) -> None:
+    x = rows(torch.float32)
+    net, objective = with_shortcut(dtype=torch.float32)
+    twin = copy.deepcopy(net)
+    losses = run(FusedStep(net, objective, replace(plan, bfloat16=True)), x, 30, plan.learning_rate)
+    expected = run(FusedStep(twin, objective, plan), x, 30, plan.learning_rate)
+    torch.testing.assert_close(losses, expected, rtol=0.05, atol=5e-3)
 
 
 @pytest.mark.parametrize("hidden", [(), (6, 5, 5, 4)], ids=str)
@@ -622,3 +673,60 @@ def test_bfloat16_on_a_gpu_learns_what_float32_does(tied: bool) -> None:
     expected = run(exact, rows(torch.float32), 200, plan.learning_rate)
     drop = float(expected[0] - expected[-3:].mean())
     assert float((losses[-3:] - expected[-3:]).abs().mean()) < 0.1 * drop
+
+
+def table(missing: float, likelihoods: dict[str, int]) -> tuple[Network, Objective, Tensor]:
+    """A small table of numbers and categories, some of whose cells are missing."""
+    columns = tuple(
+        Column(f"{name}{i}", "category", name, levels=("a", "b", "c"), kept=(0, 1))
+        if name == "categorical"
+        else Column(f"{name}{i}", "real", name)
+        for name, n in likelihoods.items()
+        for i in range(n)
+    )
+    schema = Schema(columns, (len(columns),))
+    generator = torch.Generator().manual_seed(5)
+    x = torch.rand(sum(BATCHES), schema.width, generator=generator, dtype=torch.float64)
+    for column, at in zip(columns, schema.inputs, strict=True):
+        if column.kind == "category":
+            level = torch.randint(3, (len(x),), generator=generator)
+            x[:, at] = F.one_hot(level, 3).double()
+        x[torch.rand(len(x), generator=generator) < missing, at] = math.nan
+    net = Network(schema.width, (8, 4), 3, activation="relu", shortcut=True, generator=generator)
+    with torch.no_grad():
+        net.encoder_gate.fill_(0.3)
+        net.decoder_gate.fill_(-0.2)
+    return net.double(), Objective(schema).double(), x
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+@pytest.mark.parametrize(
+    "likelihoods", [{"gaussian": 5}, {"categorical": 3}, {"gaussian": 3, "categorical": 2}], ids=str
+)
+def test_categories_and_missing_cells_learn_as_with_autograd(
+    likelihoods: dict[str, int], missing: float, optimizer: str
+) -> None:
+    net, objective, x = table(missing, likelihoods)
+    for make in (FusedStep, capturable):
+
+        def step(
+            net: Network, objective: Objective, plan: TrainingConfig, make: Any = make
+        ) -> FusedStep:
+            made: FusedStep = make(net, objective, plan)
+            made.takes_missing = missing > 0
+            return made
+
+        assert_same_run(copy.deepcopy(net), objective, PLANS[optimizer], x, step)
+
+
+@pytest.mark.parametrize("noise", [Masking(0.3), Swap(0.3)], ids=repr)
+def test_corrupted_rows_with_missing_cells_learn_as_with_autograd(noise: Corruption) -> None:
+    net, objective, x = table(0.2, {"gaussian": 3, "categorical": 2})
+    twin, plan = copy.deepcopy(net), PLANS["adam"]
+    own, others = (torch.Generator().manual_seed(7) for _ in range(2))
+    plan = replace(plan, corruption=noise)
+    step = FusedStep(net, objective, plan, own, complete=False)
+    losses = run(step, x, 30, plan.learning_rate)
+    expected = run(AutogradStep(twin, objective, plan, others), x, 30, plan.learning_rate)
+    assert distance(losses, expected) < TOLERANCE[x.dtype]

@@ -34,7 +34,15 @@ Array = NDArray[Any]
 RNG = np.random.default_rng(5)
 ROWS = RNG.normal(size=(400, 10)) @ RNG.normal(size=(10, 10)) + 7
 DIGITS = (load_digits().data[:900] / 16).astype(np.float32)
-QUICK: dict[str, Any] = {"epochs": 2, "random_state": 0, "n_components": 3, "patience": None}
+QUICK: dict[str, Any] = {
+    "hidden_layers": "halving",
+    "shortcut": False,
+    "activation": "selu",
+    "epochs": 2,
+    "random_state": 0,
+    "n_components": 3,
+    "patience": None,
+}
 pytestmark = pytest.mark.filterwarnings(
     "ignore::twofold.errors.LosesToPCAWarning", "ignore::twofold.errors.CollapsedCodeWarning"
 )

@@ -75,7 +75,8 @@ class Autoencoder(
         Per epoch: `epoch`, `loss` and `validation_loss` (nats per cell), `learning_rate`,
         `seconds`, of a sparse code also `dead_units`, components that were never active.
     best_epoch_, n_iter_ : int
-        Epoch whose weights were kept, counted from 1, and number of epochs run.
+        Epoch whose weights were kept, counted from 1 (0 for those that training
+        started with), and number of epochs run.
     offset_ : float
         Score below which a row is an anomaly, in nats.
     calibration_scores_ : array
@@ -125,6 +126,7 @@ class Autoencoder(
 
     n_components: int | float | None = option("n_components")
     hidden_layers: str | tuple[layers.Spec | str, ...] = option("hidden_layers")
+    shortcut: bool | str = option("shortcut")
     tied: bool = option("tied")
     activation: str = option("activation")
     code_activation: str = option("code_activation")
@@ -142,7 +144,7 @@ class Autoencoder(
     epochs: int | str = option("epochs")
     weight_decay: float = option("weight_decay")
     validation_fraction: float = option("validation_fraction")
-    patience: int | None = option("patience")
+    patience: int | str | None = option("patience")
     donors: int = option("donors")
     contamination: float | str = option("contamination")
     device: str = option("device")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import warnings
 from collections.abc import Iterator, Sequence
@@ -22,7 +23,7 @@ from twofold.inference import apply as inference
 from twofold.inference import calibration, code_statistics, sampling
 from twofold.nn import bottleneck, corruption, layers, row_density
 from twofold.nn.bottleneck import is_share
-from twofold.nn.network import Network, stack_shape
+from twofold.nn.network import Network, resolve_activation, stack_shape, takes_shortcut
 from twofold.nn.objective import Objective
 from twofold.nn.threads import few_for
 from twofold.persistence.model import ModelState
@@ -39,6 +40,10 @@ from twofold.training.trainer import History, Trainer
 
 if TYPE_CHECKING:
     from twofold.estimators.autoencoder import Autoencoder
+
+logger = logging.getLogger(__name__)
+
+_SHARE = 0.8  # of the variance, that PCA keeps with a code of the default size
 
 Array = NDArray[Any]
 _SIZE_ROWS = 5_000  # enough to tell how many components keep a share of the variance
@@ -112,34 +117,82 @@ def n_components_to_train(
     rows: Table | Stream,
     rng: np.random.RandomState,
 ) -> int | None:
-    """Return the size of the code to train: for a share of the variance, a little over PCA's."""
-    if not is_share(n_components):
-        return None if n_components is None else int(n_components)
+    """Return the size of the code to train: for a share of the variance, a little over PCA's.
+
+    If nothing is said, it is what a table holds: as many components as PCA needs for four fifths of
+    the variance, with each column counting alike, however many inputs it has, and at most one per
+    column. None for pixels and sequences, whose columns are not things of their own.
+    """
+    if n_components is not None and not is_share(n_components):
+        return int(n_components)
+    if n_components is None and not schema.is_table:
+        return None
     matrix = tensors.encode(schema, sample_of(rows), torch.float32, torch.device("cpu"))
-    sample = matrix[torch.from_numpy(rng.permutation(len(matrix))[:_SIZE_ROWS])]
-    enough = metrics.n_components_for(sample.cpu().numpy(), float(n_components))
+    sample = matrix[torch.from_numpy(rng.permutation(len(matrix))[:_SIZE_ROWS])].numpy()
+    if n_components is None:
+        columns = [at for at in schema.inputs if at.stop > at.start]
+        known = ~np.isnan(sample)
+        mean = np.where(known, sample, 0).sum(0, dtype=np.float64) / known.sum(0).clip(1)
+        sample = np.where(known, sample - mean, 0)
+        for at in columns:
+            sample[:, at] /= math.sqrt(float((sample[:, at] ** 2).mean(0).sum())) or 1.0
+        enough = min(len(columns), metrics.n_components_for(sample, _SHARE))
+        logger.info(
+            "n_components=%d: with as many, PCA keeps %g %% of what the table's %d columns hold",
+            enough,
+            100 * _SHARE,
+            len(columns),
+        )
+        return enough
+    enough = metrics.n_components_for(sample, float(n_components))
     # Some more than are enough for PCA on these very rows: held-out rows are harder to keep.
     return min(matrix.shape[1], math.ceil(1.25 * enough) + 1)
 
 
+def is_whole_table(schema: Schema, rows: Table | Stream) -> bool:
+    """Whether the rows are a table without missing cells in the columns that are modelled."""
+    modelled = [i for i, column in enumerate(schema.columns) if column.width]
+    cells = sample_of(rows).values
+    return schema.is_table and not any(np.isnan(cells[:, i]).any() for i in modelled)
+
+
 def build_network(
-    ae: Autoencoder, schema: Schema, size: int | None, generator: torch.Generator
+    ae: Autoencoder,
+    schema: Schema,
+    size: int | None,
+    generator: torch.Generator,
+    is_table: bool,
 ) -> Network:
-    """Make the network that the options ask for, with fresh weights."""
+    """Make the network that the options ask for, with fresh weights.
+
+    `is_table` says that rows are a table without missing cells: of such, "auto" is a wide network
+    with a shortcut. A network that gives back all that it sees, as that one does, has not learned
+    what to make of the zeros in place of missing cells.
+    """
     spec = bottleneck.resolve(ae.bottleneck, ae.n_components)
-    spec.check(ae.activation, ae.code_activation)
+    activation = resolve_activation(ae.activation, is_table)
+    spec.check(activation, ae.code_activation)
     hidden, n_components = stack_shape(
-        schema.width, ae.hidden_layers, size, ae.corruption is not None
+        schema.width, ae.hidden_layers, size, ae.corruption is not None, is_table
+    )
+    shortcut = takes_shortcut(
+        ae.shortcut,
+        hidden,
+        is_table=is_table,
+        code_activation=ae.code_activation,
+        bottleneck=spec,
+        pretraining=ae.pretraining,
     )
     return Network(
         schema.width,
         hidden,
         n_components,
         tied=bool(ae.tied),
-        activation=ae.activation,
+        activation=activation,
         code_activation=ae.code_activation,
         bottleneck=spec,
         row_shape=schema.row_shape,
+        shortcut=shortcut,
         generator=generator,
     )
 
@@ -177,7 +230,9 @@ def build(ae: Autoencoder, rows: Table | Stream, rng: np.random.RandomState) -> 
     ae.history_, ae.best_epoch_, ae._step = [], 0, None
     ae._generator = sampling.torch_generator(rng)
     dtype = torch.float64 if ae.precision == "float64" else torch.float32
-    ae.network_ = build_network(ae, ae.schema_, size, ae._generator).to(device=device, dtype=dtype)
+    is_table = is_whole_table(ae.schema_, rows)
+    network = build_network(ae, ae.schema_, size, ae._generator, is_table)
+    ae.network_ = network.to(device=device, dtype=dtype)
     ae._objective = objective_of(ae.network_, ae.schema_)
     require_meaning(ae, ae.network_, ae._objective)
 
@@ -209,7 +264,13 @@ def trainer(
 ) -> Trainer:
     """Return what trains the network as the options say, of which some are `changed`."""
     params = {**ae.get_params(deep=False), **changed}
-    config = TrainingConfig.resolve(params, len(data.rows), ae.schema_.width)
+    config = TrainingConfig.resolve(
+        params,
+        len(data.rows),
+        ae.schema_.width,
+        ae.network_.fan_in,
+        is_table=ae.network_.shortcut is not None,
+    )
     if saved is not None:
         saved.claim("data", fingerprint(ae.schema_, data.rows, data.held_out))
         saved.claim("training", config.to_json())
@@ -219,8 +280,8 @@ def trainer(
 def train(ae: Autoencoder, trainer: Trainer, data: TrainingData) -> History:
     """Pretrain fresh weights, train, and note what happened."""
     past, history = len(ae.history_), History(ended="interrupted")
-    how = None if past else ae.pretraining
-    if not pretraining.start(how, trainer, data, ae.get_params(deep=False)):
+    how = ae.pretraining
+    if past or not pretraining.start(how, trainer, data, ae.get_params(deep=False)):
         history = trainer.fit(data)
     ae._step = trainer.step
     ae.history_ = [*ae.history_, *history.entries(after=past)]

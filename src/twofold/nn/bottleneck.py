@@ -32,9 +32,12 @@ class BottleneckSpec(ABC):
     ----------
     is_ordered : bool
         If the first components alone are a code, so that the last ones can be cut off.
+    takes_shortcut : bool
+        If codes may be those of a linear pair beside the stack, which starts as PCA.
     """
 
     is_ordered: ClassVar[bool] = False
+    takes_shortcut: ClassVar[bool] = False
 
     @abstractmethod
     def module(self, n_components: int, n_below: int) -> Bottleneck:
@@ -75,6 +78,8 @@ class BottleneckSpec(ABC):
 @dataclass(frozen=True)
 class Plain(BottleneckSpec):
     """Hand the code on as it is."""
+
+    takes_shortcut: ClassVar[bool] = True
 
     def module(self, n_components: int, n_below: int) -> PlainCode:
         """Make the module for a code of this size above a layer of `n_below` outputs."""

@@ -187,6 +187,7 @@ class Ordered(BottleneckSpec):
     n_cuts: int = _N_CUTS
     sizes: tuple[int, ...] | None = None
     is_ordered: ClassVar[bool] = True
+    takes_shortcut: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         if not (isinstance(self.n_cuts, int) and self.n_cuts >= 1):

@@ -12,7 +12,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from twofold.nn.likelihoods import LIKELIHOODS, Likelihood, Unit
-from twofold.schema.column import FAR
 from twofold.schema.schema import Schema
 
 
@@ -37,6 +36,7 @@ class CellModel(nn.Module):
     center: Tensor
     unit: Tensor
     knots: Tensor
+    far: Tensor
     column: Tensor
 
     def __init__(self, schema: Schema) -> None:
@@ -64,6 +64,7 @@ class CellModel(nn.Module):
         self.register_buffer("log_unit", log_unit, persistent=False)
         far = [c.is_squashed and u for c, u in zip(columns, has_unit, strict=True)]
         self._squashed = torch.tensor(far).repeat_interleave(widths) if any(far) else None
+        self.register_buffer("far", per_input([c.far for c in columns]), persistent=False)
         self.register_buffer("center", per_input([c.center for c in columns]), False)
         self.register_buffer("unit", per_input([c.scale for c in columns]), False)
         self.register_buffer("knots", per_input([0.0] * self.n_columns), persistent=False)
@@ -104,7 +105,7 @@ class CellModel(nn.Module):
             result[:, at] = likelihood.log_prob(theta[:, at], x[:, at], *self._about(at))
         if self._squashed is not None:
             # The density of what `columns.squash` took in: minus the log of its slope's inverse.
-            far = (x.abs() - FAR).clamp_min(0)
+            far = (x.abs() - self.far).clamp_min(0)
             result = result - torch.where(self._squashed.to(x.device), far, 0.0)
         cells = self.per_column(result) - self.log_unit
         if seen is None:

@@ -127,7 +127,10 @@ class Likelihood(ABC):
         return torch.ones_like(mean)
 
     def residual(self, theta: Tensor, x: Tensor, scratch: Scratch) -> Tensor:
-        """Turn `theta` into its gradient in place and return the summed loss; all are flat."""
+        """Turn `theta` into its gradient in place and return the summed loss.
+
+        All are flat, except for likelihoods that model a column's inputs jointly.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no residual.")
 
 
@@ -149,7 +152,7 @@ class Gaussian(Likelihood):
     """A normal density; its loss is half the squared error."""
 
     kinds = ("real", "time", "binary", "pixel")
-    default_for = ("real", "time")
+    default_for = ("real", "time", "binary")
     has_unit = is_fixed = shares_noise = in_row_density = is_fused = mean_is_theta = True
     kernel = 0
 
@@ -225,7 +228,7 @@ class Bernoulli(Likelihood):
     """Binary cross-entropy on values between 0 and 1; theta is the log-odds."""
 
     kinds = ("binary", "pixel", "real")
-    default_for = ("binary", "pixel")
+    default_for = ("pixel",)
     cells, link = "shares", "sigmoid"
     is_fixed = is_fused = has_gain = True
     kernel = 1
@@ -288,7 +291,7 @@ class Categorical(Likelihood):
 
     kinds = default_for = ("category",)
     cells, link = "levels", "softmax"
-    has_gain = True
+    has_gain = is_fused = True
 
     def mean(self, theta: Tensor, unit: Unit) -> Tensor:
         """Return the levels' probabilities."""
@@ -297,6 +300,13 @@ class Categorical(Likelihood):
     def log_prob(self, theta: Tensor, x: Tensor, spread: Tensor, unit: Unit) -> Tensor:
         """Return the log-probability of the level there is, and 0 for the others."""
         return x * F.log_softmax(theta, -1)
+
+    def residual(self, theta: Tensor, x: Tensor, scratch: Scratch) -> Tensor:
+        """Turn `theta` into its gradient in place and return the summed loss; 0 for no level."""
+        log_p = F.log_softmax(theta, -1)
+        loss = torch.dot(x.flatten(), log_p.flatten()).neg()
+        torch.mul(log_p.exp_(), x.sum(-1, keepdim=True), out=theta).sub_(x)
+        return loss
 
     def draw(self, theta: Tensor, spread: Tensor, unit: Unit, generator: torch.Generator) -> Tensor:
         """Return one-hot levels."""

@@ -18,6 +18,7 @@ from twofold.nn.bottleneck import Bottleneck, BottleneckSpec, Penalties, Plain
 from twofold.nn.layers import DensePair, Pair, Product, RecurrentPair, Spec
 
 _PASS_CELLS = 2**26
+_LEAST_WIDE, _WIDEST, _WIDER = 128, 512, 4  # of `wide`; the last one times the inputs
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,10 @@ class Network(nn.Module):
         What is done to the code; by default nothing.
     row_shape : sequence of int, optional
         Shape of one row, for layers that see rows as images or as sequences; by default `(width,)`.
+    shortcut : bool, default=False
+        A linear pair from the rows to the code and back goes beside the stack, and is added to what
+        the stack gives. Two trained numbers, which start at zero, say how much of the stack is
+        added, so that the network starts as the linear pair alone.
     generator : torch.Generator, optional
         Source of the initial weights.
 
@@ -59,6 +64,11 @@ class Network(nn.Module):
     ------
     OptionError
         If a layer cannot read what comes to it.
+
+    References
+    ----------
+    T. Kärkkäinen and J. Hänninen, 2023, "Additive autoencoder for dimension estimation" (a linear
+    part beside a network).
 
     Examples
     --------
@@ -80,6 +90,7 @@ class Network(nn.Module):
         code_activation: str = "identity",
         bottleneck: BottleneckSpec | None = None,
         row_shape: Sequence[int] | None = None,
+        shortcut: bool = False,
         generator: torch.Generator | None = None,
     ) -> None:
         super().__init__()
@@ -90,6 +101,11 @@ class Network(nn.Module):
             row_shape or (width,), width, self.hidden_layers, n_components, tied, generator
         )
         self.levels = nn.ModuleList(pairs)
+        self.shortcut: DensePair | None = None
+        if shortcut:
+            self.shortcut = DensePair(width, n_components, tied, generator)
+            self.encoder_gate = nn.Parameter(torch.zeros(()))
+            self.decoder_gate = nn.Parameter(torch.zeros(()))
         spec = bottleneck or Plain()
         self.bottleneck: Bottleneck = spec.module(n_components, pairs[-1].n_in)
 
@@ -111,6 +127,8 @@ class Network(nn.Module):
         for pair, activation in zip(self.pairs, self.encoder_activations, strict=True):
             path.append(ACTIVATIONS[activation](pair.encode(path[-1], seen)))
             seen = pair.seen_above(seen)
+        if self.shortcut is not None:
+            path[-1] = self.shortcut.encode(x) + self.encoder_gate * path[-1]
         return path
 
     def seen(self, x: Tensor) -> Tensor | None:
@@ -119,9 +137,11 @@ class Network(nn.Module):
 
     def decode(self, code: Tensor) -> Tensor:
         """Return the likelihoods' parameters: (batch, n_components) -> (batch, width)."""
-        h = self.bottleneck.widen(code)
+        h = code = self.bottleneck.widen(code)
         for pair, activation in zip(reversed(self.pairs), self.decoder_activations, strict=True):
             h = ACTIVATIONS[activation](pair.decode(h))
+        if self.shortcut is not None:
+            h = self.shortcut.decode(code) + self.decoder_gate * h
         return h
 
     def forward(
@@ -136,6 +156,8 @@ class Network(nn.Module):
         last = self.pairs[-1]
         assert isinstance(last, DensePair)
         last.cut(n_components)
+        if self.shortcut is not None:
+            self.shortcut.cut(n_components)
         self.bottleneck.cut(n_components)
         self.n_components = n_components
 
@@ -156,9 +178,13 @@ class Network(nn.Module):
 
     @property
     def widest(self) -> int:
-        """The most numbers that one row becomes: inputs, or the maps and states of layers."""
-        maps = (pair.n_out for pair in self.pairs if not isinstance(pair, DensePair))
-        return max(self.width, *maps, 0)
+        """The most numbers that one row becomes: inputs, or what a layer gives."""
+        return max(self.width, *(pair.n_out for pair in self.pairs))
+
+    @property
+    def fan_in(self) -> int:
+        """The most inputs that a unit of the stack adds up."""
+        return max(max(pair.n_in, pair.n_out) for pair in self.pairs)
 
     @property
     def rows_per_pass(self) -> int:
@@ -171,6 +197,7 @@ class Network(nn.Module):
         There are none worth sharing among threads where steps are read one by one.
         """
         shared = [pair for pair in self.pairs if not isinstance(pair, RecurrentPair)]
+        shared += [] if self.shortcut is None else [self.shortcut]
         return [] if self.is_recurrent else [pair.product(n_rows) for pair in shared]
 
     def work(self, n_rows: int) -> float:
@@ -222,7 +249,22 @@ class Network(nn.Module):
             count = sum(parameter.numel() for parameter in pair.parameters()) - shared
             shape = pairs[0].shape_in if step == n else pairs[level - 2].shape_out
             rows.append(Layer(name, activation, pair.n_in, count, matrix, shape))
+        if self.shortcut is not None:
+            rows.insert(n + 1, self._shortcut_layer(link, encodes=True))
+            rows.append(self._shortcut_layer(link, encodes=False))
         return rows
+
+    def _shortcut_layer(self, link: str, *, encodes: bool) -> Layer:
+        """Return the row of `summary()` for one direction of the linear pair, and its gate."""
+        pair = self.shortcut
+        assert pair is not None
+        shared = sum(parameter.numel() for parameter in pair.encoder_parameters)
+        if encodes:
+            name = "+ shortcut to code"
+            return Layer(name, "identity", pair.n_out, shared + 1, "P", pair.shape_out)
+        count = sum(parameter.numel() for parameter in pair.parameters()) - shared + 1
+        matrix = "P transposed (shared)" if self.tied else "Q"
+        return Layer("+ shortcut to output", link, pair.n_in, count, matrix, pair.shape_in)
 
     def summary(self, link: str = "identity") -> str:
         """Return the layer table as text, with shapes and parameter counts.
@@ -267,15 +309,69 @@ def halving(width: int, n_components: int) -> tuple[int, ...]:
     return tuple(widths)
 
 
+def resolve_activation(activation: str, is_table: bool) -> str:
+    """Return what the option `activation` stands for: "auto" is relu for tables, else selu."""
+    if activation != "auto":
+        return activation
+    return "relu" if is_table else "selu"
+
+
+def wide(width: int) -> tuple[int, int]:
+    """Return two hidden widths for a table: they unfold its rows before the code narrows them.
+
+    Examples
+    --------
+    >>> wide(16), wide(50), wide(800)
+    ((128, 64), (200, 100), (512, 256))
+    """
+    first = min(_WIDEST, max(_LEAST_WIDE, _WIDER * width))
+    return first, first // 2
+
+
+def takes_shortcut(
+    option: bool | str,
+    hidden_layers: Sequence[Spec],
+    *,
+    is_table: bool,
+    code_activation: str,
+    bottleneck: BottleneckSpec,
+    pretraining: str | None,
+) -> bool:
+    """Work out whether a linear pair goes beside the stack; "auto" has it where it can be.
+
+    Raises
+    ------
+    OptionError
+        Where it is asked for and cannot be.
+    """
+    why = ""
+    if not all(isinstance(layer, int) for layer in hidden_layers):
+        why = "goes from all inputs to the code, and these hidden_layers see parts of a row"
+    elif code_activation != "identity":
+        why = f"gives codes without bounds, and code_activation={code_activation!r} bends them"
+    elif not bottleneck.takes_shortcut:
+        name = type(bottleneck).__name__
+        why = f"starts with codes like PCA's, which bottleneck={name} would change"
+    elif pretraining is not None:
+        why = f"starts as PCA by itself, and pretraining={pretraining!r} starts the stack"
+    if option == "auto":
+        return is_table and not why and len(hidden_layers) > 0
+    if option and why:
+        raise OptionError(f"shortcut=True {why}. Leave one of them out.")
+    return bool(option)
+
+
 def stack_shape(
     width: int,
     hidden_layers: str | Sequence[Spec | str],
     n_components: int | None,
     denoising: bool = False,
+    is_table: bool = False,
 ) -> tuple[tuple[Spec, ...], int]:
-    """Work out the hidden layers and the code size for a table that is `width` inputs wide.
+    """Work out the hidden layers and the code size for rows that are `width` inputs wide.
 
-    A code may be wider than the input where the network has noise to remove (`denoising`).
+    `is_table` says that inputs are not pixels and not steps of a sequence. A code may be wider than
+    the input if the network has noise to remove (`denoising`).
 
     Raises
     ------
@@ -290,5 +386,6 @@ def stack_shape(
             f"something to learn."
         )
     if isinstance(hidden_layers, str):
-        return halving(width, size), size
+        is_wide = hidden_layers == "wide" or (hidden_layers == "auto" and is_table)
+        return (wide(width) if is_wide else halving(width, size)), size
     return tuple(layers.resolve(layer) for layer in hidden_layers), size

@@ -66,6 +66,8 @@ def save(path: str | os.PathLike[str], state: ModelState, overwrite: bool) -> No
         "network": {
             "hidden_layers": [layers.to_json(layer) for layer in state.network.hidden_layers],
             "n_components": state.network.n_components,
+            "shortcut": state.network.shortcut is not None,
+            "activation": state.network.activation,
         },
         "history": state.history,
         "best_epoch": state.best_epoch,
@@ -119,7 +121,9 @@ def _require_registered(path: str | os.PathLike[str], document: Mapping[str, Any
     used = [
         (LIKELIHOODS, column["likelihood"]) for column in columns if column["kind"] != "ignored"
     ]
-    used += [(ACTIVATIONS, options[name]) for name in ("activation", "code_activation")]
+    # "auto" is no name; what it stood for is in the layout.
+    activation = document["network"].get("activation", options["activation"])
+    used += [(ACTIVATIONS, name) for name in (activation, options["code_activation"])]
     spec = options["bottleneck"]
     used.append((BOTTLENECKS, spec.partition(":")[0] if isinstance(spec, str) else spec["name"]))
     for records, name in used:
@@ -254,10 +258,11 @@ def _network(
             [layers.resolve(layers.from_json(layer)) for layer in layout["hidden_layers"]],
             layout["n_components"],
             tied=options["tied"],
-            activation=options["activation"],
+            activation=layout.get("activation", options["activation"]),
             code_activation=options["code_activation"],
             bottleneck=bottleneck.resolve(options["bottleneck"], options["n_components"]),
             row_shape=schema.row_shape,
+            shortcut=bool(layout.get("shortcut", False)),
         )
     network.load_state_dict(folder.part(tensors, "network."), assign=True)
     return network.to(torch.float64 if options["precision"] == "float64" else torch.float32)

@@ -34,8 +34,8 @@ from twofold.schema.domain import UNKNOWN, Domain
 Array = NDArray[Any]
 Level = str | int | float | bool
 
-# Beyond so many scales a real cell's input grows like a logarithm: one absurd cell then neither
-# blows up the training nor goes unnoticed.
+# The least of what a column has as `far`: one absurd cell then neither blows up the training nor
+# goes unnoticed.
 FAR = 10.0
 # Seconds per turn. A year is the Gregorian calendar's mean one.
 CYCLES = {"day": 86_400.0, "week": 7 * 86_400.0, "year": 365.2425 * 86_400.0}
@@ -104,6 +104,9 @@ class Column:
         Whether cells lie between the knots, too; else the knots are all values there were.
     domain : Domain
         Which numbers it held: what is filled in or drawn for it is one of them.
+    far : float
+        Beyond so many scales a real cell's input grows like a logarithm only. Training cells lie
+        within, but for a few that are far beyond all others.
     format : Format or None
         How its cells looked in the training table, where that was a frame.
     note : str
@@ -124,6 +127,7 @@ class Column:
     shares: tuple[float, ...] = ()
     between: bool = False
     domain: Domain = UNKNOWN
+    far: float = FAR
     format: Format | None = None
     note: str = ""
 
@@ -170,13 +174,13 @@ class Column:
         """How far reconstructions go, in the column's unit.
 
         Where a number follows from the network's output in a straight line there is no limit. Where
-        it follows by an exponential, as beyond `FAR` and for counts, it ends where cells ended.
+        it follows by an exponential, as beyond `far` and for counts, it ends where cells ended.
         """
         low, high = self.domain.low, self.domain.high
         if self.kind == "count" or (self.constant and self.kind != "pixel"):
             return low, high
         if self.is_squashed:
-            reach = FAR * self.scale
+            reach = self.far * self.scale
             return min(low, self.center - reach), max(high, self.center + reach)
         return -math.inf, math.inf
 
@@ -208,7 +212,7 @@ class Column:
             return np.asarray((logs - self.center) / self.scale)[:, None]
         scaled = (values - self.center) / self.scale
         if self.is_squashed:
-            scaled = squash(scaled)
+            scaled = squash(scaled, self.far)
         if not self.cycles:
             return np.asarray(scaled)[:, None]
         parts = [scaled]
@@ -288,7 +292,7 @@ class Column:
             counts = np.expm1(np.minimum(scaled * self.scale + self.center, 700.0))
             return _nearly_whole(counts).clip(*self.limits)
         if self.is_squashed:
-            scaled = unsquash(scaled)
+            scaled = unsquash(scaled, self.far)
         return in_unit(scaled, self.scale, self.center).clip(*self.limits)
 
     def level_cells(self, levels: NDArray[np.int64]) -> Array:
@@ -336,7 +340,8 @@ class Column:
         shape = values.get("format")
         values["domain"] = Domain.from_json(values.get("domain", {}))
         values["format"] = None if shape is None else Format.from_json(shape)
-        for name, plain in (("name", str), ("center", float), ("scale", float), ("note", str)):
+        numbers = [(name, float) for name in ("center", "scale", "far")]
+        for name, plain in (("name", str), *numbers, ("note", str)):
             if name in values:
                 values[name] = plain(values[name])
         column = cls(**values)
@@ -351,6 +356,8 @@ def _mistake_in(column: Column) -> str:
     form = Format("number", "") if column.format is None else column.format
     if column.likelihood not in likelihoods_of(kind):
         return f"has kind {kind!r} and likelihood {column.likelihood!r}"
+    if not (math.isfinite(column.far) and column.far >= FAR):
+        return f"draws in what is beyond {column.far!r} scales"
     if not (np.isfinite([column.center, column.scale]).all() and column.scale > 0):
         return f"has center {column.center!r} and scale {column.scale!r}"
     if not all(_is_position(i, levels) for i in column.kept):
@@ -406,8 +413,8 @@ _DEFAULTS: dict[str, Any] = {
 }
 
 
-def squash(scaled: Array) -> Array:
-    """Let numbers beyond `FAR` grow like a logarithm only; `unsquash` is the way back.
+def squash(scaled: Array, far: Array | float = FAR) -> Array:
+    """Let numbers beyond `far` grow like a logarithm only; `unsquash` is the way back.
 
     Examples
     --------
@@ -416,22 +423,22 @@ def squash(scaled: Array) -> Array:
     """
     size = np.abs(scaled)
     with np.errstate(invalid="ignore"):
-        if not (size > FAR).any():
+        if not (size > far).any():
             return scaled
-        beyond = FAR + np.log1p(np.maximum(size - FAR, 0))
-        return np.where(size > FAR, np.copysign(beyond, scaled), scaled).astype(scaled.dtype)
+        beyond = far + np.log1p(np.maximum(size - far, 0))
+        return np.where(size > far, np.copysign(beyond, scaled), scaled).astype(scaled.dtype)
 
 
-def unsquash(inputs: Array) -> Array:
+def unsquash(inputs: Array, far: Array | float = FAR) -> Array:
     """Undo `squash`."""
     size = np.abs(inputs)
     with np.errstate(invalid="ignore", over="ignore"):
-        if not (size > FAR).any():
+        if not (size > far).any():
             return inputs
         # Reconstructions can go anywhere, and still must be numbers.
         most = 80.0 if inputs.dtype.itemsize < 8 else 700.0
-        beyond = FAR + np.expm1(np.minimum(np.maximum(size - FAR, 0), most))
-        return np.where(size > FAR, np.copysign(beyond, inputs), inputs).astype(inputs.dtype)
+        beyond = far + np.expm1(np.minimum(np.maximum(size - far, 0), most))
+        return np.where(size > far, np.copysign(beyond, inputs), inputs).astype(inputs.dtype)
 
 
 def in_unit(scaled: Array, scale: Array | float, center: Array | float) -> Array:

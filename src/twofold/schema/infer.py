@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from twofold.data.table import Format, Table, row_chunks
 from twofold.errors import DataError
 from twofold.schema.column import (
+    FAR,
     KINDS,
     Array,
     Column,
@@ -25,13 +26,14 @@ from twofold.schema.domain import Domain
 
 _RANGE_SLACK = 1e-6  # rounding that [0, 1] data may carry
 _SAMPLE_CELLS = 4_000_000  # cells enough for quartiles
+_LEAST_PIXELS = 16  # of a flat row that is an image
+_FEW_BEYOND = 5e-3  # share of a column's cells
 _FENCE = 10.0  # interquartile ranges beyond the quartiles: what lies further does not set the scale
 _MOST_LEVELS = 64  # inputs that one category may take
 _RARE = 5e-4  # share of the rows below which a level has no input of its own
 _FEW_LEVELS = 50  # so few different texts are categories, however few rows there are
 _LEAST_NUMBERED = 20  # rows, for whole numbers that differ to be those of the rows
 _FURTHEST = 100.0  # times that far cells widen a histogram's unit: a code for "missing" wants more
-_MOST_COUNT = 5.0  # mean of a count; around larger ones a normal density does as well
 
 
 ROW_NAMES = "names the rows"
@@ -190,7 +192,12 @@ def _column(
         shares = np.nanmean(column.weights(cells), axis=0).clip(0, 1)
         return replace(column, shares=tuple(shares.tolist()), between=between and len(knots) > 1)
     cycles = cycles_of(table.values[:, i]) if kind == "time" else ()
-    return Column(name, kind, chosen, center, scale or 1.0, constant, cycles=cycles, format=shape)
+    far = FAR
+    if not constant and kind in ("real", "time") and np.isfinite(stats.reach[i]):
+        far = max(FAR, float(stats.reach[i] / (scale or 1.0)))
+    return Column(
+        name, kind, chosen, center, scale or 1.0, constant, cycles=cycles, far=far, format=shape
+    )
 
 
 def _kind(table: Table, i: int, stats: Statistics, levels: float, asked: str) -> tuple[str, str]:
@@ -221,7 +228,7 @@ def _kind(table: Table, i: int, stats: Statistics, levels: float, asked: str) ->
         return "ignored", f"looks like an identifier: {many}, each once"
     if stats.is_binary(i):
         return "binary", ""
-    if _is_for_counts(asked) or (asked == "auto" and stats.is_count(i)):
+    if _is_for_counts(asked):
         return "count", ""
     return "real", ""
 
@@ -348,7 +355,8 @@ class Statistics:
     """Per-column figures of the cells there are, taken chunk by chunk in float64.
 
     `mean` and `std` leave out how far cells lie beyond the fences: 10 interquartile ranges from the
-    quartiles (such cells count as if they lay at the fence).
+    quartiles (such cells count as if they lay at the fence), as long as they are few. `reach` is
+    how far from the mean the farthest of the others lie.
 
     The last ones are for a table that is a sample of all rows: their number, how often each of a
     text column's levels occurs, and the columns of more texts than were counted (with all others
@@ -358,6 +366,7 @@ class Statistics:
     n: NDArray[np.int64]
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
+    reach: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
     only_01: NDArray[np.bool_]
@@ -385,17 +394,12 @@ class Statistics:
                 whole &= ((rows == np.round(rows)) | free).all(axis=0)
         least, most = fences(values, low, high)
         mean, std = _mean_and_spread(values, n, low, high, least, most, has_missing)
-        return cls(n, mean, std, low, high, only_01 & (n > 0), whole & (n > 0))
+        reach = reach_of(mean, low, high, least, most)
+        return cls(n, mean, std, reach, low, high, only_01 & (n > 0), whole & (n > 0))
 
     def is_binary(self, column: int) -> bool:
         """Whether cells are 0 and 1, and not all the same."""
         return bool(self.only_01[column] and self.low[column] < self.high[column])
-
-    def is_count(self, column: int) -> bool:
-        """Whether cells are small whole numbers from 0 or 1 that spread at least like Poisson's."""
-        i = column
-        small = 0 <= self.low[i] <= 1 and self.high[i] > 2 and self.mean[i] <= _MOST_COUNT
-        return bool(self.whole[i] and small and self.std[i] ** 2 >= 0.8 * self.mean[i])
 
 
 def _chunks(values: Array) -> Iterator[tuple[Array, NDArray[np.bool_] | None]]:
@@ -410,7 +414,11 @@ def _chunks(values: Array) -> Iterator[tuple[Array, NDArray[np.bool_] | None]]:
 def fences(
     values: Array, low: NDArray[np.float64], high: NDArray[np.float64]
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Return how far cells may lie to set the scale in full: no limit where the quartiles meet."""
+    """Return how far cells may lie to set the scale in full.
+
+    There is no limit where the quartiles meet, or where more than a few cells lie beyond: they are
+    no errors then, but what the column is like.
+    """
     n_rows, width = values.shape
     step = max(1, n_rows // max(200, min(20_000, _SAMPLE_CELLS // width)))
     sample = np.sort(values[::step].astype(np.float64), axis=0)  # missing cells go last
@@ -421,9 +429,18 @@ def fences(
     with np.errstate(invalid="ignore", over="ignore"):
         reach = _FENCE * (third - first)
         limited = (reach > 0) & np.isfinite(reach) & (known >= 20)
+        beyond = ((sample < first - reach) | (sample > third + reach)).sum(axis=0)
+        limited &= beyond <= np.maximum(1, _FEW_BEYOND * known)
         least = np.where(limited, first - reach, -np.inf)
         most = np.where(limited, third + reach, np.inf)
     return np.where(least > low, least, -np.inf), np.where(most < high, most, np.inf)
+
+
+def reach_of(mean: Array, low: Array, high: Array, least: Array, most: Array) -> Array:
+    """Return how far from the mean the farthest cells between the fences lie."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        up, down = np.minimum(high, most) - mean, mean - np.maximum(low, least)
+        return np.asarray(np.maximum(up, down))
 
 
 def _mean_and_spread(
@@ -468,8 +485,9 @@ def _pixel_levels(table: Table, stats: Statistics) -> float:
         return white(high) if grey else 0.0
     if table.is_image:
         return 1.0
-    # Small numbers, such as rates of one in a thousand, are not grey values.
-    if stats.only_01[known].all() or high <= 0.5:
+    # Small numbers, such as rates of one in a thousand, are not grey values, and a few columns of
+    # shares are not an image.
+    if stats.only_01[known].all() or high <= 0.5 or len(known) < _LEAST_PIXELS:
         return 0.0
     varying = stats.low < stats.high
     # Scaling rounds: the largest cell may come out a hair below or above 1.

@@ -22,7 +22,7 @@ from twofold.data.arrow import Refused
 from twofold.data.files import OpenFiles
 from twofold.data.table import Format, Table
 from twofold.errors import DataError
-from twofold.schema.infer import Statistics, fences
+from twofold.schema.infer import Statistics, fences, reach_of
 
 Array = NDArray[Any]
 Item = TypeVar("Item")
@@ -490,6 +490,7 @@ class _RunningStatistics:
             np.where(shown, self._n, 0),
             mean,
             std,
+            reach_of(mean, self._low, self._high, self._least, self._most),
             self._low,
             self._high,
             self._only_01 & (self._n > 0),

@@ -72,8 +72,8 @@ class Schema:
         whose cells all lie in [0, 1] and reach beyond one half, are pixels; unsigned bytes are
         pixels of 255 levels. A table whose columns each run from 0 to 1 was min-max scaled, so its
         columns are real. Of what is left, columns that hold only 0 and
-        1 are binary, columns of small whole numbers that spread like counts are counts, and all
-        others are real. With `statistics`, the table is a sample of the rows that these are of.
+        1 are binary, and all others are real. With `statistics`, the table is a sample of the rows
+        that these are of.
 
         Where rows are `sequences`, (steps, channels), a channel is the same at all its steps: it is
         inferred from them together, and named x0, x1, ... for `kinds` and `likelihood`. Its columns
@@ -151,6 +151,10 @@ class Schema:
         return np.array([column.is_squashed for column in self.columns])
 
     @cached_property
+    def _far(self) -> NDArray[np.float64]:
+        return np.array([column.far for column in self.columns])
+
+    @cached_property
     def _near_zero(self) -> bool:
         """Whether 32-bit numbers hold the columns' centers to a small part of their spreads."""
         tiny = np.finfo(np.float32).tiny
@@ -207,9 +211,10 @@ class Schema:
             if self._linear.all():
                 matrix = self._scaled(table.values, np.dtype(dtype))
                 if self._squashed.all():
-                    matrix = rules.squash(matrix)
+                    matrix = rules.squash(matrix, self._far.astype(matrix.dtype))
                 elif self._squashed.any():
-                    matrix[:, self._squashed] = rules.squash(matrix[:, self._squashed])
+                    far = self._far[self._squashed].astype(matrix.dtype)
+                    matrix[:, self._squashed] = rules.squash(matrix[:, self._squashed], far)
                 matrix = np.ascontiguousarray(matrix, dtype=dtype)
             else:
                 matrix = np.empty((table.n_rows, self.width), dtype)
@@ -346,7 +351,8 @@ class Schema:
         """
         if self._linear.all():
             if self._squashed.any():
-                matrix = np.where(self._squashed, rules.unsquash(matrix), matrix)
+                cells = rules.unsquash(matrix, self._far.astype(matrix.dtype))
+                matrix = np.where(self._squashed, cells, matrix)
             if np.any(self.center) or not np.all(self.scale == 1):
                 wide = matrix.dtype if self._near_zero else np.dtype(np.float64)
                 matrix = rules.in_unit(matrix, self.scale.astype(wide), self.center.astype(wide))

@@ -120,16 +120,21 @@ def start(
     options : mapping
         The estimator's, which say how each level is trained.
     """
-    if how is None or trainer.resumes:
-        return False
     network, objective = trainer.network, trainer.objective
-    if how == "pca":
+    beside = network.shortcut is not None
+    if (how is None and not beside) or trainer.resumes:
+        return False
+    if how == "pca" or beside:
         seed = int(torch.randint(2**31 - 1, (), generator=trainer.generator))
         if trainer.workers.is_main:
-            from_pca(network, objective, data.rows, np.random.RandomState(seed))
+            rng = np.random.RandomState(seed)
+            if beside:
+                _start_shortcut(network, objective, data, rng)
+            else:
+                from_pca(network, objective, data.rows, rng)
         trainer.workers.synchronize(network, objective)
         return False
-    _, _, number = how.partition(":")
+    _, _, number = str(how).partition(":")
     epochs = int(number) if number else max(1, round(_SHARE * trainer.config.epochs))
     interrupted = _layerwise(trainer, data, {**options, "epochs": epochs})
     _settle(network, objective, data.rows)
@@ -276,12 +281,13 @@ def from_pca(
 ) -> None:
     """Give a dense network the weights with which it reconstructs as PCA does."""
     width = network.width
-    n = min(_MOST_ROWS, max(_LEAST_ROWS, _MOST_CELLS // width))
-    x = rows.head(n).detach().cpu()
+    x = rows.head(_enough_for(width)).detach().cpu()
     few = x[: max(256, min(_ROWS, _CELLS // width))].double()
     own = deepcopy(objective).cpu().double()  # what is settled here is settled in 64 bits
     mean = torch.nanmean(x, 0).nan_to_num(0.0).double()
-    linear = _linear(network, own, x, few, mean, rng)
+    k, first = network.n_components, min(width, network.pairs[0].n_out)
+    most = first if width <= _WIDE else min(first, 2 * k)
+    linear = _linear(own, k, max(most, min(k, width)), x, few, mean, rng)
     _lay_out(network, linear, rng)
     net = deepcopy(network).cpu().double()
     _place_biases(net, observed(few)[0])
@@ -297,6 +303,41 @@ def from_pca(
     _settle(network, objective, rows)
 
 
+def _start_shortcut(
+    network: Network, objective: Objective, data: TrainingData, rng: np.random.RandomState
+) -> None:
+    """Give the linear pair beside a stack the weights with which it reconstructs as PCA does."""
+    pair, width, k = network.shortcut, network.width, network.n_components
+    assert pair is not None
+    n = _enough_for(width)
+    # Of the held-out rows too: PCA cannot be stopped early, and small tables have few rows.
+    x = data.x[:] if len(data.x) <= n else data.rows.head(n)
+    x = x.detach().cpu()
+    order = torch.from_numpy(rng.permutation(len(x)))
+    few = x[order[: max(256, min(_ROWS, _CELLS // width))]].double()
+    own = deepcopy(objective).cpu().double()
+    mean = torch.nanmean(x, 0).nan_to_num(0.0).double()
+    linear = _linear(own, k, min(k, width), x, few, mean, rng)
+    found = linear.components * linear.scale
+    matrix, bias = torch.zeros(k, width).double(), linear.bias
+    matrix[: len(found)] = found
+    if not all(likelihood.mean_is_theta for likelihood, _ in own.groups):
+        signal = torch.nan_to_num(few - mean) @ matrix.T @ matrix
+        bias, _ = _fit_output(own, few, signal, bias, has_gain=False)
+    with torch.no_grad():
+        pair.weight.copy_(matrix)
+        if pair.decoder_weight is not None:
+            pair.decoder_weight.copy_(matrix)
+        pair.encoder_bias.copy_(-(matrix @ mean))
+        pair.decoder_bias.copy_(bias)
+    _settle(network, objective, data.rows)
+
+
+def _enough_for(width: int) -> int:
+    """Return how many rows are enough for PCA."""
+    return min(_MOST_ROWS, max(_LEAST_ROWS, _MOST_CELLS // width))
+
+
 @dataclass(frozen=True)
 class _Linear:
     """The linear map to be built: scales `(width,)`, components `(m, width)`, biases `(width,)`."""
@@ -307,8 +348,9 @@ class _Linear:
 
 
 def _linear(
-    network: Network,
     objective: Objective,
+    k: int,
+    most: int,
     x: Tensor,
     few: Tensor,
     mean: Tensor,
@@ -316,9 +358,8 @@ def _linear(
 ) -> _Linear:
     """Find scales and components with which `S C^T C S (x - mean)`, and biases, explain the rows.
 
-    Of all components, `C` there holds as many as the code does.
+    `C` there holds the first `k` components, of which `most` are returned.
     """
-    width, k = network.width, network.n_components
     scale, bias = torch.ones_like(mean), torch.zeros_like(mean)
     steep = torch.zeros_like(mean, dtype=torch.bool)
     for likelihood, at in objective.groups:
@@ -349,9 +390,7 @@ def _linear(
             if loss < best:
                 best, chosen, bias = loss, tried, found
         scale = chosen
-    first = min(width, network.pairs[0].n_out)
-    most = first if width <= _WIDE else min(first, 2 * k)
-    return _Linear(scale, components(x, scale, max(most, min(k, width))), bias)
+    return _Linear(scale, components(x, scale, most), bias)
 
 
 def _fit_output(

@@ -45,7 +45,7 @@ def make_step(
         complete = complete and not _hides_cells(config)
         return NativeStep(network, objective, config, generator, complete=complete)
     if kind == "fused":
-        return FusedStep(network, objective, config, generator)
+        return FusedStep(network, objective, config, generator, complete=complete)
     return AutogradStep(network, objective, config, generator, workers)
 
 
@@ -62,9 +62,9 @@ def choose(
     lacks = obstacle(network, objective, config)
     if not lacks:
         return "native", library.find().reason
-    if not complete or _hides_cells(config):
-        return "autograd", f"missing cells, and nothing native: {lacks}"
-    if fused.supports(network, objective):
+    if _hides_cells(config):
+        return "autograd", f"only hidden cells count, and nothing native: {lacks}"
+    if fused.supports(network, objective, complete):
         return "fused", f"nothing native: {lacks}"
     return "autograd", f"neither native nor fused: {lacks}"
 

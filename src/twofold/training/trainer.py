@@ -43,7 +43,7 @@ class History:
     """What training did: one dictionary per epoch, and how it ended.
 
     `ended` is "all epochs done", "no improvement" or "interrupted"; `best_epoch` is the epoch
-    whose weights were kept, counted from 1 (0 if no epoch was finished).
+    whose weights were kept, counted from 1 (0 for the weights that training started with).
     """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
@@ -137,8 +137,9 @@ class Trainer:
     def fit(self, data: TrainingData) -> History:
         """Train on the rows, and leave the best or the last weights in the network.
 
-        With held-out rows and `config.patience`, training stops after that many epochs without a
-        better loss on them, and the best weights are kept.
+        With held-out rows and `config.keeps_best`, the weights with the least loss on them are
+        kept, those that training starts with among them; with `config.patience`, training stops
+        after that many epochs without a better loss.
 
         Raises
         ------
@@ -151,6 +152,8 @@ class Trainer:
         found = self.workers.broadcast(found)
         if found is not None:
             run.resume(*found)
+        else:
+            run.begin()
         history, events = run.history, run.events
         catches = saved is not None or self.workers.size > 1
         with Interruption(catches) as interruption:
@@ -212,6 +215,8 @@ class _Run:
         self.stops_after_each = saved is not None and saved.seconds == 0
         self._order = self.generator.get_state()  # before the epoch's order was drawn
         self._losses = self._new_losses()
+        # With a patience, what training waited for in vain is not kept.
+        self._keeps_best = self.config.keeps_best or self.config.patience is not None
         self._best: dict[str, Tensor] | None = None
         self._best_loss = math.inf
 
@@ -278,7 +283,7 @@ class _Run:
         epoch, seconds = self.epoch, self.events.seconds()
         entry = {"epoch": epoch, **losses, **dead, "learning_rate": rate, "seconds": seconds}
         self.history.epochs.append(entry)
-        if held_out is None or config.patience is None:
+        if held_out is None or not self._keeps_best:
             self.history.best_epoch = epoch
         elif probe_loss < self._best_loss:
             self._best_loss, self.history.best_epoch = probe_loss, epoch
@@ -288,6 +293,20 @@ class _Run:
         self.is_whole = True
         # After the bookkeeping, so that whoever interrupts here loses nothing of the epoch.
         self.events.emit("epoch", epoch, self.events.steps, losses, rate)
+
+    def begin(self) -> None:
+        """Measure the network that training starts with: what is learned has to be better."""
+        if self.held_out is None or not self._keeps_best:
+            return
+        with few_for(self.network.work(min(_CHUNK_ROWS, len(self.held_out)))):
+            loss = self._loss_of(self.held_out)
+        if math.isfinite(loss):
+            self._best_loss, self._best = loss, copy.deepcopy(self.network.state_dict())
+
+    def _loss_of(self, probe: Rows) -> float:
+        turn = self.workers.rank, self.workers.size
+        loss = _summed_loss(self.network, self.objective, probe, self.config.corruption, turn)
+        return self.workers.all_reduce_sum([loss])[0] / len(probe)
 
     def _look_at(self, probe: Rows) -> tuple[dict[str, float], float]:
         """Revive dead units, adapt likelihoods; return the number of dead and the probe's loss."""
@@ -302,9 +321,7 @@ class _Run:
         # The last update is in no batch's loss: the held-out rows, or a few others, say.
         if objective.adapts:
             _adapt(network, objective, self.rows.head(min(_CHUNK_ROWS, network.rows_per_pass)))
-        turn = workers.rank, workers.size
-        loss = _summed_loss(network, objective, probe, self.config.corruption, turn)
-        return dead, workers.all_reduce_sum([loss])[0] / len(probe)
+        return dead, self._loss_of(probe)
 
     def _new_losses(self) -> _Losses:
         every = 1 if self.rows.device.type == "cpu" else _STEPS_PER_LOOK

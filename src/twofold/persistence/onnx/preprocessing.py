@@ -13,9 +13,9 @@ from collections.abc import Iterable, Sequence
 import torch
 from torch import Tensor, nn
 
-from twofold.schema.column import CYCLES, FAR, MONDAY, Column
+from twofold.schema.column import CYCLES, MONDAY, Column
 
-_MOST_BEYOND = 80.0  # what exp may be given beyond `FAR`: 32-bit numbers end soon after
+_MOST_BEYOND = 80.0  # what exp may be given beyond `far`: 32-bit numbers end soon after
 _MOST_LOG = 700.0  # the same for 64-bit numbers, which counts are computed in
 _COUNT_SLACK = 1e-5  # share of a count that its logarithm in 32 bits may lose
 
@@ -115,6 +115,7 @@ class _Scaled(nn.Module):
     _scale: Tensor | None
     _counts: Tensor | None
     _squashed: Tensor | None
+    _far: Tensor
 
     def __init__(self, at: Sequence[int], columns: Sequence[Column]) -> None:
         super().__init__()
@@ -129,8 +130,8 @@ class _Scaled(nn.Module):
             x = (x.double() - self._center) / self._scale
         if self._squashed is not None:
             size = x.abs()
-            far = x.sign() * (FAR + (size - FAR).clamp_min(0).log1p())
-            x = torch.where(self._squashed & (size > FAR), far, x)
+            far = x.sign() * (self._far + (size - self._far).clamp_min(0).log1p())
+            x = torch.where(self._squashed & (size > self._far), far, x)
         return x.float()
 
 
@@ -141,6 +142,7 @@ class _Unscaled(nn.Module):
     _scale: Tensor | None
     _counts: Tensor | None
     _squashed: Tensor | None
+    _far: Tensor
     _low: Tensor | None
     _high: Tensor | None
 
@@ -159,8 +161,9 @@ class _Unscaled(nn.Module):
         x = picked(x_hat, self._at).double()
         if self._squashed is not None:
             size = x.abs()
-            far = x.sign() * (FAR + (size - FAR).clamp(0, _MOST_BEYOND).expm1())
-            x = torch.where(self._squashed & (size > FAR), far, x)
+            beyond = (size - self._far).clamp(0, _MOST_BEYOND).expm1()
+            far = x.sign() * (self._far + beyond)
+            x = torch.where(self._squashed & (size > self._far), far, x)
         if self._center is not None and self._scale is not None:
             x = x * self._scale + self._center
         if self._counts is not None:
@@ -371,6 +374,7 @@ def _register_scale(module: nn.Module, columns: Sequence[Column]) -> None:
     module.register_buffer("_scale", scale if scaled else None)
     module.register_buffer("_counts", _flags(c.kind == "count" for c in columns))
     module.register_buffer("_squashed", _flags(c.is_squashed for c in columns))
+    module.register_buffer("_far", _numbers(c.far for c in columns))
 
 
 def _register_knots(module: nn.Module, columns: Sequence[Column]) -> None:

@@ -18,7 +18,6 @@ from torch.overrides import TorchFunctionMode
 from twofold.nn.likelihoods import Likelihood
 from twofold.nn.scorer import Scorer
 from twofold.persistence.onnx.preprocessing import order_of, picked, reordered
-from twofold.schema.column import FAR
 
 
 class TraceableScorer(nn.Module):
@@ -110,6 +109,7 @@ class _Group(nn.Module):
     center: Tensor
     unit: Tensor
     knots: Tensor
+    far: Tensor
     squashed: Tensor | None
 
     def __init__(self, scorer: Scorer, likelihood: Likelihood, at: slice | Tensor) -> None:
@@ -123,6 +123,7 @@ class _Group(nn.Module):
             ("center", center),
             ("unit", unit),
             ("knots", knots),
+            ("far", scorer.far[at]),
         ):
             self.register_buffer(key, numbers.clone())
         squashed = None if scorer._squashed is None else scorer._squashed[at]
@@ -147,7 +148,7 @@ class _Group(nn.Module):
         if self.squashed is None:
             return cells
         # The density of what `columns.squash` took in, as in `Scorer.log_prob`.
-        far = (x.abs() - FAR).clamp_min(0)
+        far = (x.abs() - self.far).clamp_min(0)
         return cells - torch.where(self.squashed, far, 0.0)
 
 

@@ -37,6 +37,8 @@ def obstacle(network: Network, objective: Objective, config: TrainingConfig) -> 
         return "not a dense stack"
     if len(pairs) > _MOST_PAIRS:
         return f"more than {_MOST_PAIRS} pairs"
+    if network.shortcut is not None:
+        return "a shortcut beside the stack"
     if not network.bottleneck.is_plain:
         return "a bottleneck"
     for activation in (network.activation, network.code_activation):
