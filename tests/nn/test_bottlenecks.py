@@ -486,7 +486,9 @@ def test_a_share_picks_no_more_components_than_pca(share: float) -> None:
 
 def test_a_share_that_is_not_reached_is_told() -> None:
     noise = np.random.default_rng(0).normal(size=(200, 6))
-    ae = Autoencoder(n_components=0.99, epochs=1, learning_rate=1e-6, random_state=0)
+    ae = Autoencoder(
+        n_components=0.99, shortcut=False, epochs=1, learning_rate=1e-6, random_state=0
+    )
     with pytest.warns(TooFewComponentsWarning, match="train for more epochs"):
         ae.fit(noise)
 
@@ -563,4 +565,4 @@ def test_only_plain_codes_are_measured_by_pca(bottleneck: Any) -> None:
         Autoencoder(n_components=2, epochs=1, bottleneck=bottleneck, random_state=0).fit(x)
     assert not any(issubclass(warning.category, LosesToPCAWarning) for warning in caught)
     with pytest.warns(LosesToPCAWarning):
-        Autoencoder(n_components=2, epochs=1, random_state=0).fit(x)
+        Autoencoder(n_components=2, shortcut=False, epochs=1, random_state=0).fit(x)

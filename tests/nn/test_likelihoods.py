@@ -260,7 +260,7 @@ def test_a_residual_is_the_gradient_of_the_loss(name: str) -> None:
     loss = LIKELIHOODS[name].loss(leaf, x, spread, unit).sum()
     (gradient,) = torch.autograd.grad(loss, leaf)
     residual = theta.clone()
-    total = LIKELIHOODS[name].residual(residual, x, Scratch(x))
+    total = LIKELIHOODS[name].residual(residual, x.expand_as(theta), Scratch(x))
     torch.testing.assert_close(residual, gradient)
     torch.testing.assert_close(total, loss.detach())
 

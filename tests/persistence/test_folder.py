@@ -153,12 +153,20 @@ def test_the_folder_can_be_read_by_others(folder: Path) -> None:
 
 def test_a_tied_matrix_is_stored_once(folder: Path) -> None:
     matrices = [name for name in load_file(folder / WEIGHTS) if name.endswith(".weight")]
-    assert matrices == ["network.levels.0.weight", "network.levels.1.weight"]
+    assert matrices == [
+        *(f"network.levels.{i}.weight" for i in range(3)),
+        "network.shortcut.weight",
+    ]
 
 
 def test_the_document_is_json_that_says_what_the_model_is(folder: Path) -> None:
     document = json.loads((folder / DOCUMENT).read_text())
-    assert document["network"] == {"hidden_layers": [3], "n_components": 2}
+    assert document["network"] == {
+        "hidden_layers": [128, 64],
+        "n_components": 2,
+        "shortcut": True,
+        "activation": "relu",
+    }
     assert document["options"]["n_components"] == 2
     assert [column["kind"] for column in document["schema"]["columns"]] == ["real"] * 6
 

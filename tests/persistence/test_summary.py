@@ -70,7 +70,7 @@ def test_remarks_name_ignored_and_constant_columns(model: Autoencoder) -> None:
 def test_training_says_which_epoch_was_best(model: Autoencoder) -> None:
     text = summary.training(model)
     assert "2 run" in text
-    assert f"epoch {model.best_epoch_}: " in text
+    assert (f"epoch {model.best_epoch_}: " if model.best_epoch_ else "the start: no epoch") in text
     assert f"score below {model.offset_:.6g}" in text
 
 

@@ -318,7 +318,7 @@ def test_corruption_is_of_the_input_of_each_level(monkeypatch: pytest.MonkeyPatc
 
     monkeypatch.setattr(Masking, "__call__", spy)
     Autoencoder(
-        **QUICK, hidden_layers=(6,), corruption=Masking(0.2), pretraining="layerwise:1"
+        **QUICK | {"hidden_layers": (6,)}, corruption=Masking(0.2), pretraining="layerwise:1"
     ).fit(ROWS)
     assert set(widths) == {10, 6}
 
@@ -364,13 +364,17 @@ def test_denoising_levels_make_better_features_than_random_weights() -> None:
 
 @pytest.mark.parametrize("bottleneck", [Variational(), Sparse("l1", hidden=True), "ordered"])
 def test_the_last_level_has_the_bottleneck(bottleneck: Any) -> None:
-    ae = Autoencoder(**QUICK, hidden_layers=(6,), bottleneck=bottleneck, pretraining="layerwise:2")
+    ae = Autoencoder(
+        **QUICK | {"hidden_layers": (6,)}, bottleneck=bottleneck, pretraining="layerwise:2"
+    )
     assert np.isfinite(ae.fit(ROWS).score_samples(ROWS)).all()
 
 
 def test_convolutional_levels_learn_one_after_another() -> None:
     images = DIGITS[:100].reshape(-1, 8, 8)
-    ae = Autoencoder(**QUICK, hidden_layers=(Conv(4, 3, 2), Conv(3, 3)), pretraining="layerwise:2")
+    ae = Autoencoder(
+        **QUICK | {"hidden_layers": (Conv(4, 3, 2), Conv(3, 3))}, pretraining="layerwise:2"
+    )
     assert np.isfinite(ae.fit(images).score_samples(images)).all()
 
 
@@ -416,7 +420,7 @@ def test_what_has_no_meaning_is_refused(options: dict[str, Any], said: str) -> N
 
 def test_pca_of_convolutional_layers_is_refused() -> None:
     with pytest.raises(OptionError, match="lays principal components out in dense layers"):
-        Autoencoder(**QUICK, hidden_layers=(Conv(4, 3),), pretraining="pca").fit(
+        Autoencoder(**QUICK | {"hidden_layers": (Conv(4, 3),)}, pretraining="pca").fit(
             DIGITS[:50].reshape(-1, 8, 8)
         )
 

@@ -65,6 +65,8 @@ def training(ae: Autoencoder) -> str:
     lines = {"epochs": f"{len(ae.history_):,} run"}
     if ae.best_epoch_:
         lines["best"] = f"epoch {ae.best_epoch_:,}: {_losses(ae.history_[ae.best_epoch_ - 1])}"
+    elif ae.history_:
+        lines["best"] = "the start: no epoch was better on the held-out rows"
     if ae.history_:
         last = ae.history_[-1]
         lines["last"] = f"epoch {last['epoch']:,}: {_losses(last)}"
@@ -81,6 +83,8 @@ def fitted(ae: Autoencoder, n_rows: int) -> dict[str, str]:
         best = f"the weights are those of epoch {ae.best_epoch_:,}"
         lines["epochs"] = f"{len(ae.history_):,} run, {best}"
         lines["loss"] = _losses(ae.history_[ae.best_epoch_ - 1])
+    elif ae.history_:
+        lines["epochs"] = f"{len(ae.history_):,} run; the start was better on the held-out rows"
     lines["variance kept"] = _variance_kept(ae)
     lines["compared with PCA"] = _compared_with_pca(ae)
     lines["anomalies"] = f"score below {ae.offset_:.6g}"
