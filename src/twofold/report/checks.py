@@ -170,7 +170,7 @@ def _unfinished(ae: Fitted, measured: Measurements) -> Finding | None:
     history = ae.history_
     patience = ae.get_params(deep=False)["patience"]
     n, monitored = len(history), losses(history)
-    if not n or (patience is not None and n - ae.best_epoch_ >= patience):
+    if not n or (isinstance(patience, int) and n - ae.best_epoch_ >= patience):
         return None
     tail = max(1, n // 10)
     if n > 2:

@@ -223,9 +223,14 @@ def _training(ae: Fitted) -> dict[str, Any]:
         if "validation_loss" in history[best - 1]:
             text += f" and {number(history[best - 1]['loss'], 4)} on training rows"
         text += "."
-    sentences = [text]
+    elif held_out:
+        text += (
+            "The weights that training started with were kept: no epoch had a lower loss on "
+            "held-out rows."
+        )
+    sentences = [text.rstrip()]
     patience = ae.get_params(deep=False)["patience"]
-    if patience is not None and len(history) - best >= patience and held_out:
+    if isinstance(patience, int) and len(history) - best >= patience and held_out:
         sentences.append(
             f"Training stopped there because {counted(patience, 'epoch')} brought no improvement."
         )
