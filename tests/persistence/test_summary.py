@@ -33,7 +33,7 @@ def test_options_that_were_changed_are_listed_as_the_command_line_takes_them() -
     text = summary.changed_options({"epochs": 5, "tied": True, "hidden_layers": (64, 32)})
     assert text.splitlines() == [
         "epochs         5      default auto",
-        "hidden_layers  64,32  default halving",
+        "hidden_layers  64,32  default auto",
     ]
 
 
