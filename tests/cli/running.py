@@ -35,7 +35,8 @@ COMMANDS = (
 )
 WRITING = ("encode", "decode", "reconstruct", "score", "explain", "impute")
 FITTING = ("--n-components", "2", "--epochs", "3", "--random-state", "0")
-MIXED = ("--epochs", "2", "--random-state", "1", "--quiet", "--kinds", 'zip=category,"no, 1"=real')
+MIXED_KINDS = 'zip=category,"no, 1"=real,visits=count'
+MIXED = ("--epochs", "2", "--random-state", "4", "--quiet", "--kinds", MIXED_KINDS)
 ANOMALOUS_ROW = 11
 
 

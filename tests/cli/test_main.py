@@ -49,7 +49,8 @@ def test_ctrl_c_in_a_real_process(folder: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize("command", WRITING)
 def test_model_that_is_none_is_refused(folder: Path, tmp_path: Path, command: str) -> None:
     said = fail(command, tmp_path / "none", folder / "rows.csv", "-o", tmp_path / "out.csv")
-    assert "none does not exist; a model is a folder" in said
+    assert "Expected a model's folder" in said
+    assert f"{tmp_path / 'none'} does not exist" in said
 
 
 @pytest.mark.parametrize("command", WRITING)

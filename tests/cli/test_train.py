@@ -95,7 +95,7 @@ def test_fit_without_options_is_fit_with_the_defaults(
 
 
 def test_fit_tells_what_came_of_it(folder: Path, tmp_path: Path) -> None:
-    result = succeed("fit", folder / "rows.npy", "-o", tmp_path / "m", *FITTING)
+    result = succeed("fit", folder / "rows.npy", "-o", tmp_path / "m", *FITTING, "--no-shortcut")
     ae = load(tmp_path / "m")
     assert ae.summary() in result.stdout
     lines = dict(re.findall(r"^(\w[\w ]*?)  +(.*)$", result.stdout.split("\n\n")[-1], re.M))
@@ -121,7 +121,8 @@ def test_fit_can_be_quiet(folder: Path, tmp_path: Path) -> None:
 
 
 def test_warning_is_one_plain_line(folder: Path, tmp_path: Path) -> None:
-    result = succeed("fit", folder / "rows.npy", "-o", tmp_path / "m", "--quiet", *FITTING)
+    words = ("--no-shortcut", "--quiet", *FITTING)
+    result = succeed("fit", folder / "rows.npy", "-o", tmp_path / "m", *words)
     (line,) = result.stderr.splitlines()
     assert line.startswith("warning: PCA with as many components reconstructs these rows better")
 
@@ -159,7 +160,7 @@ def test_second_interrupt_ends_the_command(
     def interrupted(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(Autoencoder, "_calibrate", interrupted)
+    monkeypatch.setattr("twofold.estimators.fitting.calibrate", interrupted)
     result = run("fit", folder / "rows.npy", "-o", tmp_path / "m", *FITTING)
     assert result.exit_code == 130
     assert "Interrupted; nothing was written." in result.stderr
@@ -239,7 +240,7 @@ def test_unknown_option_is_refused(folder: Path, tmp_path: Path) -> None:
 
 def test_fit_takes_kinds_by_name(mixed: Path) -> None:
     ae = load(mixed / "model")
-    assert ae.kinds == {"zip": "category", "no, 1": "real"}
+    assert ae.kinds == {"zip": "category", "no, 1": "real", "visits": "count"}
     kinds = {column.name: column.kind for column in ae.schema_.columns}
     assert (kinds["zip"], kinds["no, 1"]) == ("category", "real")
     assert (kinds["id"], kinds["城市"], kinds["joined"]) == ("ignored", "category", "time")
@@ -253,7 +254,7 @@ def test_fit_tells_what_became_of_odd_columns(tmp_path: Path) -> None:
     assert (
         "ignored columns:\n  id  looks like an identifier: 60 different texts in 60 cells" in text
     )
-    assert re.search(r"^columns with rare categories:\n  城市  1 rare level shares", text, re.M)
+    assert re.search(r"^columns with rare levels:\n  城市  1 rare level shares", text, re.M)
     assert "constant in training: fixed\n" in text
 
 

@@ -268,7 +268,7 @@ def test_the_page_counts_what_the_model_has(pages: dict[str, Page], mixed: Autoe
 def test_the_page_lists_options_that_differ(pages: dict[str, Page]) -> None:
     words = pages["plain"].words
     assert "epochs 2 auto" in words
-    assert "n_components 2 None" in words
+    assert "n_components 2 none" in words
     assert "learning_rate" not in words.partition("Options that differ")[2]
 
 
