@@ -472,7 +472,7 @@ def changed(values: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     Examples
     --------
     >>> changed({"epochs": 5, "tied": True, "hidden_layers": (64, 32)})
-    [('epochs', '5', 'auto'), ('hidden_layers', '64,32', 'halving')]
+    [('epochs', '5', 'auto'), ('hidden_layers', '64,32', 'auto')]
     """
     defaults = {name: OPTIONS[name].default for name in values}
     return [

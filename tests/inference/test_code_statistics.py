@@ -52,8 +52,9 @@ def test_statistics_become_a_frame() -> None:
 
 def test_a_component_that_says_the_same_of_every_row_is_not_active() -> None:
     ae = made(Plain()).fit(ROWS)
-    for name, parameter in ae.network_.pairs[-1].named_parameters():
-        if name in ("weight", "encoder_bias"):
-            parameter.data[1] = 0
+    for pair in (ae.network_.pairs[-1], ae.network_.shortcut):
+        for name, parameter in pair.named_parameters():
+            if name in ("weight", "encoder_bias"):
+                parameter.data[1] = 0
     found = ae.code_statistics(ROWS)
     assert (found.n_active, found.std[1], found.active[1]) == (3, 0, 0)
