@@ -52,7 +52,9 @@ def test_width_is_the_terminals_where_there_is_one(monkeypatch: pytest.MonkeyPat
     rows = [("n" * 50, "1")]
     assert len(table(("column", "share"), rows, (1,)).splitlines()[1]) == 60 + 2 - 10 + 5
     monkeypatch.setattr("sys.stdout", Terminal())
-    monkeypatch.setattr("shutil.get_terminal_size", lambda: os.terminal_size((30, 9)))
+    monkeypatch.setattr(
+        "shutil.get_terminal_size", lambda fallback=(80, 24): os.terminal_size((30, 9))
+    )
     assert len(table(("column", "share"), rows, (1,)).splitlines()[1]) == 30
 
 

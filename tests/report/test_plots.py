@@ -255,7 +255,9 @@ def test_pyplot_and_settings_are_left_alone() -> None:
 @pytest.mark.parametrize("shape", [(40, 6), (40, 5, 4)], ids=["table", "images"])
 def test_a_fitted_model_draws_its_rows(shape: tuple[int, ...]) -> None:
     X = np.random.default_rng(0).uniform(size=shape).astype(np.float32)
-    ae = Autoencoder(n_components=2, epochs=1, contamination=0.1, random_state=0)
+    ae = Autoencoder(
+        n_components=2, shortcut=False, epochs=1, contamination=0.1, patience=10, random_state=0
+    )
     with pytest.warns(UserWarning, match="PCA"):
         ae.fit(X)
     assert {"original", "reconstruction"} <= set(words(ae.plot_reconstructions(X, n_rows=3)))

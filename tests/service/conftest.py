@@ -17,7 +17,7 @@ from twofold.service import app as service
 
 @pytest.fixture(scope="module")
 def mixed() -> Autoencoder:
-    return fitted(people())
+    return fitted(people(), kinds={"visits": "count"})
 
 
 @pytest.fixture(scope="module")

@@ -426,7 +426,9 @@ def _typical(schema: Schema, x: Array, x_hat: Array, kept: Array) -> NDArray[np.
         if column.width and known.any():
             observed_cells, decoded = observed[known, i].astype(np.float64), expected[known, i]
             if has_levels(column):
-                decoded = np.rint(decoded) if column.kind == "binary" else decoded
+                if column.kind == "binary":  # scaled and back, a flag is 0 or 1 to rounding alone
+                    decoded = np.rint(decoded.clip(0, 1))
+                    observed_cells = np.rint(observed_cells)
                 result[i] = np.mean(observed_cells != decoded)
             else:
                 result[i] = np.median(np.abs(observed_cells - decoded))

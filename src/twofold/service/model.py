@@ -199,6 +199,8 @@ def _column(column: Column) -> dict[str, Any]:
     low, high = None, None
     if column.width:
         low, high = LIKELIHOODS[column.likelihood].cell_range(column)
+    if column.kind == "binary":
+        low, high = 0.0, 1.0
     return {
         "name": column.name,
         "kind": column.kind,

@@ -82,7 +82,14 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
         CODES,
         {"kinds": {"x0": "category", "x1": "category", "x7": "category"}, "activation": "gelu"},
     ),
-    "mixed": (HOLES, {"likelihood": {"share": "histogram"}, "hidden_layers": (6,)}),
+    "mixed": (
+        HOLES,
+        {
+            "kinds": {"visits": "count"},
+            "likelihood": {"share": "histogram"},
+            "hidden_layers": (6,),
+        },
+    ),
     "variational": (
         NUMBERS,
         {"bottleneck": Variational(), "hidden_layers": (4,), "activation": "identity"},
