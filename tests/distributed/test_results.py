@@ -64,6 +64,8 @@ def test_imputed_cells_are_counted(ae: Autoencoder, rows: pa.Table) -> None:
 def test_result_has_the_declared_columns(ae: Autoencoder, rows: pa.Table, verb: str) -> None:
     made, _ = results.apply(verb, ae, rows)
     columns = list(VERBS[verb].columns(ae))
+    if verb in ("encode", "score"):  # rows keep their names: next to the number, or first
+        columns.insert(int(verb == "score"), ae.schema_.id_column)
     found = made.column_names if isinstance(made, pa.Table) else made.shape[1]
     assert found == (columns if isinstance(made, pa.Table) else len(columns))
 
