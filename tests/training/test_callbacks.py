@@ -100,7 +100,7 @@ def test_what_came_of_the_model_is_written_last(run: tuple[Autoencoder, Any]) ->
 def test_options_are_a_table(run: tuple[Autoencoder, Any]) -> None:
     content = run[1].Tensors("options/text_summary")[0].tensor_proto.string_val[0].decode()
     assert "| n_components | 2 |" in content
-    assert "| activation | selu |" in content
+    assert "| activation | auto |" in content
 
 
 def test_options_are_hyperparameters(run: tuple[Autoencoder, Any]) -> None:
