@@ -240,7 +240,7 @@ OPTIONS: dict[str, Option] = {
     ),
     "shortcut": Option(
         "auto",
-        "a linear pair beside the stack, from the rows to the code and back, which starts as PCA: "
+        "a linear pair next to the stack, from the rows to the code and back, which starts as PCA: "
         "the network then begins where PCA ends; 'auto' has one for tables without missing "
         "cells, if the code is plain or ordered",
         kinds=("bool",),

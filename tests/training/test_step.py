@@ -14,7 +14,6 @@ from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Schema
 from twofold.training import step
-from twofold.training.autograd import AutogradStep
 from twofold.training.config import TrainingConfig
 from twofold.training.fused import FusedStep
 from twofold.training.process_group import SingleProcess
@@ -42,8 +41,8 @@ def test_complete_dense_rows_take_the_fused_step(nothing_native: None) -> None:
     assert type(step.make_step(*case())) is FusedStep
 
 
-def test_missing_cells_take_autograd(nothing_native: None) -> None:
-    assert type(step.make_step(*case(), complete=False)) is AutogradStep
+def test_missing_cells_take_the_fused_step(nothing_native: None) -> None:
+    assert type(step.make_step(*case(), complete=False)) is FusedStep
 
 
 def test_hidden_cells_are_missing_to_the_loss(nothing_native: None) -> None:

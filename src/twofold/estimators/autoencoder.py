@@ -192,8 +192,7 @@ class Autoencoder(
 
         Notes
         -----
-        In a group of workers (`twofold.distributed`), all call with the same options and rows, and
-        the main worker's model alone is complete.
+        In a group of workers, the main worker's model alone is complete.
         """
         options.check(self.get_params(deep=False))
         inference.find_device(self.device)  # before any work is done

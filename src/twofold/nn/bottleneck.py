@@ -33,7 +33,7 @@ class BottleneckSpec(ABC):
     is_ordered : bool
         If the first components alone are a code, so that the last ones can be cut off.
     takes_shortcut : bool
-        If codes may be those of a linear pair beside the stack, which starts as PCA.
+        If codes may be those of a linear pair next to the stack, which starts as PCA.
     """
 
     is_ordered: ClassVar[bool] = False

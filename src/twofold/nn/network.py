@@ -54,9 +54,9 @@ class Network(nn.Module):
     row_shape : sequence of int, optional
         Shape of one row, for layers that see rows as images or as sequences; by default `(width,)`.
     shortcut : bool, default=False
-        A linear pair from the rows to the code and back goes beside the stack, and is added to what
-        the stack gives. Two trained numbers, which start at zero, say how much of the stack is
-        added, so that the network starts as the linear pair alone.
+        A linear pair from the rows to the code and back goes next to the stack, and is added to
+        what the stack gives. Two trained numbers, which start at zero, say how much of the stack
+        is added, so that the network starts as the linear pair alone.
     generator : torch.Generator, optional
         Source of the initial weights.
 
@@ -68,7 +68,7 @@ class Network(nn.Module):
     References
     ----------
     T. Kärkkäinen and J. Hänninen, 2023, "Additive autoencoder for dimension estimation" (a linear
-    part beside a network).
+    part next to a network).
 
     Examples
     --------
@@ -337,7 +337,7 @@ def takes_shortcut(
     bottleneck: BottleneckSpec,
     pretraining: str | None,
 ) -> bool:
-    """Work out whether a linear pair goes beside the stack; "auto" has it where it can be.
+    """Work out whether a linear pair goes next to the stack; "auto" has it where it can be.
 
     Raises
     ------

@@ -121,7 +121,7 @@ def _require_registered(path: str | os.PathLike[str], document: Mapping[str, Any
     used = [
         (LIKELIHOODS, column["likelihood"]) for column in columns if column["kind"] != "ignored"
     ]
-    # "auto" is no name; what it stood for is in the layout.
+    # "auto" is not a name; what it stood for is in the layout.
     activation = document["network"].get("activation", options["activation"])
     used += [(ACTIVATIONS, name) for name in (activation, options["code_activation"])]
     spec = options["bottleneck"]

@@ -43,7 +43,7 @@ class Schema:
     >>> from twofold.data.table import Table
     >>> table = Table(np.array([[1.0, 0.0], [3.0, 1.0]]), names=("height", "smoker"))
     >>> print(Schema.infer(table))
-    2 columns: 1 real (gaussian), 1 binary (bernoulli)
+    2 columns: 1 real (gaussian), 1 binary (gaussian)
     """
 
     columns: tuple[Column, ...]

@@ -24,7 +24,7 @@ is needed, in one half of an H or a V, and with plain gradient descent the produ
 matrix as it is made: no gradient is ever stored. An untied pair multiplies the halves one by one.
 Gradients of biases are the column sums of d(h_i) and d(g_i).
 
-A shortcut, the linear pair P beside the stack, with its gates a and b, adds to the code and to
+A shortcut, the linear pair P next to the stack, with its gates a and b, adds to the code and to
 theta:
 
     z = P h_0 + p + a h_L                                theta = P^T z + q + b g_1
@@ -63,7 +63,7 @@ def supports(network: Network, objective: Objective, complete: bool = True) -> b
     """Tell whether the derivation above covers this network and objective.
 
     If rows are not `complete`, a missing cell takes the value that the decoder gives it, which is
-    without error for squared error, and is no level of a category.
+    without error for squared error, and is not a level of a category.
     """
     parameters = list(network.parameters())
     used = [likelihood for likelihood, _ in objective.groups]
@@ -263,7 +263,7 @@ def _in_place(activation: str) -> InPlace:
 
 @dataclass(slots=True)
 class _Shortcut:
-    """The linear pair beside a stack: what it adds, and what it gives back.
+    """The linear pair next to a stack: what it adds, and what it gives back.
 
     `encode` and `decode` are its two uses, from the rows to the code and back to theta. `top` and
     `bottom` are what the stack adds to either, times the gates, and `top_delta` and `bottom_delta`
@@ -313,7 +313,7 @@ class _Workspace:
     up, down : list of _Layer
         From the batch to the code, and from there to theta.
     shortcut : _Shortcut or None
-        What goes beside them.
+        What is added to them.
     products : list of (matrix, left, right)
         Once all deltas are known, `left @ right` is the matrix's gradient.
     sums : list of (bias, delta)
@@ -338,15 +338,15 @@ class _Workspace:
         like = pairs[0].weight.data if low is None else pairs[0].weight.data.to(low)
         v = [like.new_empty(2 * n, pair.n_in) for pair in pairs]
         h = [like.new_empty(2 * n, pair.n_out) for pair in pairs]
-        beside = network.shortcut
-        if beside is not None:
-            outer, inner = (like.new_empty(3 * n, m) for m in (beside.n_in, beside.n_out))
+        shortcut = network.shortcut
+        if shortcut is not None:
+            outer, inner = (like.new_empty(3 * n, m) for m in (shortcut.n_in, shortcut.n_out))
             v[0], h[-1] = outer[n:], inner[: 2 * n]
         # The code goes where the last decode reads it; every other result to the next pair.
         encoded = [*(v_i[:n] for v_i in v[1:]), h[-1][n:]]
         decoded = [v[0][n:], *(h_i[n:] for h_i in h[:-1])]
-        if beside is not None:
-            encoded[-1] = like.new_empty(n, beside.n_out)
+        if shortcut is not None:
+            encoded[-1] = like.new_empty(n, shortcut.n_out)
         up, down = [], []
         self.products: list[tuple[Tensor, Tensor, Tensor]] = []
         for i, pair in enumerate(pairs):
@@ -387,7 +387,7 @@ class _Workspace:
         self.x = self.input = v[0][:n]
         self._theta = self._start = v[0][n:]
         self.shortcut = None
-        if beside is not None:
+        if shortcut is not None:
             self.shortcut = self._beside(network, outer, inner, encoded[-1], low)
             self._theta = self._start = outer[:n]
         if apart or low is not None:
@@ -526,9 +526,9 @@ class _Updates:
         matrices = [m for p in pairs for m in (p.weight, p.decoder_weight) if m is not None]
         biases = [p.encoder_bias for p in pairs] + [p.decoder_bias for p in reversed(pairs)]
         self.gates: list[Tensor] = []
-        if (beside := network.shortcut) is not None:
-            matrices += [m for m in (beside.weight, beside.decoder_weight) if m is not None]
-            biases += [beside.encoder_bias, beside.decoder_bias]
+        if (shortcut := network.shortcut) is not None:
+            matrices += [m for m in (shortcut.weight, shortcut.decoder_weight) if m is not None]
+            biases += [shortcut.encoder_bias, shortcut.decoder_bias]
             self.gates = [network.encoder_gate, network.decoder_gate]
         at = {id(parameter): i for i, parameter in enumerate(self.parameters)}
         self._order = [at[id(parameter)] for parameter in [*matrices, *biases, *self.gates]]

@@ -121,14 +121,14 @@ def start(
         The estimator's, which say how each level is trained.
     """
     network, objective = trainer.network, trainer.objective
-    beside = network.shortcut is not None
-    if (how is None and not beside) or trainer.resumes:
+    starts_as_pca = network.shortcut is not None
+    if (how is None and not starts_as_pca) or trainer.resumes:
         return False
-    if how == "pca" or beside:
+    if how == "pca" or starts_as_pca:
         seed = int(torch.randint(2**31 - 1, (), generator=trainer.generator))
         if trainer.workers.is_main:
             rng = np.random.RandomState(seed)
-            if beside:
+            if starts_as_pca:
                 _start_shortcut(network, objective, data, rng)
             else:
                 from_pca(network, objective, data.rows, rng)
@@ -287,7 +287,7 @@ def from_pca(
     mean = torch.nanmean(x, 0).nan_to_num(0.0).double()
     k, first = network.n_components, min(width, network.pairs[0].n_out)
     most = first if width <= _WIDE else min(first, 2 * k)
-    linear = _linear(own, k, max(most, min(k, width)), x, few, mean, rng)
+    linear = _linear(own, (k, max(most, min(k, width))), x, few, mean, rng)
     _lay_out(network, linear, rng)
     net = deepcopy(network).cpu().double()
     _place_biases(net, observed(few)[0])
@@ -306,7 +306,7 @@ def from_pca(
 def _start_shortcut(
     network: Network, objective: Objective, data: TrainingData, rng: np.random.RandomState
 ) -> None:
-    """Give the linear pair beside a stack the weights with which it reconstructs as PCA does."""
+    """Give the linear pair next to a stack the weights with which it reconstructs as PCA does."""
     pair, width, k = network.shortcut, network.width, network.n_components
     assert pair is not None
     n = _enough_for(width)
@@ -317,7 +317,7 @@ def _start_shortcut(
     few = x[order[: max(256, min(_ROWS, _CELLS // width))]].double()
     own = deepcopy(objective).cpu().double()
     mean = torch.nanmean(x, 0).nan_to_num(0.0).double()
-    linear = _linear(own, k, min(k, width), x, few, mean, rng)
+    linear = _linear(own, (k, min(k, width)), x, few, mean, rng)
     found = linear.components * linear.scale
     matrix, bias = torch.zeros(k, width).double(), linear.bias
     matrix[: len(found)] = found
@@ -349,8 +349,7 @@ class _Linear:
 
 def _linear(
     objective: Objective,
-    k: int,
-    most: int,
+    sizes: tuple[int, int],
     x: Tensor,
     few: Tensor,
     mean: Tensor,
@@ -358,8 +357,9 @@ def _linear(
 ) -> _Linear:
     """Find scales and components with which `S C^T C S (x - mean)`, and biases, explain the rows.
 
-    `C` there holds the first `k` components, of which `most` are returned.
+    `sizes` are how many components `C` holds there, and how many are returned.
     """
+    k, most = sizes
     scale, bias = torch.ones_like(mean), torch.zeros_like(mean)
     steep = torch.zeros_like(mean, dtype=torch.bool)
     for likelihood, at in objective.groups:

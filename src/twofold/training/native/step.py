@@ -38,7 +38,7 @@ def obstacle(network: Network, objective: Objective, config: TrainingConfig) -> 
     if len(pairs) > _MOST_PAIRS:
         return f"more than {_MOST_PAIRS} pairs"
     if network.shortcut is not None:
-        return "a shortcut beside the stack"
+        return "a shortcut next to the stack"
     if not network.bottleneck.is_plain:
         return "a bottleneck"
     for activation in (network.activation, network.code_activation):
