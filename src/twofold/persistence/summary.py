@@ -93,10 +93,13 @@ def fitted(ae: Autoencoder, n_rows: int) -> dict[str, str]:
 
 def _compared_with_pca(ae: Autoencoder) -> str:
     comparison = ae.comparison_
-    better = "the network" if comparison.ratio < 1 else "PCA"
+    if abs(comparison.ratio - 1) < 1e-3:  # where training gains nothing, the start is kept: PCA
+        verdict = "both keep about as much"
+    else:
+        verdict = f"{'the network' if comparison.ratio < 1 else 'PCA'} keeps more"
     return (
         f"network {_share(comparison.r2)}, PCA with as many components {_share(comparison.r2_pca)} "
-        f"on {comparison.n_rows:,} {_which_rows(ae)} rows: {better} keeps more"
+        f"on {comparison.n_rows:,} {_which_rows(ae)} rows: {verdict}"
     )
 
 
