@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import inspect
 import pickle
 import platform
 from collections.abc import Callable, Iterator
@@ -229,9 +228,6 @@ def test_the_loss_is_a_mean_over_cells_where_a_cell_is_several_inputs(complete: 
     assert_same_run(net, Objective(Schema(columns, (4,))), PLANS["sgd"], x, make=make)
 
 
-@pytest.mark.skipif(
-    "shortcut" not in inspect.signature(Network).parameters, reason="networks have no shortcut"
-)
 @pytest.mark.parametrize("plan", [PLANS["momentum"], PLANS["adam"]], ids=["momentum", "adam"])
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 def test_a_shortcut_and_its_gates_are_trained_as_by_autograd(
@@ -240,8 +236,8 @@ def test_a_shortcut_and_its_gates_are_trained_as_by_autograd(
     options: dict[str, Any] = {"tied": tied, "activation": "relu", "shortcut": True}
     net = Network(6, (19, 14), 3, **options, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
-        net.get_parameter("encoder_gate").fill_(0.3)
-        net.get_parameter("decoder_gate").fill_(0.2)
+        net.encoder_gate.fill_(0.3)
+        net.decoder_gate.fill_(0.2)
     _, objective = parts(dtype=torch.float32)
     assert_same_run(
         net, objective, plan, rows(torch.float32), make=native(instruction_set=instruction_set)

@@ -37,8 +37,6 @@ def obstacle(network: Network, objective: Objective, config: TrainingConfig) -> 
         return "not a dense stack"
     if len(pairs) > _MOST_PAIRS:
         return f"more than {_MOST_PAIRS} pairs"
-    if network.shortcut is not None:
-        return "a shortcut next to the stack"
     if not network.bottleneck.is_plain:
         return "a bottleneck"
     for activation in (network.activation, network.code_activation):
@@ -270,9 +268,8 @@ def stack_of(network: Network, isa: int, optimizer: Optimizer | None = None) -> 
     pairs = [pair_of(pair, *own) for pair, own in zip(network.pairs, names, strict=True)]
     stack = Stack(len(pairs), (Pair * len(pairs))(*pairs), None)
     stack.n_threads, stack.isa = torch.get_num_threads(), isa
-    shortcut = getattr(network, "shortcut", None)
-    if shortcut is not None:
-        stack.shortcut = pointer(pair_of(shortcut, "identity", "identity"))
-        stack.encoder_gate = parameter(network.get_parameter("encoder_gate"))
-        stack.decoder_gate = parameter(network.get_parameter("decoder_gate"))
+    if network.shortcut is not None:
+        stack.shortcut = pointer(pair_of(network.shortcut, "identity", "identity"))
+        stack.encoder_gate = parameter(network.encoder_gate)
+        stack.decoder_gate = parameter(network.decoder_gate)
     return stack
