@@ -17,8 +17,8 @@ ROWS = np.random.default_rng(0).normal(size=(60, 3)) @ np.random.default_rng(1).
 def built(**options: object) -> Autoencoder:
     """An estimator with a schema and fresh weights."""
     ae = Autoencoder(**{"n_components": 2, "epochs": 1, "random_state": 0, **options})
-    rows = validation.table(ae, ROWS, reset=True)
-    fitting.build(ae, rows, np.random.RandomState(0))
+    rng = np.random.RandomState(0)
+    fitting.build(ae, validation.training_rows(ae, ROWS, rng, 0.0, reset=True), rng)
     return ae
 
 
@@ -41,8 +41,8 @@ def test_what_fails_leaves_attributes_and_weights_as_they_were() -> None:
 
 def test_a_share_trains_a_few_more_components_than_pca_needs() -> None:
     ae = built()
-    table = validation.table(ae, ROWS, reset=True)
-    size = fitting.n_components_to_train(0.99, ae.schema_, table, np.random.RandomState(0))
+    rows = validation.training_rows(ae, ROWS, rng := np.random.RandomState(0), 0.5, reset=True)
+    size = fitting.n_components_to_train(0.99, ae.schema_, rows, rng)
     assert size is not None
     assert 3 < size <= 6
 
@@ -54,11 +54,11 @@ def test_a_share_is_not_settled_before_training() -> None:
 
 def test_rows_are_held_out_or_given() -> None:
     ae = built()
-    table = validation.table(ae, ROWS, reset=True)
-    data = fitting.split(ae, table, np.random.RandomState(0), 0.5)
+    rng = np.random.RandomState(0)
+    data = fitting.split(ae, validation.training_rows(ae, ROWS, rng, 0.5, reset=True))
     assert isinstance(data, TrainingData)
     assert data.held_out is not None
     assert (len(data.rows), len(data.held_out)) == (30, 30)
-    given = fitting.split(ae, table, np.random.RandomState(0), 0.0, ROWS[:7])
+    given = fitting.split(ae, validation.training_rows(ae, ROWS, rng, 0.0, reset=True), ROWS[:7])
     assert given.held_out is not None
     assert (len(given.rows), len(given.held_out)) == (60, 7)

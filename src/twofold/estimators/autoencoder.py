@@ -203,7 +203,7 @@ class Autoencoder(
             fraction = self.validation_fraction if validation_data is None else 0.0
             rows = validation.training_rows(self, X, rng, fraction, reset=True)
             fitting.build(self, rows, rng)
-            data = fitting.split(self, rows, rng, fraction, validation_data)
+            data = fitting.split(self, rows, validation_data)
             trainer = fitting.trainer(self, data, callbacks, saved)
             history = fitting.train(self, trainer, data)
             if not trainer.workers.is_main:
@@ -231,9 +231,9 @@ class Autoencoder(
                 fitting.require_settled_size(self.n_components)
                 fitting.build(self, rows, rng)
             else:
-                self.schema_ = self.schema_.widened(fitting.sample_of(rows))
+                self.schema_ = self.schema_.widened(rows.sample)
                 self._objective.spread.copy_(self.scorer_.spread)
-            data = fitting.split(self, rows, rng, 0.0)
+            data = fitting.split(self, rows)
             trainer = fitting.trainer(self, data, callbacks, epochs=1, schedule="constant")
             trainer.step = getattr(self, "_step", None)
             history = fitting.train(self, trainer, data)

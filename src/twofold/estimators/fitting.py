@@ -30,12 +30,11 @@ from twofold.persistence.model import ModelState
 from twofold.schema import tensors
 from twofold.schema.schema import Schema
 from twofold.training import pretraining
-from twofold.training.batches import TrainingData, fingerprint
+from twofold.training.batches import Source, TrainingData, fingerprint
 from twofold.training.checkpoint import Checkpoint
 from twofold.training.config import TrainingConfig
 from twofold.training.events import Callback
 from twofold.training.process_group import current_workers
-from twofold.training.streaming import Stream
 from twofold.training.trainer import History, Trainer
 
 if TYPE_CHECKING:
@@ -78,12 +77,7 @@ def random_state(
     return rng
 
 
-def sample_of(rows: Table | Stream) -> Table:
-    """Return rows in memory: all, or the sample of a stream."""
-    return rows.sample if isinstance(rows, Stream) else rows
-
-
-def infer_schema(ae: Autoencoder, rows: Table | Stream) -> Schema:
+def infer_schema(ae: Autoencoder, rows: Source) -> Schema:
     """Infer what each column is, from the rows and the options.
 
     Raises
@@ -91,13 +85,12 @@ def infer_schema(ae: Autoencoder, rows: Table | Stream) -> Schema:
     DataError
         If there are fewer than two rows, infinite cells, or no column to learn from.
     """
-    table = sample_of(rows)
-    statistics = rows.statistics if isinstance(rows, Stream) else None
+    table = rows.sample
     if table.n_rows < 2:
         raise DataError("Fitting needs at least 2 rows, and this table has n_samples = 1.")
     table.check_finite(missing=True)
     sequences = layers.reads_sequences(ae.hidden_layers)
-    schema = Schema.infer(table, ae.likelihood, ae.kinds, statistics, sequences=sequences)
+    schema = Schema.infer(table, ae.likelihood, ae.kinds, rows.statistics, sequences=sequences)
     noise = corruption.resolve(ae.corruption)
     return schema if noise is None else replace(schema, noise=noise.noise)
 
@@ -114,7 +107,7 @@ def require_settled_size(n_components: int | float | None) -> None:
 def n_components_to_train(
     n_components: int | float | None,
     schema: Schema,
-    rows: Table | Stream,
+    rows: Source,
     rng: np.random.RandomState,
 ) -> int | None:
     """Return the size of the code to train: for a share of the variance, a little over PCA's.
@@ -127,7 +120,7 @@ def n_components_to_train(
         return int(n_components)
     if n_components is None and not schema.is_table:
         return None
-    matrix = tensors.encode(schema, sample_of(rows), torch.float32, torch.device("cpu"))
+    matrix = tensors.encode(schema, rows.sample, torch.float32, torch.device("cpu"))
     sample = matrix[torch.from_numpy(rng.permutation(len(matrix))[:_SIZE_ROWS])].numpy()
     if n_components is None:
         columns = [at for at in schema.inputs if at.stop > at.start]
@@ -149,10 +142,10 @@ def n_components_to_train(
     return min(matrix.shape[1], math.ceil(1.25 * enough) + 1)
 
 
-def is_whole_table(schema: Schema, rows: Table | Stream) -> bool:
+def is_whole_table(schema: Schema, rows: Source) -> bool:
     """Whether the rows are a table without missing cells in the columns that are modelled."""
     modelled = [i for i, column in enumerate(schema.columns) if column.width]
-    cells = sample_of(rows).values
+    cells = rows.sample.values
     return schema.is_table and not any(np.isnan(cells[:, i]).any() for i in modelled)
 
 
@@ -222,7 +215,7 @@ def warn_about_quality(ae: Autoencoder, rows: Tensor) -> None:
         ae.comparison_.warn_if_worse()
 
 
-def build(ae: Autoencoder, rows: Table | Stream, rng: np.random.RandomState) -> None:
+def build(ae: Autoencoder, rows: Source, rng: np.random.RandomState) -> None:
     """Infer the schema, and make a network with fresh weights and its objective."""
     device = inference.find_device(ae.device)
     ae.schema_ = infer_schema(ae, rows)
@@ -237,19 +230,10 @@ def build(ae: Autoencoder, rows: Table | Stream, rng: np.random.RandomState) -> 
     require_meaning(ae, ae.network_, ae._objective)
 
 
-def split(
-    ae: Autoencoder,
-    rows: Table | Stream,
-    rng: np.random.RandomState,
-    fraction: float,
-    validation_data: Any = None,
-) -> TrainingData:
+def split(ae: Autoencoder, rows: Source, validation_data: Any = None) -> TrainingData:
     """Return the rows to train on, and those that are held out: a fraction, or others."""
-    if isinstance(rows, Stream):
-        parameter = next(ae.network_.parameters())
-        data = rows.draw(ae.schema_, parameter.dtype, parameter.device)
-    else:
-        data = TrainingData.split(ae._matrix(rows), rng, fraction)
+    parameter = next(ae.network_.parameters())
+    data = rows.draw(ae.schema_, parameter.dtype, parameter.device)
     if validation_data is None:
         return data
     return replace(data, held_out=ae._matrix(ae.read(validation_data)))
@@ -290,7 +274,7 @@ def train(ae: Autoencoder, trainer: Trainer, data: TrainingData) -> History:
 
 
 def calibrate(
-    ae: Autoencoder, rows: Table | Stream, data: TrainingData, rng: np.random.RandomState
+    ae: Autoencoder, rows: Source, data: TrainingData, rng: np.random.RandomState
 ) -> None:
     """Fit what scores need after training, set the offset, and compare with PCA."""
     # Densities are mixtures, each step of whose fit is such a product.
@@ -300,8 +284,8 @@ def calibrate(
             ae.network_,
             ae.schema_,
             data,
-            rows.tables() if isinstance(rows, Stream) else [rows],
-            sample_of(rows),
+            rows.tables(),
+            rows.sample,
             donors=ae.donors,
             contamination=ae.contamination,
             rng=rng,

@@ -18,6 +18,7 @@ from twofold.errors import DataError
 from twofold.inference import apply as inference
 from twofold.nn.network import Network
 from twofold.schema.schema import Schema
+from twofold.training.batches import InMemory, Source
 from twofold.training.streaming import Stream
 
 Array = NDArray[Any]
@@ -46,14 +47,14 @@ def wanted_types(kinds: str | Mapping[str, str]) -> dict[str, str]:
 
 def training_rows(
     estimator: BaseEstimator, X: Any, rng: np.random.RandomState, fraction: float, reset: bool
-) -> Table | Stream:
-    """Read the rows to train on: as a table, or as a stream if they do not fit into memory."""
+) -> Source:
+    """Read the rows to train on: into memory if they fit."""
     X = _opened(estimator, X, reset)
     if not isinstance(X, OpenFiles):
         rows = table(estimator, X, reset)
         if not reset:
             estimator.schema_.require_types(rows)
-        return rows
+        return InMemory(rows, rng, fraction)
     if X.schema is None:
         few = np.zeros((1, int(np.prod(X.row_shape))))
         _validated(estimator, few, reset, ensure_all_finite=False)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -12,8 +12,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from twofold.data.table import Table
+from twofold.schema.infer import Statistics
 from twofold.schema.schema import Schema
-from twofold.schema.tensors import Rows, has_holes, pick, take
+from twofold.schema.tensors import Rows, encode, has_holes, pick, take
 from twofold.training.checkpoint import digest
 
 Array = NDArray[Any]
@@ -22,6 +24,24 @@ _SAMPLE_ROWS = 1000  # that tell a table from others
 # fewer, the lowest score is already too high a threshold.
 _LEAST_HELD_OUT = 19
 _PROBE_ROWS = 5_000  # enough to measure what components keep
+
+
+class Source(Protocol):
+    """The rows of a fit, wherever they are: what is settled on, trained on and calibrated on."""
+
+    @property
+    def sample(self) -> Table:
+        """Rows in memory: all of them, or, of rows on disk, some at random that are trained on."""
+
+    @property
+    def statistics(self) -> Statistics | None:
+        """Figures of all rows, where these are more than the sample."""
+
+    def draw(self, schema: Schema, dtype: torch.dtype, device: torch.device) -> TrainingData:
+        """Return the rows to train on and the held-out ones, as the network sees them."""
+
+    def tables(self) -> Iterable[Table]:
+        """Give all rows in order, part by part."""
 
 
 class TrainingRows(Protocol):
@@ -94,6 +114,25 @@ class TrainingData:
         if self.held_out is None:
             return self.rows.head(_PROBE_ROWS)
         return self.held_out[:_PROBE_ROWS]
+
+
+class InMemory:
+    """A table as a `Source`; `rng` settles which share of its rows is held out."""
+
+    statistics = None
+
+    def __init__(self, table: Table, rng: np.random.RandomState, fraction: float) -> None:
+        self.sample = table
+        self._rng, self._fraction = rng, fraction
+
+    def draw(self, schema: Schema, dtype: torch.dtype, device: torch.device) -> TrainingData:
+        """Return the rows to train on and the held-out ones, as the network sees them."""
+        x = encode(schema, self.sample, dtype, device)
+        return TrainingData.split(x, self._rng, self._fraction)
+
+    def tables(self) -> list[Table]:
+        """Return the table, the only part."""
+        return [self.sample]
 
 
 class Selection:

@@ -33,7 +33,7 @@ _PARTS_PER_WORKER = 8
 
 
 class Stream:
-    """The rows of a source that training passes over, and what is known of them.
+    """Rows on disk as a `Source`, read in one pass to learn what is known of them.
 
     Parameters
     ----------
