@@ -15,5 +15,6 @@ from .nn.corruption import (
     Warp as Warp,
 )
 from .nn.layers import Conv as Conv, Recurrent as Recurrent
+from .training import callbacks as callbacks
 
 __version__: str

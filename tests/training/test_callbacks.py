@@ -1,4 +1,4 @@
-"""What training tells is found again in TensorBoard's files and in MLflow's runs."""
+"""Callbacks change what they say, and what they log is found again in files and runs."""
 
 from __future__ import annotations
 
@@ -10,14 +10,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+import safetensors.torch
+import torch
 from typer.testing import CliRunner
 
 from twofold import Autoencoder
 from twofold.cli.main import app
 from twofold.errors import DataError, MissingExtraError, OptionError
 from twofold.training import callbacks
-from twofold.training.callbacks import MLflow, TensorBoard
-from twofold.training.events import Event
+from twofold.training.callbacks import (
+    EarlyStopping,
+    LearningRateFinder,
+    MLflow,
+    ModelCheckpoint,
+    TensorBoard,
+)
+from twofold.training.events import Event, StopTraining
 
 pytestmark = pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning")
 X = np.random.default_rng(0).normal(size=(60, 4))
@@ -51,6 +59,125 @@ def test_every_callback_gets_every_event_in_order() -> None:
     unfitted(epochs=1).fit(X, callbacks=callbacks)
     assert seen[:2] == [("first", "start"), ("second", "start")]
     assert seen[-2:] == [("first", "end"), ("second", "end")]
+
+
+def test_a_callback_may_end_training() -> None:
+    def stop(event: Event) -> None:
+        if event.kind == "epoch" and event.epoch == 2:
+            raise StopTraining("seen enough")
+
+    kinds: list[str] = []
+    ae = unfitted(epochs=9).fit(X, callbacks=[stop, lambda event: kinds.append(event.kind)])
+    assert ae.n_iter_ == 2
+    assert kinds[-2:] == ["epoch", "end"]  # others see all of it
+    assert np.isfinite(ae.score(X))
+
+
+# Early stopping
+
+
+def losses_of(stop: EarlyStopping, losses: list[float]) -> int:
+    """After how many of these losses training is ended, 0 if it is not."""
+    for number, loss in enumerate(losses, 1):
+        try:
+            stop(event("epoch", number, loss=loss))
+        except StopTraining:
+            return number
+    return 0
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"patience": 1}, 3),
+        ({"patience": 2}, 6),
+        ({"patience": 3}, 7),
+        ({"patience": 4}, 0),
+        ({"patience": 2, "min_delta": 0.6}, 4),
+    ],
+    ids=str,
+)
+def test_early_stopping_waits(settings: dict[str, Any], expected: int) -> None:
+    losses = [3.0, 2.0, 2.5, 1.9, 2.0, 2.0, 2.0]
+    assert losses_of(EarlyStopping(monitor="loss", **settings), losses) == expected
+
+
+def test_early_stopping_watches_what_it_is_asked_to() -> None:
+    stop = EarlyStopping(monitor="validation_loss", patience=1)
+    stop(event("epoch", 1, loss=1.0, validation_loss=1.0))
+    with pytest.raises(StopTraining, match="validation_loss not smaller for 1 epochs"):
+        stop(event("epoch", 2, loss=0.5, validation_loss=1.0))
+
+
+def test_early_stopping_asks_for_a_loss_that_is_measured() -> None:
+    with pytest.raises(OptionError, match="monitor='val_loss' is not measured.* which has 'loss'"):
+        unfitted(validation_fraction=0).fit(X, callbacks=[EarlyStopping("val_loss")])
+
+
+def test_early_stopping_begins_again_in_another_fit() -> None:
+    stop = EarlyStopping(monitor="loss", patience=1, min_delta=1e3)
+    fits = [unfitted(epochs=5).fit(X, callbacks=[stop]).n_iter_ for _ in range(2)]
+    assert fits == [2, 2]
+
+
+# Checkpoints of weights
+
+
+def test_model_checkpoint_writes_weights_that_can_be_put_back(tmp_path: Path) -> None:
+    keep = ModelCheckpoint(tmp_path / "w-{epoch:02d}.safetensors", best_only=False)
+    ae = unfitted(patience=None).fit(X, callbacks=[keep])
+    assert [path.name for path in keep.written] == [f"w-0{i}.safetensors" for i in (1, 2, 3)]
+    codes = ae.transform(X)
+    ae.network_.load_state_dict(safetensors.torch.load_file(keep.written[0]))
+    assert not np.allclose(ae.transform(X), codes)
+    ae.network_.load_state_dict(safetensors.torch.load_file(keep.written[-1]))
+    np.testing.assert_array_equal(ae.transform(X), codes)
+
+
+def test_model_checkpoint_keeps_the_best_alone(tmp_path: Path) -> None:
+    keep = ModelCheckpoint(tmp_path / "{epoch}", monitor="loss")
+    keep._network = torch.nn.Linear(1, 1)
+    for number, loss in enumerate([3.0, 4.0, 2.0], 1):
+        keep(event("epoch", number, loss=loss))
+    assert [path.name for path in keep.written] == ["1", "3"]
+
+
+# The learning rate
+
+
+def test_learning_rate_finder_sets_the_rate_and_nothing_else() -> None:
+    finder, rates = LearningRateFinder(), list[float]()
+    options = {"schedule": "constant", "epochs": 1, "shortcut": False}
+    ae = unfitted(**options).fit(
+        X, callbacks=[finder, lambda event: rates.append(event.learning_rate)]
+    )
+    assert finder.suggestion in finder.learning_rates
+    assert rates[1] == finder.suggestion
+    by_hand = unfitted(**options, learning_rate=finder.suggestion).fit(X)
+    np.testing.assert_array_equal(ae.transform(X), by_hand.transform(X))
+
+
+def test_learning_rate_finder_stops_where_the_loss_explodes() -> None:
+    finder = LearningRateFinder(least=1e-3, most=1e9)
+    unfitted(epochs=1, optimizer="sgd", validation_fraction=0).fit(X, callbacks=[finder])
+    assert len(finder.losses) == len(finder.learning_rates)
+    assert finder.suggestion is not None
+    assert finder.suggestion < 10
+
+
+def test_learning_rate_finder_leaves_the_rate_where_none_helps() -> None:
+    finder, rates = LearningRateFinder(least=1e6, most=1e7), list[float]()
+    unfitted(epochs=1, schedule="constant", learning_rate=0.01).fit(
+        X, callbacks=[finder, lambda event: rates.append(event.learning_rate)]
+    )
+    assert finder.suggestion is None
+    assert set(rates[1:-1]) == {0.01}
+
+
+@pytest.mark.parametrize("settings", [{"least": 0}, {"least": 2.0}, {"steps": 2}], ids=str)
+def test_learning_rate_finder_needs_a_range(settings: dict[str, Any]) -> None:
+    with pytest.raises(OptionError, match="Expected 0 < least < most and at least 10 steps"):
+        LearningRateFinder(**settings)
 
 
 # TensorBoard

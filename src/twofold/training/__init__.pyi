@@ -1,6 +1,12 @@
-from .callbacks import MLflow as MLflow, TensorBoard as TensorBoard
+from .callbacks import (
+    EarlyStopping as EarlyStopping,
+    LearningRateFinder as LearningRateFinder,
+    MLflow as MLflow,
+    ModelCheckpoint as ModelCheckpoint,
+    TensorBoard as TensorBoard,
+)
 from .config import TrainingConfig as TrainingConfig
-from .events import Event as Event
+from .events import Event as Event, StopTraining as StopTraining
 from .process_group import (
     SingleProcess as SingleProcess,
     WorkerGroup as WorkerGroup,

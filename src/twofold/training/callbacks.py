@@ -1,31 +1,258 @@
-"""Experiment tracking: TensorBoard and MLflow, as callbacks of training.
+"""Callbacks of training: early stopping, checkpoints of weights, learning rates, tracking.
 
-    with TensorBoard("runs/first", ae) as log:
-        ae.fit(X, callbacks=[log])
+    ae.fit(X, callbacks=[EarlyStopping(patience=5), TensorBoard("runs/first", ae)])
 
-Per epoch go the losses, the learning rate and the rows per second; of a model that is given, its
-options at the start, and at the end what came of it.
+A callback is anything that can be called with an `Event`. It may raise `StopTraining` to end
+training after the epoch; one with a method `prepare(trainer, data)` is called before training too.
 """
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import time
 import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
+import safetensors.torch
+import torch
+
+from twofold.data.output import atomic_write
 from twofold.errors import DataError, MissingExtraError, OptionError
-from twofold.training.events import Event
+from twofold.training.events import Event, StopTraining
+from twofold.training.step import make_step
 
 if TYPE_CHECKING:
     from twofold.estimators.autoencoder import Autoencoder
+    from twofold.training.batches import TrainingData
+    from twofold.training.trainer import Trainer
 
+_SMOOTHING = 0.9  # share of the average that a further loss leaves
 _MOST_TEXT = 500  # characters of an option's value: MLflow's servers refuse long ones
+
+
+class EarlyStopping:
+    """Ends training once a loss has not become smaller for some epochs.
+
+    The option `patience` watches the loss on the held-out rows and keeps the best weights; this
+    callback watches any loss of the history. Which weights are kept is still what `patience` says.
+
+    Parameters
+    ----------
+    monitor : str, default="validation_loss"
+        The loss to watch: "loss" or "validation_loss".
+    patience : int, default=10
+        Epochs without a smaller loss before training ends.
+    min_delta : float, default=0.0
+        By how many nats per cell a loss has to be smaller to count.
+
+    Attributes
+    ----------
+    stopped_epoch : int or None
+        Epoch after which training was ended, counted from 1.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twofold import Autoencoder
+    >>> X = np.random.default_rng(0).normal(size=(60, 4))
+    >>> stop = EarlyStopping(monitor="loss", patience=1, min_delta=100.0)
+    >>> ae = Autoencoder(epochs=50, random_state=0).fit(X, callbacks=[stop])
+    >>> ae.n_iter_, stop.stopped_epoch
+    (2, 2)
+    """
+
+    def __init__(
+        self, monitor: str = "validation_loss", patience: int = 10, min_delta: float = 0.0
+    ) -> None:
+        if patience < 1:
+            raise OptionError(f"patience must be an integer at least 1; got {patience!r}.")
+        self.monitor, self.patience, self.min_delta = monitor, patience, min_delta
+        self.stopped_epoch: int | None = None
+        self._best, self._waited = math.inf, 0
+
+    def prepare(self, trainer: Trainer, data: TrainingData) -> None:
+        """Begin to count, from where an interrupted run was."""
+        self._best, self._waited, self.stopped_epoch = math.inf, 0, None
+        saved = trainer.checkpoint
+        for entry in [] if saved is None or saved.found is None else saved.found[1]["history"]:
+            self._count(monitored(entry, self.monitor))
+
+    def __call__(self, event: Event) -> None:
+        """Take one event of training."""
+        if event.kind != "epoch" or event.stage:
+            return
+        self._count(monitored(event.losses, self.monitor))
+        if self._waited >= self.patience:
+            self.stopped_epoch = event.epoch
+            raise StopTraining(f"{self.monitor} not smaller for {self.patience} epochs")
+
+    def _count(self, loss: float) -> None:
+        smaller = loss < self._best - self.min_delta
+        self._best, self._waited = (loss, 0) if smaller else (self._best, self._waited + 1)
+
+
+class ModelCheckpoint:
+    """Writes the network's weights after epochs, as safetensors.
+
+    `fit(checkpoint=...)` keeps all that an interrupted training continues from; this callback keeps
+    the weights of single epochs, for a look back at how the network came to be:
+    `ae.network_.load_state_dict(safetensors.torch.load_file(path))`.
+
+    Parameters
+    ----------
+    path : path-like
+        Where to write. "{epoch}" in it becomes the epoch, as in "weights-{epoch:03d}.safetensors";
+        without, the file always holds the latest weights.
+    monitor : str, default="validation_loss"
+        The loss that says which weights are best.
+    best_only : bool, default=True
+        Write only weights that are better than all before.
+
+    Attributes
+    ----------
+    written : list of Path
+        The files, in order.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twofold import Autoencoder
+    >>> X = np.random.default_rng(0).normal(size=(60, 4))
+    >>> keep = ModelCheckpoint("weights-{epoch}.safetensors", best_only=False)
+    >>> ae = Autoencoder(epochs=2, random_state=0).fit(X, callbacks=[keep])
+    >>> [path.name for path in keep.written]
+    ['weights-1.safetensors', 'weights-2.safetensors']
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        monitor: str = "validation_loss",
+        best_only: bool = True,
+    ) -> None:
+        self.path, self.monitor, self.best_only = os.fspath(path), monitor, best_only
+        self.written: list[Path] = []
+        self._best = math.inf
+        self._network: torch.nn.Module | None = None
+
+    def prepare(self, trainer: Trainer, data: TrainingData) -> None:
+        """Note which network is trained."""
+        self._network, self._best, self.written = trainer.network, math.inf, []
+
+    def __call__(self, event: Event) -> None:
+        """Take one event of training."""
+        if event.kind != "epoch" or event.stage or self._network is None:
+            return
+        if self.best_only:
+            loss = monitored(event.losses, self.monitor)
+            if not loss < self._best:
+                return
+            self._best = loss
+        path = Path(self.path.format(epoch=event.epoch))
+        tensors = {name: t.detach().cpu() for name, t in self._network.state_dict().items()}
+        with atomic_write(path) as file:
+            file.write(safetensors.torch.save(tensors))
+        if path not in self.written:
+            self.written.append(path)
+
+
+class LearningRateFinder:
+    """Tries growing learning rates before training, and trains with the one it suggests.
+
+    From the weights that training starts with, a copy of the network takes one step after another
+    with a learning rate that grows from `least` to `most` (Smith, 2017, "Cyclical Learning Rates
+    for Training Neural Networks", section 3.3). Suggested is the rate at which the smoothed loss
+    falls most steeply. It stands in for the option `learning_rate`.
+
+    Parameters
+    ----------
+    least, most : float
+        The first and the last learning rate to try.
+    steps : int, default=100
+        How many to try.
+
+    Attributes
+    ----------
+    learning_rates, losses : list of float
+        What was tried, and the loss (nats per cell) that each step found.
+    suggestion : float or None
+        The learning rate that training goes on with; None if no rate made the loss smaller, as
+        where training starts at its optimum. The option's rate then stays.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from twofold import Autoencoder
+    >>> X = np.random.default_rng(0).normal(size=(200, 4))
+    >>> finder = LearningRateFinder()
+    >>> ae = Autoencoder(epochs=2, random_state=0).fit(X, callbacks=[finder])
+    >>> 1e-5 < finder.suggestion < 1.0
+    True
+    """
+
+    def __init__(self, least: float = 1e-5, most: float = 1.0, steps: int = 100) -> None:
+        if not (0 < least < most and steps >= 10):
+            raise OptionError(
+                f"Expected 0 < least < most and at least 10 steps, got least={least!r}, "
+                f"most={most!r}, steps={steps!r}."
+            )
+        self.least, self.most, self.steps = least, most, steps
+        self.learning_rates: list[float] = []
+        self.losses: list[float] = []
+        self.suggestion: float | None = None
+
+    def prepare(self, trainer: Trainer, data: TrainingData) -> None:
+        """Try learning rates on a copy of the network, and set the trainer's."""
+        network, objective = copy.deepcopy(trainer.network), copy.deepcopy(trainer.objective)
+        generator = torch.Generator()
+        generator.set_state(trainer.generator.get_state())
+        step = make_step(
+            network, objective, trainer.config, complete=data.complete, generator=generator
+        )
+        ratio = (self.most / self.least) ** (1 / (self.steps - 1))
+        self.learning_rates, self.losses = [], []
+        while len(self.losses) < self.steps:
+            for x in data.rows.batches(trainer.config.batch_size, generator, step.buffer):
+                rate = self.least * ratio ** len(self.losses)
+                loss = float(step.update(x, rate))
+                if not math.isfinite(loss) or len(self.losses) >= self.steps:
+                    return self._suggest(trainer)
+                self.learning_rates.append(rate)
+                self.losses.append(loss)
+        return self._suggest(trainer)
+
+    def __call__(self, event: Event) -> None:
+        """Take one event of training; there is nothing to do."""
+
+    def _suggest(self, trainer: Trainer) -> None:
+        smooth, average = list[float](), 0.0
+        for n, loss in enumerate(self.losses, 1):
+            average = _SMOOTHING * average + (1 - _SMOOTHING) * loss
+            smooth.append(average / (1 - _SMOOTHING**n))
+        # Beyond the least loss, steps have become too large.
+        end = smooth.index(min(smooth)) if smooth else 0
+        falls = [smooth[i] - smooth[i + 1] for i in range(end)]
+        self.suggestion = self.learning_rates[falls.index(max(falls))] if falls else None
+        if self.suggestion is not None:
+            trainer.config = replace(trainer.config, learning_rate=self.suggestion)
+
+
+def monitored(losses: Mapping[str, float], name: str) -> float:
+    """Return one of an epoch's losses; raise OptionError if there is none of that name."""
+    if name not in losses:
+        names = ", ".join(repr(one) for one in ("loss", "validation_loss") if one in losses)
+        raise OptionError(
+            f"monitor={name!r} is not measured in this training, which has {names}. Name one of "
+            f"these, or hold rows out with validation_fraction or validation_data."
+        )
+    return losses[name]
 
 
 def figures(model: Autoencoder) -> dict[str, float]:

@@ -6,8 +6,13 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from twofold.training.config import TrainingConfig
+
+if TYPE_CHECKING:
+    from twofold.training.batches import TrainingData
+    from twofold.training.trainer import Trainer
 
 _STEP_SECONDS = 0.1  # least time between two "step" events
 
@@ -36,6 +41,18 @@ class Event:
 Callback = Callable[[Event], object]
 
 
+@runtime_checkable
+class Prepares(Protocol):
+    """A callback that is also called before training, with the trainer and the rows."""
+
+    def prepare(self, trainer: Trainer, data: TrainingData) -> None:
+        """Look at the trainer before it begins, or change its `config`."""
+
+
+class StopTraining(Exception):  # noqa: N818 - a request, as StopIteration is
+    """Raised by a callback to end training after the epoch; its text says why."""
+
+
 class EventEmitter:
     """Keeps time and calls back, for steps not more often than someone can read.
 
@@ -43,6 +60,8 @@ class EventEmitter:
     ----------
     steps, total_steps : int
         Updates in an epoch, and in all.
+    stopped : str
+        Why a callback wants training to end; empty if none does.
     """
 
     def __init__(
@@ -52,6 +71,7 @@ class EventEmitter:
         self.steps = math.ceil(n_rows / config.batch_size)
         self.total_steps = self.steps * config.epochs
         self._batch_size, self._stage = config.batch_size, stage
+        self.stopped = ""
         self._start = self._last = time.perf_counter()
 
     def seconds(self) -> float:
@@ -78,4 +98,7 @@ class EventEmitter:
             kind, epoch, self.epochs, step, self.steps, losses, rate, seconds, speed, self._stage
         )
         for callback in self.callbacks:
-            callback(event)
+            try:
+                callback(event)
+            except StopTraining as request:
+                self.stopped = str(request) or "a callback stopped it"

@@ -30,7 +30,7 @@ from twofold.training.autograd import Step, TakesMany, corrupt
 from twofold.training.batches import TrainingData
 from twofold.training.checkpoint import Checkpoint, Interruption
 from twofold.training.config import TrainingConfig
-from twofold.training.events import Callback, EventEmitter
+from twofold.training.events import Callback, EventEmitter, Prepares
 from twofold.training.process_group import current_workers
 from twofold.training.step import make_step
 
@@ -42,8 +42,9 @@ _STEPS_PER_LOOK = 50  # on a GPU, whose losses are looked at together
 class History:
     """What training did: one dictionary per epoch, and how it ended.
 
-    `ended` is "all epochs done", "no improvement" or "interrupted"; `best_epoch` is the epoch
-    whose weights were kept, counted from 1 (0 for the weights that training started with).
+    `ended` is "all epochs done", "no improvement", "interrupted" or what a callback that stopped
+    training says; `best_epoch` is the epoch whose weights were kept, counted from 1 (0 for the
+    weights that training started with).
     """
 
     epochs: list[dict[str, float]] = field(default_factory=list)
@@ -147,6 +148,11 @@ class Trainer:
             If the loss stops being a finite number; it names the step. On a GPU it comes a few
             steps later.
         """
+        if not self.stage:
+            for callback in self.callbacks:
+                if isinstance(callback, Prepares):
+                    callback.prepare(self, data)
+            self.config = self.workers.broadcast(self.config)
         saved, run = self.checkpoint, _Run(self, data)
         found = None if saved is None or saved.found is None else saved.take()
         found = self.workers.broadcast(found)
@@ -209,7 +215,7 @@ class _Run:
             self.network.is_dense,
             own=isinstance(self.step, TakesMany),
         )
-        self.history = History()
+        self.history, self._stopped = History(), ""
         self.epoch, self.n_steps, self.is_whole = 1, 0, True
         saved = trainer.checkpoint
         self.stops_after_each = saved is not None and saved.seconds == 0
@@ -225,7 +231,9 @@ class _Run:
         patience = self.config.patience
         if patience is not None and self.epoch - 1 - self.history.best_epoch >= patience:
             return "no improvement"
-        return "all epochs done" if self.epoch > self.config.epochs else None
+        if self.epoch > self.config.epochs:
+            return "all epochs done"
+        return self._stopped or None
 
     def updates(self) -> Iterator[int]:
         """Pass over the rest of the epoch's rows; give the number of updates whenever it grows."""
@@ -293,6 +301,7 @@ class _Run:
         self.is_whole = True
         # After the bookkeeping, so that whoever interrupts here loses nothing of the epoch.
         self.events.emit("epoch", epoch, self.events.steps, losses, rate)
+        self._stopped = self.workers.broadcast(self.events.stopped)
 
     def begin(self) -> None:
         """Measure the network that training starts with: what is learned has to be better."""
@@ -348,6 +357,7 @@ class _Run:
             "best_epoch": self.history.best_epoch,
             "seconds": self.events.seconds(),
             "finished": self.end() is not None,
+            "stopped": self._stopped,
         }
         return tensors, document
 
@@ -362,6 +372,7 @@ class _Run:
         self._losses.continue_from(document["losses"])
         self.history.epochs[:] = document["history"]
         self.history.best_epoch = document["best_epoch"]
+        self._stopped = document.get("stopped", "")
         if document["best_loss"] is not None:
             self._best, self._best_loss = _part(tensors, "best"), document["best_loss"]
         self.events.continue_from(document["seconds"])
