@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import typing
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from twofold import Autoencoder, Sparse, Variational
+from twofold import Autoencoder, Sparse, Variational, load, options
 from twofold.errors import OptionError
 from twofold.nn.activations import ACTIVATIONS
 from twofold.nn.likelihoods import LIKELIHOODS
@@ -255,6 +257,27 @@ def test_parses_text(name: str, text: str, value: Any) -> None:
     assert type(parsed) is type(value)
 
 
+@pytest.mark.parametrize(
+    ("words", "option"),
+    [
+        (options.ActivationName, "code_activation"),
+        (options.Kind, "kinds"),
+        (options.LikelihoodName, "likelihood"),
+    ],
+    ids=str,
+)
+def test_type_checkers_know_the_words(words: Any, option: str) -> None:
+    assert typing.get_args(words) == OPTIONS[option].words
+
+
+@pytest.mark.parametrize("name", ["optimizer", "schedule", "precision", "shortcut", "activation"])
+def test_fields_name_the_words(name: str) -> None:
+    hint = typing.get_type_hints(Autoencoder)[name]
+    parts = [hint, *typing.get_args(hint)]
+    found = [word for part in parts for word in typing.get_args(part)] + list(typing.get_args(hint))
+    assert {word for word in found if isinstance(word, str)} == set(OPTIONS[name].words)
+
+
 @pytest.mark.parametrize("name", OPTIONS)
 def test_a_parsed_default_is_the_default(name: str) -> None:
     assert OPTIONS[name].parse(str(OPTIONS[name].default)) == OPTIONS[name].default
@@ -336,11 +359,29 @@ def _fingerprint(options: Mapping[str, Any]) -> tuple[object, ...]:
 
 
 @pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning")
-@pytest.mark.parametrize("name", [n for n in OPTIONS if n not in ("device", "verbose")])
+@pytest.mark.parametrize(
+    "name", [n for n in OPTIONS if n not in ("device", "warm_start", "verbose")]
+)
 def test_no_dead_knob(name: str) -> None:
     values, others = ALTERNATIVES[name]
     found = [_fingerprint({**others, name: value}) for value in values]
     assert len(set(found)) == len(values)
+
+
+@pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning")
+@pytest.mark.parametrize(("warm_start", "epochs"), [(False, 3), (True, 6)])
+def test_warm_start_continues_from_the_present_weights(
+    warm_start: bool, epochs: int, tmp_path: Path
+) -> None:
+    options = {**BASE, "epochs": 3, "warm_start": warm_start, "pretraining": "pca"}
+    ae = Autoencoder(**options, patience=None).fit(ROWS)
+    network = ae.network_
+    ae.set_params(n_components=1).fit(ROWS)
+    assert len(ae.history_) == epochs
+    assert (ae.network_ is network) == warm_start
+    assert ae.network_.n_components == (BASE["n_components"] if warm_start else 1)
+    ae.save(tmp_path / "model")
+    assert len(load(tmp_path / "model").history_) == epochs
 
 
 def test_device_is_asked_for() -> None:

@@ -15,12 +15,22 @@ import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from twofold.errors import OptionError
 from twofold.registry import ACTIVATIONS, BOTTLENECKS, CORRUPTIONS, LIKELIHOODS, Registry
 
 Class = TypeVar("Class")
+
+# The words of options, for type checkers; names registered from outside are not among them.
+ActivationName = Literal[
+    "identity", "relu", "leaky_relu", "elu", "selu", "gelu", "silu", "tanh", "sigmoid", "softplus"
+]
+Kind = Literal["auto", "real", "count", "binary", "category", "pixel", "time", "ignored"]
+LikelihoodName = Literal[
+    "auto", "gaussian", "student_t", "bernoulli", "categorical", "histogram", "poisson",
+    "negative_binomial",
+]  # fmt: skip
 
 KIND_NAMES = ("real", "count", "binary", "category", "pixel", "time", "ignored")
 _LAYER = re.compile(
@@ -410,6 +420,12 @@ OPTIONS: dict[str, Option] = {
     "random_state": Option(
         None, "seed; the same seed gives the same model", kinds=("none", "seed")
     ),
+    "warm_start": Option(
+        False,
+        "True lets a further fit continue from the present weights, whatever options of the "
+        "network are set by then; False starts from new ones",
+        kinds=("bool",),
+    ),
     "verbose": Option(0, "1 shows training progress, 0 does not", kinds=("int", "bool"), least=0),
 }
 
@@ -503,7 +519,8 @@ def flag(name: str) -> str:
     >>> flag("batch_size"), flag("tied"), flag("nesterov")
     ('--batch-size', '--tied/--untied', '--nesterov/--no-nesterov')
     """
-    if name == "verbose":  # the command line always shows progress, unless --quiet is given
+    # The command line shows progress unless --quiet is given, and each of its models is a new one.
+    if name in ("verbose", "warm_start"):
         return ""
     words = name.replace("_", "-")
     if OPTIONS[name].kinds != ("bool",):

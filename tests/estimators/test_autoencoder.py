@@ -83,10 +83,19 @@ def weights(ae: Autoencoder) -> list[bytes]:
 # --- scikit-learn
 
 
+# That a weight of 2 is worth two equal rows, bit by bit and in whatever order: what is trained on
+# batches in random order can be so only on average, and what is held out is held out with all of
+# its copies. scikit-learn does not check its own stochastic solvers for it; test_fitting.py has
+# what holds here.
+BY_BATCHES = {"check_sample_weight_equivalence_on_dense_data": "trained on batches"}
+
+
 @pytest.mark.filterwarnings("ignore::sklearn.exceptions.SkipTestWarning")
 @pytest.mark.parametrize("options", [{}, {"contamination": 0.1}], ids=str)
 def test_passes_every_check_of_scikit_learn(options: dict[str, Any]) -> None:
-    results = check_estimator(Autoencoder(**options), on_fail=None)
+    results = check_estimator(
+        Autoencoder(epochs=2, **options), on_fail=None, expected_failed_checks=BY_BATCHES
+    )
     failed = [(r["check_name"], str(r["exception"])) for r in results if r["status"] == "failed"]
     skipped = {r["check_name"] for r in results if r["status"] == "skipped"}
     assert not failed

@@ -10,7 +10,6 @@ import pytest
 from matplotlib.figure import Figure
 
 from twofold import Autoencoder
-from twofold.estimators import figures
 from twofold.report import plots
 
 ROWS = np.random.default_rng(0).normal(size=(40, 8)) @ np.random.default_rng(1).normal(size=(8, 8))
@@ -43,7 +42,7 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
 def test_the_first_rows_are_drawn_over_their_reconstructions(
     ae: Autoencoder, drawn: dict[str, Any]
 ) -> None:
-    figures.reconstructions(ae, ROWS, 3)
+    ae.plot_reconstructions(ROWS, 3)
     assert {title: len(rows) for title, rows in drawn.items()} == {
         "original": 3,
         "reconstruction": 3,
@@ -51,21 +50,21 @@ def test_the_first_rows_are_drawn_over_their_reconstructions(
 
 
 def test_codes_are_coloured_by_their_scores(ae: Autoencoder, drawn: dict[str, Any]) -> None:
-    figures.codes(ae, ROWS, None, "pca", 0)
+    ae.plot_codes(ROWS, None, "pca", 0)
     np.testing.assert_allclose(drawn["shades"], ae.score_samples(ROWS))
     assert drawn["title"] == "score (nats)"
 
 
 def test_a_column_of_colours_gives_its_name(ae: Autoencoder, drawn: dict[str, Any]) -> None:
-    figures.codes(ae, ROWS, pd.Series(range(40), name="size"), "pca", 0)
+    ae.plot_codes(ROWS, pd.Series(range(40), name="size"), "pca", 0)
     assert drawn["title"] == "size"
 
 
 def test_the_first_five_components_are_traversed(ae: Autoencoder, drawn: dict[str, Any]) -> None:
-    figures.traversals(ae, ROWS[:1], None, 7)
+    ae.plot_traversals(ROWS[:1], None, 7)
     assert list(drawn) == [f"component {i}" for i in range(5)]
 
 
 def test_each_step_of_a_traversal_is_a_row(ae: Autoencoder, drawn: dict[str, Any]) -> None:
-    figures.traversals(ae, ROWS[:1], [5], 7)
+    ae.plot_traversals(ROWS[:1], [5], 7)
     assert {title: len(rows) for title, rows in drawn.items()} == {"component 5": 7}

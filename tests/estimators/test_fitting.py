@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from twofold import Autoencoder
 from twofold.errors import OptionError
 from twofold.estimators import fitting, validation
-from twofold.training.batches import TrainingData
+from twofold.training.batches import InMemory, TrainingData
 
 ROWS = np.random.default_rng(0).normal(size=(60, 3)) @ np.random.default_rng(1).normal(size=(3, 6))
 
@@ -62,3 +65,48 @@ def test_rows_are_held_out_or_given() -> None:
     given = fitting.split(ae, validation.training_rows(ae, ROWS, rng, 0.0, reset=True), ROWS[:7])
     assert given.held_out is not None
     assert (len(given.rows), len(given.held_out)) == (60, 7)
+
+
+def weighted(weight: NDArray[Any], **options: Any) -> Autoencoder:
+    settings = {"n_components": 2, "epochs": 20, "random_state": 0, **options}
+    return Autoencoder(**settings).fit(ROWS, sample_weight=weight)
+
+
+def test_rows_without_weight_might_as_well_not_be_there() -> None:
+    weight = np.repeat([1, 0], 30)
+    ae = weighted(weight)
+    without = Autoencoder(n_components=2, epochs=20, random_state=0).fit(
+        ROWS[:30], sample_weight=np.ones(30)
+    )
+    np.testing.assert_array_equal(ae.transform(ROWS), without.transform(ROWS))
+    assert ae.offset_ == without.offset_
+
+
+def test_heavy_rows_are_reconstructed_better_and_move_the_scale() -> None:
+    heavy = np.repeat([15, 1], 30)
+    errors = []
+    for weight in (heavy, heavy[::-1]):
+        ae = weighted(weight)
+        errors.append(((ae.reconstruct(ROWS) - ROWS) ** 2)[:30].sum())
+        centre = np.average(ROWS, axis=0, weights=weight)
+        np.testing.assert_allclose([column.center for column in ae.schema_.columns], centre)
+    assert errors[0] < errors[1]
+
+
+def test_copies_of_a_row_are_held_out_together() -> None:
+    ae = built(validation_fraction=0.5)
+    table = validation.table(ae, ROWS, reset=True)
+    times = np.full(60, 3)
+    data = fitting.split(ae, InMemory(table, np.random.RandomState(0), 0.5, times))
+    assert data.held_out is not None
+    trained = {row.tobytes() for row in data.rows.head(1000).numpy()}
+    held = {row.tobytes() for row in data.held_out[:].numpy()}
+    assert (len(data.rows), len(data.held_out), len(trained), len(held)) == (90, 90, 30, 30)
+    assert not trained & held
+
+
+def test_summary_shows_what_would_be_trained() -> None:
+    ae = Autoencoder(n_components=2, epochs=1, random_state=0)
+    before = ae.summary(ROWS)
+    assert not hasattr(ae, "network_")
+    assert before == ae.fit(ROWS).summary()

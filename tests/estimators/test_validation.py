@@ -14,6 +14,7 @@ from twofold.estimators import validation
 from twofold.nn.bottlenecks import Ordered
 from twofold.nn.network import Network
 from twofold.schema.schema import Schema
+from twofold.training.batches import InMemory
 from twofold.training.streaming import Stream
 
 ROWS = np.random.default_rng(0).normal(size=(30, 4))
@@ -86,3 +87,44 @@ def test_rows_come_back_in_the_container_they_were_given_in() -> None:
     schema = Schema.infer(validation.table(ae, frame, reset=True))
     given = validation.table(Autoencoder(), ROWS, reset=True)
     assert isinstance(validation.give_back(schema, ROWS, given), np.ndarray)
+
+
+def copies(weight: object, rows: np.ndarray = ROWS, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """The rows that have a weight, and as how many each counts."""
+    table = validation.table(Autoencoder(), rows, reset=True)
+    found = validation.weighted(InMemory(table, np.random.RandomState(seed), 0.0), weight)
+    assert isinstance(found, InMemory)
+    assert found.copies is not None
+    return found.sample.values, found.copies
+
+
+def test_whole_weights_are_numbers_of_equal_rows() -> None:
+    rows, found = copies([0, 1, 3] * 10)
+    np.testing.assert_array_equal(rows, ROWS.reshape(10, 3, 4)[:, 1:].reshape(20, 4))
+    assert list(found) == [1, 3] * 10
+
+
+@pytest.mark.parametrize("scale", [0.1, 1.0, 1e5])
+def test_other_weights_count_in_proportion(scale: float) -> None:
+    weight = scale * np.tile([0.25, 0.4, 1.0], 10)
+    found = np.mean([copies(weight, seed=seed)[1] for seed in range(50)], axis=0)
+    np.testing.assert_allclose(found, weight / weight.min(), rtol=0.2)
+
+
+def test_few_heavy_rows_are_not_copied_without_end() -> None:
+    assert copies([1e9] + [1e-9] * 29)[1].sum() <= 300
+
+
+@pytest.mark.parametrize(
+    ("weight", "text"),
+    [([1.0] * 29, "shape"), ([-1.0] * 30, "[Nn]egative"), ([np.nan] * 30, "NaN")],
+)
+def test_weights_that_cannot_be_are_refused(weight: list[float], text: str) -> None:
+    with pytest.raises(DataError, match=text):
+        Autoencoder().fit(ROWS, sample_weight=weight)
+
+
+def test_weights_of_rows_in_files_are_refused(tmp_path: Path) -> None:
+    pd.DataFrame(ROWS).to_csv(tmp_path / "rows.csv", index=False)
+    with pytest.raises(DataError, match="sample_weight needs rows in memory"):
+        Autoencoder().fit(Files(str(tmp_path / "rows.csv"), stream=True), sample_weight=[1.0] * 30)

@@ -93,6 +93,11 @@ class Table:
         """Name a column in a message: its name where it has one, else its number."""
         return f"'{self.names[column]}'" if self.names else str(column)
 
+    def take(self, rows: NDArray[np.int64]) -> Table:
+        """Return the rows at some positions."""
+        index = None if self.index is None else self.index[rows]
+        return replace(self, values=self.values[rows], index=index)
+
     def slice(self, rows: slice) -> Table:
         """Return some of the rows, over the same memory."""
         return replace(self, values=self.values[rows], index=None)

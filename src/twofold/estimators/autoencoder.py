@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeAlias, TypeVar, overload
 
 import numpy as np
 import sklearn
@@ -20,6 +20,7 @@ from twofold.data.files import in_parts, together
 from twofold.data.table import Table
 from twofold.errors import ModelFileError, OptionError
 from twofold.estimators import fitting, validation
+from twofold.estimators.figures import Plots
 from twofold.formatting import Text
 from twofold.inference import apply as inference
 from twofold.inference import calibration, code_statistics, explain, neighbors, sampling
@@ -29,7 +30,7 @@ from twofold.nn.corruption import Corruption
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.nn.scorer import Scorer
-from twofold.options import option
+from twofold.options import ActivationName, Kind, LikelihoodName, option
 from twofold.persistence import model as modelfile
 from twofold.schema import tensors
 from twofold.schema.schema import Schema
@@ -39,11 +40,15 @@ from twofold.training.events import Callback
 from twofold.training.progress import shown
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
+    import pandas as pd
 
     from twofold.report.checks import Finding
 
 Array = NDArray[Any]
+Likelihoods: TypeAlias = LikelihoodName | Mapping[str, LikelihoodName]
+# Rows come in the container that rows came in, which a type checker cannot know: any of its uses is
+# right, and arrays and frames are offered.
+Rows: TypeAlias = "Array | pd.DataFrame | Any"
 Result = TypeVar("Result")
 Seed = int | np.random.RandomState | None
 
@@ -51,6 +56,7 @@ Seed = int | np.random.RandomState | None
 @options.documented
 @dataclass(eq=False, repr=False, kw_only=True)
 class Autoencoder(
+    Plots,
     base.ClassNamePrefixFeaturesOutMixin,  # type: ignore[misc]
     base.TransformerMixin,  # type: ignore[misc]
     base.OutlierMixin,  # type: ignore[misc]
@@ -125,31 +131,32 @@ class Autoencoder(
         _generator: torch.Generator = field(init=False)
 
     n_components: int | float | None = option("n_components")
-    hidden_layers: str | tuple[layers.Spec | str, ...] = option("hidden_layers")
-    shortcut: bool | str = option("shortcut")
+    hidden_layers: Sequence[layers.Spec | str] = option("hidden_layers")
+    shortcut: bool | Literal["auto"] = option("shortcut")
     tied: bool = option("tied")
-    activation: str = option("activation")
-    code_activation: str = option("code_activation")
-    kinds: str | Mapping[str, str] = option("kinds")
-    likelihood: str | Mapping[str, str] = option("likelihood")
-    bottleneck: BottleneckSpec | str = option("bottleneck")  # noqa: RUF009
-    corruption: Corruption | str | None = option("corruption")  # noqa: RUF009
+    activation: ActivationName | Literal["auto"] = option("activation")
+    code_activation: ActivationName = option("code_activation")
+    kinds: Kind | Mapping[str, Kind] = option("kinds")
+    likelihood: Likelihoods = option("likelihood")
+    bottleneck: BottleneckSpec | str = option("bottleneck")
+    corruption: Corruption | str | None = option("corruption")
     pretraining: str | None = option("pretraining")
-    optimizer: str = option("optimizer")
-    learning_rate: float | str = option("learning_rate")
+    optimizer: Literal["sgd", "adam", "adamw", "muon"] = option("optimizer")
+    learning_rate: float | Literal["auto"] = option("learning_rate")
     momentum: float = option("momentum")
     nesterov: bool = option("nesterov")
-    schedule: str = option("schedule")
-    batch_size: int | str = option("batch_size")
-    epochs: int | str = option("epochs")
+    schedule: Literal["constant", "one-cycle"] = option("schedule")
+    batch_size: int | Literal["auto"] = option("batch_size")
+    epochs: int | Literal["auto"] = option("epochs")
     weight_decay: float = option("weight_decay")
     validation_fraction: float = option("validation_fraction")
-    patience: int | str | None = option("patience")
+    patience: int | Literal["auto"] | None = option("patience")
     donors: int = option("donors")
-    contamination: float | str = option("contamination")
+    contamination: float | Literal["auto"] = option("contamination")
     device: str = option("device")
-    precision: str = option("precision")
-    random_state: int | np.random.RandomState | None = option("random_state")  # noqa: RUF009
+    precision: Literal["float32", "bfloat16", "float64", "auto"] = option("precision")
+    random_state: int | np.random.RandomState | None = option("random_state")
+    warm_start: bool = option("warm_start")
     verbose: int = option("verbose")
 
     def fit(
@@ -157,6 +164,7 @@ class Autoencoder(
         X: Any,
         y: Any = None,
         *,
+        sample_weight: Any = None,
         validation_data: Any = None,
         callbacks: Sequence[Callback] = (),
         checkpoint: str | os.PathLike[str] | None = None,
@@ -169,10 +177,13 @@ class Autoencoder(
         ----------
         X : array, images (n, height, width), sequences (n, steps, channels), frame, tensor or path
         y : ignored
+        sample_weight : array of shape (n_rows,), optional
+            How much each row counts: one of weight 2 counts as two equal rows, of weight 0 as none.
         validation_data : as X, optional
             Held-out rows, in place of `validation_fraction` of X.
         callbacks : sequence of callable
-            Each is called with every `training.Event`, in place of what `verbose` shows.
+            Each is called with every `training.Event`, in place of what `verbose` shows;
+            `twofold.callbacks` has some.
         checkpoint : path-like, optional
             Directory for checkpoints; see `resume`.
         resume : bool, default=False
@@ -201,14 +212,17 @@ class Autoencoder(
         with fitting.restore_on_failure(self), shown(callbacks, self.verbose) as callbacks:
             rng = fitting.random_state(self.random_state, saved)
             fraction = self.validation_fraction if validation_data is None else 0.0
-            rows = validation.training_rows(self, X, rng, fraction, reset=True)
-            fitting.build(self, rows, rng)
+            first = not (self.warm_start and self.__sklearn_is_fitted__())
+            rows = validation.training_rows(self, X, rng, fraction, reset=first)
+            rows = validation.weighted(rows, sample_weight)
+            fitting.begin(self, rows, rng, first)
             data = fitting.split(self, rows, validation_data)
             trainer = fitting.trainer(self, data, callbacks, saved)
             history = fitting.train(self, trainer, data)
             if not trainer.workers.is_main:
                 return self
-            fitting.keep_share(self.n_components, self.network_, self.schema_, data.probe())
+            if first:
+                fitting.keep_share(self.n_components, self.network_, self.schema_, data.probe())
             fitting.calibrate(self, rows, data, rng)
         # Last, so that nothing is lost where warnings are turned into errors.
         history.warn_if_interrupted(trainer)
@@ -229,10 +243,7 @@ class Autoencoder(
             rows = validation.training_rows(self, X, rng, 0.0, reset=first)
             if first:
                 fitting.require_settled_size(self.n_components)
-                fitting.build(self, rows, rng)
-            else:
-                self.schema_ = self.schema_.widened(rows.sample)
-                self._objective.spread.copy_(self.scorer_.spread)
+            fitting.begin(self, rows, rng, first)
             data = fitting.split(self, rows)
             trainer = fitting.trainer(self, data, callbacks, epochs=1, schedule="constant")
             trainer.step = getattr(self, "_step", None)
@@ -249,7 +260,7 @@ class Autoencoder(
         """Return the codes of the rows of X, `(n_rows, n_components)`."""
         return self._apply(inference.encode, X)
 
-    def inverse_transform(self, X: Any) -> Any:
+    def inverse_transform(self, X: Any) -> Rows:
         """Return the rows that codes stand for, in the training table's units and container."""
         return self._decoded(X)
 
@@ -262,7 +273,7 @@ class Autoencoder(
         cells = self.schema_.observed(cells) if observed else cells
         return validation.give_back(self.schema_, cells, index=index)
 
-    def reconstruct(self, X: Any) -> Any:
+    def reconstruct(self, X: Any) -> Rows:
         """Return the reconstructions of the rows of X, in their own units, shape and container.
 
         A cell is its expected value given the code, a category its most probable one. Frames keep
@@ -329,7 +340,13 @@ class Autoencoder(
         parts = self.network_, self.scorer_, self.schema_
         return explain.explain(*parts, table, self.offset_)
 
-    def impute(self, X: Any, n_draws: int = 1, random_state: Seed = None) -> Any:
+    @overload
+    def impute(self, X: Any, n_draws: Literal[1] = 1, random_state: Seed = None) -> Rows: ...
+
+    @overload
+    def impute(self, X: Any, n_draws: int, random_state: Seed = None) -> list[Rows]: ...
+
+    def impute(self, X: Any, n_draws: int = 1, random_state: Seed = None) -> Rows | list[Rows]:
         """Impute missing values of X from the observed values of the same row.
 
         With `n_draws` of 1, cells are filled by their best values. With more, a list of as many
@@ -361,7 +378,7 @@ class Autoencoder(
         unfilled.warn()
         return tables[0] if n_draws == 1 else tables
 
-    def sample(self, n: int, random_state: Seed = None) -> Any:
+    def sample(self, n: int, random_state: Seed = None) -> Rows:
         """Draw `n` new rows, in the training table's units, types and container.
 
         Codes are drawn from the density fitted to the codes of the training rows, cells from their
@@ -375,14 +392,14 @@ class Autoencoder(
         cells = sampling.cells(self.schema_, self._calibration.cells, x, rng=numbers)
         return validation.give_back(self.schema_, cells)
 
-    def interpolate(self, a: Any, b: Any, steps: int = 10) -> Any:
+    def interpolate(self, a: Any, b: Any, steps: int = 10) -> Rows:
         """Return `steps` rows from one row to another, on a straight line between their codes."""
         ends = [self.transform(a), self.transform(b)]
         return self._decoded(sampling.interpolation(ends, steps), observed=True)
 
     def traverse(
         self, row: Any, component: int, steps: int = 10, reach: float = 2.0
-    ) -> tuple[Array, Any]:
+    ) -> tuple[Array, Rows]:
         """Return what becomes of a row when one component of its code changes.
 
         The component, counted from 0, takes `steps` values around its mean, as far as `reach`
@@ -429,44 +446,19 @@ class Autoencoder(
         matrix = self._matrix(self.read(X))[:].cpu().numpy()
         return calibration.compare(self.network_, self.scorer_, self.pca_, matrix)
 
-    def summary(self) -> str:
-        """Return the layer table: output widths, parameter counts, and which matrix is shared."""
+    def summary(self, X: Any = None) -> str:
+        """Return the layer table: output widths, parameter counts, and which matrix is shared.
+
+        With X, it is that of the network that `fit(X)` would train, and nothing is fitted.
+        """
+        ae = self
+        if X is not None:
+            options.check(self.get_params(deep=False))
+            ae, rng = base.clone(self), sampling.random_state(self.random_state)
+            fitting.build(ae, validation.training_rows(ae, X, rng, 0.0, reset=True), rng)
+            return Text(ae.network_.summary(ae._objective.link))
         check_is_fitted(self, "network_")
         return Text(self.network_.summary(self.scorer_.link))
-
-    def plot_reconstructions(self, X: Any, n_rows: int = 10) -> Figure:
-        """Draw the first rows of X over their reconstructions, as images or as profiles."""
-        from twofold.estimators import figures
-
-        check_is_fitted(self, "network_")
-        return figures.reconstructions(self, X, n_rows)
-
-    def plot_codes(
-        self, X: Any, color: Any = None, method: str = "auto", random_state: Seed = None
-    ) -> Figure:
-        """Draw the rows of X on a map of their codes, made as by `code_map`.
-
-        `color` is a number or a word for each row, by default its score.
-        """
-        from twofold.estimators import figures
-
-        return figures.codes(self, X, color, method, random_state)
-
-    def plot_traversals(
-        self, row: Any, components: Sequence[int] | None = None, steps: int = 10
-    ) -> Figure:
-        """Draw what becomes of a row as some components change, by default each of the first 5."""
-        from twofold.estimators import figures
-
-        check_is_fitted(self, "network_")
-        return figures.traversals(self, row, components, steps)
-
-    def plot_history(self) -> Figure:
-        """Draw the loss per epoch on training and held-out rows."""
-        from twofold.report import plots
-
-        check_is_fitted(self, "network_")
-        return plots.history({"": self.history_}, best_epoch=self.best_epoch_)
 
     def report(
         self,

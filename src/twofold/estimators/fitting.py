@@ -30,7 +30,7 @@ from twofold.persistence.model import ModelState
 from twofold.schema import tensors
 from twofold.schema.schema import Schema
 from twofold.training import pretraining
-from twofold.training.batches import Source, TrainingData, fingerprint
+from twofold.training.batches import InMemory, Source, TrainingData, fingerprint
 from twofold.training.checkpoint import Checkpoint
 from twofold.training.config import TrainingConfig
 from twofold.training.events import Callback
@@ -228,6 +228,15 @@ def build(ae: Autoencoder, rows: Source, rng: np.random.RandomState) -> None:
     ae.network_ = network.to(device=device, dtype=dtype)
     ae._objective = objective_of(ae.network_, ae.schema_)
     require_meaning(ae, ae.network_, ae._objective)
+
+
+def begin(ae: Autoencoder, rows: Source, rng: np.random.RandomState, first: bool) -> None:
+    """Make what is to be trained, at the first time; later let what there is take these rows."""
+    if first:
+        build(ae, rows.repeated() if isinstance(rows, InMemory) else rows, rng)
+        return
+    ae.schema_ = ae.schema_.widened(rows.sample)
+    ae._objective.spread.copy_(ae.scorer_.spread)
 
 
 def split(ae: Autoencoder, rows: Source, validation_data: Any = None) -> TrainingData:

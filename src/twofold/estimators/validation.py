@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.base import BaseEstimator
-from sklearn.utils.validation import validate_data
+from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from twofold.data import convert, sources
 from twofold.data.files import OpenFiles, opened
@@ -22,6 +22,7 @@ from twofold.training.batches import InMemory, Source
 from twofold.training.streaming import Stream
 
 Array = NDArray[Any]
+_MOST_COPIES = 10  # times as many rows as there are, for weights that are not whole
 
 
 def names_of(estimator: BaseEstimator) -> Any:
@@ -65,6 +66,38 @@ def training_rows(
     if not reset:
         estimator.schema_.require_types(stream.sample)
     return stream
+
+
+def weighted(rows: Source, sample_weight: Any) -> Source:
+    """Return the rows that have a weight, each of which counts as so many equal ones.
+
+    Whole numbers are taken as they are. Others, and such as would make far more rows than there
+    are, are scaled and rounded up or down at random, so that each row counts as its weight says on
+    average.
+
+    Raises
+    ------
+    DataError
+        If the weights are negative, all 0, or not one per row, or the rows are not in memory.
+    """
+    if sample_weight is None:
+        return rows
+    if not isinstance(rows, InMemory):
+        raise DataError(
+            "sample_weight needs rows in memory, and these stay in their files. Read them into a "
+            "frame first."
+        )
+    try:
+        weight = _check_sample_weight(
+            sample_weight, rows.sample.values, dtype=np.float64, ensure_non_negative=True
+        )
+    except ValueError as error:
+        raise DataError(str(error)) from error
+    known = np.flatnonzero(weight)
+    weight = weight[known]
+    if weight.sum() > _MOST_COPIES * len(weight) or (weight != weight.round()).any():
+        weight = weight * min(_MOST_COPIES * len(weight) / weight.sum(), 1 / weight.min())
+    return rows.weighted(known, weight)
 
 
 def table(estimator: BaseEstimator, X: Any, reset: bool) -> Table:

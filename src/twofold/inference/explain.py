@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -30,6 +30,9 @@ from twofold.nn.threads import few_for
 from twofold.schema.schema import Schema
 from twofold.schema.tensors import tensor
 from twofold.verbs import EXPLANATION_COLUMNS
+
+if TYPE_CHECKING:
+    import pandas
 
 Array = NDArray[Any]
 _STEPS_TO_MODE = (0.25, 0.5, 0.75, 1.0)
@@ -94,12 +97,12 @@ class Explanation:
         note = f"{n:,} rows of {k:,} columns; to_frame() has all." if hidden else ""
         return EXPLANATION_COLUMNS, lines, note
 
-    def to_frame(self, top: int | None = None) -> Any:
+    def to_frame(self, top: int | None = None) -> pandas.DataFrame:
         """Return a pandas frame with one line per row and column, the largest contribution first.
 
         `top` keeps so many columns per row.
         """
-        import pandas
+        import pandas as pd
 
         lines = []
         for i, row in enumerate(self.rows):
@@ -108,7 +111,7 @@ class Explanation:
                 lines.append(
                     (int(row), self.columns[j], self.observed[i, j], self.expected[i, j], share)
                 )
-        return pandas.DataFrame(lines, columns=list(EXPLANATION_COLUMNS))
+        return pd.DataFrame(lines, columns=list(EXPLANATION_COLUMNS))
 
 
 def explain(

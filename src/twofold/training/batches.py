@@ -100,13 +100,28 @@ class TrainingData:
     complete: bool
 
     @classmethod
-    def split(cls, x: Rows, rng: np.random.RandomState, fraction: float) -> TrainingData:
-        """Hold out a random share of rows in memory, if there are enough."""
+    def split(
+        cls,
+        x: Rows,
+        rng: np.random.RandomState,
+        fraction: float,
+        copies: NDArray[np.int64] | None = None,
+    ) -> TrainingData:
+        """Hold out a random share of rows in memory, if there are enough.
+
+        With `copies`, `(n_rows,)`, a row counts as so many equal ones, all on the same side.
+        """
         order, n = torch.from_numpy(rng.permutation(len(x))), 0
         if fraction != 0 and len(x) >= 10:
             n = max(round(fraction * len(x)), min(_LEAST_HELD_OUT, len(x) // 4))
             n = min(n, len(x) - 2)
-        held_out, train = pick(x, order[:n]) if n else None, order[n:]
+        held, train = order[:n], order[n:]
+        if copies is not None:
+            times = torch.from_numpy(copies)
+            held = held.repeat_interleave(times[held])
+            train = train.repeat_interleave(times[train])
+            train = train[torch.from_numpy(rng.permutation(len(train)))]
+        held_out = pick(x, held) if n else None
         return cls(Selection(x, train), held_out, x, train, not has_holes(x))
 
     def probe(self) -> Tensor:
@@ -117,18 +132,43 @@ class TrainingData:
 
 
 class InMemory:
-    """A table as a `Source`; `rng` settles which share of its rows is held out."""
+    """A table as a `Source`; `rng` settles which share of its rows is held out.
+
+    With `copies`, `(n_rows,)`, a row counts as so many equal ones.
+    """
 
     statistics = None
 
-    def __init__(self, table: Table, rng: np.random.RandomState, fraction: float) -> None:
-        self.sample = table
+    def __init__(
+        self,
+        table: Table,
+        rng: np.random.RandomState,
+        fraction: float,
+        copies: NDArray[np.int64] | None = None,
+    ) -> None:
+        self.sample, self.copies = table, copies
         self._rng, self._fraction = rng, fraction
+
+    def weighted(self, rows: NDArray[np.int64], weight: Array) -> InMemory:
+        """Return some rows, each with a weight: the number of equal ones, on average.
+
+        It is the whole number below or above (systematic sampling; Madow and Madow, 1944).
+        """
+        start = self._rng.uniform() if (weight % 1).any() else 0.0
+        copies = np.diff(np.floor(np.cumsum(weight) + start), prepend=0.0).astype(np.int64)
+        return InMemory(self.sample.take(rows), self._rng, self._fraction, copies)
+
+    def repeated(self) -> InMemory:
+        """Return the rows as a table that holds each as often as it counts."""
+        if self.copies is None:
+            return self
+        every = np.arange(len(self.copies)).repeat(self.copies)
+        return InMemory(self.sample.take(every), self._rng, self._fraction)
 
     def draw(self, schema: Schema, dtype: torch.dtype, device: torch.device) -> TrainingData:
         """Return the rows to train on and the held-out ones, as the network sees them."""
         x = encode(schema, self.sample, dtype, device)
-        return TrainingData.split(x, self._rng, self._fraction)
+        return TrainingData.split(x, self._rng, self._fraction, self.copies)
 
     def tables(self) -> list[Table]:
         """Return the table, the only part."""

@@ -190,9 +190,11 @@ class LearningRateFinder:
     --------
     >>> import numpy as np
     >>> from twofold import Autoencoder
-    >>> X = np.random.default_rng(0).normal(size=(200, 4))
+    >>> t = np.linspace(-3, 3, 300)
+    >>> X = np.column_stack([np.sin(t), np.cos(t), np.tanh(t)])
     >>> finder = LearningRateFinder()
-    >>> ae = Autoencoder(epochs=2, random_state=0).fit(X, callbacks=[finder])
+    >>> ae = Autoencoder(n_components=1, hidden_layers=(16,), shortcut=False, random_state=0)
+    >>> ae = ae.fit(X, callbacks=[finder])
     >>> 1e-5 < finder.suggestion < 1.0
     True
     """

@@ -49,7 +49,7 @@ class Prepares(Protocol):
         """Look at the trainer before it begins, or change its `config`."""
 
 
-class StopTraining(Exception):  # noqa: N818 - a request, as StopIteration is
+class StopTraining(Exception):
     """Raised by a callback to end training after the epoch; its text says why."""
 
 

@@ -432,7 +432,9 @@ def _reconstructions(data: _Data, nets: Mapping[str, _Net]) -> dict[str, Array]:
     """Return the first test image of each class, and what each model makes of it."""
     _, firsts = np.unique(data.images.test_labels, return_index=True)
     originals = data.test[firsts[:_SHOWN]]
-    stacks = {name: net.autoencoder.reconstruct(originals) for name, net in nets.items()}
+    stacks = {
+        name: np.asarray(net.autoencoder.reconstruct(originals)) for name, net in nets.items()
+    }
     flat = originals.reshape(len(originals), -1)
     pca = nets["tied"].autoencoder.pca_
     stacks["PCA"] = pca.reconstruct(flat).reshape(originals.shape)
