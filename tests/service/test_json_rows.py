@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 from starlette.applications import Starlette
 
-from tests.service.client import ROW_ROUTES, Serve, good, objects, people, post, refused
+from tests.service.client import JSON, ROW_ROUTES, Serve, ask, good, objects, people, post, refused
 from twofold import Autoencoder
 from twofold.errors import TwofoldError
 
@@ -94,3 +96,72 @@ def test_errors_of_codes_are_pythons(serve: Serve, floats: Autoencoder, codes: A
         floats.inverse_transform(given)
     found = refused(post(serve(floats), "/decode", {"codes": codes}), 422)
     assert found["error"] == str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b'{"rows": [[NaN, 1, 2]]}',
+        b'{"rows": [[1, 2, 3]]} x',
+        b"\xff\xfe",
+        b'{"rows": ' + b"[" * 10_000 + b"]" * 10_000 + b"}",
+        b'{"rows": [[' + b"1" * 10_000 + b", 2, 3]]}",
+        b'{"rows": [["\\ud800", 2, 3]]}',
+    ],
+)
+def test_broken_json_is_refused(serve: Serve, floats: Autoencoder, content: bytes) -> None:
+    answer = ask(serve(floats), "POST", "/score", content=content, headers={"content-type": JSON})
+    assert refused(answer, 400)["error"].startswith("The body cannot be read as JSON: ")
+
+
+@pytest.mark.parametrize(
+    ("content", "status", "said"),
+    [
+        (b'{"rows": [' + b"[]," * 600_000 + b"[]]}", 422, "Row 0 has 0 cells"),
+        (b'{"rows": [["' + b"x" * 1_000_000 + b'", 2, 3]]}', 413, "Row 0 of the body is longer"),
+        (b'{"rows": [{"a": 1, "b": 2, "c": 3, "a": 4}]}', 422, "has a name twice"),
+        (b'{"rows": [{"a": 1, "b": ":", "c": 3, "a": 4}]}', 422, "has a name twice"),
+        (b'{"rows": [[1, 2, 3]], "rows": [[1, 2, 3]]}', 422, "has a name twice"),
+        (
+            b'{"rows": [{' + b",".join(b'"%d": 1' % i for i in range(300)) + b"}]}",
+            422,
+            "300 columns",
+        ),
+        (b'{"rows": [[1, 2, 3]]' + b" " * 70_000 + b"x}", 400, "expected `,` or `}`"),
+    ],
+)
+def test_json_that_is_not_rows_is_refused(
+    serve: Serve, floats: Autoencoder, content: bytes, status: int, said: str
+) -> None:
+    answer = ask(serve(floats), "POST", "/score", content=content, headers={"content-type": JSON})
+    assert said in refused(answer, status)["error"]
+
+
+def test_text_with_colons_is_not_a_name(people_app: Starlette, mixed: Autoencoder) -> None:
+    rows = [row | {"town": 'a":"b'} for row in objects(people()[:3])]
+    found = good(post(people_app, "/score", {"rows": rows}))
+    assert found["score"] == mixed.score_samples(people()[:3].assign(town='a":"b')).tolist()
+
+
+def test_long_body_is_read_in_pieces(people_app: Starlette, mixed: Autoencoder) -> None:
+    frame = pd.concat([people(seed) for seed in range(20)], ignore_index=True)
+    content = json.dumps({"rows": objects(frame)}).encode()
+    assert len(content) > 3 * 2**16
+    found = good(ask(people_app, "POST", "/score", content=content, headers={"content-type": JSON}))
+    np.testing.assert_allclose(found["score"], mixed.score_samples(frame), rtol=1e-5)
+
+
+@pytest.mark.parametrize("row", [3, 1_500, 2_399])
+def test_fault_in_a_long_body_is_named_by_its_row(
+    people_app: Starlette, mixed: Autoencoder, row: int
+) -> None:
+    frame = pd.concat([people(seed) for seed in range(20)], ignore_index=True)
+    rows = objects(frame)
+    rows[row]["age"] = "old"
+    found = refused(post(people_app, "/score", {"rows": rows}), 422)
+    assert f"(row {row}: 'old')" in found["error"]
+    rows[row]["age"] = [1]
+    found = refused(post(people_app, "/score", {"rows": rows}), 422)
+    assert f"holds [1] in row {row}." in found["error"]

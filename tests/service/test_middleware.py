@@ -10,7 +10,6 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from tests.service.client import JSON, Serve, ask, good, post, refused
 from twofold import Autoencoder
-from twofold.service import app as service
 from twofold.service import server
 
 
@@ -34,7 +33,7 @@ def test_token_is_asked_for(serve: Serve, floats: Autoencoder) -> None:
 
 def test_routes_that_are_added_stand_behind_the_token(serve: Serve, floats: Autoencoder) -> None:
     app = serve(floats, token="a-secret")
-    app.router.routes.append(Route("/more", service._endpoint(app.state.service.healthy, [])))
+    app.router.routes.append(Route("/more", app.state.service.endpoint(app.state.service._healthy)))
     refused(ask(app, "GET", "/more"), 401)
     good(ask(app, "GET", "/more", headers={"authorization": "Bearer a-secret"}))
 

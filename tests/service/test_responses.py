@@ -139,8 +139,10 @@ def test_client_that_stops_taking_its_answer_is_cut_off(
     monkeypatch.setattr(service, "_SMALL_ANSWER", 1)
     answered: list[Any] = []
 
+    parts = [{"type": "http.request", "body": b'{"rows": [[1, 2, 3]]}', "more_body": False}]
+
     async def receive() -> Any:
-        return {"type": "http.request", "body": b'{"rows": [[1, 2, 3]]}', "more_body": False}
+        return parts.pop() if parts else await asyncio.Event().wait()
 
     async def send(message: Any) -> None:
         answered.append(message)

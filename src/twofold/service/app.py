@@ -12,46 +12,49 @@ import os
 import platform
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.routing import Route
 
 from twofold import __version__, options
 from twofold.data import json as cells
-from twofold.errors import MissingExtraError, OptionError, TwofoldError
+from twofold.errors import OptionError, TwofoldError
 from twofold.estimators.autoencoder import Autoencoder
 from twofold.service import middleware, openapi, responses
 from twofold.service.batching import BatchingExecutor, Steps
-from twofold.service.deployment import Deployment
 from twofold.service.errors import RequestError
 from twofold.service.json_rows import JsonRows
 from twofold.service.memory import Account, Share, size_of
 from twofold.service.metrics import CONTENT_TYPE, Metrics
 from twofold.service.middleware import GONE, OPEN, SHARE, refused
-from twofold.service.model import describe_columns
-from twofold.service.requests import ARROW, JSON, Limits, finished, integer
-from twofold.service.responses import FORMATS, NUMBERS, Answer
-
-try:
-    from starlette.applications import Starlette
-    from starlette.exceptions import HTTPException
-    from starlette.middleware import Middleware
-    from starlette.requests import ClientDisconnect, Request
-    from starlette.responses import Response
-    from starlette.routing import Route
-    from starlette.types import Receive, Scope, Send
-except ImportError as missing:
-    raise MissingExtraError(
-        "The service needs Starlette, uvicorn and prometheus-client, which are not installed. "
-        "Install 'twofold[service]'."
-    ) from missing
+from twofold.service.model import ServedModel
+from twofold.service.requests import (
+    ARROW,
+    JSON,
+    Limits,
+    finished,
+    integer,
+    parameters,
+    read_body,
+    require_media_type,
+)
+from twofold.service.responses import Answer
+from twofold.verbs import VERBS, Verb
 
 logger = logging.getLogger(__name__)
-_SMALL_JSON, _SMALL_STREAM = 2**15, 2**19  # bytes that are read at once, without a thread
+_SMALL = {JSON: 2**15, ARROW: 2**19}  # bytes that are read at once, without a thread
 _SMALL_ANSWER = 10_000  # cells that are written at once
 _GONE_SECONDS = 0.1  # after which it is looked whether the client is still there
+_BODIES = {"rows": ["rows"], "codes": ["codes"], "nothing": []}
 Handler = Callable[[Request], Awaitable[Response]]
 
 
@@ -104,9 +107,22 @@ def create_app(
     >>> sorted(app.state.service.document()["paths"])[:3]
     ['/decode', '/encode', '/explain']
     """
+    if not 0 <= batch_seconds < 1:
+        raise OptionError(f"Expected batch_seconds to lie between 0 and 1, got {batch_seconds}.")
+    if token is not None and (not token.strip() or token != token.strip()):
+        raise OptionError(
+            "Expected a token, got one that is empty or has blanks around it. Choose a long random "
+            "word."
+        )
+    checks: list[middleware.Check] = [middleware.require_framing]
+    guarded: list[str] = []
+    if hosts is not None:
+        checks.append(middleware.require_host(hosts))
+        guarded.append("421")
+    if token is not None:
+        checks.append(middleware.require_token(token))
+        guarded.append("401")
     limits = Limits(max_rows, max_bytes, timeout, max_memory)
-    _check(limits, batch_seconds, token)
-    guarded = [s for s, asked in (("401", token), ("421", hosts)) if asked is not None]
     service = Service(model, limits, batch_seconds, guarded)
 
     @asynccontextmanager
@@ -115,26 +131,18 @@ def create_app(
         yield
         service.close()
 
-    routes = [
-        Route(
-            path,
-            _endpoint(handler, service),
-            methods=["POST" if path in openapi.ANSWERS else "GET"],
-        )
-        for path, handler in service.routes().items()
-    ]
-    layers = [
-        Middleware(
-            middleware.CountRequests, service.metrics, frozenset(route.path for route in routes)
-        ),
-        Middleware(middleware.RequireFraming),
-        *([] if hosts is None else [Middleware(middleware.RequireHost, hosts)]),
-        *([] if token is None else [Middleware(middleware.RequireToken, token)]),
-        Middleware(middleware.HoldMemory, service.account),
-    ]
+    handlers = service.routes()
     app = Starlette(
-        routes=routes,
-        middleware=layers,
+        routes=[
+            Route(path, service.endpoint(to), methods=["POST" if path[1:] in VERBS else "GET"])
+            for path, to in handlers.items()
+        ],
+        middleware=[
+            Middleware(middleware.CountRequests, service.metrics, frozenset(handlers)),
+            Middleware(middleware.Gate, checks),
+            Middleware(middleware.HoldMemory, service.account),
+            Middleware(middleware.CutOff, timeout),
+        ],
         lifespan=lifespan,
         exception_handlers={HTTPException: _refuse_politely},
     )
@@ -143,25 +151,12 @@ def create_app(
     return app
 
 
-def _check(limits: Limits, batch_seconds: float, token: str | None) -> None:
-    counts = {"max_rows": limits.rows, "max_bytes": limits.bytes, "max_memory": limits.memory}
-    for name, value in counts.items():
-        if value < 1:
-            raise OptionError(f"{name} must be an integer of at least 1; got {value}.")
-    if not limits.seconds > 0:
-        raise OptionError(f"timeout must be a number of seconds above 0; got {limits.seconds}.")
-    if not 0 <= batch_seconds < 1:
-        raise OptionError(f"batch_seconds must lie between 0 and 1; got {batch_seconds}.")
-    if token is not None and (not token.strip() or token != token.strip()):
-        raise OptionError("token is empty, or has blanks around it. Choose a long random word.")
-
-
 class Service:
     """A model's verbs as handlers of requests.
 
     Attributes
     ----------
-    current : Deployment
+    current : ServedModel
         The model that is served, with what belongs to it.
     worker, reader : BatchingExecutor
         Where the library is called, and where bodies are read and answers written.
@@ -177,29 +172,19 @@ class Service:
         guarded: Sequence[str],
     ) -> None:
         self.limits, self._guarded = limits, guarded
-        self.current = Deployment.of(model, limits)
+        self.current = ServedModel.of(model, limits)
         self.account = Account(limits.memory)
         self.metrics = Metrics(lambda: self.worker.n_waiting, lambda: self.account.used)
         self.worker = BatchingExecutor(limits.seconds, batch_seconds, self.metrics.call)
         self.reader = BatchingExecutor(limits.seconds)
-
-    @property
-    def model(self) -> Autoencoder:
-        """The model, whose rows come and go as Arrow tables or arrays."""
-        return self.current.served.model
 
     def open(self) -> None:
         """Take requests."""
         self.worker.open()
         self.reader.open()
 
-    def drop(self) -> None:
-        """Refuse what is under way and what comes."""
-        self.worker.drop()
-        self.reader.drop()
-
     def close(self) -> None:
-        """Drop what is under way, and end the threads."""
+        """Refuse what is under way and what comes, and end the threads."""
         self.worker.close()
         self.reader.close()
 
@@ -215,170 +200,108 @@ class Service:
 
     def routes(self) -> dict[str, Handler]:
         """Return the handler of each path."""
+        # Scores first, for paths are tried in order.
+        verbs = sorted(VERBS.values(), key=lambda verb: verb.name != "score")
         return {
-            "/score": self.score,  # first, for they are tried in order
-            "/explain": self.explain,
-            "/encode": self.encode,
-            "/decode": self.decode,
-            "/reconstruct": self.reconstruct,
-            "/impute": self.impute,
-            "/sample": self.sample,
-            "/model": self.about,
-            "/schema": self.columns,
-            OPEN: self.healthy,
-            "/metrics": self.counts,
-            "/openapi.json": self.openapi,
+            **{f"/{verb.name}": partial(self._verb, verb) for verb in verbs},
+            "/model": self._about,
+            "/schema": self._columns,
+            OPEN: self._healthy,
+            "/metrics": self._counts,
+            "/openapi.json": self._openapi,
         }
 
-    async def encode(self, request: Request) -> Response:
-        """Answer with the codes of the rows."""
-        return await self._rows_to(request, "encode", NUMBERS)
+    def endpoint(self, handler: Handler) -> Handler:
+        """Give a handler's errors their answers."""
 
-    async def reconstruct(self, request: Request) -> Response:
-        """Answer with the reconstructions of the rows."""
-        return await self._rows_to(request, "reconstruct", NUMBERS)
+        async def endpoint(request: Request) -> Response:
+            try:
+                return await handler(request)
+            except RequestError as error:
+                return refused(error)
+            except TwofoldError as error:
+                return refused(RequestError.of(error, self.current.names))
+            except ClientDisconnect:
+                return Response(status_code=GONE)
+            except Exception:
+                logger.exception("a request failed that should not have")
+                text = "The service failed at this request."
+                return refused(RequestError(500, text, "Report what was sent."))
 
-    async def score(self, request: Request) -> Response:
-        """Answer with scores, p-values and labels."""
-        return await self._rows_to(request, "score")
-
-    async def explain(self, request: Request) -> Response:
-        """Answer with each column's share of minus the score, and what was expected."""
-        return await self._rows_to(request, "explain")
-
-    async def decode(self, request: Request) -> Response:
-        """Answer with the rows of the codes."""
-        return await self._rows_to(request, "decode", NUMBERS, field="codes")
-
-    async def impute(self, request: Request) -> Response:
-        """Answer with the rows, their missing cells filled."""
-        current, wanted = self.current, _wanted(request)
-        given = await self._given(request, current, ("rows", "n_draws", "random_state"))
-        rows, share = given["rows"], request.scope[SHARE]
-        n_draws, random_state = _draws(given)
-        if n_draws == 1:
-            found = await self._here(request, self.worker.run(current.verbs["impute"], rows, share))
-            return await self._respond(request, current.answer("impute", found), wanted)
-        rows = rows.table() if isinstance(rows, JsonRows) else rows
-        current.reader.check_rows(len(rows) * n_draws)
-        steps = current.served.draws(rows, n_draws, random_state)
-        drawn = await self._here(request, self.worker.call(_held(steps, share)))
-        return await self._respond(request, current.answer_of_draws(drawn), wanted)
-
-    async def sample(self, request: Request) -> Response:
-        """Answer with new rows."""
-        current, wanted = self.current, _wanted(request)
-        given = await self._given(request, current, ("n", "random_state"), bodies=(JSON,))
-        if given.get("n") is None:
-            raise RequestError(422, "The field 'n' is missing.", 'Send {"n": 10}, for ten rows.')
-        current.reader.check_rows(given["n"])
-        request.scope[SHARE].hold(8 * max(0, given["n"]) * len(current.names))
-        steps = current.served.sample(given["n"], _draws(given)[1])
-        drawn = await self._here(request, self.worker.call(steps))
-        return await self._respond(request, current.answer("sample", {"rows": drawn}), wanted)
-
-    async def about(self, request: Request) -> Response:
-        """Answer with what the model is."""
-        versions = {
-            "twofold": __version__,
-            "python": platform.python_version(),
-            "torch": torch.__version__,
-            "numpy": np.__version__,
-            "pyarrow": pa.__version__,
-        }
-        return _json(self.current.describe(versions))
-
-    async def columns(self, request: Request) -> Response:
-        """Answer with what the columns are."""
-        return _json(describe_columns(self.model))
-
-    async def healthy(self, request: Request) -> Response:
-        """Answer at all."""
-        return _json({"status": "ok"})
-
-    async def counts(self, request: Request) -> Response:
-        """Answer with the metrics."""
-        return Response(self.metrics.text(), media_type=CONTENT_TYPE)
-
-    async def openapi(self, request: Request) -> Response:
-        """Answer with the OpenAPI document, whose examples are made when it is first asked for."""
-        return _json(await self.worker.call(_step(self.document)))
+        return endpoint
 
     def document(self) -> dict[str, Any]:
         """Return the OpenAPI document of the model that is served."""
         current = self.current
         if current.document is None:
-            current.document = openapi.document(current, self.limits, self._guarded)
+            current.document = openapi.document(current, self._guarded)
         return current.document
 
-    async def _rows_to(
-        self, request: Request, name: str, *more: str, field: str = "rows"
-    ) -> Response:
-        """Answer with what a verb makes of rows or codes."""
-        current, wanted = self.current, _wanted(request, *more)
-        rows = (await self._given(request, current, (field,)))[field]
-        verb, share = current.verbs[name], request.scope[SHARE]
-        found = await self._here(request, self.worker.run(verb, rows, share))
-        return await self._respond(request, current.answer(name, found), wanted)
-
-    async def _given(
-        self,
-        request: Request,
-        current: Deployment,
-        fields: Sequence[str],
-        bodies: Sequence[str] = (JSON, ARROW),
-    ) -> dict[str, Any]:
-        """Return what a request gives: rows or codes as table or array, and parameters."""
-        asked = _parameters(request, fields)
-        media_type = require_media_type(request, bodies)
-        body, share = await self._body(request), request.scope[SHARE]
-        steps = current.reader.read(media_type, body, fields, share)
-        if len(body) <= (_SMALL_STREAM if media_type == ARROW else _SMALL_JSON):
-            given = finished(steps)
+    async def _verb(self, verb: Verb, request: Request) -> Response:
+        """Answer with what a verb makes of rows, of codes, or of nothing."""
+        current, share, name = self.current, request.scope[SHARE], verb.name
+        wanted = responses.chosen(request.headers.get("accept", ""), responses.offered(name))
+        given = await self._given(request, current, verb)
+        rows: Any = given.get(verb.takes)
+        if name == "sample":
+            n = given["n"]
+            self.limits.check_rows(n, len(current.names))
+            share.hold(8 * max(0, n) * len(current.names))
+            work = self.worker.call(current.sample(n, given.get("random_state")))
+        elif given.get("n_draws", 1) != 1:
+            rows, n_draws = rows.table() if isinstance(rows, JsonRows) else rows, given["n_draws"]
+            self.limits.check_rows(len(rows) * n_draws, len(current.names))
+            drawn = current.draws(rows, n_draws, given.get("random_state"))
+            work = self.worker.call(_held(drawn, share))
         else:
-            given = await self._here(request, self.reader.call(steps))
-        for name in fields:
-            if name in ("n", "n_draws", "random_state") and given.get(name) is not None:
-                given[name] = integer(name, given[name])
-                if name in asked:
-                    raise RequestError(422, f"{name} is given twice.", "Give it in one place.")
-        if fields[0] in ("rows", "codes"):
-            self.metrics.rows(request.scope["path"], len(given[fields[0]]))
-        return asked | {name: value for name, value in given.items() if value is not None}
+            work = self.worker.run(current.verbs[name], rows, share)
+        answer = current.answer(name, await self._here(request, work))
+        return await self._respond(request, answer, wanted)
 
-    async def _body(self, request: Request) -> bytes:
-        """Read a body, within the limits of size and time."""
-        most, share = self.limits.bytes, request.scope[SHARE]
-        declared = request.headers.get("content-length", "")
-        size = int(declared) if declared.isdecimal() else 0
-        parts: list[bytes] = []
-        try:
-            async with asyncio.timeout(self.limits.seconds):
-                if size <= most:
-                    size = 0
-                    async for part in request.stream():
-                        size += len(part)
-                        if size > most:
-                            break
-                        share.hold(len(part))
-                        parts.append(part)
-        except TimeoutError:
-            raise RequestError(
-                408,
-                f"The body did not arrive within {self.limits.seconds:g} seconds.",
-                "Send it faster, or start the service with a larger --timeout.",
-                headers={"Connection": "close"},
-            ) from None
-        if size > most:
-            raise RequestError(
-                413,
-                f"The body is larger than {most:,} bytes.",
-                "Send the rows in parts, or start the service with a larger --max-bytes.",
-                headers={"Connection": "close"},
-            )
-        if len(parts) > 1:
-            share.hold(size)  # briefly it is there twice
-        return b"".join(parts)
+    async def _about(self, request: Request) -> Response:
+        """Answer with what the model is."""
+        versions = {"twofold": __version__, "python": platform.python_version()}
+        versions |= {module.__name__: module.__version__ for module in (torch, np, pa)}
+        return _json(self.current.describe(versions))
+
+    async def _columns(self, request: Request) -> Response:
+        """Answer with what the columns are."""
+        return _json(self.current.describe_columns())
+
+    async def _healthy(self, request: Request) -> Response:
+        """Answer at all."""
+        return _json({"status": "ok"})
+
+    async def _counts(self, request: Request) -> Response:
+        """Answer with the metrics."""
+        return Response(self.metrics.text(), media_type=CONTENT_TYPE)
+
+    async def _openapi(self, request: Request) -> Response:
+        """Answer with the OpenAPI document, whose examples are made when it is first asked for."""
+        return _json(await self.worker.call(_step(self.document)))
+
+    async def _given(self, request: Request, current: ServedModel, verb: Verb) -> dict[str, Any]:
+        """Return what a request gives: rows or codes as table or array, and parameters."""
+        known = [parameter.name for parameter in verb.parameters]
+        asked = parameters(request, known)
+        bodies = (JSON,) if verb.takes == "nothing" else (JSON, ARROW)
+        media_type = require_media_type(request, bodies)
+        body = await read_body(request, self.limits, request.scope[SHARE])
+        fields = [*_BODIES[verb.takes], *known]
+        steps = current.read(media_type, body, fields, request.scope[SHARE])
+        is_small = len(body) <= _SMALL[media_type]
+        read = finished(steps) if is_small else await self._here(request, self.reader.call(steps))
+        given = {name: value for name, value in read.items() if value is not None}
+        for name in given.keys() & set(known):
+            given[name] = integer(name, given[name])
+            if name in asked:
+                raise RequestError(422, f"{name} is given twice.", "Give it in one place.")
+        if verb.takes in given:
+            self.metrics.rows(request.scope["path"], len(given[verb.takes]))
+        elif verb.takes == "nothing" and "n" not in given | asked:
+            raise RequestError(422, "The field 'n' is missing.", 'Send {"n": 10}, for ten rows.')
+        options.check({"random_state": (given | asked).get("random_state")})
+        return given | asked
 
     async def _here(self, request: Request, work: Awaitable[Any]) -> Any:
         """Return what work comes to, and give it up if the client goes away."""
@@ -401,60 +324,21 @@ class Service:
         headers, pieces = answer.headers(wanted), answer.pieces(wanted)
         if answer.n_cells <= _SMALL_ANSWER:
             return Response(b"".join(pieces), headers=headers, media_type=wanted)
-        first = await self._here(request, self.reader.call(_step(lambda: next(pieces, b""))))
-        return _InPieces(first, pieces, self, headers, wanted)
+        first = await self._here(request, self._next_of(pieces))
+        rest = self._rest(first, pieces)
+        return StreamingResponse(rest, headers=headers, media_type=wanted)
 
+    def _next_of(self, pieces: Iterator[bytes]) -> Awaitable[bytes | None]:
+        return self.reader.call(_step(lambda: next(pieces, None)))
 
-class _InPieces(Response):
-    """An answer that is written while it is sent, to a client that keeps taking it."""
-
-    def __init__(
-        self,
-        first: bytes,
-        pieces: Iterator[bytes],
-        service: Service,
-        headers: dict[str, str],
-        media_type: str,
-    ) -> None:
-        super().__init__(headers=headers, media_type=media_type)
-        del self.headers["content-length"]
-        self._first, self._pieces, self._service = first, pieces, service
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Send the answer."""
-        head = {"type": "http.response.start", "status": self.status_code}
-        await send(head | {"headers": self.raw_headers})
-        piece, seconds = self._first, self._service.limits.seconds
-        try:
-            while piece is not None:
-                async with asyncio.timeout(seconds):
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-                piece = await self._service.reader.call(_step(lambda: next(self._pieces, None)))
-        except (TimeoutError, RequestError):
-            logger.warning("a client stopped taking its answer")
-            return  # the server ends the connection
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
-
-
-def _endpoint(handler: Handler, service: Service) -> Handler:
-    """Give a handler's errors their answers."""
-
-    async def endpoint(request: Request) -> Response:
-        try:
-            return await handler(request)
-        except RequestError as error:
-            return refused(error)
-        except TwofoldError as error:
-            return refused(RequestError.of(error, service.current.names))
-        except ClientDisconnect:
-            return Response(status_code=GONE)
-        except Exception:
-            logger.exception("a request failed that should not have")
-            return refused(
-                RequestError(500, "The service failed at this request.", "Report what was sent.")
-            )
-
-    return endpoint
+    async def _rest(self, piece: bytes | None, pieces: Iterator[bytes]) -> AsyncIterator[bytes]:
+        """Give an answer that is written while it is sent."""
+        while piece is not None:
+            yield piece
+            try:
+                piece = await self._next_of(pieces)
+            except RequestError as error:  # the head is sent already
+                raise ClientDisconnect from error
 
 
 async def _refuse_politely(request: Request, error: Exception) -> Response:
@@ -463,6 +347,12 @@ async def _refuse_politely(request: Request, error: Exception) -> Response:
     fix = "GET /openapi.json lists the routes and their methods."
     text = f"{request.method} {request.url.path[:200]}: {error.detail}."
     return refused(RequestError(error.status_code, text, fix, headers=error.headers))
+
+
+async def _disconnected(request: Request) -> None:
+    """Wait until the client has gone."""
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
 
 
 def _json(document: Any) -> Response:
@@ -481,52 +371,5 @@ def _held(steps: Steps, share: Share) -> Steps:
         try:
             share.hold(size_of(next(steps)))
         except StopIteration as end:
-            return end.value
+            return {"draws": end.value}
         yield
-
-
-async def _disconnected(request: Request) -> None:
-    """Wait until the client has gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
-def _wanted(request: Request, *more: str) -> str:
-    return responses.chosen(request.headers.get("accept", ""), (*FORMATS, *more))
-
-
-def _draws(given: dict[str, Any]) -> tuple[int, int | None]:
-    """Return the number of draws and the seed."""
-    random_state = given.get("random_state")
-    options.check({"random_state": random_state})
-    return given.get("n_draws", 1), random_state
-
-
-def _parameters(request: Request, fields: Sequence[str]) -> dict[str, int]:
-    """Return what the query string gives."""
-    known = [name for name in fields if name not in ("rows", "codes")]
-    found: dict[str, int] = {}
-    for name, value in request.query_params.multi_items():
-        if name not in known or name in found:
-            takes = f"takes {' and '.join(known)}" if known else "takes none"
-            raise RequestError(
-                422,
-                f"The query string has {name[:100]!r}; this route {takes}, each once.",
-                "Leave it out, or correct its name.",
-            )
-        found[name] = integer(name, value, text=True)
-    return found
-
-
-def require_media_type(request: Request, bodies: Sequence[str]) -> str:
-    """Return the content type of a body, or raise RequestError if it is not one of these."""
-    encoding = request.headers.get("content-encoding", "identity").lower()
-    media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    if media_type not in bodies or encoding != "identity":
-        came = f"{media_type!r}" if encoding == "identity" else f"content encoding {encoding!r}"
-        raise RequestError(
-            415,
-            f"A body of type {came[:200]} cannot be read here.",
-            f"Send it as it is, with the content type {' or '.join(bodies)}.",
-        )
-    return media_type

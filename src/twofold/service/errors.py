@@ -18,24 +18,13 @@ _NOT_ADVICE = ("Column ", "So it is with ", "It has ", "Its columns are ", "Feat
 _QUOTED = re.compile(r"[Cc]olumn '(.*?)'(?=[ ,.:;]|$)")
 _NUMBERED = re.compile(r"[Cc]olumn (\d+) ")
 _LISTED = re.compile(r"^- (.+)$", re.MULTILINE)  # as scikit-learn lists names that do not fit
+_CORRECT = (
+    "Correct what the error names, and send the request again; GET /schema lists the columns."
+)
 
 
 class RequestError(Exception):
-    """A request that cannot be answered, and what its sender reads.
-
-    Parameters
-    ----------
-    status : int
-        The HTTP status.
-    error : str
-        What came, and why it is refused.
-    fix : str
-        What to do about it.
-    column : str, optional
-        The column that it concerns.
-    headers : mapping, optional
-        Headers that go with the answer.
-    """
+    """A request that is refused: HTTP status, what came and why, what to do, and which column."""
 
     def __init__(
         self,
@@ -49,9 +38,16 @@ class RequestError(Exception):
         self.status, self.error, self.fix, self.column = status, _short(error), _short(fix), column
         self.headers = dict(headers or {})
 
-    def document(self) -> dict[str, Any]:
-        """Return the answer's body."""
-        return {"error": self.error, "column": self.column, "fix": self.fix}
+    @classmethod
+    def busy(cls, error: str) -> RequestError:
+        """Return the refusal of a request that there is no room for now."""
+        return cls(503, error, "Try again later.", headers={"Retry-After": "1"})
+
+    @classmethod
+    def too_large(cls, error: str, option: str) -> RequestError:
+        """Return the refusal of a request that an option of the service limits."""
+        fix = f"Send the rows in parts, or start the service with a larger {option}."
+        return cls(413, error, fix)
 
     @classmethod
     def of(cls, error: TwofoldError, names: Sequence[str] = ()) -> RequestError:
@@ -65,17 +61,12 @@ class RequestError(Exception):
         'Replace it by a number.'
         """
         text = str(error)
-        return cls(422, text, _advice(text), _column(text, names))
+        advice = [s for s in _SENTENCES.split(text)[1:] if not s.startswith(_NOT_ADVICE)]
+        return cls(422, text, " ".join(advice) or _CORRECT, _column(text, names))
 
-
-def _advice(text: str) -> str:
-    """Return the sentences of an error that say what to do."""
-    advice = [s for s in _SENTENCES.split(text)[1:] if not s.startswith(_NOT_ADVICE)]
-    if advice:
-        return " ".join(advice)
-    return (
-        "Correct what the error names, and send the request again; GET /schema lists the columns."
-    )
+    def document(self) -> dict[str, Any]:
+        """Return the answer's body."""
+        return {"error": self.error, "column": self.column, "fix": self.fix}
 
 
 def _column(text: str, names: Sequence[str]) -> str | None:

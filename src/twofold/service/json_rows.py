@@ -1,60 +1,181 @@
 """The rows of a JSON body: checked, turned into columns, and put together piece by piece.
 
-Making an Arrow table of one row costs as much as of fifty, so a few rows stay cells until it is
-known which requests are computed together; the pieces of a long body become tables at once.
+A body of many rows is cut between rows, and the parser proper sees only pieces of a few
+milliseconds, so that nothing that it makes is larger than a small multiple of the body. Making an
+Arrow table of one row costs as much as of fifty, so a few rows stay cells until it is known which
+requests are computed together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
 from twofold.data import json as cells
 from twofold.data.table import Format
 from twofold.errors import DataError
 from twofold.schema.schema import Schema
+from twofold.service.errors import RequestError
 from twofold.service.memory import Share, size_of
+from twofold.service.requests import Limits, called
 
-Array = NDArray[Any]
 _NUMBERS = {int, float, bool, type(None)}
+_PIECE_BYTES = 2**16  # that the parser takes at a time
+_MOST_ROW = 2**18  # bytes of a row, besides those of its columns, and of all but the rows
+_MOST_HEAD = 2**12  # bytes before the rows
 _LONG = 100  # letters of a name in a message
-_LOOSE_CELLS = 2**14  # that wait as they are for other requests'
+# JSON, as far as its structure is looked at before it is parsed
+_TEXT = rb'"(?:[^"\\]++|\\.)*+"'
+_VALUE = rb"(?:" + _TEXT + rb'|[^ \t\r\n\[\]{}",]++)'
+_NAMES_AND_TEXTS = re.compile(_TEXT + rb"([ \t\r\n]*+:)?", re.DOTALL)
+_END_OF_LIST = re.compile(rb"[ \t\r\n]*+\]")
 
 
-@dataclass(frozen=True)
-class Expected:
-    """What a model expects of JSON rows: its columns' names, formats and Arrow types.
+def _head_pattern(field: str) -> re.Pattern[bytes]:
+    """Return what matches the beginning of an object up to the list that a field is."""
+    gap = rb"[ \t\r\n]*+"
+    other = gap + _TEXT + gap + rb":" + gap + _VALUE + gap + rb","
+    own = gap + rb'"' + field.encode() + rb'"' + gap + rb":" + gap + rb"\["
+    return re.compile(gap + rb"\{(?:" + other + rb")*?" + own, re.DOTALL)
 
-    `formats` is None if it was fitted to an array. `floating` is the type of all its columns,
-    where they are floats of one size.
-    """
 
-    names: tuple[str, ...]
-    formats: Mapping[str, tuple[Format, Any]] | None
-    floating: Any = None
+def _row_pattern(depth: int) -> re.Pattern[bytes]:
+    """Return what matches a row, with lists in it down to a depth, and what follows the row."""
+    inside = rb'[^"\[\]{}]++|' + _TEXT
+    for _ in range(depth):
+        inside = rb'[^"\[\]{}]++|' + _TEXT + rb"|[\[{](?:" + inside + rb")*+[\]}]"
+    row = rb"[\[{](?:" + inside + rb")*+[\]}]|" + _VALUE
+    return re.compile(rb"[ \t\r\n]*+(?:" + row + rb")[ \t\r\n]*+([,\]])", re.DOTALL)
 
-    @classmethod
-    def of(cls, schema: Schema) -> Expected:
-        """Return what the model of a schema expects."""
-        formats = schema.formats()
-        if formats is None:
-            return cls(schema.names, None)
-        known = {n: (f, cells.kind_of(f)) for n, f in zip(schema.names, formats, strict=True)}
-        kinds = {kind for _, kind in known.values()}
-        kind = kinds.pop() if len(kinds) == 1 else None
-        return cls(schema.names, known, kind if kind in (pa.float32(), pa.float64()) else None)
+
+_HEADS = {field: _head_pattern(field) for field in ("rows", "codes")}
+
+
+class JsonReader:
+    """Reads the JSON bodies that are sent to the model of a schema."""
+
+    def __init__(self, schema: Schema, limits: Limits) -> None:
+        self.names, self._limits = schema.names, limits
+        self._formats: dict[str, tuple[Format, Any]] | None = None
+        self.floating: Any = None  # the type of all columns, where they are floats of one size
+        if formats := schema.formats():
+            kinds = [cells.kind_of(form) for form in formats]
+            together = zip(self.names, zip(formats, kinds, strict=True), strict=True)
+            self._formats = dict(together)
+            if kinds[0] in (pa.float32(), pa.float64()) and len(set(kinds)) == 1:
+                self.floating = kinds[0]
+        self._row = _row_pattern(len(schema.row_shape) + 1)
+        self._most_row = _MOST_ROW + 256 * len(self.names)
 
     def format_of(self, name: str) -> tuple[Format, Any]:
         """Return a column's format and Arrow type."""
-        return (self.formats or {}).get(name, (cells.NUMBER, pa.float64()))
+        return (self._formats or {}).get(name, (cells.NUMBER, pa.float64()))
 
-    def rows(self, given: list[Any], first: int, names: Sequence[str] | None) -> JsonRows | Any:
-        """Return some rows of a body: `JsonRows`, or for a model of arrays an array.
+    def read(
+        self, body: bytes, fields: Sequence[str], share: Share
+    ) -> Generator[None, None, dict[str, Any]]:
+        """Return the fields of a body, after each piece; see `ServedModel.read`."""
+        field, rows, head = fields[0], None, None
+        if len(body) > _PIECE_BYTES and field in _HEADS:
+            head = _HEADS[field].match(body, 0, _MOST_HEAD)
+        if head is not None:
+            rows, end = yield from self._list(body, head.end(), field, share)
+            body = body[: head.end() - 1] + b"null" + body[end:]
+        if len(body.strip()) > _MOST_ROW:
+            raise _no_json(f"it has more than {_MOST_ROW:,} bytes besides a list of {field}")
+        found = _loads(body)
+        if type(found) is not dict:
+            listed = " and ".join(f"'{name}'" for name in fields)
+            text = f"The body is {called(found)}, and must be an object with {listed}."
+            raise RequestError(422, text, f'Send {{"{field}": ...}}.')
+        _refuse_twins(body, found)
+        for name in found:
+            if name not in fields:
+                listed = " and ".join(f"'{known}'" for known in fields)
+                error = f"Expected the fields {listed}, got {name[:_LONG]!r}."
+                raise RequestError(422, error, "Leave the field out, or correct its name.")
+        if field in _HEADS:
+            if rows is None:
+                given = found.get(field)
+                if type(given) is not list:
+                    what = called(given) if field in found else "missing"
+                    send = f'Send {{"{field}": [[...], ...]}}, with a list of cells for each row.'
+                    text = f"'{field}' is {what}, and must be a list of rows."
+                    raise RequestError(422, text, send)
+                self._limits.check_rows(len(given), len(self.names))
+                rows = self._part(given, 0, field, None)
+                share.hold(size_of(rows))
+            found[field] = rows
+        return found
+
+    def _list(
+        self, body: bytes, at: int, field: str, share: Share
+    ) -> Generator[None, None, tuple[Any, int]]:
+        """Read the rows that begin at a place; return them and the place after them."""
+        parts: list[Any] = []
+        n_rows, names = 0, None
+        more = _END_OF_LIST.match(body, at)
+        if more is not None:
+            return self._part([], 0, field, None), more.end()
+        going = True
+        while going:
+            start, first = at, n_rows
+            while going and at - start < _PIECE_BYTES:
+                row = self._row.match(body, at, at + self._most_row)
+                if row is None:
+                    raise self._no_row(body, at, n_rows)
+                n_rows, at, going = n_rows + 1, row.end(), row[1] == b","
+            piece = body[start : at - 1]  # without the comma or bracket after it
+            given = _loads(b"[" + piece + b"]")
+            _refuse_twins(piece, given)
+            self._limits.check_rows(n_rows, len(self.names))
+            part = self._part(given, first, field, names)
+            if names is None:
+                names = tuple(given[0]) if type(given[0]) is dict else ()
+            parts.append(part.table(first) if isinstance(part, JsonRows) else part)
+            share.hold(size_of(parts[-1]))
+            yield
+        return self._whole(parts), at
+
+    def _no_row(self, body: bytes, at: int, number: int) -> RequestError:
+        if len(body) - at <= self._most_row:
+            return _no_json(f"it is not well-formed near byte {at:,}")
+        return RequestError(
+            413,
+            f"Row {number:,} of the body is longer than {self._most_row:,} bytes, or it is not "
+            f"JSON.",
+            "Send rows with the model's columns alone, and shorter texts.",
+        )
+
+    def _whole(self, parts: list[Any]) -> Any:
+        """Return the rows of all pieces: an Arrow table, or an array, or a list if it is none."""
+        for part in parts:
+            if isinstance(part, list):
+                return part
+        if not isinstance(parts[0], pa.Table):
+            if len({part.shape[1:] for part in parts}) > 1:
+                raise DataError("The rows are not all of one length. Send a cell for each column.")
+            return np.concatenate(parts)
+        if len({part.schema for part in parts}) == 1:
+            return pa.concat_tables(parts).combine_chunks()
+        # A piece may hold cells of another sort: then a column is made of all its cells at once.
+        arrays, names = [], parts[0].column_names
+        for name in names:
+            pieces = [part.column(name) for part in parts]
+            if len({piece.type for piece in pieces}) == 1:
+                arrays.append(pa.chunked_array([c for piece in pieces for c in piece.chunks]))
+            else:
+                values = [cell for piece in pieces for cell in cells.plain(piece)]
+                arrays.append(cells.column(values, *self.format_of(name), name))
+        return pa.Table.from_arrays(arrays, names=names).combine_chunks()
+
+    def _part(self, given: list[Any], first: int, field: str, names: Sequence[str] | None) -> Any:
+        """Return some rows of a body: `JsonRows`, or for codes and models of arrays an array.
 
         `first` is the number of the first of them. `names` are those of the rows before them if
         these were objects, and empty if they were lists.
@@ -64,38 +185,24 @@ class Expected:
         DataError
             If they are not rows, or not all of one length and one type.
         """
+        if field == "codes":
+            return _array(given)
         by_name = bool(names) or (names is None and bool(given) and type(given[0]) is dict)
-        if self.formats is None:
-            return array(self._in_order(given, first, names) if by_name else given)
         if by_name:
-            columns = self._columns_of_objects(given, first, names)
-        else:
-            columns = self._columns_of_lists(given, first)
+            columns = _columns_of_objects(given, first, names or tuple(given[0]), self.names)
+        if self._formats is None:
+            return _array(self._in_order(columns) if by_name else given)
+        if not by_name:
+            columns = _columns_of_lists(given, first, self.names)
         if tuple(columns) != self.names:
             # In the model's order, whatever order the sender has; unknown names go last.
             order = [name for name in self.names if name in columns]
-            order += [name for name in columns if name not in self.formats]
+            order += [name for name in columns if name not in self._formats]
             columns = {name: columns[name] for name in order}
         types = tuple(frozenset(map(type, column)) for column in columns.values())
         return JsonRows(self, tuple(columns), tuple(columns.values()), types)
 
-    def _columns_of_lists(self, given: list[Any], first: int) -> dict[str, list[Any]]:
-        n = len(self.names)
-        for i, row in enumerate(given, first):
-            if type(row) is not list:
-                raise _mixed(i, row)
-            if len(row) != n:
-                raise DataError(
-                    f"Row {i} has {len(row):,} cells, and the model has {n:,} columns. Send a cell "
-                    f"for each, and null where it is missing."
-                )
-        columns = map(list, zip(*given, strict=True)) if given else ([] for _ in self.names)
-        return dict(zip(self.names, columns, strict=True))
-
-    def _in_order(
-        self, given: list[Any], first: int, names: Sequence[str] | None
-    ) -> list[list[Any]]:
-        columns = self._columns_of_objects(given, first, names)
+    def _in_order(self, columns: dict[str, list[Any]]) -> list[list[Any]]:
         lacking = [name for name in self.names if name not in columns]
         unknown = sorted(set(columns) - set(self.names))
         if lacking or unknown:
@@ -106,33 +213,12 @@ class Expected:
             )
         return [list(row) for row in zip(*(columns[name] for name in self.names), strict=True)]
 
-    def _columns_of_objects(
-        self, given: list[Any], first: int, names: Sequence[str] | None
-    ) -> dict[str, list[Any]]:
-        expected = set(names or given[0])
-        if len(expected) > 2 * len(self.names) + _LONG:
-            raise DataError(
-                f"These rows have {len(expected):,} columns, and the model has "
-                f"{len(self.names):,}. Send the columns that GET /schema lists."
-            )
-        for i, row in enumerate(given, first):
-            if type(row) is not dict:
-                raise _mixed(i, row)
-            if row.keys() != expected:
-                name = min(row.keys() ^ expected)
-                has, lacks = (i, 0) if name in row else (0, i)
-                raise DataError(
-                    f"Column '{name[:_LONG]}' is in row {has}, and not in row {lacks}. Send every "
-                    f"column of every row, with null for a missing cell."
-                )
-        return {name: [row[name] for row in given] for name in names or given[0]}
-
 
 @dataclass(frozen=True)
 class JsonRows:
     """Rows as columns of JSON's cells, and of which Python types each column's cells are."""
 
-    expected: Expected
+    reader: JsonReader
     names: tuple[str, ...]
     columns: tuple[list[Any], ...]
     types: tuple[frozenset[type], ...]
@@ -146,12 +232,11 @@ class JsonRows:
 
     @classmethod
     def joined(cls, parts: Sequence[JsonRows]) -> JsonRows:
-        """Return the rows of several that have the same columns."""
+        """Return the rows of several that fit."""
         first = parts[0]
         columns = zip(*(part.columns for part in parts), strict=True)
         whole = tuple([cell for cells in column for cell in cells] for column in columns)
-        types = zip(*(part.types for part in parts), strict=True)
-        return cls(first.expected, first.names, whole, tuple(frozenset().union(*t) for t in types))
+        return cls(first.reader, first.names, whole, first.types)
 
     def table(self, first: int = 0) -> Any:
         """Return them as an Arrow table, of the training table's types wherever that can be.
@@ -165,15 +250,14 @@ class JsonRows:
         """
         arrays = self._floats()
         if arrays is None:
-            arrays = []
-            for name, column in zip(self.names, self.columns, strict=True):
-                form, kind = self.expected.format_of(name)
-                arrays.append(cells.column(column, form, kind, name, first))
+            together = zip(self.names, self.columns, strict=True)
+            of = self.reader.format_of
+            arrays = [cells.column(column, *of(name), name, first) for name, column in together]
         return pa.Table.from_arrays(arrays, names=list(self.names))
 
     def _floats(self) -> list[Any] | None:
         """Return columns of floats, by way of one array, where all of them are."""
-        kind = self.expected.floating
+        kind = self.reader.floating
         if kind is None or not frozenset().union(*self.types) <= _NUMBERS:
             return None
         try:
@@ -187,75 +271,54 @@ class JsonRows:
         return [pa.array(column) for column in matrix]
 
 
-class NotRows(Exception):
-    """Rows that make no array; the library says what is wrong with them."""
-
-    def __init__(self, rows: list[Any]) -> None:
-        super().__init__("not rows")
-        self.rows = rows
-
-
-class Gathered:
-    """The pieces of a body's rows, put together; codes if no rows are `expected`."""
-
-    def __init__(self, expected: Expected | None, share: Share) -> None:
-        self._expected, self._share = expected, share
-        self._loose: list[JsonRows] = []
-        self._parts: list[Any] = []
-        self._n_rows = 0
-        self._names: tuple[str, ...] | None = None
-
-    def add(self, given: list[Any]) -> None:
-        """Add the next rows."""
-        expected = self._expected
-        rows = array(given) if expected is None else expected.rows(given, self._n_rows, self._names)
-        if self._names is None and given:
-            self._names = tuple(given[0]) if type(given[0]) is dict else ()
-        first, self._n_rows = self._n_rows, self._n_rows + len(given)
-        if not isinstance(rows, JsonRows):
-            self._parts.append(rows)
-        elif self._n_rows * len(rows.names) <= _LOOSE_CELLS and not self._parts:
-            self._loose.append(rows)
-            return
-        else:
-            if self._loose:
-                self._parts, self._loose = [JsonRows.joined(self._loose).table()], []
-            self._parts.append(rows.table(first))
-        self._share.hold(size_of(self._parts[-1]))
-
-    def whole(self) -> Any:
-        """Return all rows: `JsonRows` if they are few, or an Arrow table, or an array."""
-        if self._loose:
-            return self._loose[0] if len(self._loose) == 1 else JsonRows.joined(self._loose)
-        if isinstance(self._parts[0], pa.Table):
-            return self._table()
-        if len({part.shape[1:] for part in self._parts}) > 1:
-            raise DataError("The rows are not all of one length. Send a cell for each column.")
-        return np.concatenate(self._parts)
-
-    def _table(self) -> Any:
-        if len({part.schema for part in self._parts}) == 1:
-            return pa.concat_tables(self._parts).combine_chunks()
-        # A piece may hold cells of another sort: then a column is made of all its cells at once.
-        assert self._expected is not None
-        arrays, names = [], self._parts[0].column_names
-        for name in names:
-            pieces = [part.column(name) for part in self._parts]
-            if len({piece.type for piece in pieces}) == 1:
-                arrays.append(pa.chunked_array([c for piece in pieces for c in piece.chunks]))
-            else:
-                values = [cell for piece in pieces for cell in cells.plain(piece)]
-                arrays.append(cells.column(values, *self._expected.format_of(name), name))
-        return pa.Table.from_arrays(arrays, names=names).combine_chunks()
+def _columns_of_lists(given: list[Any], first: int, names: Sequence[str]) -> dict[str, list[Any]]:
+    n = len(names)
+    for i, row in enumerate(given, first):
+        if type(row) is not list:
+            raise _mixed(i, row)
+        if len(row) != n:
+            raise DataError(
+                f"Row {i} has {len(row):,} cells, and the model has {n:,} columns. Send a cell "
+                f"for each, and null where it is missing."
+            )
+    columns = map(list, zip(*given, strict=True)) if given else ([] for _ in names)
+    return dict(zip(names, columns, strict=True))
 
 
-def array(given: list[Any]) -> Any:
-    """Return numbers as an array.
+def _columns_of_objects(
+    given: list[Any], first: int, names: Sequence[str], known: Sequence[str]
+) -> dict[str, list[Any]]:
+    expected = set(names)
+    if len(expected) > 2 * len(known) + _LONG:
+        raise DataError(
+            f"These rows have {len(expected):,} columns, and the model has {len(known):,}. Send "
+            f"the columns that GET /schema lists."
+        )
+    for i, row in enumerate(given, first):
+        if type(row) is not dict:
+            raise _mixed(i, row)
+        if row.keys() != expected:
+            name = min(row.keys() ^ expected)
+            has, lacks = (i, 0) if name in row else (0, i)
+            raise DataError(
+                f"Column '{name[:_LONG]}' is in row {has}, and not in row {lacks}. Send every "
+                f"column of every row, with null for a missing cell."
+            )
+    return {name: [row[name] for row in given] for name in names}
+
+
+def _mixed(i: int, row: Any) -> DataError:
+    return DataError(
+        f"Row {i} is {called(row)}, and rows are lists of cells or objects, all of one sort. Send "
+        f"[[...], ...] or [{{...}}, ...]."
+    )
+
+
+def _array(given: list[Any]) -> Any:
+    """Return numbers as an array, or what was given if they make none.
 
     Raises
     ------
-    NotRows
-        If they are not numbers, or not all of one length.
     DataError
         If an object stands in place of a cell, or a number is too large.
     """
@@ -271,41 +334,45 @@ def array(given: list[Any]) -> Any:
             "of ten first."
         ) from None
     except (TypeError, ValueError):
-        _require_cells(given)
-    raise NotRows(given)
+        left: list[tuple[int, Any]] = list(enumerate(given))
+        while left:
+            row, cell = left.pop()
+            if isinstance(cell, list):
+                left += [(row, inner) for inner in cell]
+            elif isinstance(cell, dict):
+                raise DataError(
+                    f"Row {row} holds an object in place of a cell. Cells are numbers here, and "
+                    f"null where they are missing."
+                ) from None
+    return given
 
 
-def _require_cells(given: list[Any]) -> None:
-    left: list[tuple[int, Any]] = list(enumerate(given))
-    while left:
-        row, cell = left.pop()
-        if isinstance(cell, list):
-            left += [(row, inner) for inner in cell]
-        elif isinstance(cell, dict):
-            raise DataError(
-                f"Row {row} holds an object in place of a cell. Cells are numbers here, and null "
-                f"where they are missing."
-            )
+def _loads(text: bytes) -> Any:
+    try:
+        return cells.loads(text)
+    except ValueError as error:
+        raise _no_json(str(error)) from None
 
 
-def _mixed(i: int, row: Any) -> DataError:
-    return DataError(
-        f"Row {i} is {called(row)}, and rows are lists of cells or objects, all of one sort. Send "
-        f"[[...], ...] or [{{...}}, ...]."
+def _no_json(why: str) -> RequestError:
+    return RequestError(
+        400,
+        f"The body cannot be read as JSON: {why}.",
+        "Send JSON in UTF-8, with null for a missing cell: JSON has no NaN.",
     )
 
 
-def called(value: Any) -> str:
-    """Name what JSON holds.
+def _refuse_twins(text: bytes, parsed: Any) -> None:
+    """Raise RequestError if an object has a name twice, of which the parser keeps the last."""
+    n_colons = text.count(b":")
+    if n_colons < 2 or n_colons <= (named := _n_names(parsed)):
+        return
+    # There are more colons, which may stand in texts.
+    if sum(1 for found in _NAMES_AND_TEXTS.finditer(text) if found[1]) > named:
+        raise RequestError(422, "An object of the body has a name twice.", "Give it once.")
 
-    Examples
-    --------
-    >>> called(None), called([1]), called(2.5)
-    ('null', 'a list', 'a number')
-    """
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    for kind, name in ((dict, "an object"), (list, "a list"), (str, "text")):
-        if isinstance(value, kind):
-            return name
-    return "a number"
+
+def _n_names(value: Any) -> int:
+    if type(value) is dict:
+        return len(value) + sum(map(_n_names, value.values()))
+    return sum(map(_n_names, value)) if type(value) is list else 0

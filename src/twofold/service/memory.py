@@ -18,17 +18,7 @@ _TRIM_BYTES, _TRIM_SECONDS = 2**24, 0.5
 
 
 class Account:
-    """Counts the bytes that requests hold: bodies, decoded rows and results.
-
-    Parameters
-    ----------
-    most : int
-        Bytes that all requests may hold together.
-
-    Attributes
-    ----------
-    used : int
-    """
+    """Counts the bytes that requests hold, at most `most`: bodies, decoded rows and results."""
 
     def __init__(self, most: int) -> None:
         self.most, self.used = most, 0
@@ -48,18 +38,12 @@ class Account:
                 self.used += n_bytes
                 return
         if held + n_bytes > self.most:
-            raise RequestError(
-                413,
+            raise RequestError.too_large(
                 f"This request needs more than the {self.most:,} bytes that all requests together "
                 f"may take.",
-                "Send the rows in parts, or start the service with a larger --max-memory.",
+                "--max-memory",
             )
-        raise RequestError(
-            503,
-            "The requests in progress take as much memory as they may.",
-            "Try again later.",
-            headers={"Retry-After": "1"},
-        )
+        raise RequestError.busy("The requests in progress take as much memory as they may.")
 
     def release(self, n_bytes: int) -> None:
         """Take note of bytes that are free again."""
@@ -112,16 +96,12 @@ def size_of(value: Any) -> int:
         return sum(map(size_of, value.values()))
     if isinstance(value, list | tuple):
         return sum(map(size_of, value))
-    if isinstance(value, np.ndarray):
-        return int(value.size * _OBJECT_BYTES if value.dtype == object else value.nbytes)
+    if isinstance(value, np.ndarray) and value.dtype == object:
+        return int(value.size * _OBJECT_BYTES)
     return int(getattr(value, "nbytes", 0))
 
 
-def _find_malloc_trim() -> Any:
-    try:
-        return ctypes.CDLL(None).malloc_trim  # glibc alone has it
-    except (AttributeError, OSError, TypeError):
-        return None
-
-
-_malloc_trim = _find_malloc_trim()
+try:
+    _malloc_trim: Any = ctypes.CDLL(None).malloc_trim  # glibc alone has it
+except (AttributeError, OSError, TypeError):
+    _malloc_trim = None

@@ -4,22 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from twofold.errors import MissingExtraError
-
-try:
-    from prometheus_client import (
-        CollectorRegistry,
-        Counter,
-        Gauge,
-        Histogram,
-        ProcessCollector,
-        generate_latest,
-    )
-except ImportError as missing:
-    raise MissingExtraError(
-        "The service needs Starlette, uvicorn and prometheus-client, which are not installed. "
-        "Install 'twofold[service]'."
-    ) from missing
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    Histogram,
+    ProcessCollector,
+    generate_latest,
+)
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"  # of what generate_latest writes
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
@@ -29,10 +21,7 @@ _SIZES = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0, 819
 class Metrics:
     """Counters and histograms of one service, and of its process.
 
-    Parameters
-    ----------
-    waiting, held : callable
-        Give the number of requests that wait, and the bytes that requests hold.
+    `waiting` and `held` give the number of requests that wait, and the bytes that requests hold.
 
     Examples
     --------
@@ -45,27 +34,19 @@ class Metrics:
     def __init__(self, waiting: Callable[[], float], held: Callable[[], float]) -> None:
         own = self._registry = CollectorRegistry()
         ProcessCollector(registry=own)
+
+        def histogram(name: str, text: str, label: str, buckets: tuple[float, ...]) -> Histogram:
+            return Histogram(f"twofold_{name}", text, [label], registry=own, buckets=buckets)
+
         self._requests = Counter(
             "twofold_requests", "Requests by route and status.", ["route", "status"], registry=own
         )
         self._rows = Counter("twofold_rows", "Rows by route.", ["route"], registry=own)
-        self._seconds = Histogram(
-            "twofold_request_seconds",
-            "Time from request to answer.",
-            ["route"],
-            registry=own,
-            buckets=_SECONDS,
-        )
-        self._batches = Histogram(
-            "twofold_batch_requests",
-            "Requests that shared a call.",
-            ["verb"],
-            registry=own,
-            buckets=_SIZES,
-        )
-        self._batch_rows = Histogram(
-            "twofold_batch_rows", "Rows of a call.", ["verb"], registry=own, buckets=_SIZES
-        )
+        text = "Time from request to answer."
+        self._seconds = histogram("request_seconds", text, "route", _SECONDS)
+        text = "Requests that shared a call."
+        self._batches = histogram("batch_requests", text, "verb", _SIZES)
+        self._batch_rows = histogram("batch_rows", "Rows of a call.", "verb", _SIZES)
         for name, text, value in (
             ("twofold_waiting_requests", "Requests that wait for their turn.", waiting),
             ("twofold_held_bytes", "Bytes of bodies, decoded rows and results.", held),

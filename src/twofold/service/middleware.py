@@ -6,30 +6,27 @@ Routes that are added to the application stand behind all of them, websockets to
 from __future__ import annotations
 
 import asyncio
+import logging
 import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
 
+from starlette.requests import ClientDisconnect
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
 from twofold.data import json as cells
-from twofold.errors import MissingExtraError
 from twofold.service.errors import RequestError
 from twofold.service.memory import Account, Share
 from twofold.service.metrics import Metrics
 
-try:
-    from starlette.responses import Response
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
-except ImportError as missing:
-    raise MissingExtraError(
-        "The service needs Starlette, uvicorn and prometheus-client, which are not installed. "
-        "Install 'twofold[service]'."
-    ) from missing
-
+logger = logging.getLogger(__name__)
 OPEN = "/healthz"  # the one route that needs no token
 SHARE = "twofold.share"  # where a request finds its share of the memory
 GONE = 499  # the status that nginx counts if a client went away
 _HOST = re.compile(r"(\[[0-9a-f:.]*\]|[^:\[\]]*)(:[0-9]*)?")
+Check = Callable[[Scope], RequestError | None]
 
 
 def refused(error: RequestError) -> Response:
@@ -63,6 +60,25 @@ class CountRequests:
             self._metrics.request(route, status, time.perf_counter() - started)
 
 
+class Gate:
+    """Lets requests pass that no check finds anything against, in the order of the checks."""
+
+    def __init__(self, app: ASGIApp, checks: Sequence[Check]) -> None:
+        self._app, self._checks = app, checks
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Let a request pass, or answer it."""
+        error = None
+        if scope["type"] in ("http", "websocket"):
+            error = next((e for check in self._checks if (e := check(scope))), None)
+        if error is None:
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await refused(error)(scope, receive, send)
+        else:
+            await send({"type": "websocket.close", "code": 1008, "reason": error.error[:100]})
+
+
 class HoldMemory:
     """Gives each request its share of the memory, and takes it back when it is answered."""
 
@@ -80,84 +96,67 @@ class HoldMemory:
                 await asyncio.to_thread(self._account.trim)
 
 
-class _Gate:
-    """Lets requests pass that a check finds nothing against."""
+class CutOff:
+    """Leaves clients that stop taking their answer; the server then ends the connection."""
 
-    def __init__(self, app: ASGIApp, check: Callable[[Scope], RequestError | None]) -> None:
-        self._app, self._check = app, check
+    def __init__(self, app: ASGIApp, seconds: float) -> None:
+        self._app, self._seconds = app, seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Let a request pass, or answer it."""
-        error = self._check(scope) if scope["type"] in ("http", "websocket") else None
-        if error is None:
-            await self._app(scope, receive, send)
-        elif scope["type"] == "http":
-            await refused(error)(scope, receive, send)
-        else:
-            await send({"type": "websocket.close", "code": 1008, "reason": error.error[:100]})
+        """Send within the time, piece by piece."""
+
+        async def timed(message: Message) -> None:
+            try:
+                async with asyncio.timeout(self._seconds):
+                    await send(message)
+            except TimeoutError:
+                raise ClientDisconnect from None
+
+        try:
+            await self._app(scope, receive, timed if scope["type"] == "http" else send)
+        except ClientDisconnect:
+            logger.warning("a client stopped taking its answer")
 
 
-def headers_of(scope: Scope, name: bytes) -> list[str]:
+def header(scope: Scope, name: bytes) -> str:
     """Return the values of a header, which may be there more than once."""
-    return [text.decode("latin-1") for key, text in scope["headers"] if key == name]
+    return ",".join(text.decode("latin-1") for key, text in scope["headers"] if key == name)
 
 
-class RequireFraming(_Gate):
-    """Refuses requests whose end proxies may see in different places (RFC 9112, section 6.1)."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        super().__init__(app, self._error)
-
-    @staticmethod
-    def _error(scope: Scope) -> RequestError | None:
-        names = {name for name, _ in scope["headers"]}
-        if not {b"content-length", b"transfer-encoding"} <= names:
-            return None
-        return RequestError(
-            400,
-            "The request has both Content-Length and Transfer-Encoding.",
-            "Send one of them.",
-            headers={"Connection": "close"},
-        )
+def require_framing(scope: Scope) -> RequestError | None:
+    """Refuse requests whose end proxies may see in different places (RFC 9112, section 6.1)."""
+    if not {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
+        return None
+    error = "The request has both Content-Length and Transfer-Encoding."
+    return RequestError(400, error, "Send one of them.", headers={"Connection": "close"})
 
 
-class RequireHost(_Gate):
-    """Refuses requests for other names than those of the service, if it knows its own."""
+def require_host(hosts: Sequence[str]) -> Check:
+    """Return what refuses requests for other names than these."""
+    known = {host.lower() for host in hosts}
 
-    def __init__(self, app: ASGIApp, hosts: Sequence[str]) -> None:
-        super().__init__(app, self._error)
-        self._hosts = {host.lower() for host in hosts}
-
-    def _error(self, scope: Scope) -> RequestError | None:
-        given = ",".join(headers_of(scope, b"host"))
+    def check(scope: Scope) -> RequestError | None:
+        given = header(scope, b"host")
         host = _HOST.fullmatch(given.lower())
-        if host is not None and host[1] in self._hosts:
+        if host is not None and host[1] in known:
             return None
-        return RequestError(
-            421,
-            f"Host {given[:200]!r} is not allowed.",
-            f"Use one of the allowed hosts: {', '.join(sorted(self._hosts))}.",
-        )
+        fix = f"Use one of the allowed hosts: {', '.join(sorted(known))}."
+        return RequestError(421, f"Host {given[:200]!r} is not allowed.", fix)
+
+    return check
 
 
-class RequireToken(_Gate):
-    """Refuses requests without the token."""
+def require_token(token: str) -> Check:
+    """Return what refuses requests without the token."""
 
-    def __init__(self, app: ASGIApp, token: str) -> None:
-        super().__init__(app, self._error)
-        self._token = token.encode()
-
-    def _error(self, scope: Scope) -> RequestError | None:
-        if scope["path"] == OPEN:
-            return None
-        scheme, _, token = ",".join(headers_of(scope, b"authorization")).partition(" ")
+    def check(scope: Scope) -> RequestError | None:
+        scheme, _, given = header(scope, b"authorization").partition(" ")
         # In a time that does not depend on how much of it is right.
-        right = secrets.compare_digest(token.strip().encode("latin-1"), self._token)
-        if right and scheme.lower() == "bearer":
+        right = secrets.compare_digest(given.strip().encode("latin-1"), token.encode())
+        if (right and scheme.lower() == "bearer") or scope["path"] == OPEN:
             return None
-        return RequestError(
-            401,
-            "Missing or invalid bearer token.",
-            "Send the header 'Authorization: Bearer TOKEN'.",
-            headers={"WWW-Authenticate": "Bearer"},
-        )
+        fix = "Send the header 'Authorization: Bearer TOKEN'."
+        asks = {"WWW-Authenticate": "Bearer"}
+        return RequestError(401, "Missing or invalid bearer token.", fix, headers=asks)
+
+    return check

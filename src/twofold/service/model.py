@@ -1,31 +1,43 @@
-"""What a served model does with rows: each verb as arrays and tables with an entry per row.
+"""A served model: its verbs on arrays and tables, what it reads and answers, and what it is.
 
-What takes long is a generator that stops after each piece, so that others have their turn.
+Another version replaces it as a whole. What takes long is a generator that stops after each piece,
+so that others have their turn.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator
+import hashlib
+import math
+import os
+from collections.abc import Generator, Mapping, Sequence
 from copy import copy, deepcopy
+from dataclasses import asdict
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import torch
-from numpy.typing import NDArray
 
 from twofold.data import convert, sources
 from twofold.data.table import cells
+from twofold.errors import OptionError
 from twofold.estimators import validation
-from twofold.estimators.autoencoder import Autoencoder
+from twofold.estimators.autoencoder import Autoencoder, load
 from twofold.inference import apply, sampling
 from twofold.metrics import Scores
-from twofold.nn.likelihoods import LIKELIHOODS
+from twofold.persistence import summary
+from twofold.persistence.folder import DOCUMENT
 from twofold.schema.column import Column
-from twofold.service.batching import joined, part_of
+from twofold.service import responses
+from twofold.service.arrow_rows import ArrowReader
+from twofold.service.batching import Result, Steps, Verb, joined, part_of
+from twofold.service.json_rows import JsonReader
+from twofold.service.memory import Share
+from twofold.service.requests import JSON, Limits
+from twofold.service.responses import Answer
 
-Array = NDArray[Any]
 _EXPLAINED_CELLS = 10_000  # in one call
 _NARROW = {k.id for k in (pa.bool_(), pa.int8(), pa.uint8(), pa.int16(), pa.uint16())}
 _NARROW |= {k.id for k in (pa.float16(), pa.float32(), pa.null())}
@@ -36,28 +48,80 @@ class ServedModel:
     """A fitted estimator whose rows come and go as Arrow tables, or as arrays where it had arrays.
 
     The estimator that is handed in is left as it is. Two copies of its network are kept, one in 32
-    bits and one in 64, for the precision of a call is that of its rows.
-
-    Attributes
-    ----------
-    model : Autoencoder
-    most_rows, most_explained : int
-        Rows that one call of the library has at most.
+    bits and one in 64, for the precision of a call is that of its rows. `folder` is where it was
+    loaded from, and `version` says which model that was.
     """
 
-    def __init__(self, ae: Autoencoder) -> None:
+    def __init__(
+        self,
+        ae: Autoencoder,
+        limits: Limits = Limits(),  # noqa: B008 (frozen)
+        folder: Path | None = None,
+        version: str | None = None,
+    ) -> None:
+        self.limits, self.folder, self.version = limits, folder, version
         typed = ae.schema_.formats() is not None
         self.model = copy(ae)
-        self.model.schema_ = ae.schema_.with_container("arrow" if typed else "numpy")
+        self.schema = self.model.schema_ = ae.schema_.with_container("arrow" if typed else "numpy")
         if typed and not hasattr(ae, "feature_names_in_"):
             # A frame whose names were numbers; rows have the names as text.
             self.model.feature_names_in_ = np.array(ae.schema_.names, dtype=object)
         self.named = hasattr(self.model, "feature_names_in_")
-        self.names = ae.schema_.names
+        self.names = list(ae.schema_.names)
         self.code_names = [str(name) for name in ae.get_feature_names_out()]
-        width = ae.schema_.width
-        self.most_rows = next(sources.row_chunks(2**31, width)).stop
-        self.most_explained = max(1, _EXPLAINED_CELLS // width)
+        picked = self.names if self.named else None
+        self._json = JsonReader(self.schema, limits)
+        self._arrow = ArrowReader(len(self.names), picked, self.code_names, limits)
+        self.document: dict[str, Any] | None = None  # of OpenAPI, once it is asked for
+        most = next(sources.row_chunks(2**31, ae.schema_.width)).stop
+        explained = max(1, _EXPLAINED_CELLS // ae.schema_.width)
+        self.verbs = {
+            verb.name: verb
+            for verb in (
+                Verb("encode", self.encode, most, check=self.check),
+                Verb("decode", self.decode, most),
+                Verb("reconstruct", self.reconstruct, most, check=self.check),
+                Verb("score", self.score, most, check=self.check),
+                Verb("explain", self.explain, explained, check=self.check),
+                Verb("impute", self.impute, most, _has_no_dictionary, self.check),
+            )
+        }
+
+    @classmethod
+    def of(cls, model: Autoencoder | str | os.PathLike[str], limits: Limits) -> ServedModel:
+        """Return a model, or the one in a folder, as it is served."""
+        if isinstance(model, Autoencoder):
+            return cls(model, limits)
+        folder = Path(model)
+        while True:
+            version = version_of(folder)
+            loaded = load(folder)
+            if version == version_of(folder):  # or else it was replaced in between
+                return cls(loaded, limits, folder, version)
+
+    def reloaded(self) -> ServedModel:
+        """Return what the folder holds now."""
+        if self.folder is None:
+            raise OptionError("The model came from memory. Create the application from a folder.")
+        return ServedModel.of(self.folder, self.limits)
+
+    def read(self, media_type: str, body: bytes, fields: Sequence[str], share: Share) -> Steps:
+        """Return the fields of a body, its rows or codes and what goes with them, piece by piece.
+
+        `fields` are those that the route knows. "rows" come back as an Arrow table, as `JsonRows`
+        or as an array, "codes" as a table or an array, others as JSON has them. Whatever makes no
+        array stays a list, and the library says what is wrong with it.
+
+        Raises
+        ------
+        RequestError
+            If the body cannot be read, or is too large.
+        DataError
+            If it holds anything but cells.
+        """
+        if media_type == JSON:
+            return self._json.read(body, fields, share)
+        return self._arrow.read(body, fields[0], share)
 
     @cached_property
     def _narrow(self) -> Autoencoder:
@@ -79,49 +143,43 @@ class ServedModel:
         """Return the copy that computes on these rows fastest; each gives the same numbers."""
         if not isinstance(rows, pa.Table):
             return self._wide if getattr(rows, "dtype", None) == np.float64 else self._narrow
-        model = self._wide if _is_wide(rows.schema) else self._narrow
+        ids = {kind.id for kind in rows.schema.types}
+        model = self._wide if ids <= _NARROW | _WIDE and ids & _WIDE else self._narrow
         if not self.named:
             # Columns are taken as they come, which the estimator would warn of.
             model = copy(model)
             model.feature_names_in_ = np.array(rows.column_names, dtype=object)
         return model
 
-    def encode(self, rows: Any) -> dict[str, Any]:
+    def encode(self, rows: Any) -> Result:
         """Return the codes."""
         return {"codes": np.asarray(self._for(rows).transform(rows))}
 
-    def decode(self, codes: Any) -> dict[str, Any]:
+    def decode(self, codes: Any) -> Result:
         """Return the rows that codes stand for."""
         return {"rows": self._for(codes).inverse_transform(codes)}
 
-    def reconstruct(self, rows: Any) -> dict[str, Any]:
+    def reconstruct(self, rows: Any) -> Result:
         """Return what the network makes of rows."""
         return {"rows": self._for(rows).reconstruct(rows)}
 
-    def score(self, rows: Any) -> dict[str, Any]:
+    def score(self, rows: Any) -> Result:
         """Return scores, p-values and labels."""
         score = self._for(rows).score_samples(rows)
         found = Scores.of(score, self.model.calibration_scores_, self.model.offset_)
         return {"score": found.score, "p_value": found.p_value, "label": found.label}
 
-    def explain(self, rows: Any) -> dict[str, Any]:
+    def explain(self, rows: Any) -> Result:
         """Return what was observed and expected, and each column's share of minus the score."""
-        found = self._for_explaining(rows).explain(rows)
-        return {
-            "base": found.base,
-            "score": -(found.base + found.contribution.sum(axis=1)),
-            "observed": found.observed,
-            "expected": found.expected,
-            "contribution": found.contribution,
-        }
-
-    def _for_explaining(self, rows: Any) -> Autoencoder:
         # Explanations are 64-bit whatever the rows.
         model = copy(self._for(rows))
         model.network_, model.scorer_ = self._wide.network_, self._wide.scorer_
-        return model
+        found = model.explain(rows)
+        score = -(found.base + found.contribution.sum(axis=1))
+        parts = {name: getattr(found, name) for name in ("observed", "expected", "contribution")}
+        return {"base": found.base, "score": score, **parts}
 
-    def impute(self, rows: Any) -> dict[str, Any]:
+    def impute(self, rows: Any) -> Result:
         """Return the rows with missing cells filled by their best values."""
         return {"rows": self._for(rows).impute(rows)}
 
@@ -153,7 +211,7 @@ class ServedModel:
             drawn.append(joined(parts))
         return drawn
 
-    def sample(self, n: int, random_state: int | None) -> Generator[None, None, Any]:
+    def sample(self, n: int, random_state: int | None) -> Generator[None, None, Result]:
         """Return new rows, some at a time."""
         model, schema, xs, parts = self.model, self.model.schema_, [], []
         generator = sampling.torch_generator(sampling.random_state(random_state))
@@ -166,7 +224,7 @@ class ServedModel:
             cells = sampling.cells(schema, known, x[at], rng=numbers)
             parts.append(validation.give_back(schema, cells))
             yield
-        return joined(parts)
+        return {"rows": joined(parts)}
 
     def check(self, rows: Any) -> Generator[None, None, None]:
         """Raise the error that rows have, with their numbers in the whole."""
@@ -176,51 +234,95 @@ class ServedModel:
             model.schema_.to_matrix(table.slice(at), apply.dtype_of(table), first_row=at.start)
             yield
 
+    def answer(self, name: str, found: Result) -> Answer:
+        """Return the answer that a verb's result is."""
+        if name == "encode":
+            return responses.of_codes(found["codes"], self.code_names)
+        if name == "score":
+            return responses.of_scores(found, self.model.offset_)
+        if name == "explain":
+            return responses.of_explanation(found, self.names)
+        first = found["draws"][0] if "draws" in found else found["rows"]
+        names = list(first.column_names) if isinstance(first, pa.Table) else self.names
+        return responses.of_rows(found, names, self.schema.row_shape)
 
-def _is_wide(schema: Any) -> bool:
-    """Whether the library computes in 64 bits on rows of this Arrow schema."""
-    ids = {kind.id for kind in schema.types}
-    return ids <= _NARROW | _WIDE and bool(ids & _WIDE)
+    def describe(self, versions: Mapping[str, str]) -> dict[str, Any]:
+        """Return what the model is, as plain data: options, layers, training, figures, versions."""
+        ae = self.model
+        network = ae.network_
+        return {
+            "version": self.version,
+            "replaced": self.folder is not None and version_of(self.folder) != self.version,
+            "options": {name: _plain(value) for name, value in ae.get_params(deep=False).items()},
+            "n_columns": len(ae.schema_.columns),
+            "n_components": network.n_components,
+            "n_parameters": network.n_parameters,
+            "layers": [asdict(layer) for layer in network.layers(ae.scorer_.link)],
+            "training": {
+                "epochs": len(ae.history_),
+                "best_epoch": ae.best_epoch_,
+                "history": ae.history_,
+            },
+            "comparison": asdict(ae.comparison_),
+            "offset": ae.offset_,
+            "summary": ae.summary(),
+            "remarks": summary.remarks(ae),
+            "versions": dict(versions),
+        }
+
+    def describe_columns(self) -> dict[str, Any]:
+        """Return what each column is, and the shape of a row, as plain data."""
+        return {
+            "columns": [_column(column) for column in self.schema.columns],
+            "row_shape": list(self.schema.row_shape),
+            "named": self.schema.named,
+        }
 
 
-def describe_columns(ae: Autoencoder) -> dict[str, Any]:
-    """Return what each column is, and the shape of a row, as plain data."""
-    schema = ae.schema_
-    return {
-        "columns": [_column(column) for column in schema.columns],
-        "row_shape": list(schema.row_shape),
-        "named": schema.named,
-    }
+def version_of(folder: Path) -> str | None:
+    """Return which model is in a folder, as a short text, or None if there is none."""
+    try:
+        return hashlib.sha256((folder / DOCUMENT).read_bytes()).hexdigest()[:16]
+    except OSError:
+        return None
+
+
+def _has_no_dictionary(rows: Any) -> bool:
+    """Whether rows share no dictionary with others, in which an answer would show theirs."""
+    return not isinstance(rows, pa.Table) or not any(map(pa.types.is_dictionary, rows.schema.types))
 
 
 def _column(column: Column) -> dict[str, Any]:
-    form = column.format
-    kept = [column.levels[i] for i in column.kept]
-    low, high = None, None
-    if column.width:
-        low, high = LIKELIHOODS[column.likelihood].cell_range(column)
-    if column.kind == "binary":
-        low, high = 0.0, 1.0
+    is_number = column.kind not in ("ignored", "category")
+    is_log = column.kind == "count" and not column.knots
+    typical = float(np.expm1(column.center)) if is_log else _cell(column, column.center)
     return {
         "name": column.name,
         "kind": column.kind,
         "likelihood": column.likelihood,
-        "type": "number" if form is None else form.type,
-        "dtype": "" if form is None else form.dtype,
+        "type": "number" if column.format is None else column.format.type,
+        "dtype": "" if column.format is None else column.format.dtype,
         "constant": column.constant,
-        "levels": kept if column.kind == "category" else None,
-        "range": [low, high],
-        "typical": _typical(column),
+        "levels": [column.levels[i] for i in column.kept] if column.kind == "category" else None,
+        "range": [_cell(column, end) for end in (column.domain.low, column.domain.high)],
+        # The cell that the training cells lie around, where the model keeps one.
+        "typical": typical if is_number else None,
         "note": column.note,
     }
 
 
-def _typical(column: Column) -> Any:
-    """Return the cell that the training cells lie around, where the model keeps one."""
-    if column.kind in ("ignored", "category"):
-        return None
-    if column.kind == "count" and not column.knots:
-        return float(np.expm1(column.center))
-    if column.format is None:
-        return column.center
-    return cells(np.array([[column.center]]), (column.format,))[0, 0]
+def _cell(column: Column, value: float) -> Any:
+    """Return a number of a column as the column's cells look, or None if it is infinite."""
+    if column.format is None or not math.isfinite(value):
+        return value if math.isfinite(value) else None
+    return cells(np.array([[value]]), (column.format,))[0, 0]
+
+
+def _plain(value: Any) -> Any:
+    if value is None or isinstance(value, bool | int | float | str):
+        return value
+    if isinstance(value, Mapping):
+        return {str(name): _plain(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    return repr(value)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import math
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,25 +19,66 @@ from numpy.typing import NDArray
 from twofold import formatting
 from twofold.data import convert, sources
 from twofold.data import json as cells
+from twofold.service.batching import joined, part_of
 from twofold.service.errors import RequestError
 from twofold.service.requests import ARROW, JSON
+from twofold.verbs import VERBS
 
 Array = NDArray[Any]
 PARQUET = "application/vnd.apache.parquet"
 NUMBERS = "application/octet-stream"
-FORMATS = (JSON, ARROW, PARQUET)
 _PIECE_CELLS = 20_000  # written at a time: a few milliseconds
-_PIECE_BYTES = 2**18
+_PIECE_NUMBERS = 2**16
 _TABLE_CELLS = 200_000  # of a batch of an Arrow stream, of a row group
+_QUALITY = re.compile(r"q=(\d*\.?\d*)")
+_MOST_RANGES = 50
+
+
+def offered(name: str) -> tuple[str, ...]:
+    """Return the types that a verb's answers have."""
+    has_numbers = VERBS[name].returns in ("codes", "rows") and not VERBS[name].parameters
+    return (JSON, ARROW, PARQUET, NUMBERS) if has_numbers else (JSON, ARROW, PARQUET)
+
+
+def chosen(accept: str, offered: Sequence[str]) -> str:
+    """Return the type of the answer that a client's Accept header likes best.
+
+    Raises
+    ------
+    RequestError
+        If it accepts none of those that are offered.
+
+    Examples
+    --------
+    >>> chosen("text/html, */*;q=0.8", ["application/json"])
+    'application/json'
+    """
+    shares: dict[str, float] = {}
+    for part in (accept.lower().strip() or "*/*").split(",")[:_MOST_RANGES]:
+        name, *rest = (word.strip() for word in part.split(";"))
+        quality = next((_QUALITY.fullmatch(word) for word in rest if word.startswith("q=")), True)
+        text = "1" if quality is True else quality[1] if quality else "0"
+        shares.setdefault(name, min(1.0, float(text) if text.strip(".") else 0.0))
+
+    def share(media_type: str) -> float:
+        # What is said of the type itself counts before what is said of all its kin.
+        kin = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
+        return next((shares[name] for name in kin if name in shares), 0.0)
+
+    best = max(offered, key=share)
+    if not share(best):
+        fix = f"Accept {' or '.join(offered)}."
+        raise RequestError(406, f"This route gives no {accept[:200]!r}.", fix)
+    return best
 
 
 @dataclass(frozen=True)
 class Answer:
     """What a verb came to.
 
-    `head` is written once. `parts` have an entry per row: an array `(n_rows, ...)`, an Arrow table,
-    or a list of these. `table` makes an Arrow table of a slice of the `n_rows` rows. `numbers` is
-    where the matrix of float32 comes from, for the verbs that have one.
+    `head` and `tail` are written once. `parts` have an entry per row: an array `(n_rows, ...)`, an
+    Arrow table, or a list of these. `table` makes an Arrow table of a slice of the `n_rows` rows.
+    `numbers` is where the matrix of float32 comes from, for the verbs that have one.
     """
 
     head: Mapping[str, Any]
@@ -69,28 +111,26 @@ class Answer:
         if media_type == JSON:
             return self._json()
         if media_type == NUMBERS:
-            return (_as_numbers(part) for part in _slices(self.numbers, _PIECE_BYTES // 4))
+            return (_as_numbers(part) for part in _slices(self.numbers, _PIECE_NUMBERS))
         return self._tables(media_type)
 
     def _json(self) -> Iterator[bytes]:
         before = b"{"
-        for name, value in self.head.items():
-            yield before + cells.dumps(name) + b":" + cells.dumps(value)
-            before = b","
-        for name, part in self.parts.items():
+        for name, value in (*self.head.items(), *self.parts.items(), *self.tail.items()):
             yield before + cells.dumps(name) + b":"
             before = b","
-            yield from _list_of_lists(part) if isinstance(part, list) else _list(part)
-        for name, value in self.tail.items():
-            yield before + cells.dumps(name) + b":" + cells.dumps(value)
-            before = b","
+            if name not in self.parts:
+                yield cells.dumps(value)
+            elif isinstance(value, list):
+                yield from _listed(map(_list, value))
+            else:
+                yield from _list(value)
         yield b"}"
 
     def _tables(self, media_type: str) -> Iterator[bytes]:
-        width = max(1, self.n_cells // max(1, self.n_rows))
-        step = max(1, _TABLE_CELLS // width)
+        step = max(1, _TABLE_CELLS * self.n_rows // max(1, self.n_cells))
         first, sink = self.table(slice(0, step)), _Sink()
-        with _WRITERS[media_type](sink, first.schema) as writer:
+        with _writer(media_type, sink, first.schema) as writer:
             writer.write_table(first)
             for start in range(step, self.n_rows, step):
                 yield sink.taken()
@@ -98,41 +138,31 @@ class Answer:
         yield sink.taken()
 
 
-class _Sink(io.RawIOBase):
+class _Sink(io.BytesIO):
     """A file whose content is taken away while it is written."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._parts: list[bytes] = []
-        self._size = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def write(self, content: Any) -> int:
-        self._parts.append(bytes(content))
-        self._size += len(self._parts[-1])
-        return len(self._parts[-1])
+    _gone = 0
 
     def tell(self) -> int:
-        return self._size
+        return self._gone + super().tell()
 
     def taken(self) -> bytes:
-        parts, self._parts = self._parts, []
-        return b"".join(parts)
+        content = self.getvalue()
+        self._gone += len(content)
+        self.seek(0)
+        self.truncate()
+        return content
+
+    def close(self) -> None:
+        """Stay readable."""
 
 
-def _stream_writer(sink: Any, schema: Any) -> Any:
-    return pa.ipc.new_stream(sink, schema)
-
-
-def _parquet_writer(sink: Any, schema: Any) -> Any:
+def _writer(media_type: str, sink: Any, schema: Any) -> Any:
+    if media_type == ARROW:
+        return pa.ipc.new_stream(sink, schema)
     import pyarrow.parquet as pq
 
     return pq.ParquetWriter(sink, schema)
-
-
-_WRITERS: dict[str, Callable[[Any, Any], Any]] = {ARROW: _stream_writer, PARQUET: _parquet_writer}
 
 
 def _n_cells(part: Any) -> int:
@@ -140,9 +170,7 @@ def _n_cells(part: Any) -> int:
 
 
 def _width(part: Any) -> int:
-    if isinstance(part, pa.Table):
-        return int(part.num_columns)
-    return math.prod(part.shape[1:])
+    return int(part.num_columns) if isinstance(part, pa.Table) else math.prod(part.shape[1:])
 
 
 def _flat(rows: Array) -> Array:
@@ -153,27 +181,26 @@ def _flat(rows: Array) -> Array:
 def _slices(part: Any, n_cells: int) -> Iterator[Any]:
     """Give a part's rows, some at a time."""
     step = max(1, n_cells // max(1, _width(part)))
-    for start in range(0, len(part), step):
-        yield part.slice(start, step) if isinstance(part, pa.Table) else part[start : start + step]
+    return (part_of(part, start, start + step) for start in range(0, len(part), step))
 
 
 def _list(part: Any) -> Iterator[bytes]:
-    before = b"["
-    for rows in _slices(part, _PIECE_CELLS):
+    """Give the rows of a part, some at a time, as one list."""
+
+    def entries(rows: Any) -> bytes:
         if isinstance(rows, pa.Table):
-            listed: Any = cells.rows(rows)
-        else:
-            listed = _flat(rows).tolist() if rows.ndim > 1 else rows.tolist()
-        yield before + cells.dumps(listed)[1:-1]
-        before = b","
-    yield b"]" if before == b"," else b"[]"
+            return cells.dumps(cells.rows(rows))[1:-1]
+        return cells.dumps((_flat(rows) if rows.ndim > 1 else rows).tolist())[1:-1]
+
+    return _listed([entries(rows)] for rows in _slices(part, _PIECE_CELLS))
 
 
-def _list_of_lists(parts: Sequence[Any]) -> Iterator[bytes]:
+def _listed(items: Iterator[Any]) -> Iterator[bytes]:
+    """Give the items, each in pieces itself, as one list."""
     before = b"["
-    for part in parts:
+    for item in items:
         yield before
-        yield from _list(part)
+        yield from item
         before = b","
     yield b"]" if before == b"," else b"[]"
 
@@ -189,15 +216,11 @@ def _as_numbers(values: Any) -> bytes:
 def _require_numbers(rows: Any) -> None:
     if not isinstance(rows, pa.Table):
         return
-    for name, column in zip(rows.column_names, rows.columns, strict=True):
-        types, kind = pa.types, column.type
+    for name, kind in zip(rows.column_names, rows.schema.types, strict=True):
+        types = pa.types
         if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
-            raise RequestError(
-                406,
-                f"Column '{name}' holds no numbers, so the rows are not a matrix.",
-                f"Accept {ARROW} or {JSON}.",
-                name,
-            )
+            error = f"Column '{name}' holds no numbers, so the rows are not a matrix."
+            raise RequestError(406, error, f"Accept {ARROW} or {JSON}.", name)
 
 
 def of_codes(codes: Array, names: Sequence[str]) -> Answer:
@@ -209,34 +232,26 @@ def of_codes(codes: Array, names: Sequence[str]) -> Answer:
     return Answer({"names": list(names)}, {"codes": codes}, table, len(codes), codes)
 
 
-def of_rows(rows: Any, names: Sequence[str], row_shape: Sequence[int]) -> Answer:
-    """Return the answer that rows are: an Arrow table, or an array `(n_rows, ...)`."""
+def of_rows(found: Mapping[str, Any], names: Sequence[str], row_shape: Sequence[int]) -> Answer:
+    """Return the answer that `rows` are, or several `draws` of them: tables, or arrays."""
+    rows = found["rows"] if "rows" in found else joined(found["draws"])
+    n_rows = len(rows) // len(found.get("draws", [rows]))
     head: dict[str, Any] = {"columns": list(names)}
     if len(row_shape) > 1:
         head["row_shape"] = list(row_shape)
-    return Answer(head, {"rows": rows}, lambda at: _table(rows, names, at), len(rows), rows)
-
-
-def of_draws(draws: Sequence[Any], names: Sequence[str], row_shape: Sequence[int]) -> Answer:
-    """Return the answer that several tables of the same rows are."""
-    head, n_rows = of_rows(draws[0], names, row_shape).head, len(draws[0])
     label = "draw"
     while label in names:
         label = f"_{label}"
 
     def table(at: slice) -> Any:
-        stop = min(at.stop, n_rows * len(draws))
-        tables = []
-        for number in range(at.start // max(1, n_rows), -(-stop // max(1, n_rows)) or 1):
-            before = number * n_rows
-            part = _table(
-                draws[number], names, slice(max(0, at.start - before), max(0, stop - before))
-            )
-            numbers = pa.array(np.full(len(part), number))
-            tables.append(part.add_column(0, label, numbers))
-        return pa.concat_tables(tables)
+        part = part_of(rows, at.start, at.stop)
+        part = part if isinstance(part, pa.Table) else convert.to_arrow(_flat(part), names)
+        if "draws" not in found:
+            return part
+        number = np.arange(at.start, at.start + len(part)) // max(1, n_rows)
+        return part.add_column(0, label, pa.array(number))
 
-    return Answer(head, {"draws": list(draws)}, table, n_rows * len(draws))
+    return Answer(head, found, table, len(rows), rows)
 
 
 def of_scores(scores: Mapping[str, Array], offset: float) -> Answer:
@@ -272,59 +287,3 @@ def _one_column(values: Array) -> Any:
     if values.dtype != object:
         return pa.array(values.reshape(-1), from_pandas=True)
     return pa.array([formatting.cell(cell, exact=True) for cell in values.reshape(-1).tolist()])
-
-
-def _table(rows: Any, names: Sequence[str], at: slice) -> Any:
-    if isinstance(rows, pa.Table):
-        return rows.slice(at.start, at.stop - at.start)
-    return convert.to_arrow(_flat(rows[at]), names)
-
-
-def chosen(accept: str, offered: Sequence[str]) -> str:
-    """Return the type of the answer that a client's Accept header likes best.
-
-    Raises
-    ------
-    RequestError
-        If it accepts none of those that are offered.
-
-    Examples
-    --------
-    >>> chosen("text/html, */*;q=0.8", ["application/json"])
-    'application/json'
-    """
-    if not accept.strip():
-        return offered[0]
-    ranges = [_range(part) for part in accept.split(",")[:50]]
-    best, most = "", 0.0
-    for media_type in offered:
-        # What is said of the type itself counts before what is said of all its kin.
-        fitting = [(len(name), share) for name, share in ranges if _fits(media_type, name)]
-        share = max(fitting, default=(0, 0.0))[1]
-        if share > most:
-            best, most = media_type, share
-    if not best:
-        raise RequestError(
-            406,
-            f"This route gives no {accept[:200]!r}.",
-            f"Accept {' or '.join(offered)}.",
-        )
-    return best
-
-
-def _range(part: str) -> tuple[str, float]:
-    name, *parameters = (word.strip().lower() for word in part.split(";"))
-    share = 1.0
-    for parameter in parameters:
-        if parameter.startswith("q="):
-            try:
-                share = min(1.0, max(0.0, float(parameter[2:])))
-            except ValueError:
-                share = 0.0
-    return name, share
-
-
-def _fits(media_type: str, name: str) -> bool:
-    if name == "*/*":
-        return True
-    return name == media_type or (name.endswith("/*") and media_type.startswith(name[:-1]))

@@ -19,24 +19,21 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import lru_cache, partial
+from http import HTTPStatus
 from types import FrameType
 from typing import Any
 
-from twofold.errors import MissingExtraError, OptionError
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from twofold.data import json as cells
+from twofold.errors import OptionError
+from twofold.service.errors import RequestError
 
 try:
     import resource
 except ImportError:  # Windows
     resource = None  # type: ignore[assignment]
-
-try:
-    import uvicorn
-    from uvicorn.protocols.http.h11_impl import H11Protocol
-except ImportError as missing:
-    raise MissingExtraError(
-        "The service needs Starlette, uvicorn and prometheus-client, which are not installed. "
-        "Install 'twofold[service]'."
-    ) from missing
 
 logger = logging.getLogger(__name__)
 GRACE_SECONDS = 5  # for requests under way after SIGTERM
@@ -46,7 +43,6 @@ _MOST_CONNECTIONS = 1_000
 _LEFT_FILES = 64  # that the process may open besides its connections
 _ANSWER = b"HTTP/1.1 %s\r\ncontent-type: application/json\r\nconnection: close\r\n"
 _ANSWER += b"content-length: %d\r\n\r\n%s"
-_ERROR = '{{"error":"{}","column":null,"fix":"{}"}}'
 
 
 def is_loopback(host: str) -> bool:
@@ -131,9 +127,7 @@ def serve(
     interval = sys.getswitchinterval()
     sys.setswitchinterval(_SWITCH_SECONDS)
     try:
-        server = server_of(app, listener, timeout, on_start)
-        server.end_seconds = END_SECONDS
-        server.run(sockets=[listener])
+        _Server(app, listener, timeout, on_start, END_SECONDS).run(sockets=[listener])
     finally:
         sys.setswitchinterval(interval)
         for number, handler in before.items():
@@ -145,25 +139,6 @@ def _reload(service: Any) -> None:
         service.reload()
     except Exception:
         logger.exception("the model could not be loaded again; the one before is served")
-
-
-def server_of(
-    app: Any, listener: socket.socket, timeout: float, on_start: Callable[[str], object]
-) -> _Server:
-    """Return the server that `serve` runs."""
-    protocol = type("_Protocol", (_Bounded, H11Protocol), {"head_seconds": timeout})
-    config = uvicorn.Config(
-        app,
-        http=protocol,
-        lifespan="on",
-        log_config=None,
-        access_log=False,
-        server_header=False,
-        proxy_headers=False,
-        ws="none",
-        timeout_graceful_shutdown=GRACE_SECONDS + 1,
-    )
-    return _Server(config, listener, on_start)
 
 
 @contextmanager
@@ -195,8 +170,15 @@ def running(app: Any, *, port: int = 0, timeout: float = 30.0) -> Iterator[str]:
     """
     with listen("127.0.0.1", port) as listener:
         addresses: queue.SimpleQueue[str] = queue.SimpleQueue()
-        server = server_of(app, listener, timeout, addresses.put)
-        thread = threading.Thread(target=_run, args=(server, listener, addresses), daemon=True)
+        server = _Server(app, listener, timeout, addresses.put)
+
+        def run() -> None:
+            try:
+                server.run(sockets=[listener])
+            finally:
+                addresses.put("")
+
+        thread = threading.Thread(target=run, daemon=True)
         thread.start()
         address = addresses.get()
         if not address:
@@ -206,15 +188,6 @@ def running(app: Any, *, port: int = 0, timeout: float = 30.0) -> Iterator[str]:
         finally:
             server.should_exit = True
             thread.join(END_SECONDS)
-
-
-def _run(
-    server: uvicorn.Server, listener: socket.socket, addresses: queue.SimpleQueue[str]
-) -> None:
-    try:
-        server.run(sockets=[listener])
-    finally:
-        addresses.put("")
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
@@ -229,16 +202,29 @@ def _leave(number: int, frame: FrameType | None) -> None:
 class _Server(uvicorn.Server):
     """uvicorn's server, which says where it listens, and ends in time."""
 
-    end_seconds: float | None = None
-
     def __init__(
         self,
-        config: uvicorn.Config,
+        app: Any,
         listener: socket.socket,
+        timeout: float,
         on_start: Callable[[str], object],
+        end_seconds: float | None = None,
     ) -> None:
+        protocol = type("_Protocol", (_Bounded, H11Protocol), {"head_seconds": timeout})
+        config = uvicorn.Config(
+            app,
+            http=protocol,
+            lifespan="on",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            timeout_graceful_shutdown=GRACE_SECONDS + 1,
+        )
         super().__init__(config)
-        self._listener, self._on_start = listener, on_start
+        self._service, self._listener = app.state.service, listener
+        self._on_start, self._end_seconds = on_start, end_seconds
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         await super().startup(sockets)
@@ -246,13 +232,12 @@ class _Server(uvicorn.Server):
         self._on_start(f"http://{f'[{host}]' if ':' in host else host}:{port}")
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        if self.end_seconds is not None:
+        if self._end_seconds is not None:
             # Whatever a thread or a client does, the process is over in time.
-            timer = threading.Timer(self.end_seconds, os._exit, [0])
+            timer = threading.Timer(self._end_seconds, os._exit, [0])
             timer.daemon = True
             timer.start()
-        service = self.config.app.state.service  # type: ignore[union-attr]
-        asyncio.get_running_loop().call_later(GRACE_SECONDS, service.drop)
+        asyncio.get_running_loop().call_later(GRACE_SECONDS, self._service.close)
         await super().shutdown(sockets)
 
 
@@ -269,7 +254,7 @@ class _Bounded:
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)  # type: ignore[misc]
         if len(self.connections) > _most_connections():
-            self._refuse("503 Service Unavailable", "Too many connections.", "Try again later.")
+            self._refuse(RequestError.busy("Too many connections."))
         else:
             self._watch()
 
@@ -283,7 +268,7 @@ class _Bounded:
 
     def send_400_response(self, message: str) -> None:
         """Answer what is not HTTP in the form that all errors have."""
-        self._refuse("400 Bad Request", message, "Send a request as RFC 9112 describes it.")
+        self._refuse(RequestError(400, message, "Send a request as RFC 9112 describes it."))
 
     def _watch(self) -> None:
         """Start the clock if a head is incomplete, and stop it if a request has begun."""
@@ -300,13 +285,14 @@ class _Bounded:
     def _give_up(self) -> None:
         self._deadline = None
         if self.cycle is None or self.cycle.response_complete:
-            text = "The request did not arrive in time."
-            self._refuse("408 Request Timeout", text, "Send it faster.")
+            error = "The request did not arrive in time."
+            self._refuse(RequestError(408, error, "Send it faster."))
 
-    def _refuse(self, status: str, error: str, fix: str) -> None:
+    def _refuse(self, error: RequestError) -> None:
         if not self.transport.is_closing():
-            text = _ERROR.format(error, fix).encode()
-            self.transport.write(_ANSWER % (status.encode(), len(text), text))
+            text, status = cells.dumps(error.document()), HTTPStatus(error.status)
+            line = f"{status.value} {status.phrase}".encode()
+            self.transport.write(_ANSWER % (line, len(text), text))
             self.transport.close()
 
 
