@@ -138,14 +138,14 @@ def document(served: ServedModel, guarded: Sequence[str]) -> dict[str, Any]:
     components: dict[str, Any] = {"schemas": {"Error": _ERROR}}
     if "401" in guarded:
         components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
-    about = (
+    description = (
         "One fitted autoencoder: codes, reconstructions, scores with their reasons, imputed and "
         "new rows. Missing cells are null; NaN and infinity, which JSON has no words for, are "
         "written as null as well."
     )
     return {
         "openapi": "3.1.0",
-        "info": {"title": "twofold", "version": __version__, "description": about},
+        "info": {"title": "twofold", "version": __version__, "description": description},
         "paths": paths,
         "components": components,
     }
