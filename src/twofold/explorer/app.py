@@ -29,9 +29,8 @@ from twofold.explorer.code_map import CodeMap, Progress
 from twofold.explorer.source import Difference, Shades, Source
 from twofold.service import app as service
 from twofold.service import server
-from twofold.service.app import require_media_type
 from twofold.service.errors import RequestError
-from twofold.service.requests import JSON
+from twofold.service.requests import JSON, require_media_type
 
 try:
     from starlette.applications import Starlette
