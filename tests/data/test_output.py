@@ -231,3 +231,27 @@ def test_full_disk_leaves_the_old_file(
             output.write(TABLE, path, overwrite=True)
     assert path.read_bytes() == b"mine"
     assert list(tmp_path.iterdir()) == [path]
+
+
+FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-2+3", "@SUM(A1)", "\tx", "\r=x"]
+HARMLESS = ["-5", "+1.5e-3", "-1 234,5", "-12%", "-inf", "a=b", "-", "", "it's", "x\n=1"]
+
+
+def test_formulas_are_marked_in_csv_on_request(tmp_path: Path) -> None:
+    table = pa.table({"=a": FORMULAS + HARMLESS, "n": -np.arange(16.0)})
+    output.write(table, tmp_path / "safe.csv", csv_safe=True)
+    found = pa.csv.read_csv(
+        tmp_path / "safe.csv",
+        parse_options=pa.csv.ParseOptions(newlines_in_values=True),
+        convert_options=pa.csv.ConvertOptions(column_types={"'=a": pa.string()}),
+    )
+    assert found["'=a"].to_pylist() == [f"'{cell}" for cell in FORMULAS] + HARMLESS
+    assert found["n"].to_pylist() == table["n"].to_pylist()
+
+
+def test_cells_stay_as_they_are_unless_formulas_are_to_be_marked(tmp_path: Path) -> None:
+    table = pa.table({"=a": FORMULAS[:4]})
+    output.write(table, tmp_path / "plain.csv")
+    output.write(table, tmp_path / "safe.parquet", csv_safe=True)
+    assert pa.csv.read_csv(tmp_path / "plain.csv").equals(table)
+    assert pa.parquet.read_table(tmp_path / "safe.parquet").equals(table)

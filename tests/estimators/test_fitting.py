@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
@@ -10,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from twofold import Autoencoder
-from twofold.errors import OptionError
+from twofold.errors import OptionError, TwofoldError
 from twofold.estimators import fitting, validation
 from twofold.training.batches import InMemory, TrainingData
 
@@ -40,6 +42,52 @@ def test_what_fails_leaves_attributes_and_weights_as_they_were() -> None:
         fail()
     assert not hasattr(ae, "offset_")
     assert torch.equal(weight, before)
+
+
+VERBS: dict[str, Callable[[Autoencoder], Any]] = {
+    "transform": lambda ae: ae.transform(ROWS),
+    "inverse_transform": lambda ae: ae.inverse_transform(np.zeros((3, 2))),
+    "score_samples": lambda ae: ae.score_samples(ROWS),
+    "explain": lambda ae: ae.explain(ROWS[:2]),
+    "impute": lambda ae: ae.impute(ROWS),
+    "sample": lambda ae: ae.sample(3, random_state=0),
+}
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_another_thread_gets_no_answer_of_a_model_that_is_being_fitted(verb: str) -> None:
+    ae = Autoencoder(n_components=2, epochs=1, random_state=0).fit(ROWS)
+    found: list[BaseException | None] = []
+
+    def ask(event: object) -> None:
+        with ThreadPoolExecutor(1) as other:
+            found.append(other.submit(VERBS[verb], ae).exception())
+
+    ae.fit(ROWS, callbacks=[ask])
+    assert found
+    assert all(isinstance(error, TwofoldError) for error in found)
+    assert "is being fitted" in str(found[0])
+    VERBS[verb](ae)
+
+
+@pytest.mark.parametrize("refit", [Autoencoder.fit, Autoencoder.partial_fit])
+def test_no_answer_is_of_two_models(refit: Callable[[Autoencoder, Any], Any]) -> None:
+    ae = Autoencoder(n_components=2, epochs=1, random_state=0).fit(ROWS)
+
+    def slow(network: Any, scorer: Any, x: torch.Tensor) -> torch.Tensor:
+        refit(ae, ROWS)
+        return x
+
+    with pytest.raises(TwofoldError, match="is being fitted"):
+        ae._apply(slow, ROWS)
+
+
+def test_fit_that_fails_leaves_a_model_that_answers() -> None:
+    ae = Autoencoder(n_components=2, epochs=1, random_state=0).fit(ROWS)
+    before = ae.transform(ROWS)
+    with pytest.raises(TwofoldError):
+        ae.fit(ROWS[:1])
+    np.testing.assert_array_equal(ae.transform(ROWS), before)
 
 
 def test_a_share_trains_a_few_more_components_than_pca_needs() -> None:

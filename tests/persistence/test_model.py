@@ -253,6 +253,13 @@ def altered(folder: Path, name: str, tensor: torch.Tensor | None) -> None:
         ("scorer.rounds", torch.tensor(0)),
         ("scorer.rounds", torch.tensor(-5)),
         ("scorer.rounds", torch.ones(2, dtype=torch.int64)),
+        ("scorer.rounds", torch.tensor(1, dtype=torch.int32)),
+        ("scorer.spread", "half"),
+        ("scorer.spread", "int"),
+        ("network.levels.0.weight", "int"),
+        ("network.levels.0.weight", "double"),
+        ("donors.values", "int"),
+        ("pca.mean", "int"),
         ("scorer.density.numbers.mean", None),
         ("scorer.density.levels.partner", torch.tensor([0, 99])),
         ("scorer.density.levels.table", None),
@@ -265,8 +272,23 @@ def altered(folder: Path, name: str, tensor: torch.Tensor | None) -> None:
 def test_a_hostile_tensor_is_refused(name: str, tensor: Any, folder: Path) -> None:
     if isinstance(tensor, str):
         whole = load_file(folder / WEIGHTS)[name]
-        tensor = -whole - 1 if tensor == "negative" else whole * torch.nan
+        changed = {"negative": -whole - 1, "nan": whole * torch.nan}
+        tensor = changed[tensor] if tensor in changed else getattr(whole, tensor)()
     altered(folder, name, tensor)
+    with pytest.raises(ModelFileError, match="does not fit together"):
+        load(folder)
+
+
+@pytest.mark.parametrize("value", [-1, 1.5, True, "3", None, 2**40])
+@pytest.mark.parametrize("place", [("network", "n_components"), ("best_epoch",)])
+def test_numbers_that_are_no_counts_are_refused(
+    place: tuple[str, ...], value: Any, folder: Path
+) -> None:
+    def change(document: dict[str, Any]) -> None:
+        inner = document if len(place) == 1 else document[place[0]]
+        inner[place[-1]] = value
+
+    rewrite(folder, change)
     with pytest.raises(ModelFileError, match="does not fit together"):
         load(folder)
 

@@ -14,6 +14,7 @@ import typer
 from twofold.cli import options
 from twofold.cli.common import (
     Address,
+    CsvSafe,
     Force,
     Model,
     OnBadFile,
@@ -55,6 +56,7 @@ class Batch(TextFlags):
     address: Address = None
     workers: Tasks = None
     force: Force = False
+    csv_safe: CsvSafe = False
     quiet: Quiet = False
 
     @property
@@ -101,13 +103,14 @@ def decode(
     ],
     output: Output,
     force: Force = False,
+    csv_safe: CsvSafe = False,
 ) -> None:
     """Write the rows of codes."""
     from twofold.data.files import load
 
     ae = _for_files(_open(model, output, force))
     rows = ae.inverse_transform(load(codes, columns=list(ae.get_feature_names_out())))
-    _save(rows, ae.schema_.names, output, force)
+    _save(rows, ae.schema_.names, output, force, csv_safe)
     print_written(f"{len(rows):,} rows", output)
 
 
@@ -165,6 +168,7 @@ def explain(
         ),
     ] = None,
     force: Force = False,
+    csv_safe: CsvSafe = False,
     quiet: Quiet = False,
 ) -> None:
     """Show, and write where wanted, what each column contributes to the anomaly score."""
@@ -199,7 +203,7 @@ def explain(
             if output is not None:
                 report.keep(part)
     if output is not None:
-        write(report.arrow(), output, force)
+        write(report.arrow(), output, force, csv_safe=csv_safe)
     which = f"Row {row}" if row is not None else f"The {len(chosen):,} most anomalous"
     typer.echo(
         f"{which} of {counted(n_rows, 'row')}; a score below {ae.offset_:.6g} is an anomaly. "
@@ -268,12 +272,13 @@ def sample(
     output: Output,
     random_state: Seed = None,
     force: Force = False,
+    csv_safe: CsvSafe = False,
 ) -> None:
     """Write new rows."""
     check({"random_state": random_state})
     ae = _for_files(_open(model, output, force))
     drawn = ae.sample(rows, random_state)
-    _save(drawn, ae.schema_.names, output, force)
+    _save(drawn, ae.schema_.names, output, force, csv_safe)
     print_written(counted(rows, "new row"), output)
 
 
@@ -301,7 +306,7 @@ def _load(ae: Autoencoder, source: str) -> Any:
     return validation.open_rows(ae, source, stream=False)
 
 
-def _save(rows: Any, names: Sequence[str], output: Path, force: bool) -> None:
+def _save(rows: Any, names: Sequence[str], output: Path, force: bool, csv_safe: bool) -> None:
     """Write rows, an array `(n_rows, ...)` or an Arrow table, to a file."""
     import numpy as np
 
@@ -310,7 +315,7 @@ def _save(rows: Any, names: Sequence[str], output: Path, force: bool) -> None:
 
     if isinstance(rows, np.ndarray) and output.suffix.lower() != ".npy":
         rows = to_arrow(rows.reshape(len(rows), len(names)), names)
-    write(rows, output, force)
+    write(rows, output, force, csv_safe=csv_safe)
 
 
 def _apply(verb: str, batch: Batch) -> tuple[Autoencoder, Summary]:
@@ -365,7 +370,7 @@ def _write(
     from twofold.estimators import validation
 
     progress, total = progress_printer(batch.quiet), Summary()
-    with plain_warnings(), Writer(outputs, names, batch.force) as writer:
+    with plain_warnings(), Writer(outputs, names, batch.force, batch.csv_safe) as writer:
         # Cells of text files are written again as they are.
         as_written = all(path.suffix.lower() == ".csv" for path in outputs)
         rows = validation.open_rows(ae, batch.files, as_written=as_written)

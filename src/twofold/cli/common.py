@@ -44,6 +44,15 @@ Output = Annotated[
     ),
 ]
 Force = Annotated[bool, typer.Option("--force", help="Overwrite what is there.")]
+CsvSafe = Annotated[
+    bool,
+    typer.Option(
+        "--csv-safe",
+        help="Put an apostrophe before names and cells of a .csv output that a spreadsheet would "
+        "run as formulas: those that begin with =, +, -, @, a tab or a carriage return, and are no "
+        "numbers.",
+    ),
+]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show no progress.")]
 Seed = Annotated[
     int | None,

@@ -26,10 +26,13 @@ from twofold.errors import DataError, OutputExistsError
 
 Array = NDArray[Any]
 SUFFIXES = (".csv", ".parquet", ".npy")
-_LINE_END, _NOTHING, _MARK, _EMPTY = (
-    pa.scalar(text, pa.large_string()) for text in ("\n", "", '"', '""')
+_LINE_END, _NOTHING, _MARK, _EMPTY, _APOSTROPHE = (
+    pa.scalar(text, pa.large_string()) for text in ("\n", "", '"', '""', "'")
 )
 _CSV_ROWS = 65_536  # turned into text at a time
+# What spreadsheets take for a formula (OWASP, "CSV Injection"), and numbers, which are none.
+_FORMULA = r"(?s)^[=+\-@\t\r]."
+_NUMBER = r"(?i)^[+-]?([\d.,][\d., '\x{a0}\x{202f}]*(e[+-]?\d+)?%?|inf|infinity|nan)$"
 _SAY_SECONDS = 5.0  # between two lines of progress
 
 
@@ -209,11 +212,14 @@ def require_free_table(path: str | os.PathLike[str], overwrite: bool) -> Path:
     return require_free(path, overwrite)
 
 
-def write(table: Any, path: str | os.PathLike[str], overwrite: bool = False) -> None:
+def write(
+    table: Any, path: str | os.PathLike[str], overwrite: bool = False, *, csv_safe: bool = False
+) -> None:
     """Write an Arrow table as CSV, Parquet or `.npy` by suffix, whole or not at all.
 
     As `.npy`, an array is written as it is, and a table as one array of its columns. CSV has no
-    types: categories are written as their cells, durations as seconds.
+    types: categories are written as their cells, durations as seconds. With `csv_safe`, an
+    apostrophe stands before names and cells of a CSV file that spreadsheets would run as formulas.
 
     Raises
     ------
@@ -223,7 +229,7 @@ def write(table: Any, path: str | os.PathLike[str], overwrite: bool = False) -> 
         If it cannot be written, for example because the disk is full, or because a table for
         `.npy` holds more than numbers.
     """
-    with Writer(Path(path), force=overwrite) as writer:
+    with Writer(Path(path), force=overwrite, csv_safe=csv_safe) as writer:
         writer.write(table)
 
 
@@ -240,6 +246,8 @@ class Writer:
         What the columns of arrays are called; an `.npy` file takes an array as it is.
     force : bool
         Whether files that are there are overwritten.
+    csv_safe : bool
+        Whether spreadsheets are kept from taking cells of `.csv` files for formulas.
 
     Raises
     ------
@@ -254,9 +262,10 @@ class Writer:
         paths: Path | Sequence[Path],
         names: Sequence[str] = (),
         force: bool = False,
+        csv_safe: bool = False,
     ) -> None:
         self._paths = [paths] if isinstance(paths, Path) else list(paths)
-        self._names, self._force = names, force
+        self._names, self._force, self._csv_safe = names, force, csv_safe
         self._stack = ExitStack()
         self._sinks: list[Any] = []
 
@@ -270,7 +279,7 @@ class Writer:
         if not self._sinks:
             for path in self._paths:
                 file = self._stack.enter_context(atomic_write(path, self._force))
-                self._sinks.append(_SINKS[path.suffix.lower()](file))
+                self._sinks.append(_SINKS[path.suffix.lower()](file, self._csv_safe))
         for sink, rows, path in zip(self._sinks, parts, self._paths, strict=True):
             if isinstance(rows, np.ndarray) and path.suffix.lower() != ".npy":
                 rows = to_arrow(rows.reshape(len(rows), len(self._names)), self._names)
@@ -300,25 +309,34 @@ class Writer:
 class _Csv:
     """Delimited text; cells that came from such a file are written in their columns' notation."""
 
-    def __init__(self, file: Any) -> None:
-        self._file, self._first = file, True
+    def __init__(self, file: Any, safe: bool) -> None:
+        self._file, self._safe, self._first = file, safe, True
 
     def write(self, table: Any) -> None:
         said = table.schema.metadata or {}
         delimiter = said.get(b"twofold.delimiter", b",").decode()
         if self._first:
             names = [pa.chunked_array([[name]], pa.string()) for name in table.column_names]
-            self._lines([_quoted(name, delimiter) for name in names], delimiter)
+            self._lines([_quoted(self._checked(name), delimiter) for name in names], delimiter)
         self._first = False
         for batch in table.to_batches(max_chunksize=_CSV_ROWS):
             part = pa.Table.from_batches([batch])
             columns = [
-                _quoted(_text(part.column(i), notation.of_field(f)), delimiter)
+                _quoted(self._checked(_text(part.column(i), notation.of_field(f))), delimiter)
                 for i, f in enumerate(part.schema)
             ]
             if len(columns) == 1:  # an empty line would be no row
                 columns = [pc.if_else(pc.equal(columns[0], _NOTHING), _EMPTY, columns[0])]
             self._lines(columns, delimiter)
+
+    def _checked(self, column: Any) -> Any:
+        """Return text with an apostrophe before what would be a formula, if that is asked."""
+        if not self._safe:
+            return column
+        column = column.cast(pa.large_string())
+        is_number = pc.match_substring_regex(column, _NUMBER)
+        runs = pc.and_not(pc.match_substring_regex(column, _FORMULA), is_number)
+        return pc.if_else(runs, pc.binary_join_element_wise(_APOSTROPHE, column, _NOTHING), column)
 
     def _lines(self, columns: Sequence[Any], delimiter: str) -> None:
         if not columns or not len(columns[0]):
@@ -355,7 +373,7 @@ def _quoted(column: Any, delimiter: str) -> Any:
 
 
 class _Parquet:
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, safe: bool) -> None:
         self._file = file
         self._writer: Any = None
 
@@ -378,7 +396,7 @@ class _Npy:
     Numpy leaves room in it for the number of rows to grow.
     """
 
-    def __init__(self, file: Any) -> None:
+    def __init__(self, file: Any, safe: bool) -> None:
         self._file, self._n = file, 0
         self._first: Array | None = None
 
@@ -403,7 +421,7 @@ class _Npy:
         np.lib.format.write_array_header_1_0(self._file, header)
 
 
-_SINKS: dict[str, Callable[[Any], Any]] = {".csv": _Csv, ".parquet": _Parquet, ".npy": _Npy}
+_SINKS: dict[str, Callable[[Any, bool], Any]] = {".csv": _Csv, ".parquet": _Parquet, ".npy": _Npy}
 
 
 def _for_csv(column: Any) -> Any:

@@ -267,11 +267,12 @@ class Autoencoder(
     def _decoded(self, X: Any, observed: bool = False) -> Any:
         """Return the rows that codes stand for; with `observed`, in values that were observed."""
         check_is_fitted(self, "network_")
-        codes, index = validation.codes(self.network_, X)
-        x_hat = inference.apply(inference.decode, self.network_, self.scorer_, codes)
-        cells = self.schema_.from_matrix(x_hat)
-        cells = self.schema_.observed(cells) if observed else cells
-        return validation.give_back(self.schema_, cells, index=index)
+        with fitting.undisturbed(self):
+            codes, index = validation.codes(self.network_, X)
+            x_hat = inference.apply(inference.decode, self.network_, self.scorer_, codes)
+            cells = self.schema_.from_matrix(x_hat)
+            cells = self.schema_.observed(cells) if observed else cells
+            return validation.give_back(self.schema_, cells, index=index)
 
     def reconstruct(self, X: Any) -> Rows:
         """Return the reconstructions of the rows of X, in their own units, shape and container.
@@ -336,9 +337,10 @@ class Autoencoder(
         Returned are `observed`, `expected` and `contribution` per row and column, and `base` per
         row: `base + contribution.sum(axis=1)` is `-score_samples(X)` to rounding.
         """
-        table = self.read(X)
-        parts = self.network_, self.scorer_, self.schema_
-        return explain.explain(*parts, table, self.offset_)
+        with fitting.undisturbed(self):
+            table = self.read(X)
+            parts = self.network_, self.scorer_, self.schema_
+            return explain.explain(*parts, table, self.offset_)
 
     @overload
     def impute(self, X: Any, n_draws: Literal[1] = 1, random_state: Seed = None) -> Rows: ...
@@ -387,10 +389,11 @@ class Autoencoder(
         """
         check_is_fitted(self, "network_")
         generator = sampling.torch_generator(sampling.random_state(random_state))
-        x = sampling.sample(self.network_, self.scorer_, n, generator)
-        numbers = sampling.numpy_generator(generator)
-        cells = sampling.cells(self.schema_, self._calibration.cells, x, rng=numbers)
-        return validation.give_back(self.schema_, cells)
+        with fitting.undisturbed(self):
+            x = sampling.sample(self.network_, self.scorer_, n, generator)
+            numbers = sampling.numpy_generator(generator)
+            cells = sampling.cells(self.schema_, self._calibration.cells, x, rng=numbers)
+            return validation.give_back(self.schema_, cells)
 
     def interpolate(self, a: Any, b: Any, steps: int = 10) -> Rows:
         """Return `steps` rows from one row to another, on a straight line between their codes."""
@@ -604,8 +607,9 @@ class Autoencoder(
     def _each(self, verb: Callable[[Table, Any], Result], X: Any) -> list[Result]:
         """Return what the verb makes of each part of X; rows in memory are one part."""
         check_is_fitted(self, "network_")
-        source = validation.open_rows(self, X)
-        return [made for _, made in in_parts(source, lambda part: verb(self.read(part), part))]
+        with fitting.undisturbed(self):
+            source = validation.open_rows(self, X)
+            return [made for _, made in in_parts(source, lambda part: verb(self.read(part), part))]
 
     def _apply(self, function: inference.Function, X: Any) -> Array:
         """Apply a function of the rows as the network sees them to the rows of X."""

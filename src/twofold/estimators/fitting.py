@@ -18,7 +18,7 @@ from torch import Tensor
 
 from twofold import metrics, options
 from twofold.data.table import Table
-from twofold.errors import DataError, OptionError, TooFewComponentsWarning
+from twofold.errors import DataError, OptionError, TooFewComponentsWarning, TwofoldError
 from twofold.inference import apply as inference
 from twofold.inference import calibration, code_statistics, sampling
 from twofold.nn import bottleneck, corruption, layers, row_density
@@ -50,8 +50,13 @@ _SIZE_ROWS = 5_000  # enough to tell how many components keep a share of the var
 
 @contextmanager
 def restore_on_failure(estimator: Any) -> Iterator[None]:
-    """Restore the estimator, weights included, if the body raises."""
+    """Restore the estimator, weights included, if the body raises.
+
+    `_fits` is uneven meanwhile, which `undisturbed` sees in other threads.
+    """
     before = estimator.__dict__.copy()
+    n_fits = before.get("_fits", 0)
+    estimator._fits = n_fits + 1
     modules = [before[name] for name in ("network_", "_objective") if name in before]
     states = [deepcopy(module.state_dict()) for module in modules]
     try:
@@ -61,9 +66,38 @@ def restore_on_failure(estimator: Any) -> Iterator[None]:
             module.load_state_dict(state)
         if "_step" in before:
             before["_step"] = None  # its memory of past gradients belongs to what was undone
-        estimator.__dict__.clear()
+        for name in estimator.__dict__.keys() - before.keys():
+            del estimator.__dict__[name]
         estimator.__dict__.update(before)
         raise
+    finally:
+        if "network_" in estimator.__dict__:
+            estimator._fits = n_fits + 2
+        else:
+            del estimator._fits
+
+
+@contextmanager
+def undisturbed(estimator: Any) -> Iterator[None]:
+    """Raise TwofoldError if the estimator is fitted while the body reads it.
+
+    Its attributes are replaced one after the other, so the result would be of neither model.
+    """
+    before = estimator.__dict__.get("_fits", 0)
+    changed = None
+    try:
+        if before % 2 == 0:
+            yield
+    except Exception as error:
+        if estimator.__dict__.get("_fits", 0) == before:
+            raise
+        changed = error
+    if before % 2 or estimator.__dict__.get("_fits", 0) != before:
+        raise TwofoldError(
+            "Expected an estimator that stays as it is, got one that is being fitted in another "
+            "thread or by a callback. Call it when the fit has ended, or load the model a second "
+            "time."
+        ) from changed
 
 
 def random_state(

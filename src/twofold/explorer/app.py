@@ -404,7 +404,7 @@ class _Pages:
         table = self._source.table(self._chosen(selection), more)
         folder = tempfile.TemporaryDirectory(prefix="twofold-selection-")
         path = os.path.join(folder.name, f"selection.{suffix}")
-        output.write(table, path)
+        output.write(table, path, csv_safe=request.query_params.get("csv_safe") == "true")
         return FileResponse(
             path,
             media_type=_FORMATS[suffix],

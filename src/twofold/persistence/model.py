@@ -163,6 +163,10 @@ def _assemble(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Mod
     schema = Schema.from_json(document["schema"])
     network = _network(tensors, document["network"], options, schema)
     scorer = Scorer(schema).to(next(network.parameters()).dtype)
+    for prefix, module in (("network.", network), ("scorer.", scorer)):
+        for name, own in module.state_dict().items():
+            if (got := tensors[prefix + name].dtype) != own.dtype:
+                raise ValueError(f"expected {own.dtype} in {prefix}{name}, got {got}")
     scorer.load_state_dict(folder.part(tensors, "scorer."))
     if not scorer.density.is_consistent:
         raise ValueError("the levels in it belong to another table")
@@ -194,8 +198,14 @@ def _assemble(tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> Mod
             TrainingCells(_donors(tensors, schema), _level_pairs(tensors, document, schema)),
         ),
         history=[folder.numbers(entry) for entry in document["history"]],
-        best_epoch=int(document["best_epoch"]),
+        best_epoch=_count(document["best_epoch"], "best epoch", 0),
     )
+
+
+def _count(value: Any, what: str, least: int) -> int:
+    if type(value) is not int or not least <= value < 2**31:
+        raise ValueError(f"expected a {what} of at least {least}, got {value!r:.100}")
+    return value
 
 
 def _donors(tensors: Mapping[str, Tensor], schema: Schema) -> Donors:
@@ -233,7 +243,10 @@ def _require_numbers(tensors: Mapping[str, Tensor]) -> None:
     infinity.
     """
     for name, tensor in tensors.items():
-        if name.startswith(("calibration.", "donors.")) or not tensor.is_floating_point():
+        is_real = tensor.is_floating_point()
+        if name.startswith(("pca.", "donors.", "calibration.", "levels.values")) and not is_real:
+            raise ValueError(f"expected floating-point numbers in {name}, got {tensor.dtype}")
+        if name.startswith(("calibration.", "donors.")) or not is_real:
             continue
         if name.endswith(".log_weight") and tensor.ndim:
             if not (tensor.double().logsumexp(-1).abs() < 0.01).all():
@@ -256,7 +269,7 @@ def _network(
         network = Network(
             schema.width,
             [layers.resolve(layers.from_json(layer)) for layer in layout["hidden_layers"]],
-            layout["n_components"],
+            _count(layout["n_components"], "code of a size", 1),
             tied=options["tied"],
             activation=layout.get("activation", options["activation"]),
             code_activation=options["code_activation"],
