@@ -74,7 +74,7 @@ def restore_on_failure(estimator: Any) -> Iterator[None]:
         if "network_" in estimator.__dict__:
             estimator._fits = n_fits + 2
         else:
-            del estimator._fits
+            estimator.__dict__.pop("_fits", None)
 
 
 @contextmanager
