@@ -43,8 +43,11 @@ def made(bottleneck: Any, **options: Any) -> Autoencoder:
 @pytest.mark.parametrize("bottleneck", BOTTLENECKS, ids=repr)
 def test_the_grid(bottleneck: Any, layers: str, tied: bool, tmp_path: Path) -> None:
     noises = [None, "gaussian:0.3", "masking:0.2", *(["warp:0.5"] if layers != "recurrent" else [])]
-    ways = itertools.product(noises, [None, "layerwise:1", "pca"])
-    for number, (corruption, pretraining) in enumerate(ways):
+    ways = itertools.product(enumerate(noises), enumerate([None, "layerwise:1", "pca"]))
+    for (i, corruption), (j, pretraining) in ways:
+        # A Latin square: a third of the ways for each stack, and all of them for each bottleneck.
+        if (i + j + list(LAYERS).index(layers) + tied) % 3:
+            continue
         ae = made(
             bottleneck,
             hidden_layers=LAYERS[layers],
@@ -59,8 +62,8 @@ def test_the_grid(bottleneck: Any, layers: str, tied: bool, tmp_path: Path) -> N
         ae.fit(ROWS)
         scores = ae.score_samples(ROWS)
         assert np.isfinite(scores).all()
-        ae.save(tmp_path / str(number))
-        assert np.array_equal(load(tmp_path / str(number)).score_samples(ROWS), scores)
+        ae.save(tmp_path / "model", overwrite=True)
+        assert np.array_equal(load(tmp_path / "model").score_samples(ROWS), scores)
         found = ae.explain(ROWS[:4])
         total = found.base + found.contribution.sum(axis=1)
         np.testing.assert_allclose(total, -scores[:4], rtol=1e-3, atol=1e-3)
