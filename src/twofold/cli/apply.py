@@ -167,6 +167,7 @@ def explain(
             help="Where all columns of these rows go: .csv or .parquet.",
         ),
     ] = None,
+    stream: Stream = None,
     force: Force = False,
     csv_safe: CsvSafe = False,
     quiet: Quiet = False,
@@ -176,6 +177,7 @@ def explain(
 
     from twofold.data.output import write
     from twofold.distributed.results import ExplanationReport, ScoredRows
+    from twofold.estimators import validation
 
     if top is not None and row is not None:
         raise OptionError("Expected --top or --row, got both. Leave one of them out.")
@@ -190,7 +192,7 @@ def explain(
     ae = _open(model, output, force)
     report = ExplanationReport(ae, columns)
     with plain_warnings():
-        scored = ScoredRows(ae, _load(ae, source))
+        scored = ScoredRows(ae, validation.open_rows(ae, files(source, stream, "error")))
         n_rows = len(scored)
         if row is not None and not 0 <= row < n_rows:
             raise OptionError(
@@ -299,13 +301,6 @@ def _for_files(ae: Autoencoder) -> Autoencoder:
     return ae
 
 
-def _load(ae: Autoencoder, source: str) -> Any:
-    """Read the model's columns of a source, once for scores and explanations."""
-    from twofold.estimators import validation
-
-    return validation.open_rows(ae, source, stream=False)
-
-
 def _save(rows: Any, names: Sequence[str], output: Path, force: bool, csv_safe: bool) -> None:
     """Write rows, an array `(n_rows, ...)` or an Arrow table, to a file."""
     import numpy as np
@@ -364,7 +359,7 @@ def _write(
     outputs: Sequence[Path],
 ) -> Summary:
     """Write what is made of the rows, part by part: one table for each output."""
-    from twofold.data.files import in_parts
+    from twofold.data.chunks import in_parts
     from twofold.data.output import Pace, Writer
     from twofold.distributed.results import Summary
     from twofold.estimators import validation

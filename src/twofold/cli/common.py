@@ -169,13 +169,9 @@ def progress_printer(quiet: bool) -> Callable[[str], None] | None:
 
 def print_written(what: str, output: Path) -> None:
     """Print what is in a file or a folder, and how large it is."""
-    n_bytes = bytes_in(output) if output.is_dir() else output.stat().st_size
-    typer.echo(f"{output}: {what}, {size(n_bytes)}")
+    from twofold.data.addresses import shown, size_of
 
-
-def bytes_in(folder: Path) -> int:
-    """Return the size of a folder's files."""
-    return sum(file.stat().st_size for file in folder.iterdir())
+    typer.echo(f"{shown(output)}: {what}, {size(size_of(output))}")
 
 
 @contextmanager

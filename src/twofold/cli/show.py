@@ -48,6 +48,7 @@ def info(
     - `twofold info model --json`
     - `twofold info --system`
     """
+    from twofold.data.addresses import Folder, shown
     from twofold.estimators.autoencoder import load
     from twofold.persistence import folder as model_folder
 
@@ -70,8 +71,8 @@ def info(
         "Training": summary.training(ae),
         "File": pairs(
             {
-                "folder": str(model),
-                **{file.name: size(file.stat().st_size) for file in sorted(model.iterdir())},
+                "folder": shown(model),
+                **{name: size(n) for name, n in Folder(model).sizes().items()},
                 "made with": ", ".join(f"{k} {v}" for k, v in document["versions"].items()),
             }
         ),

@@ -20,7 +20,6 @@ from twofold.cli.common import (
     Quiet,
     Stream,
     TextFlags,
-    bytes_in,
     files,
     plain_warnings,
 )
@@ -127,6 +126,7 @@ def fit(
     """
     check(given)
     started = time.perf_counter()
+    from twofold.data.addresses import shown, size_of
     from twofold.data.output import require_writable
     from twofold.distributed import launch
     from twofold.estimators.autoencoder import Autoencoder
@@ -166,7 +166,7 @@ def fit(
     lines = {
         **summary.fitted(ae, n_rows),
         "time": f"{time.perf_counter() - started:.1f} s",
-        "model": f"{output} ({size(bytes_in(output))})",
+        "model": f"{shown(output)} ({size(size_of(output))})",
     }
     typer.echo(
         "\n\n".join([ae.summary(), ae.schema_.summary(), *summary.remarks(ae), pairs(lines)])

@@ -18,7 +18,8 @@ from twofold.data import formats, sources
 from twofold.data import notation as notations
 from twofold.data.detection import Detector, Hints
 from twofold.data.dialect import HEAD_BYTES, Dialect, Layout
-from twofold.data.formats import Part, Place, unpack
+from twofold.data.discovery import Place
+from twofold.data.formats import Part, unpack
 from twofold.data.notation import Notation
 from twofold.data.table import Format
 from twofold.errors import DataError, MissingExtraError

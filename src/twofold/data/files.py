@@ -11,15 +11,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
-from functools import cached_property
-from typing import Any, TypeVar, cast
+from functools import cached_property, partial
+from typing import Any, cast
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs
-import torch
 
-from twofold.data import arrow, frames, memory, sources
+from twofold.data import addresses, arrow, discovery, memory, sources
 from twofold.data.delimited import (
     SHEET_SUFFIXES,
     TEXT_SUFFIXES,
@@ -31,24 +29,20 @@ from twofold.data.delimited import (
 )
 from twofold.data.detection import Detector
 from twofold.data.dialect import Layout
+from twofold.data.discovery import ImagesPlace, Place
 from twofold.data.formats import (
     ARROW_SUFFIXES,
     JSON_SUFFIXES,
     ArrayFile,
     ImageFiles,
-    ImagesPlace,
     ParquetFile,
     Part,
     PartedFile,
-    Place,
     TableFile,
-    found,
 )
 from twofold.data.notation import Notation, as_id, field_of
 from twofold.data.table import Format
 from twofold.errors import DataError, DetectedWarning, OptionError, SkippedFilesWarning
-
-Result = TypeVar("Result")
 
 CHUNK_ROWS = 65_536  # rows at a time, where they are taken in order
 _SHARE = 0.25  # of the memory that may be taken: a larger source is streamed
@@ -83,7 +77,7 @@ class Files:
         what is wrong with each, or leave them out with a warning.
     drop : tuple of str, default=()
         Columns to leave out.
-    filesystem : pyarrow.fs.FileSystem, optional
+    filesystem : pyarrow.fs.FileSystem or fsspec filesystem, optional
         Where the source is; the local disk, or what its address says.
     delimiter, encoding : str, optional
         What separates the cells of text files, and how their letters are stored; by default what
@@ -167,7 +161,7 @@ class Files:
         """
         chosen = self.stream if stream is None else stream
         drop = () if columns is not None else tuple(self.drop)
-        places = self._places()
+        places = discovery.places(self.source, self.filesystem, _READ)
         alone = self.filesystem is None and len(places) == 1 and places[0].suffix == ".npy"
         if not places or (alone and chosen is not True and not drop):
             # An .npz file is read at once, and an .npy file stays on disk until rows are used.
@@ -175,7 +169,7 @@ class Files:
                 raise DataError(f"{self.source} holds an array, and no names of columns to drop.")
             fits = not places or places[0].size <= _SHARE * memory.available()
             if fits or chosen is False:
-                return sources.load_array(sources.resolve(self.source)[0])
+                return sources.load_array(sources.resolve(addresses.local(self.source))[0])
         reading = Reading(
             Layout(self.delimiter, self.encoding, self.header),
             self.decimal,
@@ -189,23 +183,6 @@ class Files:
         if chosen == "auto":
             chosen = source.bytes_in_memory() > _SHARE * memory.available()
         return source if chosen and source.can_stream else source.load()
-
-    def _places(self) -> list[Place | ImagesPlace]:
-        """List the files; none for those that are always read at once."""
-        source = os.fspath(self.source)
-        if self.filesystem is None and "://" not in source:
-            if sources.is_array_of_images(source):
-                return [ImagesPlace(source)]
-            paths = sources.resolve(source)
-            if sources.suffix_of(paths[0]) not in _READ:
-                return []
-            local = pa.fs.LocalFileSystem()
-            infos = local.get_file_info([str(path) for path in paths])
-            pairs = zip(infos, paths, strict=True)
-            return [Place(local, info, str(path)) for info, path in pairs]
-        infos, filesystem = found(source, self.filesystem, _READ)
-        sources.require_one_type(source, [info.path for info in infos])
-        return [Place(filesystem, info, info.path) for info in infos]
 
 
 class OpenFiles:
@@ -351,7 +328,7 @@ class OpenFiles:
         if not isinstance(file, TextFile):
             yield from file.batches(part, schema, n_rows)
             return
-        text = file.text_of(part, schema.names)
+        text = self._text(part.file, partial(file.text_of, part), schema.names)
         yield from self._meant(text, schema).to_batches(max_chunksize=n_rows)
 
     def _meant(self, text: Any, schema: Any, read: Mapping[str, Any] | None = None) -> Any:
@@ -404,7 +381,7 @@ class OpenFiles:
         tables, mistakes = [], dict[int, str]()
         for number, file in enumerate(cast(list[TextFile], self._files)):
             try:
-                tables.append(file.text(self._names))
+                tables.append(self._text(number, file.text, self._names))
             except DataError as error:
                 mistakes[number] = str(error)
         self._drop_files(mistakes)
@@ -486,11 +463,16 @@ class OpenFiles:
         for number, file in enumerate(cast(list[TextFile], self._files)):
             place = number - len(mistakes)
             try:
-                self._text_parts.append(file.learn(place, self._names, detectors))
+                held = {name: d for name, d in detectors.items() if name in file.names}
+                self._text_parts.append(file.learn(place, [*held] or file.names[:1], held))
             except DataError as error:
                 mistakes[number] = str(error)
         self._drop_files(mistakes)
         self._settle(list(mistakes.values()))
+        for each in cast(list[Place], self._places):
+            for name, value in each.constants.items():
+                if name in detectors:
+                    detectors[name].add(pa.chunked_array([[value.as_py()]]).cast(pa.string()))
         self._fit_text(detectors)
 
     def _drop_files(self, mistakes: dict[int, str]) -> None:
@@ -500,25 +482,62 @@ class OpenFiles:
 
     def _fit_names(self) -> list[str]:
         """Choose the columns; leave out the files that lack some, and return what is wrong."""
-        common = Counter(frozenset(file.names) for file in self._files).most_common(1)[0][0]
-        usual = next(i for i, file in enumerate(self._files) if set(file.names) == common)
-        first = self._files[usual]
+        every = [self._names_in(number) for number in range(len(self._files))]
+        common = Counter(frozenset(names) for names in every).most_common(1)[0][0]
+        usual = next(i for i, names in enumerate(every) if set(names) == common)
         if self._columns is not None:  # others may have columns that nobody asked for
-            first = next((f for f in self._files if set(self._columns) <= set(f.names)), first)
-        shown = self._places[self._files.index(first)].shown
-        self._names = sources.choose(shown, first.names, self._columns, self._drop)
+            wanted = set(self._columns)
+            usual = next((i for i, names in enumerate(every) if wanted <= set(names)), usual)
+        else:  # a table may have grown columns: what was written before has no cells in them
+            larger = [i for i, names in enumerate(every) if common <= set(names)]
+            usual = max(larger, key=lambda i: (len(every[i]), -i))
+        shown = self._places[usual].shown
+        self._names = sources.choose(shown, every[usual], self._columns, self._drop)
         mistakes: dict[int, str] = {}
-        for number, file in enumerate(self._files):
-            lacking = [name for name in self._names if name not in file.names]
-            more = [name for name in file.names if name not in (*self._names, *self._drop)]
-            if lacking:
-                mistakes[number] = f"it has no column {sources.listed(lacking)}"
+        fewer: list[int] = []
+        lost: dict[str, None] = {}
+        for number, names in enumerate(every):
+            lacking = [name for name in self._names if name not in names]
+            more = [name for name in names if name not in (*self._names, *self._drop)]
             if more and self._columns is None:
-                also = f"{mistakes[number]}, and" if lacking else "it"
+                also = f"it has no column {sources.listed(lacking)}, and" if lacking else "it"
                 mistakes[number] = f"{also} has {sources.listed(more)}, which others have not"
+            elif lacking:
+                fewer.append(number)
+                lost |= dict.fromkeys(lacking)
+        if fewer:
+            warnings.warn(
+                f"{len(fewer):,} of {len(every):,} files have no column "
+                f"{sources.listed(list(lost))} (the first is {self._places[fewer[0]].shown}): its "
+                f"cells count as missing there.",
+                DetectedWarning,
+                stacklevel=2,
+            )
         texts = {i: f"{self._places[i].shown}: {what}." for i, what in mistakes.items()}
         self._drop_files(texts)
         return list(texts.values())
+
+    def _names_in(self, number: int) -> list[str]:
+        """Return the columns of a file, with those that the names of its folders stand for."""
+        file, place = self._files[number], self._places[number]
+        return list(dict.fromkeys([*file.names, *getattr(place, "constants", ())]))
+
+    def _text(self, number: int, read: Callable[[list[str]], Any], names: Sequence[str]) -> Any:
+        """Return rows of a text file with all columns, whether or not the file has them."""
+        held = [name for name in names if name in self._files[number].names]
+        if len(held) == len(names):
+            return read(held)
+        table = read(held or self._files[number].names[:1])
+        n, constants = table.num_rows, cast(Place, self._places[number]).constants
+        columns = [
+            table.column(name)
+            if name in held
+            else pa.repeat(constants[name].cast(pa.string()), n)
+            if name in constants
+            else pa.nulls(n, pa.string())
+            for name in names
+        ]
+        return pa.Table.from_arrays(columns, names=list(names))
 
     def _fit_types(self) -> list[str]:
         """Settle the types; leave out the files that do not fit, and return what is wrong."""
@@ -526,7 +545,10 @@ class OpenFiles:
         fields, mistakes = [], dict[int, list[str]]()
         for name in self._names:
             files = cast(list[PartedFile], self._files)
-            kinds = [f.types[at[name]] for f, at in zip(files, places, strict=True)]
+            kinds = [
+                f.types[at[name]] if name in at else pa.null()
+                for f, at in zip(files, places, strict=True)
+            ]
             united = arrow.united(set(kinds))
             if united is None:
                 words = [arrow.word(kind) for kind in kinds]
@@ -613,37 +635,3 @@ def opened(
         return X
     files = X if isinstance(X, Files) else Files(X)
     return files.open(names, stream, formats, wanted, as_written)
-
-
-def in_parts(rows: Any, verb: Callable[[Any], Result]) -> Iterator[tuple[Any, Result]]:
-    """Give rows and what the verb makes of them: all at once, or part by part of open files."""
-    if not isinstance(rows, OpenFiles):
-        yield rows, verb(rows)
-        return
-    none = True
-    for first, part in rows.chunks():
-        none = False
-        try:
-            result = verb(part)
-        except DataError as error:
-            if first:
-                raise DataError(f"Counted from row {first:,}: {error}") from error
-            raise
-        yield part, result
-    if none:
-        raise DataError("The table has no rows (0 sample(s)); a minimum of 1 is required.")
-
-
-def together(parts: Sequence[Any]) -> Any:
-    """Return tables, arrays or frames of one sort as one."""
-    container = sources.container_of(parts[0])
-    if len(parts) == 1:
-        return parts[0]
-    if container == "arrow":
-        return pa.concat_tables(parts, promote_options="permissive")
-    if container == "numpy":
-        return np.concatenate(parts)
-    if container == "torch":
-        return torch.cat(list(parts))
-    module = frames.extra(container)
-    return module.concat(parts, **({"ignore_index": True} if container == "pandas" else {}))

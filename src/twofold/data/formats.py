@@ -6,20 +6,19 @@ memory.
 
 from __future__ import annotations
 
-import fnmatch
 import gzip
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.fs
 from numpy.typing import NDArray
 
 from twofold.data import images, sources
+from twofold.data.discovery import ImagesPlace, Place
 from twofold.errors import DataError
 
 Array = NDArray[Any]
@@ -27,6 +26,7 @@ PART_BYTES = 4 * 2**20  # of arrays
 _PAGE_BYTES = 2 * 2**20  # of a Parquet column that may be held decoded: a page and a dictionary
 JSON_SUFFIXES = (".jsonl", ".ndjson")
 ARROW_SUFFIXES = (".arrow", ".feather", ".ipc", ".arrows")
+_TAIL_BYTES = 2**16  # of a Parquet file, which most footers fit into
 _BUFFER_BYTES = 2**16  # read at a time from each column of a row group
 
 
@@ -42,54 +42,6 @@ class Part:
     n_rows: int
     at: int
     size: int
-
-
-class Place:
-    """A file on a filesystem, and what it looked like when it was first seen."""
-
-    def __init__(self, filesystem: Any, info: Any, shown: str) -> None:
-        self.filesystem, self.path, self.shown = filesystem, info.path, shown
-        self.size, self.changed = int(info.size or 0), info.mtime_ns
-
-    @property
-    def suffix(self) -> str:
-        """The file's ending, in small letters, without that of a compression."""
-        return sources.suffix_of(self.path)
-
-    @property
-    def compression(self) -> str:
-        """The ending that says how the file is compressed, or ""."""
-        return sources.packing_of(self.path)
-
-    def open(self, mapped: bool = False) -> Any:
-        """Open the file to be read; raises DataError if it is no longer what it was.
-
-        With `mapped`, a file on this machine is not copied into memory.
-        """
-        with sources.readable(self.shown):
-            info = self.filesystem.get_file_info(self.path)
-            if not info.is_file:
-                raise DataError(
-                    f"{self.shown} is gone: it was there when its rows were counted. Put it back "
-                    f"and start again."
-                )
-            if (int(info.size or 0), info.mtime_ns) != (self.size, self.changed):
-                raise DataError(
-                    f"{self.shown} has changed since its rows were counted. Wait until it is "
-                    f"written, and start again."
-                )
-            if mapped and isinstance(self.filesystem, pa.fs.LocalFileSystem):
-                return pa.memory_map(self.path)
-            return self.filesystem.open_input_file(self.path)
-
-
-@dataclass(frozen=True)
-class ImagesPlace:
-    """A folder or a pattern of images, which are read as one array; `suffix` stands for all."""
-
-    shown: str
-    suffix: str = "images"
-    size: int = 0  # unknown: that of the files says little of the pixels
 
 
 class PartedFile(Protocol):
@@ -109,15 +61,21 @@ class ParquetFile:
     """A Parquet file; its parts are row groups, which may be larger than what is read at a time."""
 
     def __init__(self, place: Place) -> None:
-        import pyarrow.parquet
 
         self.place = place
         with place.open() as stream, sources.readable(place.shown):
             if place.size == 0:
                 raise DataError(f"{place.shown} is empty: it has no byte.")
-            metadata = pyarrow.parquet.read_metadata(stream)
+            self._footer = _footer_of(stream)
+            metadata = self._metadata()
             schema = metadata.schema.to_arrow_schema()
         self.names, self.types = list(schema.names), list(schema.types)
+        self._constants = place.constants
+        for name, value in place.constants.items():
+            if name not in self.names:
+                self.names.append(name)
+                self.types.append(value.type)
+        self._held = list(schema.names)
         groups = [metadata.row_group(i) for i in range(metadata.num_row_groups)]
         self._groups = [(group.num_rows, group.total_byte_size) for group in groups]
 
@@ -131,13 +89,21 @@ class ParquetFile:
         import pyarrow.parquet
 
         with self.place.open() as stream, sources.readable(self.place.shown):
-            # Page by page, so that a row group need not fit into memory.
-            file = pyarrow.parquet.ParquetFile(stream, buffer_size=_BUFFER_BYTES, pre_buffer=False)
-            columns = file.iter_batches(
-                n_rows, row_groups=[part.at], columns=list(schema.names), use_threads=False
-            )
-            for batch in columns:
-                yield _in_types(batch, schema)
+            # On this machine page by page, so that a row group need not fit into memory; elsewhere
+            # in one request, for each one takes as long as reading a megabyte.
+            how = {"buffer_size": _BUFFER_BYTES} if self.place.is_local else {"pre_buffer": True}
+            file = pyarrow.parquet.ParquetFile(stream, metadata=self._metadata(), **how)
+            held = [name for name in schema.names if name in self._held] or self._held[:1]
+            for batch in file.iter_batches(
+                n_rows, row_groups=[part.at], columns=held, use_threads=False
+            ):
+                yield _in_types(batch, schema, self._constants)
+
+    def _metadata(self) -> Any:
+        """Return the footer that was read when the file was looked at."""
+        import pyarrow.parquet
+
+        return pyarrow.parquet.read_metadata(pa.BufferReader(self._footer))
 
     @staticmethod
     def open_bytes(part: Part, n_columns: int) -> int:
@@ -193,7 +159,10 @@ class TableFile:
                 raise DataError(f"{place.shown} is empty: it has no byte.")
             read = _json_lines if place.suffix in JSON_SUFFIXES else _arrow_file
             self._table = read(pa.BufferReader(content))
-        self.names, self.types = list(self._table.schema.names), list(self._table.schema.types)
+        self._constants = place.constants
+        more = {k: v.type for k, v in place.constants.items() if k not in self._table.schema.names}
+        self.names = [*self._table.schema.names, *more]
+        self.types = [*self._table.schema.types, *more.values()]
 
     def parts(self, number: int) -> list[Part]:
         """Return all rows as one part."""
@@ -202,8 +171,8 @@ class TableFile:
 
     def batches(self, part: Part, schema: Any, n_rows: int) -> Iterator[Any]:
         """Give the rows as record batches."""
-        for batch in self._table.select(list(schema.names)).to_batches(max_chunksize=n_rows):
-            yield _in_types(batch, schema)
+        for batch in self._table.to_batches(max_chunksize=n_rows):
+            yield _in_types(batch, schema, self._constants)
 
 
 def _json_lines(stream: Any) -> Any:
@@ -274,16 +243,32 @@ def _blocks(number: int, n_rows: int, row_bytes: int) -> list[Part]:
     return [Part(number, n, start, n * row_bytes) for start, n in counts]
 
 
-def _in_types(batch: Any, schema: Any) -> Any:
-    """Return a record batch with the columns of `schema`, in its order and types."""
-    batch = batch.select(list(schema.names))
-    if batch.schema.equals(schema):
-        return batch
-    columns = [
-        column if column.type == kind else column.cast(kind)
-        for column, kind in zip(batch.columns, schema.types, strict=True)
-    ]
+def _in_types(batch: Any, schema: Any, constants: Mapping[str, Any] | None = None) -> Any:
+    """Return a record batch with the columns of `schema`, in its order and types.
+
+    What the batch does not have is the same in all its rows, or missing.
+    """
+    given, columns = constants or {}, []
+    for field in schema:
+        at = batch.schema.get_field_index(field.name)
+        if at >= 0:
+            column = batch.column(at)
+        elif field.name in given:
+            column = pa.repeat(given[field.name], len(batch))
+        else:
+            column = pa.nulls(len(batch), field.type)
+        columns.append(column if column.type == field.type else column.cast(field.type))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def _footer_of(stream: Any) -> bytes:
+    """Return a Parquet file of the same footer that holds no rows."""
+    size = stream.size()
+    tail = stream.read_at(min(size, _TAIL_BYTES), max(0, size - _TAIL_BYTES))
+    length = int.from_bytes(tail[-8:-4], "little") + 8
+    if length > len(tail) and length <= size:
+        tail = stream.read_at(length, size - length)
+    return b"PAR1" + bytes(tail[-length:])
 
 
 def unpack(content: bytes, suffix: str) -> bytes:
@@ -295,36 +280,3 @@ def unpack(content: bytes, suffix: str) -> bytes:
     codec = {".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}[suffix]
     with pa.CompressedInputStream(pa.BufferReader(content), codec) as stream:
         return bytes(stream.read())
-
-
-def found(source: str, filesystem: Any, suffixes: Sequence[str]) -> tuple[list[Any], Any]:
-    """Return what a path, folder or pattern of any filesystem stands for."""
-    try:
-        path = source
-        if filesystem is None:
-            filesystem, path = pa.fs.FileSystem.from_uri(source)
-        info = filesystem.get_file_info(path)
-        if info.is_file:
-            return [info], filesystem
-        if info.type == pa.fs.FileType.Directory:
-            found = filesystem.get_file_info(pa.fs.FileSelector(path))
-            infos = [i for i in found if sources.suffix_of(i.path) in suffixes]
-        else:
-            fixed = path.split("*")[0].split("?")[0].split("[")[0].rpartition("/")[0]
-            selector = pa.fs.FileSelector(fixed, allow_not_found=True, recursive=True)
-            infos = [i for i in filesystem.get_file_info(selector) if _matches(i.path, path)]
-    except (OSError, ValueError, NotImplementedError) as error:
-        raise DataError(f"{source} cannot be reached: {error}".rstrip(". \n") + ".") from error
-    infos = [i for i in infos if i.is_file and not Path(i.path).name.startswith(".")]
-    if not infos:
-        raise DataError(f"{source} does not exist, or holds no {', '.join(suffixes)} file.")
-    return sorted(infos, key=lambda i: i.path), filesystem
-
-
-def _matches(path: str, pattern: str) -> bool:
-    if "**" in pattern:
-        return fnmatch.fnmatchcase(path, pattern.replace("**/", "*"))
-    steps, wanted = path.split("/"), pattern.split("/")
-    return len(steps) == len(wanted) and all(
-        fnmatch.fnmatchcase(a, b) for a, b in zip(steps, wanted, strict=True)
-    )

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from twofold.data import arrow, notation
+from twofold.data import addresses, arrow, notation
 from twofold.data.convert import to_arrow
 from twofold.data.notation import Notation
 from twofold.data.sources import listed
@@ -46,7 +46,12 @@ def require_free(path: str | os.PathLike[str], overwrite: bool) -> Path:
     DataError
         If the folder that is to hold it cannot be written to.
     """
-    path = Path(path)
+    if addresses.address_of(path):
+        if addresses.exists(path) and not overwrite:
+            raise already_exists(path)
+        addresses.require_writable(path)
+        return Path(path)
+    path = addresses.local(path)
     if path.is_dir():
         raise OutputExistsError(f"{path} is a folder, so it is left alone. Choose another file.")
     if os.path.lexists(path) and not overwrite:
@@ -74,28 +79,39 @@ def require_free_folder(
     OutputExistsError
         If something is there that may not be replaced.
     """
-    path = Path(path)
-    if not os.path.lexists(path):
+    if addresses.address_of(path):
+        path, there = Path(path), addresses.exists(path)
+        held = set(addresses.Folder(path).names()) if there else set[str]()
+        is_folder = bool(held)
+    else:
+        path = addresses.local(path)
+        there, is_folder = os.path.lexists(path), path.is_dir()
+        held = {entry.name for entry in path.iterdir()} if is_folder else set()
+    if not there:
         return path
     if not overwrite:
         raise already_exists(path)
-    if not (path.is_dir() and is_own({entry.name for entry in path.iterdir()})):
+    if not (is_folder and is_own(held)):
         raise OutputExistsError(
-            f"{path} exists and is not {own}, so it is left alone. Choose another folder."
+            f"{addresses.shown(path)} exists and is not {own}, so it is left alone. Choose another "
+            f"folder."
         )
     return path
 
 
-def already_exists(path: Path) -> OutputExistsError:
+def already_exists(path: str | os.PathLike[str]) -> OutputExistsError:
     """Return the error that says that something is there and is to be kept."""
     return OutputExistsError(
-        f"'{path}' already exists. Use --force (overwrite=True) to replace it."
+        f"'{addresses.shown(path)}' already exists. Use --force (overwrite=True) to replace it."
     )
 
 
 def require_writable(path: str | os.PathLike[str]) -> None:
     """Raise DataError if the folder that is to hold `path` can neither be used nor made."""
-    folder = Path(path).absolute().parent
+    if addresses.address_of(path):
+        addresses.require_writable(path)
+        return
+    folder = addresses.local(path).absolute().parent
     while not os.path.lexists(folder):
         folder = folder.parent
     if not folder.is_dir():
@@ -111,6 +127,8 @@ def require_writable(path: str | os.PathLike[str]) -> None:
 
 def not_written(path: object, error: OSError) -> DataError:
     """Return the error that says why a file or a folder could not be written."""
+    if isinstance(path, str | os.PathLike):
+        path = addresses.shown(path)
     return DataError(
         f"{path} could not be written: {error.strerror or error}. Nothing there was changed; free "
         f"some space or choose another place."
@@ -128,8 +146,12 @@ def atomic_write(path: Path, overwrite: bool = True) -> Iterator[IO[bytes]]:
     DataError
         If it cannot be written, for example because the disk is full.
     """
-    require_free(path, overwrite)
+    path = require_free(path, overwrite)
     try:
+        if addresses.address_of(path):
+            with addresses.upload(path) as file:
+                yield file
+            return
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{path.name[:99]}.", dir=path.parent) as folder:
             # Opened in the ordinary way, so that the user's umask decides who may read it.
@@ -153,12 +175,21 @@ def write_bytes(path: Path, content: bytes, overwrite: bool = True) -> None:
 def write_folder(path: Path, files: Mapping[str, bytes]) -> None:
     """Write a folder of files, whole or not at all; one that is there gives way.
 
+    At an address, the last of the files is gone while the others are written.
+
     Raises
     ------
     DataError
         If it cannot be written, for example because the disk is full.
     """
     try:
+        if addresses.address_of(path):
+            there = addresses.Folder(path)
+            there.remove([*files][-1])
+            for name, content in files.items():
+                there.write(name, content)
+            return
+        path = addresses.local(path)
         path.parent.mkdir(parents=True, exist_ok=True)
         fresh = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
         try:
@@ -207,7 +238,8 @@ def require_free_table(path: str | os.PathLike[str], overwrite: bool) -> Path:
     path = Path(path)
     if path.suffix.lower() not in SUFFIXES:
         raise DataError(
-            f"{path} ends in {path.suffix or 'nothing'}; outputs are {', '.join(SUFFIXES)}."
+            f"{addresses.shown(path)} ends in {path.suffix or 'nothing'}; outputs are "
+            f"{', '.join(SUFFIXES)}."
         )
     return require_free(path, overwrite)
 

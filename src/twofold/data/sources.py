@@ -29,7 +29,9 @@ PACKED_SUFFIXES = (".gz", ".zst", ".bz2", ".lz4")
 
 
 def is_path(source: Any) -> bool:
-    """Whether the source names a file, a folder or a glob pattern."""
+    """Whether the source names a file, a folder, a glob pattern, or several of these."""
+    if isinstance(source, list | tuple):
+        return bool(source) and all(isinstance(each, str | os.PathLike) for each in source)
     return isinstance(source, str | os.PathLike)
 
 

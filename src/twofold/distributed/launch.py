@@ -36,6 +36,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from twofold import errors
 from twofold.data import sources
+from twofold.data.addresses import address_of
 from twofold.data.files import Files, OpenFiles
 from twofold.distributed import ray as cluster
 from twofold.distributed.job import Message, Send, TrainingJob
@@ -217,9 +218,9 @@ def _least_and_most(workers: int | tuple[int, int]) -> tuple[int, int]:
 
 def _prepare(folder: Path, resume: bool) -> None:
     """Prepare the folder so that workers can continue from whatever is in it."""
-    saved = checkpoints.Checkpoint(folder, resume=resume)
+    checkpoints.Checkpoint(folder, resume=resume)
     if not resume:
-        checkpoints.clear(saved.folder)
+        checkpoints.clear(folder)
 
 
 def opened(files: Files, model: Autoencoder) -> Any:
@@ -279,7 +280,7 @@ def _run_on_cluster(
 ) -> Message:
     """Run a job as `_run_until_done` does, with workers on a cluster."""
     # The working folder of workers is another one.
-    job = replace(job, folder=job.folder.absolute())
+    job = job if address_of(job.folder) else replace(job, folder=job.folder.absolute())
     with cluster.connected(address, workers[1]) as ray:
         # Rows in memory travel once, not to every worker at every attempt.
         held = [

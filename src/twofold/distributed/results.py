@@ -16,6 +16,7 @@ import pyarrow
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from twofold.data.chunks import taken
 from twofold.data.convert import to_arrow
 from twofold.estimators.autoencoder import Autoencoder
 from twofold.formatting import cell, table
@@ -106,7 +107,7 @@ class ScoredRows:
         started = reported = time.perf_counter()
         for start in range(0, len(chosen), step):
             part = chosen[start : start + step]
-            yield replace(self._ae.explain(_taken(self._rows, part)), rows=part)
+            yield replace(self._ae.explain(taken(self._rows, part)), rows=part)
             now, done = time.perf_counter(), start + len(part)
             if progress is None or now - reported <= _PROGRESS_SECONDS or done == len(chosen):
                 continue
@@ -158,14 +159,6 @@ def anomaly_table(lines: Iterable[AnomalyLine], n_anomalies: int) -> str:
     text = table(("row", "score", "p-value", "anomalous columns"), cells, (0, 1, 2))
     more = n_anomalies - len(shown)
     return text + (f"\nand {more:,} more" if more else "")
-
-
-def _taken(rows: Any, numbers: NDArray[np.int64]) -> Any:
-    if isinstance(rows, np.ndarray):
-        return rows[numbers]
-    # Arrow may put all chunks of a column together first, so it sees no more of them than needed.
-    first, last = int(numbers.min()), int(numbers.max())
-    return rows.slice(first, last + 1 - first).take(numbers - first)
 
 
 class ExplanationReport:

@@ -16,7 +16,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from twofold import metrics, options
 from twofold.data import convert
-from twofold.data.files import in_parts, together
+from twofold.data.chunks import in_parts, together
 from twofold.data.table import Table
 from twofold.errors import ModelFileError, OptionError
 from twofold.estimators import fitting, validation

@@ -19,6 +19,7 @@ from torch import Tensor
 from twofold import metrics, options
 from twofold.data.table import Table
 from twofold.errors import DataError, OptionError, TooFewComponentsWarning, TwofoldError
+from twofold.estimators import validation
 from twofold.inference import apply as inference
 from twofold.inference import calibration, code_statistics, sampling
 from twofold.nn import bottleneck, corruption, layers, row_density
@@ -279,7 +280,7 @@ def split(ae: Autoencoder, rows: Source, validation_data: Any = None) -> Trainin
     data = rows.draw(ae.schema_, parameter.dtype, parameter.device)
     if validation_data is None:
         return data
-    return replace(data, held_out=ae._matrix(ae.read(validation_data)))
+    return replace(data, held_out=ae._matrix(validation.held_out(ae, validation_data)))
 
 
 def trainer(

@@ -68,6 +68,17 @@ def training_rows(
     return stream
 
 
+def held_out(estimator: Any, X: Any) -> Table:
+    """Read rows to measure training on: all, or a sample of those that do not fit into memory."""
+    X = open_rows(estimator, X)
+    if not isinstance(X, OpenFiles):
+        rows: Table = estimator.read(X)
+        return rows
+    sample = Stream(X, 0, 0.0).sample
+    estimator.schema_.require_types(sample)
+    return sample
+
+
 def weighted(rows: Source, sample_weight: Any) -> Source:
     """Return the rows that have a weight, each of which counts as so many equal ones.
 

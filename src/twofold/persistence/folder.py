@@ -21,6 +21,7 @@ from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
 from twofold import __version__
+from twofold.data import addresses
 from twofold.data.output import require_free_folder, write_folder
 from twofold.errors import DataError, ModelFileError
 from twofold.formatting import shortened
@@ -80,8 +81,8 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
     ModelFileError
         If the folder is missing, cut off, altered, or of another version's format.
     """
-    path = Path(path)
-    if not path.is_dir():
+    address, path = addresses.address_of(path), addresses.local(path)
+    if address is None and not path.is_dir():
         what = "is a file" if path.exists() else "does not exist"
         raise ModelFileError(
             f"Expected a model's folder, with {WEIGHTS} and {DOCUMENT}, and {path} {what}. Give "
@@ -104,6 +105,8 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Tensor], dict[str, Any
 
 def _read_bytes(path: Path, most: int) -> bytes:
     try:
+        if addresses.address_of(path):
+            return addresses.parent_of(path).read(path.name)
         status = path.stat()
         # A pipe or a device, which a link may lead to, could be waited for or read without end.
         if not stat.S_ISREG(status.st_mode):
@@ -119,8 +122,8 @@ def _read_bytes(path: Path, most: int) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise ModelFileError(
-            f"{path} cannot be read: {error.strerror or error}. A model is a folder with "
-            f"{WEIGHTS} and {DOCUMENT}. {_COPY_AGAIN}"
+            f"{addresses.shown(path)} cannot be read: {error.strerror or error}. A model is a "
+            f"folder with {WEIGHTS} and {DOCUMENT}. {_COPY_AGAIN}"
         ) from error
 
 

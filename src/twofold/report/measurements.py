@@ -18,7 +18,8 @@ from numpy.typing import NDArray
 
 from twofold import metrics
 from twofold.data import sources
-from twofold.data.files import OpenFiles, opened, together
+from twofold.data.chunks import together
+from twofold.data.files import OpenFiles, opened
 from twofold.data.table import Table, cells
 from twofold.inference import apply as inference
 from twofold.inference.explain import Explanation

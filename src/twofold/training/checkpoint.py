@@ -11,26 +11,28 @@ import hashlib
 import json
 import logging
 import os
+import re
 import signal
-import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Mapping
-from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Self
 
 import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
+from safetensors import SafetensorError
+from safetensors.torch import load as bytes_to_tensors
 from safetensors.torch import save as tensors_to_bytes
 from torch import Tensor
 
+from twofold.data.addresses import Folder
 from twofold.errors import CheckpointError, CheckpointWarning, OptionError
 
 FORMAT = 2
 _NAME, _DIGITS = "checkpoint-{:08d}.safetensors", 8
+_PATTERN = re.compile(r"checkpoint-\d{8}\.safetensors")
 _KEPT = 2  # the newest one, and one more should it turn out to be unreadable
 _LEAST_SHARE = 20  # at an epoch's end, training for so many times as long as writing took
 _log = logging.getLogger(__name__)
@@ -42,7 +44,7 @@ class Checkpoint:
     Parameters
     ----------
     folder : path-like
-        Made where it is missing.
+        Made where it is missing. It may be at an address, such as "s3://bucket/run".
     resume : bool
         Go on from the newest readable checkpoint in it; where there is none, from the beginning.
     seconds : float
@@ -66,7 +68,7 @@ class Checkpoint:
     def __init__(
         self, folder: str | os.PathLike[str], *, resume: bool = False, seconds: float = 60.0
     ) -> None:
-        self.folder, self.seconds = Path(folder), seconds
+        self.folder, self.seconds = Folder(folder), seconds
         self.n_written, self.seconds_written = 0, 0.0
         self._warned = False
         self._identity: dict[str, Any] = {}
@@ -166,28 +168,18 @@ class Checkpoint:
             held["rng.now"], body["rng.now"] = _state(self._rng)
         text = json.dumps(body, allow_nan=False)
         blob = tensors_to_bytes(held, {"document": text, "sha256": _digest(text, held)})
-        numbers = [_number(path) for path in _files(self.folder)]
-        path = self.folder / _NAME.format(1 + max(numbers, default=0))
-        handle, fresh = tempfile.mkstemp(prefix=f".{path.name}.", dir=self.folder)
-        try:
-            with open(handle, "wb") as file:
-                file.write(blob)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(fresh, path)
-        except BaseException:
-            Path(fresh).unlink(missing_ok=True)
-            raise
-        _sync_folder(self.folder)
+        numbers = [_number(name) for name in _files(self.folder)]
+        self.folder.write(_NAME.format(1 + max(numbers, default=0)), blob)
         for old in _files(self.folder)[:-_KEPT]:
-            old.unlink(missing_ok=True)
+            self.folder.remove(old)
 
     def _make_folder(self) -> None:
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
+            self.folder.make()
             # What a process that was killed left half-written.
-            for path in self.folder.glob(f".{_NAME[:11]}*"):
-                path.unlink(missing_ok=True)
+            for name in self.folder.names():
+                if name.startswith(f".{_NAME[:11]}"):
+                    self.folder.remove(name)
         except OSError as error:
             raise CheckpointError(
                 f"Checkpoints cannot be written to {self.folder}: {error.strerror or error}. "
@@ -196,15 +188,15 @@ class Checkpoint:
 
     def _newest(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
         failures: list[str] = []
-        for path in reversed(_files(self.folder)):
+        for name in reversed(_files(self.folder)):
             try:
-                found = _read(path)
+                found = _read(self.folder, name)
             except CheckpointError as error:
                 failures.append(str(error))
                 continue
             if failures:
                 warnings.warn(
-                    f"{failures[0]} Training goes on from the one before it, {path.name}.",
+                    f"{failures[0]} Training goes on from the one before it, {name}.",
                     CheckpointWarning,
                     stacklevel=4,
                 )
@@ -221,7 +213,7 @@ class Checkpoint:
         if not files:
             return
         try:
-            if _read(files[-1])[1].get("finished"):
+            if _read(self.folder, files[-1])[1].get("finished"):
                 return
         except CheckpointError:
             pass  # cut off, and so of a run that did not come to its end
@@ -297,22 +289,22 @@ def open_run(
     return saved
 
 
-def newest(folder: Path) -> Path | None:
-    """Return the newest checkpoint in a folder."""
-    return next(reversed(_files(folder)), None)
+def newest(folder: str | os.PathLike[str]) -> str | None:
+    """Return the name of the newest checkpoint in a folder."""
+    return next(reversed(_files(Folder(folder))), None)
 
 
-def clear(folder: Path) -> None:
+def clear(folder: str | os.PathLike[str]) -> None:
     """Remove the checkpoints in a folder."""
-    for path in _files(folder):
-        path.unlink(missing_ok=True)
+    there = Folder(folder)
+    for name in _files(there):
+        there.remove(name)
 
 
-def remove(folder: Path) -> None:
+def remove(folder: str | os.PathLike[str]) -> None:
     """Remove the checkpoints in a folder, and the folder where nothing else is in it."""
     clear(folder)
-    if not any(folder.iterdir()):
-        folder.rmdir()
+    Folder(folder).remove_if_empty()
 
 
 def digest(*parts: Tensor | str) -> str:
@@ -334,17 +326,19 @@ def _digest(text: str, tensors: Mapping[str, Tensor]) -> str:
     return digest(text, *named)
 
 
-def _files(folder: Path) -> list[Path]:
+def _files(folder: Folder) -> list[str]:
     """List the checkpoints, the newest one last."""
-    return sorted(folder.glob(f"checkpoint-{'[0-9]' * _DIGITS}.safetensors"), key=_number)
+    names = [name for name in folder.names() if _PATTERN.fullmatch(name)]
+    return sorted(names, key=_number)
 
 
-def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def _read(folder: Folder, name: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Read a checkpoint, and make sure that it is as it was written."""
+    path = f"{folder}/{name}"
     try:
-        with safe_open(path, framework="pt") as file:
-            about = file.metadata() or {}
-            tensors = {name: file.get_tensor(name).clone() for name in file.keys()}  # noqa: SIM118
+        blob = folder.read(name)
+        tensors = bytes_to_tensors(blob)
+        about = json.loads(blob[8 : 8 + int.from_bytes(blob[:8], "little")])["__metadata__"]
         text = about["document"]
         if about["sha256"] != _digest(text, tensors):
             raise CheckpointError(f"{path} is altered: it does not match its own SHA-256.")
@@ -368,19 +362,8 @@ def _difference(name: str, then: Mapping[str, Any], now: Mapping[str, Any]) -> s
     return f"{name} was {before!r} and is {after!r} now"
 
 
-def _number(path: Path) -> int:
-    return int(path.stem[-_DIGITS:])
-
-
-def _sync_folder(folder: Path) -> None:
-    """Make sure that a new name outlives a power failure, where the system can."""
-    if not hasattr(os, "O_DIRECTORY"):
-        return
-    handle = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+def _number(name: str) -> int:
+    return int(name.removesuffix(".safetensors")[-_DIGITS:])
 
 
 def _state(rng: np.random.RandomState) -> tuple[Tensor, list[Any]]:

@@ -1,0 +1,258 @@
+"""Which files a path, a pattern or an address stands for, and what each looked like.
+
+A folder may have more folders in it, whose names may say what all rows below them have in common
+("year=2024", as Hive and Spark write them).
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import hashlib
+import os
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote
+
+import pyarrow as pa
+import pyarrow.fs
+
+from twofold.data import addresses, sources
+from twofold.errors import DataError
+
+_NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
+_WHOLE_NUMBER = re.compile(r"-?(0|[1-9]\d{0,8})")
+_LOOKS, _LOOK_BYTES = 16, 4096  # places of a file that are compared, and bytes of each
+_TAIL_BYTES = 2**16  # where Parquet says what is in a file
+
+
+class Place:
+    """A file on a filesystem, and what it looked like when it was first seen.
+
+    Attributes
+    ----------
+    constants : mapping of str to pyarrow.Scalar
+        Columns that the names of its folders stand for.
+    """
+
+    def __init__(
+        self, filesystem: Any, info: Any, shown: str, constants: Mapping[str, Any] | None = None
+    ) -> None:
+        self.filesystem, self.path, self.shown = filesystem, info.path, shown
+        self.is_local = isinstance(filesystem, pa.fs.LocalFileSystem)
+        self.size = int(info.size or 0)
+        self.constants = dict(constants or {})
+        self._state = self._state_of(info)
+        self._content = self._look() if self.is_local else ""
+
+    @property
+    def suffix(self) -> str:
+        """The file's ending, in small letters, without that of a compression."""
+        return sources.suffix_of(self.path)
+
+    @property
+    def compression(self) -> str:
+        """The ending that says how the file is compressed, or ""."""
+        return sources.packing_of(self.path)
+
+    def open(self, mapped: bool = False) -> Any:
+        """Open the file to be read; raises DataError if it is no longer what it was.
+
+        A file that was only touched, or copied over itself, is what it was. With `mapped`, a file
+        on this machine is not copied into memory.
+        """
+        with sources.readable(self.shown):
+            info = self.filesystem.get_file_info(self.path)
+            if not info.is_file:
+                raise DataError(
+                    f"{self.shown} is gone: it was there when its rows were counted. Put it back "
+                    f"and start again."
+                )
+            state = self._state_of(info)
+            if state != self._state:
+                if int(info.size or 0) != self.size or not self.is_local:
+                    self._raise_changed()
+                if self._look() != self._content:
+                    self._raise_changed()
+                self._state = state
+            if mapped and self.is_local:
+                return pa.memory_map(self.path)
+            return self.filesystem.open_input_file(self.path)
+
+    def _raise_changed(self) -> None:
+        raise DataError(
+            f"{self.shown} has changed since its rows were counted. Wait until it is written, and "
+            f"start again."
+        )
+
+    def _state_of(self, info: Any) -> tuple[Any, ...]:
+        """Return what is different whenever a file was written, at no more cost than a look."""
+        if not self.is_local:
+            return int(info.size or 0), info.mtime_ns
+        try:
+            found = os.stat(self.path)
+        except OSError:
+            return ()
+        # The last one is changed by programs that set the time of writing, too.
+        return found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns
+
+    def _look(self) -> str:
+        """Return a digest of the file's end and of places all over it, or of all of a small one."""
+        found = hashlib.sha256()
+        try:
+            with open(self.path, "rb") as file:
+                if self.size <= _TAIL_BYTES + _LOOKS * _LOOK_BYTES:
+                    found.update(file.read())
+                else:
+                    for i in range(_LOOKS):
+                        file.seek(i * (self.size - _TAIL_BYTES) // _LOOKS)
+                        found.update(file.read(_LOOK_BYTES))
+                    file.seek(self.size - _TAIL_BYTES)
+                    found.update(file.read())
+        except OSError:
+            return ""
+        return found.hexdigest()
+
+
+@dataclass(frozen=True)
+class ImagesPlace:
+    """A folder or a pattern of images, which are read as one array; `suffix` stands for all."""
+
+    shown: str
+    suffix: str = "images"
+    size: int = 0  # unknown: that of the files says little of the pixels
+
+
+def places(source: Any, filesystem: Any, read: Sequence[str]) -> list[Place | ImagesPlace]:
+    """List the files of the types `read`; none for those that are always read at once.
+
+    Raises
+    ------
+    DataError
+        If there are none, or they are of several types, or are part of a table of Delta or Iceberg.
+    """
+    if isinstance(source, list | tuple):
+        every = [place for one in source for place in places(one, filesystem, read)]
+        if len(every) < len(source):
+            raise DataError("Expected files that can be read together, got .npz among them.")
+        sources.require_one_type("The list", [f"x{place.suffix}" for place in every])
+        return every
+    address = addresses.address_of(source)
+    if filesystem is not None:
+        return _listed(
+            os.fspath(source), addresses.arrow_filesystem(filesystem), os.fspath(source), read
+        )
+    if address is not None:
+        return _listed(address, *addresses.filesystem_of(address), read)
+    path = addresses.local(source).expanduser()
+    if sources.is_array_of_images(path):
+        return [ImagesPlace(str(path))]
+    local = pa.fs.LocalFileSystem()
+    if path.is_dir():
+        found = _listed(os.fspath(source), local, str(path), read, lenient=True)
+        if any(Path(place.path).parent != path for place in found if isinstance(place, Place)):
+            return found
+    paths = [str(each) for each in sources.resolve(path)]
+    if sources.suffix_of(paths[0]) not in read:
+        return []
+    return _places_of(local, local.get_file_info(paths), _fixed(str(path)))
+
+
+def _listed(
+    source: str, filesystem: Any, path: str, read: Sequence[str], lenient: bool = False
+) -> list[Place | ImagesPlace]:
+    """List the files of a folder or a pattern of any filesystem, with those of folders in it.
+
+    There may be none, or of several types, where the caller is `lenient`.
+    """
+    try:
+        info = filesystem.get_file_info(path)
+        if info.is_file:
+            return [Place(filesystem, info, info.path)]
+        is_folder = info.type == pa.fs.FileType.Directory
+        root = path if is_folder else _fixed(path)
+        selector = pa.fs.FileSelector(root, allow_not_found=True, recursive=True)
+        infos = filesystem.get_file_info(selector)
+    except Exception as error:  # drivers raise what they like
+        raise addresses.unreachable(source, error) from error
+    if is_folder:
+        _require_plain(source, [_below(i.path, root) for i in infos])
+    else:
+        infos = [i for i in infos if _matches(i.path, path)]
+    infos = [i for i in infos if i.is_file and _is_rows(_below(i.path, root), read)]
+    infos.sort(key=lambda i: i.path)
+    if lenient:
+        return _places_of(filesystem, infos, root)
+    if not infos:
+        raise DataError(f"{source} does not exist, or holds no {', '.join(read)} file.")
+    sources.require_one_type(source, [i.path for i in infos])
+    return _places_of(filesystem, infos, root)
+
+
+def _places_of(filesystem: Any, infos: Sequence[Any], root: str) -> list[Place | ImagesPlace]:
+    """Return the places of files, with the columns that the names of their folders stand for."""
+    said = [_said(_below(info.path, root)) for info in infos]
+    names = dict.fromkeys(name for each in said for name in each)
+    kinds = {
+        name: pa.int64()
+        if all(_WHOLE_NUMBER.fullmatch(each.get(name) or "0") for each in said)
+        else pa.string()
+        for name in names
+    }
+    constants = [
+        {name: pa.scalar(text).cast(kinds[name]) for name, text in each.items()} for each in said
+    ]
+    pairs = zip(infos, constants, strict=True)
+    return [Place(filesystem, info, info.path, each) for info, each in pairs]
+
+
+def _below(path: str, root: str) -> str:
+    """Return what of a path is below a folder."""
+    return path.lstrip("/")[len(root.strip("/")) :].strip("/")
+
+
+def _is_rows(path: str, read: Sequence[str]) -> bool:
+    """Whether a file in a folder holds rows: others are hidden, or a description of the rows."""
+    steps = path.split("/")
+    suffix = sources.suffix_of(path)
+    hidden = any(step.startswith((".", "_")) for step in steps)
+    return not hidden and suffix in read and suffix != ".txt"
+
+
+def _fixed(pattern: str) -> str:
+    """Return the folder that a pattern begins with."""
+    return re.split(r"[*?\[]", pattern)[0].rpartition("/")[0]
+
+
+def _matches(path: str, pattern: str) -> bool:
+    path, pattern = path.lstrip("/"), pattern.lstrip("/")
+    if "**" in pattern:
+        return fnmatch.fnmatchcase(path, pattern.replace("**/", "*"))
+    steps, wanted = path.split("/"), pattern.split("/")
+    return len(steps) == len(wanted) and all(
+        fnmatch.fnmatchcase(a, b) for a, b in zip(steps, wanted, strict=True)
+    )
+
+
+def _said(path: str) -> dict[str, str | None]:
+    """Return what the names of a file's folders say of its rows."""
+    steps = [step.partition("=") for step in path.split("/")[:-1] if "=" in step]
+    return {
+        unquote(name): None if value == _NO_VALUE else unquote(value) for name, _, value in steps
+    }
+
+
+def _require_plain(source: str, paths: Sequence[str]) -> None:
+    """Raise DataError if a folder is a table whose files alone do not say which rows it has."""
+    if any(path.split("/")[0] == "_delta_log" for path in paths):
+        raise DataError(
+            f"{source} is a Delta table, whose files may hold rows that were deleted. Pass "
+            f"deltalake.DeltaTable({source!r}).to_pyarrow_dataset() in its place."
+        )
+    if any(re.fullmatch(r"metadata/.*\.metadata\.json", path) for path in paths):
+        raise DataError(
+            f"{source} is an Iceberg table, whose files may hold rows that were deleted. Load it "
+            f"with pyiceberg, and pass table.scan().to_arrow_batch_reader() in its place."
+        )
