@@ -5,6 +5,7 @@ Before any row is used, every file is opened, and everything wrong with them is 
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections import Counter
@@ -17,7 +18,7 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
-from twofold.data import addresses, arrow, discovery, memory, sources
+from twofold.data import addresses, arrow, discovery, memory, sources, streams
 from twofold.data.delimited import (
     SHEET_SUFFIXES,
     TEXT_SUFFIXES,
@@ -39,6 +40,7 @@ from twofold.data.formats import (
     Part,
     PartedFile,
     TableFile,
+    text_with,
 )
 from twofold.data.notation import Notation, as_id, field_of
 from twofold.data.table import Format
@@ -167,7 +169,7 @@ class Files:
             # An .npz file is read at once, and an .npy file stays on disk until rows are used.
             if drop:
                 raise DataError(f"{self.source} holds an array, and no names of columns to drop.")
-            fits = not places or places[0].size <= _SHARE * memory.available()
+            fits = not places or places[0].size <= _most_bytes()
             if fits or chosen is False:
                 return sources.load_array(sources.resolve(addresses.local(self.source))[0])
         reading = Reading(
@@ -181,7 +183,7 @@ class Files:
         skip = self.on_bad_file == "skip"
         source = OpenFiles(places, columns, drop, skip, reading, as_written, self.id)
         if chosen == "auto":
-            chosen = source.bytes_in_memory() > _SHARE * memory.available()
+            chosen = source.bytes_in_memory() > _most_bytes()
         return source if chosen and source.can_stream else source.load()
 
 
@@ -222,6 +224,7 @@ class OpenFiles:
         self._places: list[Place | ImagesPlace] = []
         self._learned = not self._is_text
         self.skipped: list[str] = []
+        self.scratch: Any = None  # a folder that goes when these do
         mistakes: list[str] = []
         for place in places:
             try:
@@ -253,10 +256,15 @@ class OpenFiles:
     def __len__(self) -> int:
         return self.n_rows
 
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "scratch": None}
+
     @property
     def can_stream(self) -> bool:
         """Whether rows can be read without those before them."""
         file = self._files[0]
+        if self.schema is not None and any(map(streams.is_list, self.schema.types)):
+            return False
         return not (isinstance(file, ArrayFile) and (file.by_columns or len(file.shape) < 2))
 
     @property
@@ -486,6 +494,7 @@ class OpenFiles:
         common = Counter(frozenset(names) for names in every).most_common(1)[0][0]
         usual = next(i for i, names in enumerate(every) if set(names) == common)
         if self._columns is not None:  # others may have columns that nobody asked for
+            self._columns = streams.columns_with(self._columns, set().union(*every))
             wanted = set(self._columns)
             usual = next((i for i, names in enumerate(every) if wanted <= set(names)), usual)
         else:  # a table may have grown columns: what was written before has no cells in them
@@ -528,16 +537,7 @@ class OpenFiles:
         if len(held) == len(names):
             return read(held)
         table = read(held or self._files[number].names[:1])
-        n, constants = table.num_rows, cast(Place, self._places[number]).constants
-        columns = [
-            table.column(name)
-            if name in held
-            else pa.repeat(constants[name].cast(pa.string()), n)
-            if name in constants
-            else pa.nulls(n, pa.string())
-            for name in names
-        ]
-        return pa.Table.from_arrays(columns, names=list(names))
+        return text_with(table, names, cast(Place, self._places[number]).constants)
 
     def _fit_types(self) -> list[str]:
         """Settle the types; leave out the files that do not fit, and return what is wrong."""
@@ -631,7 +631,18 @@ def opened(
     """
     if isinstance(X, OpenFiles) and stream is False:
         return X.load()
-    if not (sources.is_path(X) or isinstance(X, Files)):
-        return X
-    files = X if isinstance(X, Files) else Files(X)
-    return files.open(names, stream, formats, wanted, as_written)
+    scratch = None
+    if (reader := streams.reader_of(X)) is not None:
+        X, scratch = streams.held(reader, math.inf if stream is False else _most_bytes())
+        if scratch is not None:
+            X, stream = Files(scratch.name), True
+    if sources.is_path(X) or isinstance(X, Files):
+        files = X if isinstance(X, Files) else Files(X)
+        X = files.open(names, stream, formats, wanted, as_written)
+        if isinstance(X, OpenFiles):
+            X.scratch = scratch
+    return streams.apart(X, names) if isinstance(X, pa.Table) else X
+
+
+def _most_bytes() -> float:
+    return _SHARE * memory.available()

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import gzip
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -259,6 +259,20 @@ def _in_types(batch: Any, schema: Any, constants: Mapping[str, Any] | None = Non
             column = pa.nulls(len(batch), field.type)
         columns.append(column if column.type == field.type else column.cast(field.type))
     return pa.RecordBatch.from_arrays(columns, schema=schema)
+
+
+def text_with(table: Any, names: Sequence[str], constants: Mapping[str, Any]) -> Any:
+    """Return text with all of these columns: those it lacks are constant, or missing."""
+    n = table.num_rows
+    columns = [
+        table.column(name)
+        if name in table.column_names
+        else pa.repeat(constants[name].cast(pa.string()), n)
+        if name in constants
+        else pa.nulls(n, pa.string())
+        for name in names
+    ]
+    return pa.Table.from_arrays(columns, names=list(names))
 
 
 def _footer_of(stream: Any) -> bytes:
