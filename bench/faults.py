@@ -1,12 +1,16 @@
-"""End commands at random moments, fill the disk under them, and see what they leave.
+"""End commands at random times, fill the disk under them, and see what they leave.
 
     python bench/faults.py                  20 trials of each, to bench/results/faults.json
     python bench/faults.py --only score     those of one command, to standard output
 
 Each trial runs a command in a process of its own, in a folder of its own, and ends it by SIGKILL or
-SIGINT at a moment drawn at random, or lets it write only so many bytes into a file (RLIMIT_FSIZE),
+SIGINT at a time drawn at random, or lets it write only so many bytes into a file (RLIMIT_FSIZE),
 as on a full disk. Then the inputs must be as they were, an output must be whole or not there, and
-the same command, run again after every fifth trial, must come to the same result.
+the same command, run again after every fifth trial, must come to the same result. A fit that is
+interrupted may write the model that it has so far, which then has to load.
+
+Then commands meet circumstances that are not as they should be (`CIRCUMSTANCES`): they have to do
+their work or say what is wrong, without a traceback, and leave their inputs alone.
 """
 
 from __future__ import annotations
@@ -18,8 +22,10 @@ import json
 import os
 import random
 import resource
+import shlex
 import shutil
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -145,8 +151,10 @@ def measure(command: str, scratch: Path, trials: int) -> dict[str, Any]:
             count["ended"] += status != 0
             if not got:
                 count["absent"] += 1
+            elif got == expected or (fault == "SIGINT" and command == "fit" and loads(folder)):
+                count["whole"] += 1
             else:
-                count["whole" if got == expected else "half"] += 1
+                count["half"] += 1
             count["inputs_changed"] += any(now.get(name) != text for name, text in before.items())
             others = set(os.listdir(folder)) - {"rows.csv", "model", output, ".said"}
             count["left_over"] += bool(others)
@@ -161,9 +169,170 @@ def measure(command: str, scratch: Path, trials: int) -> dict[str, Any]:
     return {"seconds": round(seconds, 2), **found}
 
 
+def loads(folder: Path) -> bool:
+    from twofold import load
+    from twofold.errors import TwofoldError
+
+    try:
+        load(folder / "out")
+    except TwofoldError:
+        return False
+    return True
+
+
+def at_once(command: str, folders: list[Path]) -> list[int]:
+    """Run a command in several processes at the same time, and return their statuses."""
+    found = [0] * len(folders)
+
+    def one(i: int) -> None:
+        found[i] = subprocess.run(
+            [*TWOFOLD, *COMMANDS[command]], cwd=folders[i], capture_output=True
+        ).returncode
+
+    threads = [threading.Thread(target=one, args=[i]) for i in range(len(folders))]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return found
+
+
+TWOFOLD = [sys.executable, "-c", "from twofold.cli.main import main; main()"]
+SCORE = " ".join(map(shlex.quote, [*TWOFOLD, "score", "model"]))
+PLAIN = {"PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0", "LC_ALL": "C", "LANG": "C"}
+# Name -> shell command in a folder with `model` and `rows.csv`; what it may exit with; environment,
+# None for what is taken out of it; the output that has to be there afterwards.
+CIRCUMSTANCES: dict[str, tuple[str, set[int], dict[str, str | None], str]] = {
+    "output is the input": (f"{SCORE} rows.csv -o rows.csv", {2}, {}, ""),
+    "output is the input, forced": (
+        f"cp rows.csv x.csv; {SCORE} x.csv -o x.csv --force",
+        {0},
+        {},
+        "x.csv",
+    ),
+    "output is a folder": (f"mkdir x.csv; {SCORE} rows.csv -o x.csv --force", {2}, {}, ""),
+    "output is a link": (
+        f"cp rows.csv t.csv; ln -s t.csv x.csv; {SCORE} rows.csv -o x.csv --force && "
+        "cmp rows.csv t.csv",
+        {0},
+        {},
+        "x.csv",
+    ),
+    "output is a broken link": (f"ln -s nowhere x.csv; {SCORE} rows.csv -o x.csv", {2}, {}, ""),
+    "folder cannot be written": (f"{SCORE} rows.csv -o /proc/x.csv", {2}, {}, ""),
+    "folder is a file": (f"{SCORE} rows.csv -o rows.csv/x.csv", {2}, {}, ""),
+    "disk is full": (f"{SCORE} rows.csv -o /dev/full/x.csv", {2}, {}, ""),
+    "input is a pipe": (
+        f"mkfifo p.csv; cat rows.csv > p.csv & {SCORE} p.csv -o x.csv",
+        {0, 2},
+        {},
+        "",
+    ),
+    "no HOME": (f"{SCORE} rows.csv -o x.csv", {0}, {"HOME": None}, "x.csv"),
+    "HOME and cache cannot be written": (
+        f"{SCORE} rows.csv -o x.csv",
+        {0},
+        {"HOME": "/proc/x", "XDG_CACHE_HOME": "/proc/x", "MPLCONFIGDIR": "/proc/x"},
+        "x.csv",
+    ),
+    "locale C": (f"cp rows.csv größe.csv; {SCORE} größe.csv -o maß.csv", {0}, PLAIN, "maß.csv"),
+    "name that is not UTF-8": (
+        f"cp rows.csv $'r\\xff.csv'; {SCORE} $'r\\xff.csv' -o $'x\\xff.csv' && mv x*.csv y.csv",
+        {0},
+        {},
+        "y.csv",
+    ),
+    "reader that goes away": (
+        f"set -o pipefail; {SCORE} rows.csv -o x.csv | true",
+        {0, 1, 141},
+        {},
+        "x.csv",
+    ),
+    "info to head": (
+        f"{SCORE.replace(' score ', ' info ')} | head -n 1 > /dev/null",
+        {0},
+        {},
+        "",
+    ),
+    "no standard output": (f"{SCORE} rows.csv -o x.csv >&-", {0, 1, 2}, {}, "x.csv"),
+    "standard output is full": (f"{SCORE} rows.csv -o x.csv > /dev/full", {0, 1, 2}, {}, "x.csv"),
+}
+
+
+def meet(scratch: Path) -> dict[str, Any]:
+    """Return how commands fare in each circumstance."""
+    found: dict[str, Any] = {}
+    for name, (command, allowed, changes, output) in CIRCUMSTANCES.items():
+        folder = Path(tempfile.mkdtemp(dir=scratch))
+        shutil.copy(scratch / "rows.csv", folder)
+        shutil.copytree(scratch / "model", folder / "model")
+        before = digest(folder)
+        environment = {**os.environ, **{k: v for k, v in changes.items() if v is not None}}
+        for key in (k for k, v in changes.items() if v is None):
+            environment.pop(key, None)
+        done = subprocess.run(
+            ["bash", "-c", command], cwd=folder, env=environment, capture_output=True, timeout=300
+        )
+        said, now = done.stderr.decode(errors="replace"), digest(folder)
+        found[name] = {
+            "status": done.returncode,
+            "good": done.returncode in allowed
+            and "Traceback" not in said
+            and "Exception ignored" not in said
+            and all(now.get(file) == text for file, text in before.items())
+            and (not output or (folder / output).stat().st_size > 0),
+            "said": said.strip()[-300:],
+        }
+        print(name, json.dumps(found[name]), flush=True)
+    return found
+
+
+def race(scratch: Path, trials: int) -> dict[str, int]:
+    """Return how it ends if two processes write the same model at the same time."""
+    count = dict.fromkeys(("trials", "whole", "refused", "left_over"), 0)
+    for _ in range(trials):
+        folder = Path(tempfile.mkdtemp(dir=scratch))
+        shutil.copy(scratch / "rows.csv", folder)
+        statuses = at_once("fit", [folder, folder])
+        count["trials"] += 1
+        count["whole"] += loads(folder) and statuses.count(0) >= 1 and set(statuses) <= {0, 2}
+        count["refused"] += statuses.count(2)
+        count["left_over"] += bool(set(os.listdir(folder)) - {"rows.csv", "out"})
+        shutil.rmtree(folder)
+    print("race", json.dumps(count), flush=True)
+    return count
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Return the results as tables."""
+    lines = [
+        "| command | fault | trials | ended by it | output whole | none | half | inputs changed | "
+        "files left over | not repeatable |",
+        "| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: |",
+    ]
+    columns = ("trials", "ended", "whole", "absent", "half", "inputs_changed", "left_over")
+    for command, found in result["commands"].items():
+        for fault in FAULTS:
+            cells = [str(found[fault][name]) for name in (*columns, "not_repeatable")]
+            lines.append("| " + " | ".join([f"`{command}`", fault, *cells]) + " |")
+    race, met = result["race"], result["circumstances"]
+    bad = [name for name, found in met.items() if not found["good"]]
+    lines += [
+        "",
+        f"Two processes that wrote the same model at the same time, {race['trials']} times: one "
+        f"whole model {race['whole']} times, {race['refused']} refusals, files left over "
+        f"{race['left_over']} times.",
+        "",
+        f"Circumstances in which commands did their work or said what was wrong, "
+        f"{len(met) - len(bad)} of {len(met)}: {'; '.join(met)}."
+        + (f" Not so: {'; '.join(bad)}." if bad else ""),
+    ]
+    return "\n".join(lines)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
-    parser.add_argument("--only", choices=COMMANDS)
+    parser.add_argument("--only", choices=[*COMMANDS, "circumstances", "race"])
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--output", type=Path, default=RESULTS)
     given = parser.parse_args()
@@ -171,19 +340,26 @@ def main() -> None:
         importlib.import_module(f"twofold.{module}")  # once, before the processes divide
 
     scratch = Path(tempfile.mkdtemp(prefix="twofold-faults-"))
-    found = {}
+    found: dict[str, Any] = {}
+    met: dict[str, Any] = {}
+    raced: dict[str, int] = {}
     try:
         rows(scratch / "rows.csv")
         if run("fit", scratch):
             raise SystemExit("the model could not be fitted")
         (scratch / "out").rename(scratch / "model")
+        if given.only in (None, "circumstances"):
+            met = meet(scratch)
+        if given.only in (None, "race"):
+            raced = race(scratch, given.trials)
         for command in COMMANDS:
             if given.only in (None, command):
                 found[command] = measure(command, scratch, given.trials)
     finally:
         shutil.rmtree(scratch)
     if given.only is None:
-        result = {"machine": machine.describe(sorted(os.sched_getaffinity(0))), "commands": found}
+        result = {"machine": machine.describe(sorted(os.sched_getaffinity(0)))}
+        result |= {"commands": found, "race": raced, "circumstances": met}
         given.output.write_text(json.dumps(result, indent=1) + "\n")
 
 

@@ -165,8 +165,9 @@ class BatchingExecutor:
         if self._closed or len(self._queue) >= _MOST_WAITING:
             raise RequestError.busy(f"{len(self._queue):,} requests are waiting already.")
         self._queue.append(job)
-        if self._task is None or self._task.done():
-            self._task = asyncio.create_task(self._work())
+        loop = asyncio.get_running_loop()
+        if self._task is None or self._task.done() or self._task.get_loop() is not loop:
+            self._task = loop.create_task(self._work())
         try:
             async with asyncio.timeout(self._seconds):
                 return await job.future

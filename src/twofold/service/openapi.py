@@ -85,6 +85,9 @@ _ANSWERS: dict[str, dict[str, Any]] = {
         }
     ),
 }
+# What an answer may be sent to next.
+_AS_ROWS, _AS_CODES = {"rows": "$response.body#/rows"}, {"codes": "$response.body#/codes"}
+_LINKS = {"sample": [("score", _AS_ROWS), ("encode", _AS_ROWS)], "encode": [("decode", _AS_CODES)]}
 _OBJECT = {"type": "object"}
 _MODEL = {
     **dict.fromkeys(("options", "training", "comparison", "versions"), _OBJECT),
@@ -189,6 +192,8 @@ def _verb(verb: Verb, served: ServedModel, body: Any, answer: Answer) -> dict[st
         about = f"Of {NUMBERS}, which is float32, little-endian, row by row: rows and columns."
         shape = {"type": "string", "pattern": r"^\d+,\d+$"}
         success["headers"] = {"X-Shape": {"description": about, "schema": shape}}
+    if then := _LINKS.get(verb.name):
+        success["links"] = {to: {"operationId": to, "requestBody": body} for to, body in then}
     return {
         "operationId": verb.name,
         "summary": verb.help,

@@ -1,0 +1,232 @@
+"""Send the service requests that nobody meant, and count what it answers.
+
+    python bench/fuzz.py                    to bench/results/fuzz.json
+    python bench/fuzz.py --bodies 100 --examples 5
+
+Schemathesis makes requests from the OpenAPI document, those that keep to it and those that do not,
+one by one and in sequences that follow the document's links, and holds the answers to all of its
+checks but two: random bytes are no Arrow stream, and rows times draws are bounded, which a schema
+cannot say. Then good bodies are changed at random places, JSON and Arrow alike: bytes replaced,
+cut out, put twice, and taken from another body.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import os
+import random
+import tempfile
+import time
+import warnings
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import machine
+import service
+
+RESULTS = Path(__file__).parent / "results" / "fuzz.json"
+LEFT_OUT = {"positive_data_acceptance", "negative_data_rejection"}
+AT_ONCE = 16
+ROUTES = ("score", "encode", "reconstruct", "impute", "explain")
+
+
+def mixed() -> Any:
+    """Return a frame with a column of every sort, and missing cells."""
+    import numpy as np
+    import pandas as pd
+
+    rng, n = np.random.default_rng(0), 120
+    frame = pd.DataFrame(
+        {
+            "age": rng.normal(40, 10, n).round(1),
+            "town": rng.choice(["Zürich", "Bern", "New York"], n),
+            "visits": rng.negative_binomial(2, 0.6, n),
+            "joined": pd.Timestamp("2024-01-01") + pd.to_timedelta(rng.integers(0, 2000, n), "h"),
+            "smoker": rng.random(n) < 0.4,
+        }
+    )
+    frame.loc[3, ["age", "town"]] = None
+    return frame
+
+
+def generated(app: Any, n_examples: int) -> dict[str, Any]:
+    """Return what requests that Schemathesis makes come to."""
+    import contextlib
+
+    import schemathesis
+    from hypothesis import HealthCheck, Phase, given, settings
+    from hypothesis.errors import Unsatisfiable
+
+    schema = schemathesis.openapi.from_dict(app.state.service.document())
+    schema.app = app
+    registered = schemathesis.checks.CHECKS
+    names = sorted(set(registered.get_all_names()) - LEFT_OUT)
+    checks = [registered.get_one(name) for name in names]
+    statuses: Counter[int] = Counter()
+    failures: list[str] = []
+    common = settings(
+        max_examples=n_examples,
+        derandomize=True,
+        database=None,
+        deadline=None,
+        phases=[Phase.generate],
+        suppress_health_check=list(HealthCheck),
+    )
+
+    def ask(case: Any) -> None:
+        answer = case.call()
+        statuses[answer.status_code] += 1
+        try:
+            case.validate_response(answer, checks=checks)
+        except Exception as error:
+            failures.append(f"{case.method} {case.path}: {error!s:.300}")
+
+    for result in schema.get_all_operations():
+        operation = result.ok()
+        for mode in schemathesis.GenerationMode:
+            strategy = operation.as_strategy(generation_mode=mode)
+            run = common(given(case=strategy)(ask))
+            with contextlib.suppress(Unsatisfiable):  # some routes take nothing that could be wrong
+                run()
+    alone = sum(statuses.values())
+
+    class Sequences(schema.as_state_machine()):  # type: ignore[misc]
+        def validate_response(self, response: Any, case: Any, **more: Any) -> None:
+            statuses[response.status_code] += 1
+            try:
+                case.validate_response(response, checks=checks)
+            except Exception as error:
+                failures.append(f"{case.method} {case.path}: {error!s:.300}")
+
+    Sequences.run(settings=settings(common, stateful_step_count=6))
+    return {
+        "checks": names,
+        "left_out": sorted(LEFT_OUT),
+        "requests": alone,
+        "requests_in_sequences": sum(statuses.values()) - alone,
+        "statuses": {str(k): v for k, v in sorted(statuses.items())},
+        "failures": failures[:20],
+        "n_failures": len(failures),
+    }
+
+
+def changed(body: bytes, other: bytes, rng: random.Random) -> bytes:
+    """Return a body with a few faults, most often one."""
+    found = bytearray(body)
+    for _ in range(rng.choice((1, 1, 1, 2, 4))):
+        at, n = rng.randrange(len(found) + 1), rng.randint(1, 40)
+        kind = rng.randrange(5)
+        if kind == 0:
+            found[at : at + n] = rng.randbytes(rng.randint(0, n))
+        elif kind == 1:
+            del found[at : at + n]
+        elif kind == 2:
+            found[at:at] = found[at : at + n] * rng.randint(1, 50)
+        elif kind == 3:
+            start = rng.randrange(len(other))
+            found[at : at + n] = other[start : start + n]
+        else:
+            found[at : at + 1] = rng.choice([b"\xff", b"\x00", b'"', b"[", b"{", b"]", b"9" * 400])
+    return bytes(found)
+
+
+def mutated(app: Any, frame: Any, media_type: str, n_bodies: int) -> dict[str, Any]:
+    """Return what good bodies come to that were changed at random."""
+    import httpx
+    import pyarrow as pa
+
+    rng = random.Random(0)
+    bodies = []
+    for n in (1, 3, 40):
+        table = pa.Table.from_pandas(frame[:n], preserve_index=False)
+        if media_type == service.JSON:
+            rows = json.loads(frame[:n].to_json(orient="records", date_format="iso"))
+            bodies.append(json.dumps({"rows": rows}).encode())
+            bodies.append(json.dumps({"rows": [list(row.values()) for row in rows]}).encode())
+        else:
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, table.schema) as writer:
+                writer.write_table(table)
+            bodies.append(sink.getvalue().to_pybytes())
+    statuses: Counter[int] = Counter()
+    slowest = 0.0
+
+    async def run() -> None:
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
+
+            async def ask(number: int) -> None:
+                nonlocal slowest
+                body = changed(rng.choice(bodies), rng.choice(bodies), rng)
+                start = time.perf_counter()
+                answer = await client.post(
+                    f"/{ROUTES[number % len(ROUTES)]}",
+                    content=body,
+                    headers={"content-type": media_type},
+                    timeout=60,
+                )
+                slowest = max(slowest, time.perf_counter() - start)
+                statuses[answer.status_code] += 1
+
+            for start in range(0, n_bodies, AT_ONCE):
+                stop = min(start + AT_ONCE, n_bodies)
+                await asyncio.gather(*(ask(number) for number in range(start, stop)))
+
+    asyncio.run(run())
+    return {
+        "bodies": n_bodies,
+        "statuses": {str(k): v for k, v in sorted(statuses.items())},
+        "server_errors": sum(v for k, v in statuses.items() if k >= 500),
+        "slowest_seconds": round(slowest, 2),
+    }
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Return the results as sentences."""
+    made = result["generated"]
+    lines = [
+        f"Schemathesis, {len(made['checks'])} checks: {made['requests']:,} requests one by one, "
+        f"{made['requests_in_sequences']:,} in sequences, {made['n_failures']:,} unexpected "
+        f"answers.",
+    ]
+    for name, found in result["mutated"].items():
+        lines.append(
+            f"{found['bodies']:,} bodies of {name} that were changed at random: "
+            f"{found['server_errors']} answers of 500 or above, the slowest took "
+            f"{found['slowest_seconds']:.1f} s."
+        )
+    return "\n".join(f"- {line}" for line in lines)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
+    parser.add_argument("--bodies", type=int, default=10_000, help="of each type")
+    parser.add_argument("--examples", type=int, default=50, help="of each route and way")
+    parser.add_argument("--output", type=Path, default=RESULTS)
+    given = parser.parse_args()
+    from twofold import Autoencoder, load
+    from twofold.errors import LosesToPCAWarning
+    from twofold.service import create_app
+
+    warnings.simplefilter("ignore", LosesToPCAWarning)
+    frame = mixed()
+    with tempfile.TemporaryDirectory() as folder:
+        Autoencoder(epochs=2, random_state=0).fit(frame).save(Path(folder) / "model")
+        app = create_app(load(Path(folder) / "model"), max_rows=50)
+    watch = machine.Watch()
+    found: dict[str, Any] = {"mutated": {}}
+    for name, media_type in (("JSON", service.JSON), ("Arrow", service.ARROW)):
+        found["mutated"][name] = mutated(app, frame, media_type, given.bodies)
+        print(name, json.dumps(found["mutated"][name]), flush=True)
+    found["generated"] = generated(app, given.examples)
+    print(json.dumps(found["generated"], indent=1), flush=True)
+    app.state.service.close()
+    about = {"machine": machine.describe(sorted(os.sched_getaffinity(0))), "others": watch.stop()}
+    service.write_atomically(given.output, json.dumps(about | found, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
