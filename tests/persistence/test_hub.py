@@ -276,7 +276,7 @@ def test_a_folder_needs_no_hub(
 
 @pytest.mark.parametrize("name", ["./nowhere", "/no/where", "a/b/c", "jo/pumps?x", ""])
 def test_what_can_be_no_repository_is_not_asked_for(name: str) -> None:
-    with pytest.raises(ModelFileError, match=r"is neither a folder that exists nor a repository"):
+    with pytest.raises(ModelFileError, match=r"Expected a folder that exists or a repository"):
         Autoencoder.from_pretrained(name)
 
 

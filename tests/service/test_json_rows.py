@@ -39,16 +39,25 @@ def test_json_cells_of_the_wrong_sort_are_named(
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([[1, 2, 3], [1, 2]], "Row 1 has 2 cells, and the model has 3 columns."),
-        ([[1, 2, 3], {"a": 1}], "Row 1 is an object, and rows are lists of cells or objects"),
-        ([{"a": 1, "b": 2, "c": 3}, [1, 2, 3]], "Row 1 is a list, and rows are"),
+        ([[1, 2, 3], [1, 2]], "Expected 3 cells in row 1, got 2."),
+        (
+            [[1, 2, 3], {"a": 1}],
+            "Expected lists of cells or objects, all of one sort, got an object as row 1.",
+        ),
+        (
+            [{"a": 1, "b": 2, "c": 3}, [1, 2, 3]],
+            "Expected lists of cells or objects, all of one sort, got a list as row 1.",
+        ),
         ([{"a": 1, "b": 2, "c": 3}, {"a": 1, "b": 2}], "Column 'c' is in row 0, and not in row 1."),
         ([[1, 2, [3]]], "Column 'c' holds [3] in row 0."),
         ([[1, 2, {"x": 1}]], "Column 'c' holds {'x': 1} in row 0."),
         ([[1, 2, 10**400]], "Column 'c' holds numbers too large for 64-bit floats (row 0: 1000"),
-        ([3], "Row 0 is a number, and rows are"),
-        ("x", "'rows' is text, and must be a list of rows."),
-        (None, "'rows' is null, and must be a list of rows."),
+        (
+            [3],
+            "Expected lists of cells or objects, all of one sort, got a number as row 0.",
+        ),
+        ("x", "Expected a list of rows as 'rows', got text."),
+        (None, "Expected a list of rows as 'rows', got null."),
     ],
 )
 def test_rows_that_are_none_are_refused(
@@ -77,7 +86,7 @@ def test_errors_of_arrays_are_pythons(serve: Serve, array: Autoencoder, rows: An
 @pytest.mark.parametrize(
     ("rows", "said"),
     [
-        ([[1, 2, 3, {}]], "Row 0 holds an object in place of a cell."),
+        ([[1, 2, 3, {}]], "Expected numbers in row 0, got an object."),
         ([[1, 2, 3, 10**400]], "These rows hold numbers too large for 64-bit floats."),
         ([{"x0": 1}], "These rows have no column 'x1'."),
         ([{"x0": 1, "x1": 1, "x2": 1, "x3": 1, "y": 1}], "These rows have an unknown column 'y'."),
@@ -119,15 +128,19 @@ def test_broken_json_is_refused(serve: Serve, floats: Autoencoder, content: byte
 @pytest.mark.parametrize(
     ("content", "status", "said"),
     [
-        (b'{"rows": [' + b"[]," * 600_000 + b"[]]}", 422, "Row 0 has 0 cells"),
-        (b'{"rows": [["' + b"x" * 1_000_000 + b'", 2, 3]]}', 413, "Row 0 of the body is longer"),
+        (b'{"rows": [' + b"[]," * 600_000 + b"[]]}", 422, "Expected 3 cells in row 0, got 0"),
+        (
+            b'{"rows": [["' + b"x" * 1_000_000 + b'", 2, 3]]}',
+            413,
+            "bytes in row 0 of the body, got more",
+        ),
         (b'{"rows": [{"a": 1, "b": 2, "c": 3, "a": 4}]}', 422, "has a name twice"),
         (b'{"rows": [{"a": 1, "b": ":", "c": 3, "a": 4}]}', 422, "has a name twice"),
         (b'{"rows": [[1, 2, 3]], "rows": [[1, 2, 3]]}', 422, "has a name twice"),
         (
             b'{"rows": [{' + b",".join(b'"%d": 1' % i for i in range(300)) + b"}]}",
             422,
-            "300 columns",
+            "Expected rows of 3 columns, got 300",
         ),
         (b'{"rows": [[1, 2, 3]]' + b" " * 70_000 + b"x}", 400, "expected `,` or `}`"),
     ],

@@ -161,7 +161,7 @@ def test_command_takes_the_token_from_the_environment(
     assert result.exit_code == 0, result.output
     headers = {"host": "localhost", "authorization": "Bearer a-secret"}
     answer = post(served[0], "/score", {"rows": [[1, 2, 3]] * 3}, headers=headers)
-    assert "at most 2 are taken" in refused(answer, 413)["error"]
+    assert "at most 2 rows" in refused(answer, 413)["error"]
     served[0].state.service.close()
 
 

@@ -535,15 +535,9 @@ class Autoencoder(
         """
         from twofold.persistence import hub
 
-        return hub.push_to_hub(
-            self,
-            repo_id,
-            private=private,
-            revision=revision,
-            commit_message=commit_message,
-            token=token,
-            endpoint=endpoint,
-        )
+        commit = {"revision": revision, "commit_message": commit_message}
+        connection = {"token": token, "endpoint": endpoint}
+        return hub.push_to_hub(self, repo_id, private, commit, connection)
 
     @classmethod
     def from_pretrained(

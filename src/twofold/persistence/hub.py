@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,33 +32,38 @@ _REPOSITORY = re.compile(r"\w[\w.-]*(/\w[\w.-]*)?")
 def push_to_hub(
     model: Autoencoder,
     repo_id: str,
-    *,
-    private: bool | None = True,
-    revision: str | None = None,
-    commit_message: str = "Upload a twofold model",
-    token: str | None = None,
-    endpoint: str | None = None,
+    private: bool | None,
+    commit: Mapping[str, str | None],
+    connection: Mapping[str, str | None],
 ) -> str:
-    """Put a fitted model on the hub, as `Autoencoder.push_to_hub` says."""
-    hub = _hub()
-    api = hub.HfApi(endpoint=endpoint, token=token, library_name="twofold")
+    """Put a fitted model on the hub; return the commit's address.
+
+    `commit` has a revision and a message, `connection` a token and an endpoint.
+
+    Raises
+    ------
+    ModelFileError
+        If the hub refuses it or cannot be reached.
+    MissingExtraError
+        If huggingface_hub is not installed.
+    """
+    api = _hub().HfApi(library_name="twofold", **connection)
 
     def upload() -> Any:
         api.create_repo(repo_id, private=private, exist_ok=True)
         return api.upload_folder(
             repo_id=repo_id,
             folder_path=folder,
-            revision=revision,
-            commit_message=commit_message,
             allow_patterns=[DOCUMENT, WEIGHTS, CARD],
+            **commit,
         )
 
     with tempfile.TemporaryDirectory(prefix="twofold-") as scratch:
         folder = Path(scratch, "model")
         model.save(folder)
         (folder / CARD).write_text(card(model, repo_id), encoding="utf-8")
-        commit = _ask(upload, f"The model could not be uploaded to {repo_id}", token)
-    return str(commit.commit_url)
+        what = f"The model could not be uploaded to {repo_id}"
+        return str(_ask(upload, what, connection["token"]).commit_url)
 
 
 def fetch(
@@ -78,7 +83,8 @@ def fetch(
         return Path(source)
     if not _REPOSITORY.fullmatch(repo_id):
         raise ModelFileError(
-            f"{repo_id} is neither a folder that exists nor a repository, which is 'user/name'."
+            f"Expected a folder that exists or a repository 'user/name', got {repo_id!r:.200}. "
+            f"Correct the name."
         )
     hub = _hub()
 

@@ -295,11 +295,13 @@ class Service:
         for name in given.keys() & set(known):
             given[name] = integer(name, given[name])
             if name in asked:
-                raise RequestError(422, f"{name} is given twice.", "Give it in one place.")
+                error = f"Expected {name} once, got it in the body and in the query string."
+                raise RequestError(422, error, "Give it in one place.")
         if verb.takes in given:
             self.metrics.rows(request.scope["path"], len(given[verb.takes]))
         elif verb.takes == "nothing" and "n" not in given | asked:
-            raise RequestError(422, "The field 'n' is missing.", 'Send {"n": 10}, for ten rows.')
+            error = "Expected the number of rows as 'n', got none."
+            raise RequestError(422, error, 'Send {"n": 10}, for ten rows.')
         options.check({"random_state": (given | asked).get("random_state")})
         return given | asked
 

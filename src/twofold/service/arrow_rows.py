@@ -109,7 +109,7 @@ class ArrowReader:
         if len(schema) > 2 * self._n_columns + _MORE_COLUMNS:
             raise RequestError(
                 413,
-                f"The table has {len(schema):,} columns, and the model {self._n_columns:,}.",
+                f"Expected a table of {self._n_columns:,} columns, got {len(schema):,}.",
                 "Send the columns that GET /schema lists.",
             )
         names = schema.names
@@ -145,13 +145,14 @@ class ArrowReader:
             for chunk in column.chunks:
                 lengths = pc.binary_length(chunk.dictionary if is_dictionary else chunk)
                 if (pc.max(lengths).as_py() or 0) > _MOST_CELL:
-                    error = f"Column '{name[:100]}' has a text of more than {_MOST_CELL:,} bytes."
+                    error = f"Expected texts of at most {_MOST_CELL:,} bytes, got a longer one in "
+                    error += f"column '{name[:100]}'."
                     raise RequestError(413, error, "Send shorter texts.", name[:100])
                 taken = lengths.take(chunk.indices) if is_dictionary else lengths
                 total += pc.sum(taken).as_py() or 0
         if total > most:
             raise RequestError.too_large(
-                f"The table's texts come to more than {most:,} bytes when they are written out.",
+                f"Expected texts of at most {most:,} bytes, got more when they are written out.",
                 "--max-bytes",
             )
 
@@ -172,12 +173,12 @@ def _unpacked(buffer: Any) -> Iterator[None]:
     """
     for number, message in enumerate(pa.ipc.MessageReader.open_stream(buffer)):
         if number > _MOST_BATCHES:
-            error = f"The stream has more than {_MOST_BATCHES:,} batches."
+            error = f"Expected at most {_MOST_BATCHES:,} batches, got more."
             raise RequestError(413, error, "Write more rows into each batch.")
         if _is_packed(message.metadata.to_pybytes()):
             raise RequestError(
                 415,
-                "The stream is compressed, or its dictionaries come as deltas.",
+                "Expected a plain stream, got a compressed one, or dictionaries as deltas.",
                 "Write it uncompressed, and its dictionaries whole.",
             )
         yield

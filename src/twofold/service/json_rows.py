@@ -91,7 +91,7 @@ class JsonReader:
         found = _loads(body)
         if type(found) is not dict:
             listed = " and ".join(f"'{name}'" for name in fields)
-            text = f"The body is {called(found)}, and must be an object with {listed}."
+            text = f"Expected an object with {listed} as the body, got {called(found)}."
             raise RequestError(422, text, f'Send {{"{field}": ...}}.')
         _refuse_twins(body, found)
         for name in found:
@@ -103,9 +103,9 @@ class JsonReader:
             if rows is None:
                 given = found.get(field)
                 if type(given) is not list:
-                    what = called(given) if field in found else "missing"
+                    what = called(given) if field in found else "none"
                     send = f'Send {{"{field}": [[...], ...]}}, with a list of cells for each row.'
-                    text = f"'{field}' is {what}, and must be a list of rows."
+                    text = f"Expected a list of rows as '{field}', got {what}."
                     raise RequestError(422, text, send)
                 self._limits.check_rows(len(given), len(self.names))
                 rows = self._part(given, 0, field, None)
@@ -147,8 +147,8 @@ class JsonReader:
             return _no_json(f"it is not well-formed near byte {at:,}")
         return RequestError(
             413,
-            f"Row {number:,} of the body is longer than {self._most_row:,} bytes, or it is not "
-            f"JSON.",
+            f"Expected at most {self._most_row:,} bytes in row {number:,} of the body, got more, "
+            f"or no JSON.",
             "Send rows with the model's columns alone, and shorter texts.",
         )
 
@@ -278,8 +278,8 @@ def _columns_of_lists(given: list[Any], first: int, names: Sequence[str]) -> dic
             raise _mixed(i, row)
         if len(row) != n:
             raise DataError(
-                f"Row {i} has {len(row):,} cells, and the model has {n:,} columns. Send a cell "
-                f"for each, and null where it is missing."
+                f"Expected {n:,} cells in row {i}, got {len(row):,}. Send a cell for each column, "
+                f"and null where it is missing."
             )
     columns = map(list, zip(*given, strict=True)) if given else ([] for _ in names)
     return dict(zip(names, columns, strict=True))
@@ -291,8 +291,8 @@ def _columns_of_objects(
     expected = set(names)
     if len(expected) > 2 * len(known) + _LONG:
         raise DataError(
-            f"These rows have {len(expected):,} columns, and the model has {len(known):,}. Send "
-            f"the columns that GET /schema lists."
+            f"Expected rows of {len(known):,} columns, got {len(expected):,}. Send the columns "
+            f"that GET /schema lists."
         )
     for i, row in enumerate(given, first):
         if type(row) is not dict:
@@ -309,7 +309,7 @@ def _columns_of_objects(
 
 def _mixed(i: int, row: Any) -> DataError:
     return DataError(
-        f"Row {i} is {called(row)}, and rows are lists of cells or objects, all of one sort. Send "
+        f"Expected lists of cells or objects, all of one sort, got {called(row)} as row {i}. Send "
         f"[[...], ...] or [{{...}}, ...]."
     )
 
@@ -341,8 +341,8 @@ def _array(given: list[Any]) -> Any:
                 left += [(row, inner) for inner in cell]
             elif isinstance(cell, dict):
                 raise DataError(
-                    f"Row {row} holds an object in place of a cell. Cells are numbers here, and "
-                    f"null where they are missing."
+                    f"Expected numbers in row {row}, got an object. Send numbers, and null where "
+                    f"they are missing."
                 ) from None
     return given
 

@@ -127,7 +127,7 @@ def require_framing(scope: Scope) -> RequestError | None:
     """Refuse requests whose end proxies may see in different places (RFC 9112, section 6.1)."""
     if not {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
         return None
-    error = "The request has both Content-Length and Transfer-Encoding."
+    error = "Expected Content-Length or Transfer-Encoding, got both."
     return RequestError(400, error, "Send one of them.", headers={"Connection": "close"})
 
 
@@ -141,7 +141,8 @@ def require_host(hosts: Sequence[str]) -> Check:
         if host is not None and host[1] in known:
             return None
         fix = f"Use one of the allowed hosts: {', '.join(sorted(known))}."
-        return RequestError(421, f"Host {given[:200]!r} is not allowed.", fix)
+        error = f"Expected a host that is allowed, got {given[:200]!r}."
+        return RequestError(421, error, fix)
 
     return check
 

@@ -102,7 +102,10 @@ class ServedModel:
     def reloaded(self) -> ServedModel:
         """Return what the folder holds now."""
         if self.folder is None:
-            raise OptionError("The model came from memory. Create the application from a folder.")
+            raise OptionError(
+                "Expected a model with a folder, got one from memory. Create the application from "
+                "a folder."
+            )
         return ServedModel.of(self.folder, self.limits)
 
     def read(self, media_type: str, body: bytes, fields: Sequence[str], share: Share) -> Steps:

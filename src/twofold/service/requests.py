@@ -44,7 +44,7 @@ class Limits:
         """Raise RequestError if these are more rows than are taken at a time."""
         if n_rows > (most := self.most_rows(n_columns)):
             raise RequestError.too_large(
-                f"The request is for {n_rows:,} rows, and at most {most:,} are taken at a time.",
+                f"Expected at most {most:,} rows at a time, got a request for {n_rows:,}.",
                 "--max-rows or --max-bytes",
             )
 
@@ -80,7 +80,7 @@ def integer(name: str, value: Any, *, text: bool = False) -> int:
     plain = isinstance(value, str | int | float) and not isinstance(value, bool)
     shown = repr(value)[:80] if plain else called(value)
     fix = f"Give {name} as digits, or leave it out."
-    raise RequestError(422, f"{name} must be an integer; got {shown}.", fix)
+    raise RequestError(422, f"Expected an integer for {name}, got {shown}.", fix)
 
 
 def parameters(request: Request, known: Sequence[str]) -> dict[str, int]:
@@ -88,10 +88,10 @@ def parameters(request: Request, known: Sequence[str]) -> dict[str, int]:
     found: dict[str, int] = {}
     for name, value in request.query_params.multi_items():
         if name not in known or name in found:
-            takes = f"takes {' and '.join(known)}" if known else "takes none"
+            takes = f"{' and '.join(known)}, each once," if known else "no parameters"
             raise RequestError(
                 422,
-                f"The query string has {name[:100]!r}; this route {takes}, each once.",
+                f"Expected {takes} in the query string, got {name[:100]!r}.",
                 "Leave it out, or correct its name.",
             )
         found[name] = integer(name, value, text=True)
@@ -106,7 +106,7 @@ def require_media_type(request: Request, bodies: Sequence[str]) -> str:
         came = f"{media_type!r}" if encoding == "identity" else f"content encoding {encoding!r}"
         raise RequestError(
             415,
-            f"A body of type {came[:200]} cannot be read here.",
+            f"Expected a body of type {' or '.join(bodies)}, got {came[:200]}.",
             f"Send it as it is, with the content type {' or '.join(bodies)}.",
         )
     return media_type
@@ -136,13 +136,13 @@ async def read_body(request: Request, limits: Limits, share: Share) -> bytes:
     except TimeoutError:
         raise RequestError(
             408,
-            f"The body did not arrive within {limits.seconds:g} seconds.",
+            f"Expected the body within {limits.seconds:g} seconds, got a part of it.",
             "Send it faster, or start the service with a larger --timeout.",
             headers={"Connection": "close"},
         ) from None
     if size > limits.bytes:
         error = RequestError.too_large(
-            f"The body is larger than {limits.bytes:,} bytes.", "--max-bytes"
+            f"Expected a body of at most {limits.bytes:,} bytes, got more.", "--max-bytes"
         )
         error.headers["Connection"] = "close"
         raise error

@@ -67,8 +67,9 @@ def chosen(accept: str, offered: Sequence[str]) -> str:
 
     best = max(offered, key=share)
     if not share(best):
-        fix = f"Accept {' or '.join(offered)}."
-        raise RequestError(406, f"This route gives no {accept[:200]!r}.", fix)
+        types = " or ".join(offered)
+        error = f"Expected a request that accepts {types}, got {accept[:200]!r}."
+        raise RequestError(406, error, f"Accept {types}.")
     return best
 
 
@@ -219,7 +220,7 @@ def _require_numbers(rows: Any) -> None:
     for name, kind in zip(rows.column_names, rows.schema.types, strict=True):
         types = pa.types
         if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
-            error = f"Column '{name}' holds no numbers, so the rows are not a matrix."
+            error = f"Expected numbers in all columns, got {kind} in column '{name}'."
             raise RequestError(406, error, f"Accept {ARROW} or {JSON}.", name)
 
 

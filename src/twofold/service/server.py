@@ -78,7 +78,7 @@ def listen(host: str, port: int) -> socket.socket:
         Where that cannot be.
     """
     if not 0 <= port < 65_536:
-        raise OptionError(f"--port must lie between 0 and 65535; got {port}.")
+        raise OptionError(f"Expected a --port between 0 and 65535, got {port}.")
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     # With the protocol said, for else asyncio does not send at once, and each answer takes 40 ms.
     listener = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)

@@ -74,7 +74,9 @@ def onnx(
 def graph(model: Model, part: str = "all") -> ModelProto:
     """Return a fitted model as one ONNX graph; `onnx` says what it takes and gives."""
     if part not in OUTPUTS:
-        raise OptionError(f"part={part!r} is none; choose {', '.join(map(repr, OUTPUTS))}.")
+        raise OptionError(
+            f"Expected part to be one of {', '.join(map(repr, OUTPUTS))}, got {part!r}. Choose one."
+        )
     _require_onnx()
     layout = _Layout(model.schema_)
     body = _Body(model, part, layout)
