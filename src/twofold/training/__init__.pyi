@@ -1,3 +1,4 @@
+from . import callbacks as callbacks
 from .callbacks import (
     EarlyStopping as EarlyStopping,
     LearningRateFinder as LearningRateFinder,
