@@ -45,7 +45,9 @@ class CodeDensity(nn.Module):
         # Buffers, so that they are saved, moved and cast with the weights: one row per density.
         self.register_buffer("log_weight", torch.zeros(1))
         self.register_buffer("mean", torch.zeros(1, k))
-        self.register_buffer("whitener", torch.eye(k).unsqueeze(0))
+        self.register_buffer("whitener", torch.zeros(1, k, k))
+        # On the meta device, where models are loaded, torch.eye imports all of torch._dynamo.
+        self.whitener.diagonal(dim1=1, dim2=2).fill_(1)
 
     def fit(self, codes: Tensor, seed: int = 0) -> None:
         """Fit the density to the codes of training rows, `(n_rows, n_components)`."""
