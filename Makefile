@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test check sanitize bench quality clean
+.PHONY: help demo test check docs sanitize bench quality clean
 
 VENV := .venv
 PYTHON ?= python3 python3.13 python3.12 python3.11 python
@@ -29,6 +29,9 @@ check: $(READY) ## formatting, lint, types and the layers that imports keep to
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy --strict src
 	$(VENV)/bin/lint-imports --no-cache --no-logo
+
+docs: $(READY) ## build the documentation site into build/site; warnings are errors
+	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet && echo "build/site/index.html"
 
 sanitize: $(NATIVE) ## run the native step's C tests under the address, undefined-behaviour and thread sanitizers
 	@TWOFOLD_SANITIZE=1 $(VENV)/bin/python -m pytest -n 0 tests/training/native/test_check.py $(ARGS)

@@ -1,4 +1,4 @@
-"""What the site needs besides its pages: README as its first page, and links that lead out of it."""
+"""What the site needs besides its pages: README as first page, and links that lead out of it."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def on_files(files: Files, config: Any) -> Files:
     for name, page in (("README.md", "index.md"), ("CHANGELOG.md", "changelog.md")):
         text = (ROOT / name).read_text(encoding="utf-8")
         text = text.replace("](docs/", "](").replace("](CHANGELOG.md)", "](changelog.md)")
-        text = re.sub(r"\[([^\]]+)\]\(([A-Z]+\.md)\)", r"\1", text)
+        text = re.sub(r"\[([^\]]+)\]\((?:[A-Z]+\.md|notebooks)\)", r"\1", text)
         files.append(File.generated(config, page, content=text))
     return files
 
