@@ -17,6 +17,7 @@ from twofold.training import step
 from twofold.training.config import TrainingConfig
 from twofold.training.fused import FusedStep
 from twofold.training.process_group import SingleProcess
+from twofold.training.shared import SharedStep
 
 SCHEMA = Schema.infer(Table(np.random.default_rng(0).normal(size=(30, 5))))
 
@@ -32,9 +33,15 @@ def nothing_native(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(step, "obstacle", lambda *case: "no compiler")
 
 
-def test_several_workers_take_autograd() -> None:
-    kind, reason = step.choose(*case(), workers=SingleProcess(0, 2))
-    assert (kind, reason) == ("autograd", "several workers add their gradients up")
+def test_several_workers_take_the_step_of_one(nothing_native: None) -> None:
+    assert step.choose(*case(), workers=SingleProcess(0, 2)) == step.choose(*case())
+    assert type(step.make_step(*case(), workers=SingleProcess(0, 2))) is SharedStep
+
+
+def test_several_workers_count_hidden_cells_by_autograd() -> None:
+    hidden = case(corruption=Masking(0.3, only_hidden=True))
+    kind, reason = step.choose(*hidden, workers=SingleProcess(0, 2))
+    assert (kind, reason) == ("autograd", "workers count hidden cells alone")
 
 
 def test_complete_dense_rows_take_the_fused_step(nothing_native: None) -> None:

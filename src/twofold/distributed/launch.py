@@ -29,6 +29,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
+import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.constants import default_pg_timeout
@@ -69,13 +70,21 @@ class Outcome(NamedTuple):
 def joined() -> Workers:
     """Return the workers that `torchrun` started this process among, or this process alone.
 
-    Workers compute on processors; `torchrun` says by environment variables who they are.
+    `torchrun` says by environment variables who they are. Each has a GPU of its own, if there are
+    any.
     """
     if not {"RANK", "WORLD_SIZE", "MASTER_ADDR"} <= os.environ.keys():
         return SingleProcess()
     if not dist.is_initialized():
         store, rank, size = next(rendezvous("env://"))
-        dist.init_process_group("gloo", store=_apart(store, rank, size), rank=rank, world_size=size)
+        backend = "gloo"
+        if torch.cuda.is_available():
+            torch.cuda.set_device(
+                int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count()
+            )
+            backend = "cpu:gloo,cuda:nccl"
+        apart = _apart(store, rank, size)
+        dist.init_process_group(backend, store=apart, rank=rank, world_size=size)
         atexit.register(_leave)
     return WorkerGroup()
 

@@ -1,7 +1,7 @@
 """Which step trains a network: in C, derived by hand in PyTorch, or by autograd.
 
 All three give the same numbers, to rounding, behind the interface `autograd.Step`. The first that
-covers the case is taken.
+covers the case is taken, and of several workers each takes it for its own gradients.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from twofold.training.fused import FusedStep
 from twofold.training.native import library
 from twofold.training.native.step import NativeStep, obstacle
 from twofold.training.process_group import SingleProcess, Workers
+from twofold.training.shared import SharedStep, of_gradients
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +42,13 @@ def make_step(
     """
     kind, reason = choose(network, objective, config, complete, workers)
     logger.info("training with the %s step: %s", kind, reason)
+    if workers.size > 1 and kind != "autograd":
+        own = workers.generator(generator or torch.Generator())
+
+        def gradients(config: TrainingConfig) -> Step:
+            return make_step(network, objective, config, complete=complete, generator=own)
+
+        return SharedStep(network, objective, config, workers, gradients)
     if kind == "native":
         complete = complete and not _hides_cells(config)
         return NativeStep(network, objective, config, generator, complete=complete)
@@ -58,7 +66,9 @@ def choose(
 ) -> tuple[str, str]:
     """Name the step for a case, "native", "fused" or "autograd", and say why."""
     if workers.size > 1:
-        return "autograd", "several workers add their gradients up"
+        if _hides_cells(config):
+            return "autograd", "workers count hidden cells alone"
+        config = of_gradients(config)
     lacks = obstacle(network, objective, config)
     if not lacks:
         return "native", library.find().reason
