@@ -1,7 +1,7 @@
 """End commands at random times, fill the disk under them, and see what they leave.
 
     python bench/faults.py                  20 trials of each, to bench/results/faults.json
-    python bench/faults.py --only score     those of one command, to standard output
+    python bench/faults.py --only score     those of one command, next to what is there
 
 Each trial runs a command in a process of its own, in a folder of its own, and ends it by SIGKILL or
 SIGINT at a time drawn at random, or lets it write only so many bytes into a file (RLIMIT_FSIZE),
@@ -311,22 +311,25 @@ def markdown(result: dict[str, Any]) -> str:
         "| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: |",
     ]
     columns = ("trials", "ended", "whole", "absent", "half", "inputs_changed", "left_over")
-    for command, found in result["commands"].items():
+    for command, found in result.get("commands", {}).items():
         for fault in FAULTS:
             cells = [str(found[fault][name]) for name in (*columns, "not_repeatable")]
             lines.append("| " + " | ".join([f"`{command}`", fault, *cells]) + " |")
-    race, met = result["race"], result["circumstances"]
-    bad = [name for name, found in met.items() if not found["good"]]
-    lines += [
-        "",
-        f"Two processes that wrote the same model at the same time, {race['trials']} times: one "
-        f"whole model {race['whole']} times, {race['refused']} refusals, files left over "
-        f"{race['left_over']} times.",
-        "",
-        f"Circumstances in which commands did their work or said what was wrong, "
-        f"{len(met) - len(bad)} of {len(met)}: {'; '.join(met)}."
-        + (f" Not so: {'; '.join(bad)}." if bad else ""),
-    ]
+    if race := result.get("race"):
+        lines += [
+            "",
+            f"Two processes wrote the same model at the same time, {race['trials']} times: one "
+            f"whole model {race['whole']} times, {race['refused']} refusals, files left over "
+            f"{race['left_over']} times.",
+        ]
+    if met := result.get("circumstances"):
+        bad = [name for name, found in met.items() if not found["good"]]
+        lines += [
+            "",
+            f"Circumstances in which commands did their work or said what was wrong, "
+            f"{len(met) - len(bad)} of {len(met)}: {'; '.join(met)}."
+            + (f" Not so: {'; '.join(bad)}." if bad else ""),
+        ]
     return "\n".join(lines)
 
 
@@ -340,27 +343,28 @@ def main() -> None:
         importlib.import_module(f"twofold.{module}")  # once, before the processes divide
 
     scratch = Path(tempfile.mkdtemp(prefix="twofold-faults-"))
-    found: dict[str, Any] = {}
-    met: dict[str, Any] = {}
-    raced: dict[str, int] = {}
+    kept = json.loads(given.output.read_text()) if given.output.exists() else {}
+    kept["machine"] = machine.describe(sorted(os.sched_getaffinity(0)))
+
+    def keep(where: dict[str, Any], name: str, found: Any) -> None:
+        where[name] = found
+        given.output.write_text(json.dumps(kept, indent=1) + "\n")
+
     try:
         rows(scratch / "rows.csv")
         if run("fit", scratch):
             raise SystemExit("the model could not be fitted")
         (scratch / "out").rename(scratch / "model")
         if given.only in (None, "circumstances"):
-            met = meet(scratch)
-        if given.only in (None, "race"):
-            raced = race(scratch, given.trials)
+            keep(kept, "circumstances", meet(scratch))
         for command in COMMANDS:
             if given.only in (None, command):
-                found[command] = measure(command, scratch, given.trials)
+                where = kept.setdefault("commands", {})
+                keep(where, command, measure(command, scratch, given.trials))
+        if given.only in (None, "race"):
+            keep(kept, "race", race(scratch, given.trials))
     finally:
         shutil.rmtree(scratch)
-    if given.only is None:
-        result = {"machine": machine.describe(sorted(os.sched_getaffinity(0)))}
-        result |= {"commands": found, "race": raced, "circumstances": met}
-        given.output.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

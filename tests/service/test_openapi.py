@@ -67,7 +67,7 @@ def test_answers_to_random_requests_keep_to_the_document(serve: Serve, mixed: Au
         for mode in schemathesis.GenerationMode:
 
             @settings(
-                max_examples=5,
+                max_examples=3,
                 derandomize=True,
                 database=None,
                 deadline=None,
@@ -85,3 +85,20 @@ def test_answers_to_random_requests_keep_to_the_document(serve: Serve, mixed: Au
                 run()
     assert {200, 422} <= seen
     assert max(seen) < 500
+
+
+@pytest.mark.parametrize("which", ["mixed", "array", "images"])
+def test_answers_can_be_sent_where_the_links_lead(
+    serve: Serve, request: pytest.FixtureRequest, which: str
+) -> None:
+    app = serve(request.getfixturevalue(which))
+    followed = set()
+    for path, methods in app.state.service.document()["paths"].items():
+        for operation in methods.values():
+            for to, link in operation["responses"]["200"].get("links", {}).items():
+                example = operation["requestBody"]["content"][JSON]["example"]
+                answer = good(post(app, path, example))
+                field, place = next(iter(link["requestBody"].items()))
+                good(post(app, f"/{to}", {field: answer[place.removeprefix("$response.body#/")]}))
+                followed.add((path, to))
+    assert followed == {("/sample", "score"), ("/sample", "encode"), ("/encode", "decode")}

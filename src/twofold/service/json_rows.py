@@ -140,7 +140,7 @@ class JsonReader:
             parts.append(part.table(first) if isinstance(part, JsonRows) else part)
             share.hold(size_of(parts[-1]))
             yield
-        return self._whole(parts), at
+        return (yield from self._whole(parts)), at
 
     def _no_row(self, body: bytes, at: int, number: int) -> RequestError:
         if len(body) - at <= self._most_row:
@@ -152,7 +152,7 @@ class JsonReader:
             "Send rows with the model's columns alone, and shorter texts.",
         )
 
-    def _whole(self, parts: list[Any]) -> Any:
+    def _whole(self, parts: list[Any]) -> Generator[None, None, Any]:
         """Return the rows of all pieces: an Arrow table, or an array, or a list if it is none."""
         for part in parts:
             if isinstance(part, list):
@@ -172,6 +172,7 @@ class JsonReader:
             else:
                 values = [cell for piece in pieces for cell in cells.plain(piece)]
                 arrays.append(cells.column(values, *self.format_of(name), name))
+                yield
         return pa.Table.from_arrays(arrays, names=names).combine_chunks()
 
     def _part(self, given: list[Any], first: int, field: str, names: Sequence[str] | None) -> Any:
