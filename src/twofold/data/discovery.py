@@ -48,6 +48,11 @@ class Place:
         self._content = self._look() if self.is_local else ""
 
     @property
+    def identity(self) -> tuple[Any, ...]:
+        """What tells the file from others, however often it was touched or copied."""
+        return self.shown, self.size, self._content or self._state
+
+    @property
     def suffix(self) -> str:
         """The file's ending, in small letters, without that of a compression."""
         return sources.suffix_of(self.path)

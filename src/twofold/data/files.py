@@ -256,9 +256,6 @@ class OpenFiles:
     def __len__(self) -> int:
         return self.n_rows
 
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "scratch": None}
-
     @property
     def can_stream(self) -> bool:
         """Whether rows can be read without those before them."""
@@ -316,6 +313,10 @@ class OpenFiles:
         if self._suffix == ".parquet":
             return ParquetFile.open_bytes(largest, len(self._names))
         return 3 * largest.size
+
+    def identity(self) -> str:
+        """Return what tells these files from others: names, sizes and content."""
+        return repr([getattr(place, "identity", place.shown) for place in self._places])
 
     def name_of(self, part: Part) -> str:
         """Return the name of the part's file."""

@@ -32,6 +32,9 @@ class Scratch:
         self.name = tempfile.mkdtemp(prefix="twofold-rows-")
         weakref.finalize(self, shutil.rmtree, self.name, ignore_errors=True)
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(None), ()  # the folder is this process's alone
+
 
 def reader_of(rows: Any) -> Any:
     """Return a reader of the rows' batches, None where they are of another sort."""

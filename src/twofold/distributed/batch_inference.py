@@ -2,17 +2,20 @@
 
 A task reads its rows, applies the model, and writes one Parquet file under a name that depends on
 the part alone. So a task that is run again, because its machine has gone, writes the same file
-again, and every row is there once. The folder of all files gets its name when it is whole.
+again, and every row is there once. The folder of all files gets its name when it is whole; until
+then it has one that depends on model and rows, so that the same command goes on with it.
 """
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import secrets
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,6 +25,7 @@ import pyarrow.parquet as pq
 
 from twofold import errors
 from twofold.data import output as outputs
+from twofold.data.addresses import address_of, shown
 from twofold.data.convert import to_arrow
 from twofold.data.files import Files, OpenFiles
 from twofold.data.output import Pace
@@ -31,12 +35,13 @@ from twofold.distributed.results import APPLY, Progress, Summary
 from twofold.errors import DataError, OptionError, TwofoldError, WorkerError
 from twofold.estimators import validation
 from twofold.estimators.autoencoder import Autoencoder
+from twofold.training.checkpoint import digest
 from twofold.verbs import VERBS
 
 _LEAST_TASKS, _MOST_CHUNKS = 64, 8  # tasks that all rows make at least; chunks in each at most
 _RETRIES = 5  # of a task whose process has ended
 _AHEAD = 2  # tasks per CPU that wait or run: their number bounds what is held
-_SUFFIX = ".parquet"
+_SUFFIX, _DONE = ".parquet", ".json"  # of a file, and of its summary while others are written
 _log = logging.getLogger(__name__)
 
 
@@ -113,6 +118,11 @@ def write(
     if workers is not None and workers < 1:
         raise OptionError(f"workers={workers!r} must be an integer of at least 1.")
     cluster.require_address(address)
+    if address_of(output):
+        raise DataError(
+            f"Expected a folder that all machines share, got the address {shown(output)}. Write to "
+            f"such a folder, and copy it from there."
+        )
     place = Path(output).absolute()
     require_free(place, force)
     rows = validation.open_rows(model, source, stream=True)
@@ -125,8 +135,13 @@ def write(
     if not pieces:
         raise DataError("The table has no rows (0 sample(s)); a minimum of 1 is required.")
     place.parent.mkdir(parents=True, exist_ok=True)
-    fresh = place.parent / f".{place.name}.{secrets.token_hex(4)}"
-    fresh.mkdir()
+    # Of the same work: whoever repeats a command that was killed finds what was done already.
+    same = digest(
+        verb, repr(pieces), rows.identity(), *model.network_.state_dict().values(),
+        *model.scorer_.state_dict().values(),
+    )  # fmt: skip
+    fresh = place.parent / f".{place.name}.{same[:16]}"
+    fresh.mkdir(exist_ok=True)
     try:
         with cluster.connected(address, workers or os.cpu_count() or 1) as ray:
             run = _Run(ray, model, verb, rows, pieces, fresh, workers)
@@ -134,6 +149,8 @@ def write(
         for path in fresh.glob(".*"):  # what processes that ended had begun
             path.unlink()
             summary.n_restarted += 1
+        for path in fresh.glob(f"*{_DONE}"):
+            path.unlink()
         require_free(place, force)
         outputs.put_in_place(fresh, place)
     except OSError as error:
@@ -267,8 +284,18 @@ def _written(
                 writer.close()
         file.flush()
         os.fsync(file.fileno())
+    (folder / name).with_suffix(_DONE).write_text(json.dumps(asdict(summary)), encoding="utf-8")
     os.replace(fresh, folder / name)
     return summary
+
+
+def _done(path: Path) -> Summary | None:
+    """Return the summary of a file that was written already, None if it is not there."""
+    if not path.is_file():
+        return None
+    noted = json.loads(path.with_suffix(_DONE).read_text(encoding="utf-8"))
+    lines = [(score, tuple(cells)) for score, cells in noted.pop("most_anomalous")]
+    return Summary(**noted, most_anomalous=lines)
 
 
 class _Run:
@@ -296,9 +323,15 @@ class _Run:
     def until_done(self, pace: Pace) -> Summary:
         """Run all tasks, and wait for their end."""
         ray = self._ray
-        waiting = list(zip(self._pieces, self._names, strict=True))[::-1]
+        waiting: list[tuple[Piece, str]] = []
         running: list[Any] = []
         summary, warned = Summary(), set[tuple[str, str]]()
+        for piece, name in reversed(list(zip(self._pieces, self._names, strict=True))):
+            if (there := _done(self._folder / name)) is None:
+                waiting.append((piece, name))
+            else:
+                summary.add(there)
+                pace.add(there.n_rows)
         try:
             while waiting or running:
                 while waiting and len(running) < self._at_a_time():
