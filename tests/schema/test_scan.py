@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -12,15 +15,18 @@ import pyarrow.parquet as pq
 import pytest
 
 from twofold import Files
+from twofold.data import files
 from twofold.errors import DataError
+from twofold.schema import scan as scanning
 from twofold.schema.scan import RowSampler, ScanResult, Texts, ahead, scan
+from twofold.training.process_group import SingleProcess
 
 LEVELS = ["pear", "apple", "fig", "apple"]
 
 
 def scanned(path: Path, table: pa.Table, fraction: float = 0.25, seed: int = 3) -> ScanResult:
     pq.write_table(table, path / "rows.parquet", row_group_size=40)
-    return scan(Files(path / "rows.parquet", stream=True).open(), seed, fraction)
+    return scan(Files(path / "rows.parquet", stream=True).open(), seed, fraction, SingleProcess())
 
 
 def numbered(n_rows: int = 200) -> pa.Table:
@@ -112,3 +118,81 @@ def test_the_thread_ends_when_nobody_waits_for_items() -> None:
     next(made)
     made.close()
     assert set(threading.enumerate()) <= set(before)
+
+
+class Workers:
+    """Workers that are threads of this process."""
+
+    def __init__(self, size: int) -> None:
+        self.size, self._held = size, list[Any](range(size))
+        self._meeting = threading.Barrier(size)
+
+    def exchange(self, rank: int, value: Any) -> list[Any]:
+        self._held[rank] = value
+        self._meeting.wait(10)
+        every = list(self._held)
+        self._meeting.wait(10)
+        return every
+
+    def worker(self, rank: int) -> Any:
+        return SimpleNamespace(
+            rank=rank,
+            size=self.size,
+            broadcast=lambda value: self.exchange(rank, value)[0],
+            gather=lambda value: (
+                every if (every := self.exchange(rank, value)) and not rank else None
+            ),
+        )
+
+
+@pytest.mark.parametrize("size", [2, 5])
+def test_workers_share_a_pass_and_find_what_one_finds(
+    size: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=600)
+    x[::7] = np.nan
+    texts = [f"level {i // 50}" for i in range(600)]  # later parts have others than the first
+    cells = pa.array(x, from_pandas=True)
+    table = pa.table({"x": cells, "t": texts, "n": rng.integers(9, size=600)})
+    pq.write_table(table, tmp_path / "rows.parquet", row_group_size=40)
+    source = Files(tmp_path / "rows.parquet", stream=True).open()
+    one = scan(source, 3, 0.1, SingleProcess())
+    read: list[int] = []
+    batches = files.OpenFiles.batches
+    usual = scanning._usual(source, 3)
+    monkeypatch.setattr(scanning, "_usual", lambda *_: usual)
+    monkeypatch.setattr(
+        files.OpenFiles, "batches", lambda s, p, *a: (read.append(p.at), batches(s, p, *a))[1]
+    )
+    group = Workers(size)
+    with ThreadPoolExecutor(size) as pool:
+        found = list(pool.map(lambda rank: scan(source, 3, 0.1, group.worker(rank)), range(size)))
+    assert sorted(read) == list(range(15))  # each part once, by one of them
+    for each in found:
+        assert each.n_train == one.n_train
+        for ours, theirs in ((each.sample, one.sample), (each.held_out, one.held_out)):
+            np.testing.assert_array_equal(ours.values, theirs.values)
+            assert ours.formats == theirs.formats
+        for name in ("n", "mean", "std", "low", "high", "only_01"):
+            ours, theirs = (getattr(at, name)[[0, 2]] for at in (each.statistics, one.statistics))
+            np.testing.assert_allclose(ours, theirs, rtol=1e-12)
+        for i, counts in one.statistics.counts.items():
+            np.testing.assert_array_equal(each.statistics.counts[i], counts)
+
+
+def test_what_one_worker_finds_wrong_is_raised_by_all(tmp_path: Path) -> None:
+    cells = np.ones(100)
+    cells[95] = np.inf
+    pq.write_table(pa.table({"x": cells}), tmp_path / "rows.parquet", row_group_size=20)
+    source, group = Files(tmp_path / "rows.parquet", stream=True).open(), Workers(2)
+
+    def attempt(rank: int) -> str:
+        with pytest.raises(DataError) as caught:
+            scan(source, 0, 0.0, group.worker(rank))
+        return str(caught.value)
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(attempt, range(2))
+    assert first == second
+    assert "'x' holds infinity in row 95" in first

@@ -236,8 +236,12 @@ def opened(files: Files, model: Autoencoder) -> Any:
     """Open the files as the main worker does: whether rows are streamed depends on its memory."""
     workers, wanted = current_workers(), validation.wanted_types(model.kinds)
     rows = files.open(wanted=wanted) if workers.is_main else None
+    if isinstance(rows, OpenFiles) and workers.size > 1:
+        _ = rows.parts  # which are looked for once
     streams = workers.broadcast(isinstance(rows, OpenFiles))
-    return rows if workers.is_main else files.open(stream=streams, wanted=wanted)
+    if streams:
+        return workers.broadcast(rows)
+    return rows if workers.is_main else files.open(stream=False, wanted=wanted)
 
 
 def work(job: TrainingJob, send: Send) -> None:

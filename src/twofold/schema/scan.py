@@ -9,9 +9,9 @@ from __future__ import annotations
 import math
 import queue
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 import pyarrow as pa
@@ -27,6 +27,7 @@ from twofold.schema.infer import Statistics, fences, reach_of
 Array = NDArray[Any]
 Item = TypeVar("Item")
 _BATCH_ROWS, _BATCH_CELLS = 8192, 2**20  # stay in the processor's cache
+_ADDED_UP = ("_n", "_low", "_high", "_only_01", "_whole", "_sum", "_squares", "_counts")
 _MOST_TEXTS = 100_000  # different ones per column that are counted
 _MOST_ROWS, _MOST_CELLS, _LEAST_ROWS = 100_000, 4_000_000, 5_000  # of a sample
 _EXACT_ROWS = 2**22  # up to so many, as many rows are held out as are asked for, not about so many
@@ -92,6 +93,12 @@ class Texts:
         if self._declared:
             return np.arange(len(self._codes))
         return np.array(sorted(range(len(self._codes)), key=self.levels.__getitem__), np.int64)
+
+    def codes_of(self, levels: Sequence[Any], overfull: bool) -> Array:
+        """Return the positions of levels that others have found, and that of all their others."""
+        codes = [self._code(level) for level in levels]
+        self.overfull |= overfull
+        return np.array([*codes, _MOST_TEXTS], np.float64)
 
     def read(self, column: Any) -> Array:
         """Return the position of each cell, NaN for missing ones."""
@@ -297,8 +304,28 @@ class ScanResult:
     n_train: int
 
 
-def scan(source: OpenFiles, seed: int, fraction: float) -> ScanResult:
+class Group(Protocol):
+    """Workers that share a pass: those of `training.process_group`."""
+
+    @property
+    def rank(self) -> int:
+        """Which worker this is, counted from 0."""
+
+    @property
+    def size(self) -> int:
+        """How many there are."""
+
+    def broadcast(self, value: Item) -> Item:
+        """Return the first worker's value."""
+
+    def gather(self, value: Item) -> list[Item] | None:
+        """Return the values of all workers to the first one."""
+
+
+def scan(source: OpenFiles, seed: int, fraction: float, workers: Group) -> ScanResult:
     """Pass over all rows of a source once; `fraction` of them are held out.
+
+    Each of several workers passes over its share of the parts, and all get the result.
 
     Raises
     ------
@@ -308,7 +335,7 @@ def scan(source: OpenFiles, seed: int, fraction: float) -> ScanResult:
     """
     while True:
         try:
-            return _scan(source, seed, fraction)
+            return _scan(source, seed, fraction, workers)
         except _Broken as broken:
             source.without(broken.part, str(broken))
 
@@ -317,22 +344,58 @@ class _Broken(Exception):
     """A part that could not be read."""
 
     def __init__(self, part: Any, text: str) -> None:
-        super().__init__(text)
+        super().__init__(part, text)
         self.part = part
 
+    def __str__(self) -> str:
+        return str(self.args[1])
 
-def _scan(source: OpenFiles, seed: int, fraction: float) -> ScanResult:
+
+def _attempted(work: Callable[[], Item]) -> tuple[Item | None, Exception | None]:
+    """Return what comes of the work, or what is wrong with the rows."""
+    try:
+        return work(), None
+    except (_Broken, DataError) as error:
+        return None, error
+
+
+def _result(outcome: tuple[Item | None, Exception | None]) -> Item:
+    """Return the result of an attempt, or raise what was wrong."""
+    value, error = outcome
+    if error is not None:
+        raise error
+    return cast(Item, value)
+
+
+def _scan(source: OpenFiles, seed: int, fraction: float, workers: Group) -> ScanResult:
     n_rows = source.n_rows
     if n_rows == 0:
         raise DataError("The table has no rows (0 sample(s)); a minimum of 1 is required.")
     width = int(np.prod(source.row_shape))
     most = int(min(_MOST_ROWS, max(_LEAST_ROWS, _MOST_CELLS // width)))
     sampler = RowSampler.of(seed, n_rows, min(most, _n_held_out(n_rows, fraction)), most)
-    reader = Reader(source)
-    running = _RunningStatistics(reader, *_usual(source, seed))
+    is_first = workers.rank == 0
+    usual = _attempted(lambda: _usual(source, seed)) if is_first else (None, None)
+    running = _RunningStatistics(Reader(source), *_result(workers.broadcast(usual)))
+    shares = workers.gather(_attempted(lambda: _share(source, running, sampler, workers)))
+    merged: tuple[ScanResult | None, Exception | None] = (None, None)
+    if shares is not None:
+        merged = _attempted(lambda: _merged([*map(_result, shares)], running, sampler, n_rows))
+    return _result(workers.broadcast(merged))
+
+
+def _share(
+    source: OpenFiles, running: _RunningStatistics, sampler: RowSampler, workers: Group
+) -> _Share:
+    """Pass over one worker's parts: as many rows as each of the others has, one after another."""
     kept: tuple[list[Any], list[Any]] = ([], [])
-    n_train = 0
-    for first, values in ahead(_numbers_of(source, reader)):
+    n_train, n_rows = 0, source.n_rows
+    own = [
+        number
+        for number, (part, first) in enumerate(zip(source.parts, source.first_rows, strict=True))
+        if (first + part.n_rows // 2) * workers.size // n_rows == workers.rank
+    ]
+    for first, values in ahead(_numbers_of(source, running.reader, own)):
         running.add(values)
         numbers = sampler.numbers(first, len(values))
         trains = sampler.trains(numbers)
@@ -340,6 +403,31 @@ def _scan(source: OpenFiles, seed: int, fraction: float) -> ScanResult:
         for rows, chosen in zip(kept, (sampler.in_sample(numbers), ~trains), strict=True):
             if chosen.any():
                 rows.append((numbers[chosen], values[chosen]))
+    return _Share(running.state(), kept, n_train)
+
+
+@dataclass
+class _Share:
+    """What one worker found out: figures, rows that are kept, and how many are trained on."""
+
+    state: dict[str, Any]
+    kept: tuple[list[Any], list[Any]]
+    n_train: int
+
+
+def _merged(
+    shares: Sequence[_Share], running: _RunningStatistics, sampler: RowSampler, n_rows: int
+) -> ScanResult:
+    """Put the shares together; the first is that of `running` itself."""
+    reader, n_train = running.reader, sum(share.n_train for share in shares)
+    kept: tuple[list[Any], list[Any]] = ([], [])
+    for number, share in enumerate(shares):
+        codes = running.merge(share.state) if number else {}
+        for rows, own in zip(kept, share.kept, strict=True):
+            for _, values in own:
+                for i, new in codes.items():
+                    values[:, i] = arrow.looked_up(new, _places(values[:, i]))
+            rows += own
     ranks = _ranks(reader)
     tables = []
     for rows in kept:
@@ -358,14 +446,23 @@ def _n_held_out(n_rows: int, fraction: float) -> int:
     return int(min(max(round(fraction * n_rows), min(19, n_rows // 4)), n_rows - 2))
 
 
-def _numbers_of(source: OpenFiles, reader: Reader) -> Iterator[tuple[int, Array]]:
-    """Give all rows as numbers, in order, and require that none is infinite."""
+def _places(cells: Array) -> NDArray[np.int64]:
+    """Return the positions that cells of text are, -1 for missing ones."""
+    return np.where(np.isnan(cells), -1, cells).astype(np.int64)
+
+
+def _numbers_of(
+    source: OpenFiles, reader: Reader, chosen: Sequence[int]
+) -> Iterator[tuple[int, Array]]:
+    """Give the rows of the chosen parts as numbers, in order; require that none is infinite."""
     names = None if source.schema is None else tuple(source.schema.names)
     n_rows = min(_BATCH_ROWS, max(_LEAST_BATCH, _BATCH_CELLS // math.prod(source.row_shape)))
-    last, at = -1, 0
+    begins: dict[int, int] = {}
     for part, first in zip(source.parts, source.first_rows, strict=True):
-        at = at if part.file == last else 0  # rows are counted from the start of their file
-        last, row = part.file, first
+        begins.setdefault(part.file, first)
+    for number in chosen:
+        part, first = source.parts[number], source.first_rows[number]
+        row, at = first, first - begins[part.file]  # counted from the start of the file
         try:
             for batch in source.batches(part, n_rows):
                 values = reader.values(batch)
@@ -426,7 +523,7 @@ class _RunningStatistics:
         self, reader: Reader, least: Array, most: Array, center: Array, unit: Array
     ) -> None:
         width = len(least)
-        self._reader = reader
+        self.reader = reader
         self._least, self._most, self._center, self._unit = least, most, center, unit
         self._limited = bool(np.isfinite(least).any() or np.isfinite(most).any())
         self._n = np.zeros(width, np.int64)
@@ -460,8 +557,33 @@ class _RunningStatistics:
         for i in self._counts:
             self._count(i, values[:, i])
 
+    def state(self) -> dict[str, Any]:
+        """Return what was added up, as another worker can take it."""
+        texts = {i: (text.levels, text.overfull) for i, text in self.reader.texts.items()}
+        return {**{name: getattr(self, name) for name in _ADDED_UP}, "texts": texts}
+
+    def merge(self, state: dict[str, Any]) -> dict[int, Array]:
+        """Add what another worker found in later rows; return the new codes of its levels."""
+        self._n += state["_n"]
+        np.fmin(self._low, state["_low"], out=self._low)
+        np.fmax(self._high, state["_high"], out=self._high)
+        self._only_01 &= state["_only_01"]
+        self._whole &= state["_whole"]
+        self._sum += state["_sum"]
+        self._squares += state["_squares"]
+        codes = {}
+        for i, (levels, overfull) in state["texts"].items():
+            text = self.reader.texts[i]
+            codes[i] = text.codes_of(levels, overfull)
+            found = state["_counts"][i]
+            self._add(i, np.bincount(codes[i][: len(found)].astype(np.int64), found))
+        return codes
+
     def _count(self, i: int, cells: Array) -> None:
-        found = np.bincount(cells[~np.isnan(cells)].astype(np.int64))
+        self._add(i, np.bincount(cells[~np.isnan(cells)].astype(np.int64)))
+
+    def _add(self, i: int, counts: Array) -> None:
+        found = counts.astype(np.int64)
         if len(found) > len(self._counts[i]):
             found[: len(self._counts[i])] += self._counts[i]
             self._counts[i] = found
@@ -475,10 +597,10 @@ class _RunningStatistics:
             mean = self._sum / n
             std = np.sqrt(np.maximum(self._squares / n - mean**2, 0)) * self._unit
             mean = self._center + mean * self._unit
-        overfull = frozenset(i for i, text in self._reader.texts.items() if text.overfull)
+        overfull = frozenset(i for i, text in self.reader.texts.items() if text.overfull)
         counts = {}
         for i, found in self._counts.items():
-            n_levels = len(self._reader.texts[i].levels)
+            n_levels = len(self.reader.texts[i].levels)
             whole = np.zeros(n_levels + 1, np.int64)
             whole[: len(found)] = found
             # In the order of the sorted levels; what has no level comes last.

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -55,6 +55,10 @@ class SingleProcess:
     def broadcast(self, value: Value) -> Value:
         """Return the main worker's value."""
         return value
+
+    def gather(self, value: Value) -> list[Value] | None:
+        """Return the values of all workers to the main one, None to the others."""
+        return [value]
 
     def synchronize(self, *modules: nn.Module) -> None:
         """Give the modules the main worker's weights."""
@@ -115,6 +119,12 @@ class WorkerGroup:
         held = [value]
         dist.broadcast_object_list(held, src=0)
         return held[0]
+
+    def gather(self, value: Value) -> list[Value] | None:
+        """Return the values of all workers to the main one, None to the others."""
+        held: list[Any] | None = [None] * self.size if self.is_main else None
+        dist.gather_object(value, held)
+        return held
 
     def synchronize(self, *modules: nn.Module) -> None:
         """Give the modules the main worker's weights: sums in another order differ by rounding."""

@@ -22,6 +22,7 @@ from twofold.schema import tensors
 from twofold.schema.scan import Reader, ScanResult, ahead, scan
 from twofold.schema.schema import Schema
 from twofold.training import batches as rows
+from twofold.training.process_group import current_workers
 
 Array = NDArray[Any]
 _WINDOW_BYTES = 8 * 2**20  # of what the network sees; up to three windows are held
@@ -53,7 +54,7 @@ class Stream:
 
     def __init__(self, source: OpenFiles, seed: int, fraction: float) -> None:
         self._source = source
-        self._scanned: ScanResult = scan(source, seed, fraction)
+        self._scanned: ScanResult = scan(source, seed, fraction, current_workers())
         self.sample, self.statistics = self._scanned.sample, self._scanned.statistics
 
     @property
