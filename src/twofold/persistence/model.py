@@ -240,7 +240,7 @@ def _require_numbers(tensors: Mapping[str, Tensor]) -> None:
     """Raise ValueError if a tensor that is computed with holds NaN or infinity.
 
     The exception is a cluster that a density does not have: the logarithm of its weight is minus
-    infinity.
+    infinity. A density of no numbers has none.
     """
     for name, tensor in tensors.items():
         is_real = tensor.is_floating_point()
@@ -249,6 +249,9 @@ def _require_numbers(tensors: Mapping[str, Tensor]) -> None:
         if name.startswith(("calibration.", "donors.")) or not is_real:
             continue
         if name.endswith(".log_weight") and tensor.ndim:
+            mean = tensors.get(name.removesuffix("log_weight") + "mean")
+            if mean is not None and mean.ndim and mean.shape[-1] == 0:
+                continue
             if not (tensor.double().logsumexp(-1).abs() < 0.01).all():
                 raise ValueError(f"the weights in {name} do not sum to 1")
         elif not torch.isfinite(tensor).all():
