@@ -251,11 +251,9 @@ def test_fit_tells_what_became_of_odd_columns(tmp_path: Path) -> None:
     frame.loc[7, "城市"] = "Ωmega"
     result = succeed("fit", write_csv(frame, tmp_path / "x.csv"), "-o", tmp_path / "m", *MIXED)
     text = result.stdout
-    assert (
-        "ignored columns:\n  id  looks like an identifier: 60 different texts in 60 cells" in text
-    )
-    assert re.search(r"^columns with rare levels:\n  城市  1 rare level shares", text, re.M)
-    assert "constant in training: fixed\n" in text
+    assert re.search(r"^ignored +'id' looks like an identifier: 60 different texts", text, re.M)
+    assert re.search(r"^notes +'城市' 1 rare level, 'Ωmega', shares one input", text, re.M)
+    assert re.search(r"^constant +'fixed'$", text, re.M)
 
 
 def test_fit_tells_of_the_first_of_many_odd_columns(tmp_path: Path) -> None:
@@ -264,9 +262,9 @@ def test_fit_tells_of_the_first_of_many_odd_columns(tmp_path: Path) -> None:
     frame = pd.concat([frame.drop(columns="id"), texts], axis=1)
     words = ("--epochs", "2", "--quiet")
     text = succeed("fit", write_csv(frame, tmp_path / "x.csv"), "-o", tmp_path / "m", *words).stdout
-    assert "  t19  looks like" in text
-    assert "  t20  looks like" not in text
-    assert "  and 5 more\n" in text
+    assert "'t4' looks like" in text
+    assert "'t5' looks like" not in text
+    assert "  and 20 more\n" in text
 
 
 def test_text_does_not_fit_an_array(mixed: Path, tmp_path: Path) -> None:

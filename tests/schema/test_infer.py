@@ -295,7 +295,7 @@ def test_row_numbers_in_an_array_are_numbers() -> None:
     [
         (
             [f"k{i}" for i in range(N)],
-            "looks like an identifier: 200 different texts in 200 cells, such as 'k0'",
+            "looks like an identifier: 200 different texts in 200 cells, such as 'k0', each once",
         ),
         (
             np.arange(N) + 50,
@@ -313,7 +313,7 @@ def test_a_category_keeps_what_is_common_the_commonest_first() -> None:
     found = column(cells)
     assert [found.levels[i] for i in found.kept] == ["common", "usual", "rare"]
     assert [found.levels[i] for i in found.pooled] == ["single"]
-    assert found.note == "1 rare level shares one input with unseen ones"
+    assert found.note == "1 rare level, 'single', shares one input with unseen ones"
 
 
 def test_rare_levels_are_named_by_number_and_example() -> None:

@@ -135,6 +135,7 @@ def score(batch: Batch) -> None:
         typer.echo("\n" + summary.anomaly_table())
 
 
+@options.text_flags
 @verb_command(
     "explain",
     "twofold explain model rows.csv",
@@ -171,6 +172,8 @@ def explain(
     force: Force = False,
     csv_safe: CsvSafe = False,
     quiet: Quiet = False,
+    *,
+    text: TextFlags,
 ) -> None:
     """Show, and write where wanted, what each column contributes to the anomaly score."""
     import numpy as np
@@ -192,7 +195,8 @@ def explain(
     ae = _open(model, output, force)
     report = ExplanationReport(ae, columns)
     with plain_warnings():
-        scored = ScoredRows(ae, validation.open_rows(ae, files(source, stream, "error")))
+        rows = validation.open_rows(ae, files(source, stream, "error", text=text))
+        scored = ScoredRows(ae, rows)
         n_rows = len(scored)
         if row is not None and not 0 <= row < n_rows:
             raise OptionError(

@@ -170,6 +170,7 @@ def export(
     print_written(f"a graph that gives {', '.join(OUTPUTS[part])}", output)
 
 
+@text_flags
 def explore(
     model: Model,
     source: Source,
@@ -180,6 +181,8 @@ def explore(
         bool, typer.Option("--browser/--no-browser", help="Whether to open it in the browser.")
     ] = True,
     quiet: Quiet = False,
+    *,
+    text: TextFlags,
 ) -> None:
     """Look at rows on a map of their codes, in the browser.
 
@@ -198,7 +201,8 @@ def explore(
 
     ae = load(model)
     title, progress = model.resolve().name, progress_printer(quiet)
-    run(ae, source, title=title, port=port, browser=browser, say=typer.echo, progress=progress)
+    rows = files(source, None, "error", text=text)
+    run(ae, rows, title=title, port=port, browser=browser, say=typer.echo, progress=progress)
 
 
 def serve(

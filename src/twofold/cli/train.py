@@ -62,11 +62,18 @@ def fit(
             "files, or a pattern such as 'data/*.parquet' in quotes.",
         ),
     ],
-    output: Annotated[
-        Path,
-        typer.Option("--output", "-o", metavar="MODEL", help="Folder to save the model in."),
-    ],
     given: Mapping[str, Any],
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="MODEL",
+            help="Folder to save the model in. [default: the name of SOURCE with .twofold, in this "
+            "folder]",
+            show_default=False,
+        ),
+    ] = None,
     drop: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME,NAME", help="Columns to leave out; may be given several times."),
@@ -116,7 +123,7 @@ def fit(
 
     For example:
 
-    - `twofold fit rows.csv --output model`
+    - `twofold fit rows.csv`, which writes the model rows.twofold
     - `twofold fit rows.csv --output model --n-components 8 --hidden-layers 64,32 --epochs 50`
     - `twofold fit 'data/*.parquet' --output model --drop id,name --untied --random-state 0`
     - `twofold fit rows.csv --output model --kinds zip=category,visits=real,comment=ignored`
@@ -126,6 +133,7 @@ def fit(
     """
     check(given)
     started = time.perf_counter()
+    from twofold.data import sources
     from twofold.data.addresses import shown, size_of
     from twofold.data.output import require_writable
     from twofold.distributed import launch
@@ -136,6 +144,8 @@ def fit(
     from twofold.training.process_group import using
     from twofold.training.progress import Progress
 
+    if output is None:
+        output = Path(f"{sources.title_of(source)}.twofold")
     model_folder.require_free(output, force)
     require_writable(output)
     opened = files(source, stream, on_bad_file, options.names(drop or ()), text)
@@ -168,9 +178,7 @@ def fit(
         "time": f"{time.perf_counter() - started:.1f} s",
         "model": f"{shown(output)} ({size(size_of(output))})",
     }
-    typer.echo(
-        "\n\n".join([ae.summary(), ae.schema_.summary(), *summary.remarks(ae), pairs(lines)])
-    )
+    typer.echo("\n\n".join([ae.summary(), ae.schema_.summary(), pairs(lines)]))
     if interrupted:
         remedy = " The same command with --resume --force goes on." if checkpoint else ""
         typer.echo(f"Training was interrupted; the model was saved all the same.{remedy}", err=True)

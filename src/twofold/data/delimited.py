@@ -24,7 +24,7 @@ from twofold.data.notation import Notation
 from twofold.data.table import Format
 from twofold.errors import DataError, MissingExtraError
 
-TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".txt")
+TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt", ".data", ".dat")
 SHEET_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 _BLOCK = 2**24  # bytes that Arrow parses at a time; a row must fit into one
 _QUOTE, _NEWLINE = ord('"'), ord("\n")
@@ -74,7 +74,8 @@ class Reading:
     def settle(self, names: Sequence[str], detectors: Mapping[str, Detector]) -> list[Notation]:
         """Return the notation of each column, once its detector has seen all cells."""
         marks = [d.decimal for d in detectors.values()]
-        decimal = self.decimal or ("," if "," in marks and "." not in marks else "")
+        sure = {mark for mark in marks if mark}
+        decimal = self.decimal or (sure.pop() if len(sure) == 1 else "")
         settled = []
         for name in names:
             detector = detectors.get(name)

@@ -8,6 +8,7 @@ cells chooses the notations that are worth a test of all of them.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -22,6 +23,7 @@ from twofold.data.notation import MISSING, MISSING_IN_TEXT, Notation
 _SAMPLE = 2000  # cells
 _LEAST_SHARE = 0.5  # of the sampled cells: notations that read fewer are not worth a test
 _WORTH_A_NOTE = 0.5  # share of a text column's cells that are numbers or times
+_MOST_MORE = 100  # cells that are looked at besides the sample
 _MOST_OTHERS = 1000  # different cells that are kept
 _LONGEST_PHONE = 6  # digits after a plus sign
 _MOST_WHOLE = 2.0**63
@@ -44,6 +46,10 @@ _CURRENCY = (
 )
 _SUFFIX = r"\d[.,]?(?P<suffix>\s*(?P<mark>%|‰|€|\$|£|kr|CHF|EUR|USD|GBP|zł|Kč))$"
 _UNIT = r"^[-+]?[\d.,]+(?P<suffix>\s[A-Za-zµ°/²³]{1,6})$"
+_THOUSANDS = re.compile(r"[-+]?(\d{1,3}|[1-9]\d{0,2}(\.\d{3})+)")
+_EXPONENT = re.compile(r"[-+]?\d(?:[.,](\d+))?([eE])[-+]?\d+")
+_CLOCKED = re.compile(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d(:\d\d)?(\.\d+)?(Z|[+-]\d\d(:?\d\d)?)?")
+_CLOCK_UNPADDED = re.compile(r"\s*\d:")
 _STYLES = ((".", ","), (",", ""), (",", "."), (".", " "), (",", " "), (".", "'"), (".", ""))
 _NUMBER = Notation("number", "double")
 _BOOLEANS = (("true", "false"), ("TRUE", "FALSE"), ("True", "False"))
@@ -129,10 +135,10 @@ class Detector:
 
     def _could_be_thousands(self) -> bool:
         """Whether points could stand between thousands, which a cast would take for decimals."""
-        known, cells = self._hints.known, self._sample[:200]
+        known, cells = self._hints.known, self._sample
         commas = self._hints.commas or self._hints.decimal == ","
         commas = commas or (known is not None and known.decimal == ",")
-        return commas and all(re.fullmatch(r"[-+]?\d{1,3}(\.\d{3})*", cell) for cell in cells)
+        return commas and all(_THOUSANDS.fullmatch(cell) for cell in cells)
 
     def _cast(self, cells: Any, first: int) -> Any:
         """Return cells as plain numbers, None if they are not."""
@@ -195,16 +201,20 @@ class Detector:
             return
         if self._candidates is None:
             before = self.n_rows - len(cells) - self.n_empty + cells.null_count
-            self._choose(before)
+            self._choose(before, rest)
             self._plain_before, self._plain = self._plain, ""
         if self._candidates:
             self._look_for_codes(rest, first)
         for candidate in self._candidates or ():
             self._count(candidate, rest, first)
 
-    def _choose(self, before: int) -> None:
-        """Choose the candidates by the sample; `before` cells were plain numbers."""
-        sample = pa.array(sorted(set(self._known_cells())), pa.string())
+    def _choose(self, before: int, cells: Any) -> None:
+        """Choose the candidates by the sample; `before` cells were plain numbers.
+
+        Some of the cells that are no plain numbers are looked at in any case.
+        """
+        others = cells.filter(pc.invert(_NUMBER.matches(cells)))[:_MOST_MORE].to_pylist()
+        sample = pa.array(sorted({*self._known_cells(), *others}), pa.string())
         self._candidates = []
         for notation in _candidates(sample, self._hints):
             n = pc.sum(notation.matches(sample)).as_py() or 0
@@ -255,9 +265,11 @@ class Detector:
     @property
     def decimal(self) -> str:
         """The decimal mark that the cells leave no doubt about, or ""."""
-        clean = {c.notation.decimal for c in self._clean() if c.has_point and c.notation != _NUMBER}
-        ambiguous = self._is_ambiguous()
-        return clean.pop() if len(clean) == 1 and not ambiguous else ""
+        if self._plain == "double" and self._candidates is None:
+            pointed = (c for c in self._sample if "." in c)
+            return "." if any(not _THOUSANDS.fullmatch(c) for c in pointed) else ""
+        clean = {c.notation.decimal for c in self._clean() if c.has_point}
+        return clean.pop() if len(clean) == 1 and not self._is_ambiguous() else ""
 
     def _clean(self) -> list[_Candidate]:
         return [
@@ -267,12 +279,10 @@ class Detector:
         ]
 
     def _is_ambiguous(self) -> bool:
-        """Whether commas could stand before decimals as well as between thousands."""
+        """Whether a mark could stand before decimals as well as between thousands."""
         clean = self._clean()
-        styles = {
-            (c.notation.decimal, c.notation.group) for c in clean if c.has_group or c.has_point
-        }
-        return (".", ",") in styles and (",", "") in styles
+        points = {c.notation.decimal for c in clean if c.has_point}
+        return bool(points & {c.notation.group for c in clean if c.has_group})
 
     def settle(self, decimal: str = "") -> Notation:
         """Return the notation of the column; `decimal` is the mark that other columns have."""
@@ -287,8 +297,7 @@ class Detector:
                 return self._text(
                     f"numbers written as codes (row {self._code[1]}: {self._code[0]!r})"
                 )
-            plus, decimals = _has_plus(self._known_cells()), _decimals(self._known_cells(), ".")
-            return replace(_NUMBER, arrow=self._plain, decimals=decimals, plus=plus)
+            return _written_alike(replace(_NUMBER, arrow=self._plain), self._known_cells())
         words = tuple(sorted(self._seen - {""}))
         chosen = self._best(decimal or hints.decimal or "")
         if chosen is None:
@@ -333,18 +342,20 @@ class Detector:
             note = ""
             if self._is_ambiguous() and not decimal and not self._hints.decimal:
                 other = "," if notation.decimal == "." else "."
-                cell = self._example(",")
-                note = f"{cell!r} could have a decimal comma; set decimal={other!r} if so"
-            return replace(
+                mark = notation.decimal if chosen.has_point else notation.group
+                name = {",": "comma", ".": "point"}.get(mark, mark)
+                meant = f"{name}s between thousands" if chosen.has_point else f"a decimal {name}"
+                note = f"{self._example(mark)!r} could have {meant}; set decimal={other!r} if so"
+            notation = replace(
                 notation,
                 arrow="double" if chosen.has_point else "int64",
                 group=notation.group if chosen.has_group else "",
-                decimals=_decimals(self._known_cells(), notation.decimal),
-                plus=_has_plus(self._known_cells()),
                 note=note,
             )
+            return _written_alike(notation, self._known_cells())
         if notation.type != "time":
-            return notation
+            unpadded = any(_CLOCK_UNPADDED.match(cell) for cell in self._known_cells())
+            return replace(notation, padded=not (notation.is_clock and unpadded))
         if notation.pattern:
             padded = not any(_is_unpadded(cell) for cell in self._sample)
             note = ""
@@ -363,7 +374,7 @@ class Detector:
         if not self._times["clock"]:
             return replace(notation, arrow="date32[day]")
         arrow = notation.arrow if self._times["fraction"] else notation.arrow.replace("[ns", "[s")
-        return replace(notation, arrow=arrow)
+        return replace(notation, arrow=arrow, style=_iso_style(self._known_cells()))
 
     def _known_cells(self) -> list[str]:
         return [c for c in self._sample if c.strip() and c.strip() not in self._words]
@@ -383,15 +394,35 @@ class Detector:
                 words = words - {"NA", "na"}
         return Notation(missing=tuple(sorted(words)), note=note)
 
+    def _dates_of_several_forms(self) -> str:
+        """Say that cells are dates, if they are and their forms differ; "" if they are none."""
+        sample = pa.array(sorted(set(self._known_cells()))[:_SAMPLE], pa.string())
+        if not len(sample) or not _looks_like_dates(sample):
+            return ""
+        left, examples = sample, []
+        iso = [Notation("time", kind) for kind in ("timestamp[ns]", "timestamp[ns, tz=UTC]")]
+        for notation in (
+            *iso,
+            *(Notation("time", "timestamp[s]", pattern=p) for p in notations.patterns()),
+        ):
+            read = pc.fill_null(notation.matches(left), False)
+            if pc.any(read).as_py():
+                examples.append(left.filter(read)[0].as_py())
+                left = left.filter(pc.invert(read))
+            if not len(left):
+                break
+        if len(left) > (1 - _LEAST_SHARE) * len(sample) or len(examples) < 2:
+            return ""
+        shown = ", ".join(map(repr, examples[:3]))
+        return f"holds dates written in several ways, such as {shown}; write them in one"
+
     def _why(self) -> str:
         """Say why a column of mostly numbers or times is text; "" if it is not one."""
         some = [c for c in self._candidates or () if c.n_read and c.n_others]
-        if not some:
-            return ""
-        best = max(some, key=lambda c: c.n_read)
+        best = max(some, key=lambda c: c.n_read, default=None)
+        if best is None or best.n_read < _WORTH_A_NOTE * (best.n_read + best.n_others):
+            return self._dates_of_several_forms()
         n = best.n_read + best.n_others
-        if best.n_read < _WORTH_A_NOTE * n:
-            return ""
         what = {"number": "numbers", "time": "times"}.get(best.notation.type, "booleans")
         cell, row = min(best.others.items(), key=lambda item: item[1])
         kind = "time" if what == "times" else "real"
@@ -403,6 +434,40 @@ class Detector:
 
 def _escaped(mark: str) -> str:
     return "\\" + mark
+
+
+def _written_alike(notation: Notation, cells: Sequence[str]) -> Notation:
+    """Return the notation of numbers with what new cells need to be written like these."""
+    forms = [_EXPONENT.fullmatch(cell.strip()) for cell in cells]
+    powers = [form for form in forms if form is not None]
+    if powers and len(powers) == len(forms) and notation.is_plain:
+        places = {len(form[1] or "") for form in powers}
+        return replace(
+            notation,
+            decimals=max(places),
+            exponent=powers[0][2],
+            padded=len(places) == 1,
+            plus=_has_plus(cells),
+        )
+    decimals = _decimals(cells, notation.decimal)
+    return replace(notation, decimals=decimals, plus=_has_plus(cells))
+
+
+def _iso_style(cells: Sequence[str]) -> str:
+    """Return how most of the times are written, "" for the usual way."""
+    found = [_CLOCKED.fullmatch(cell.strip()) for cell in cells]
+    forms = Counter(
+        f"%Y-%m-%d{form[1]}%H:%M{'%S' if form[2] else ''}{_places(form[3])}{form[4] or ''}"
+        for form in found
+        if form is not None
+    )
+    style = max(forms, key=lambda form: forms[form], default="").replace("%M%S", "%M:%S")
+    return "" if style in ("%Y-%m-%d %H:%M:%S", "%Y-%m-%d %H:%M:%SZ") else style
+
+
+def _places(fraction: str | None) -> str:
+    """Return how many decimals seconds have: none, 3, 6 or 9."""
+    return "" if fraction is None else f".{3 * ((len(fraction) + 1) // 3)}"
 
 
 def _has_plus(sample: Sequence[str]) -> bool:
@@ -422,7 +487,7 @@ def _decimals(sample: Sequence[str], decimal: str) -> int:
     found = set()
     for cell in sample:
         digits = cell.rpartition(decimal)[2] if decimal in cell else ""
-        digits = digits.rstrip("%)€$£ ‰abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+        digits = digits.rstrip("-%)€$£ ‰abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
         if digits.isdigit() or decimal not in cell:
             found.add(len(digits))
         elif cell.strip():
@@ -442,9 +507,10 @@ def _candidates(sample: Any, hints: Hints) -> list[Notation]:
         found.insert(0, Notation("time", "timestamp[s]", pattern=given))
     found += [Notation("time", kind) for kind in ("timestamp[ns]", "timestamp[ns, tz=UTC]")]
     before, after = _affix(sample)
+    minus = _minus(sample)
     for point, group in _STYLES:
         if hints.decimal is None or point == hints.decimal:
-            found.append(Notation("number", "double", point, group, before, after))
+            found.append(Notation("number", "double", point, group, before, after, minus=minus))
     if hints.decimal == ",":  # a point, too, may stand between thousands only
         found = [n for n in found if n != _NUMBER] + [_NUMBER]
     if not hints.date_format and _looks_like_dates(sample):
@@ -459,6 +525,14 @@ def _boolean_words(sample: Any) -> tuple[str, str]:
 
 def _clock_pattern(sample: Any) -> str:
     return "%H:%M" if all(len(c.strip()) <= 5 for c in sample[:100].to_pylist()) else ""
+
+
+def _minus(sample: Any) -> str:
+    """Return how cells write numbers below 0."""
+    for minus, regex in (("(1)", r"\(\D{0,4}[\d.,]+\D{0,4}\)"), ("1-", r"\d\s?\D{0,4}-$")):
+        if pc.any(pc.match_substring_regex(sample, regex)).as_py():
+            return minus
+    return "-1"
 
 
 def _affix(sample: Any) -> tuple[str, str]:

@@ -130,8 +130,12 @@ class Notation:
         What stands before and after every number, such as "$" and "%".
     pattern : str
         Of times: as in `strftime`; "" for ISO 8601.
+    style : str
+        Of ISO 8601 times: how new ones are written, as in `strftime`, with the zone as it stands; ""
+        for "%Y-%m-%d %H:%M:%S".
     padded : bool
-        Whether days and months below 10 have a leading 0.
+        Whether days, months and hours below 10 have a leading 0, and decimals before an exponent
+        trailing ones.
     words : tuple of str
         What stands for true and for false.
     missing : tuple of str
@@ -140,6 +144,10 @@ class Notation:
         How many decimals every number has, or -1 if not all have as many.
     plus : bool
         Whether numbers above 0 have a plus sign.
+    minus : str
+        How 1 below 0 is written: "-1", "(1)" or "1-".
+    exponent : str
+        "e" or "E" where all numbers have one; `decimals` are then those before it.
     note : str
         What the reader of the rows should know.
     """
@@ -156,6 +164,9 @@ class Notation:
     missing: tuple[str, ...] = ()
     decimals: int = -1
     plus: bool = False
+    minus: str = "-1"
+    exponent: str = ""
+    style: str = ""
     note: str = field(default="", compare=False)
 
     @cached_property
@@ -171,8 +182,8 @@ class Notation:
     @property
     def is_plain(self) -> bool:
         """Whether Arrow reads its cells without help."""
-        plain = not (self.group or self.prefix or self.suffix or self.pattern or self.is_clock)
-        return plain and self.decimal == "."
+        marks = self.group or self.prefix or self.suffix or self.pattern or self.is_clock
+        return not marks and self.decimal == "." and self.minus == "-1"
 
     def describe(self) -> str:
         """Say what differs from plain numbers, ISO 8601 and empty cells; "" for nothing."""
@@ -183,8 +194,10 @@ class Notation:
             parts.append(f"thousands {self.group!r}")
         if self.prefix or self.suffix:
             parts.append(f"{(self.prefix or self.suffix).strip()!r} left out")
+        if self.minus != "-1":
+            parts.append(f"{self.minus} below 0")
         if self.pattern:
-            parts.append(f"dates {self.pattern}")
+            parts.append(f"{'times of day' if self.is_clock else 'dates'} {self.pattern}")
         if self.missing:
             parts.append(f"missing: {', '.join(map(repr, self.missing[:5]))}")
         return "; ".join(parts)
@@ -209,7 +222,9 @@ class Notation:
         sign = f"[+-{_MINUS}]?".replace("+-", "+\\-")
         if self.is_plain:
             return rf"^({sign}{number}|[+-]?([Ii]nf(inity)?|INF(INITY)?))$"
-        return rf"^({sign}\s*{before}{sign}{number}{after}|\({before}{number}{after}\))$"
+        bare = f"{before}{number}{after}"
+        brackets = rf"\({bare}\)|{before}\({number}\){after}"
+        return rf"^({sign}\s*{before}{sign}{number}{after}|{brackets}|{bare}-|{before}{number}-{after})$"
 
     def matches(self, cells: Any) -> Any:
         """Return which cells, an Arrow array of text, are written so; null where one is missing."""
@@ -222,6 +237,10 @@ class Notation:
             return pc.and_(found, pc.is_valid(self._times(chosen)))
         return found
 
+    def is_missing(self, cells: Any) -> Any:
+        """Return which cells, an array of text, are words for missing values."""
+        return pc.is_in(pc.utf8_trim_whitespace(cells), pa.array(self.missing, cells.type))
+
     def read(self, cells: Any) -> Any:
         """Return cells, a chunked array of text, in the column's type; missing ones are null.
 
@@ -231,9 +250,7 @@ class Notation:
             If a cell is not written so.
         """
         if self.missing:
-            trimmed = pc.utf8_trim_whitespace(cells)
-            listed = pc.is_in(trimmed, pa.array(self.missing, cells.type))
-            cells = pc.if_else(listed, None, cells)
+            cells = pc.if_else(self.is_missing(cells), None, cells)
         if self.arrow == "null":
             return pa.chunked_array([pa.nulls(len(cells))])
         if self.type == "text":
@@ -287,10 +304,6 @@ class Notation:
 
     def _numbers(self, cells: Any) -> Any:
         """Return numbers as Arrow reads them."""
-        inside = pc.match_substring_regex(cells, r"^\(.*\)$")
-        if pc.any(inside).as_py():  # as accountants write what is below 0
-            bare = pc.replace_substring_regex(cells, r"^\((.*)\)$", r"-\1")
-            cells = pc.if_else(inside, bare, cells)
         for affix in filter(None, (self.prefix.strip(), self.suffix.strip())):
             cells = pc.replace_substring(cells, affix, "")
         cells = pc.replace_substring_regex(cells, rf"[{SPACES}']" if self.group else r"\s", "")
@@ -299,6 +312,8 @@ class Notation:
         if self.decimal != ".":
             cells = pc.replace_substring(cells, self.decimal, ".")
         cells = pc.replace_substring(cells, _MINUS, "-")
+        if not self.is_plain:  # as accountants write what is below 0
+            cells = pc.replace_substring_regex(cells, r"^\((.*)\)$|^(.*)-$", r"-\1\2")
         return pc.replace_substring_regex(cells, r"^\+", "")
 
     def write(self, cells: Any) -> Any:
@@ -312,13 +327,21 @@ class Notation:
             return self._written_times(cells)
         if self.is_clock:
             text = cells.cast(pa.string())
-            return pc.utf8_slice_codeunits(text, 0, 5) if self.pattern == "%H:%M" else text
+            if self.pattern == "%H:%M":
+                text = pc.utf8_slice_codeunits(text, 0, 5)
+            return text if self.padded else pc.replace_substring_regex(text, "^0", "")
         if self.decimals < 0 and self.is_plain and not self.plus:
             return plain_text(cells)
         listed = [None if cell is None else self._written(cell) for cell in cells.to_pylist()]
         return pa.array(listed, pa.string())
 
     def _written(self, cell: float) -> str:
+        if self.exponent:
+            text = f"{cell:+.{self.decimals}e}" if self.plus else f"{cell:.{self.decimals}e}"
+            mantissa, _, power = text.partition("e")
+            if not self.padded:
+                mantissa = mantissa.rstrip("0").rstrip(".") if "." in mantissa else mantissa
+            return f"{mantissa.replace('.', self.decimal)}{self.exponent}{power}"
         if self.decimals >= 0:
             text = f"{cell:,.{self.decimals}f}"
         else:
@@ -327,12 +350,17 @@ class Notation:
                 return text
         if float(text.replace(",", "")) == 0:
             text = text.lstrip("-")
-        sign = "-" if text.startswith("-") else "+" * (self.plus and cell > 0)
         whole, _, part = text.lstrip("-").partition(".")
-        whole = whole.replace(",", self.group)
-        return f"{sign}{self.prefix}{whole}{self.decimal * bool(part)}{part}{self.suffix}"
+        digits = f"{whole.replace(',', self.group)}{self.decimal * bool(part)}{part}"
+        if text.startswith("-") and self.minus != "-1":
+            before, after = self.minus.split("1")
+            return f"{before}{self.prefix}{digits}{self.suffix}{after}"
+        sign = "-" if text.startswith("-") else "+" * (self.plus and cell > 0)
+        return f"{sign}{self.prefix}{digits}{self.suffix}"
 
     def _written_times(self, cells: Any) -> Any:
+        if self.style:
+            return self._styled_times(cells)
         if not self.pattern:
             return plain_text(cells)
         if pa.types.is_timestamp(cells.type):
@@ -344,6 +372,22 @@ class Notation:
             None if t is None else re.sub(r"\b0(\d)(?![\d:])", r"\1", t) for t in text.to_pylist()
         ]
         return pa.array(cut, pa.string())
+
+    def _styled_times(self, cells: Any) -> Any:
+        """Return ISO 8601 times in the style of the column: separator, precision and zone."""
+        found = re.fullmatch(r"(.*?)(\.(\d))?(Z|([+-])(\d\d):?(\d\d)?)?", self.style)
+        assert found is not None
+        style, _, digits, zone, sign, hours, minutes = found.groups()
+        unit = {None: "s", "3": "ms", "6": "us"}.get(digits, "ns")
+        if pa.types.is_date(cells.type):
+            return pc.strftime(cells, format=style, locale="C")
+        local = cells.cast(pa.timestamp(cells.type.unit)).cast(pa.timestamp(unit), safe=False)
+        if sign:
+            offset = int(f"{sign}1") * (60 * int(hours) + int(minutes or 0))
+            shift = pa.scalar(60 * offset, pa.duration("s")).cast(pa.duration(unit))
+            local = pc.add(local, shift)
+        text = pc.strftime(local, format=style, locale="C")
+        return pc.binary_join_element_wise(text, zone, "") if zone else text
 
     def to_json(self) -> dict[str, Any]:
         """Return what differs from the defaults, as plain data."""
@@ -359,12 +403,16 @@ class Notation:
         if notation.arrow not in _TYPES or notation.type not in _KINDS:
             raise ValueError(f"a column is not written as {document!r}")
         texts = (notation.decimal, notation.group, notation.prefix, notation.suffix, notation.note)
-        if not all(isinstance(text, str) for text in (*texts, notation.pattern)):
+        more = (notation.pattern, notation.style, notation.exponent)
+        if not all(isinstance(text, str) for text in (*texts, *more)):
+            raise ValueError(f"a column is not written as {document!r}")
+        if notation.minus not in _MINUSES or (notation.exponent and notation.decimals < 0):
             raise ValueError(f"a column is not written as {document!r}")
         return notation
 
 
 _KINDS = ("text", "number", "boolean", "time")
+_MINUSES = ("-1", "(1)", "1-")
 _DEFAULTS = {f.name: f.default for f in fields(Notation)}
 _TYPES: dict[str, Any] = {
     "string": pa.string(),

@@ -22,7 +22,20 @@ from twofold.errors import DataError
 
 Array = NDArray[Any]
 FILE_SUFFIXES = (
-    *(".csv", ".tsv", ".tab", ".txt", ".parquet", ".npy", ".npz", ".jsonl", ".ndjson"),
+    *(
+        ".csv",
+        ".tsv",
+        ".tab",
+        ".psv",
+        ".txt",
+        ".data",
+        ".dat",
+        ".parquet",
+        ".npy",
+        ".npz",
+        ".jsonl",
+        ".ndjson",
+    ),
     *(".arrow", ".feather", ".ipc", ".arrows", ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods"),
 )
 PACKED_SUFFIXES = (".gz", ".zst", ".bz2", ".lz4")
@@ -108,6 +121,20 @@ def suffix_of(path: str | os.PathLike[str]) -> str:
     if plain.suffix.lower() in PACKED_SUFFIXES:
         plain = plain.with_suffix("")
     return plain.suffix.lower()
+
+
+def title_of(source: str) -> str:
+    """Return a name for what is made of a source: that of its file or folder, without its ending.
+
+    Examples
+    --------
+    >>> title_of("data/rows.csv.gz"), title_of("s3://bucket/rows/*.parquet")
+    ('rows', 'rows')
+    """
+    steps = [step for step in source.replace("\\", "/").split("/") if step.strip(".~")]
+    named = [step for step in steps if not glob.has_magic(step)]
+    last = named[-1] if named else "rows"
+    return last.removesuffix(packing_of(last)).removesuffix(suffix_of(last)) or last
 
 
 def packing_of(path: str | os.PathLike[str]) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,11 @@ import pyarrow
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from twofold.data import notation
 from twofold.data.chunks import taken
 from twofold.data.convert import to_arrow
 from twofold.estimators.autoencoder import Autoencoder
-from twofold.formatting import cell, table
+from twofold.formatting import cell, shortened, table
 from twofold.inference.explain import Explanation
 from twofold.metrics import Scores, by_rank
 from twofold.verbs import EXPLANATION_COLUMNS, SCORE_COLUMNS, VERBS
@@ -80,7 +82,16 @@ def missing_cells(rows: Any) -> int:
     """Count the missing cells of an array or an Arrow table."""
     if isinstance(rows, np.ndarray):
         return int(np.isnan(rows).sum())
-    return sum(pc.sum(pc.is_null(c, nan_is_null=True)).as_py() or 0 for c in rows.columns)
+    return sum(map(_missing_in, rows.schema, rows.columns))
+
+
+def _missing_in(field: Any, cells: Any) -> int:
+    """Count the missing cells of a column, words for missing ones among them."""
+    missing = pc.is_null(cells, nan_is_null=True)
+    written = notation.of_field(field) if notation.is_as_written(field) else None
+    if written is not None:
+        missing = pc.or_(missing, written.is_missing(cells))
+    return pc.sum(missing).as_py() or 0
 
 
 class ScoredRows:
@@ -94,6 +105,8 @@ class ScoredRows:
 
     def __init__(self, ae: Autoencoder, rows: Any, first_row: int = 0) -> None:
         self._ae, self._rows, self._first = ae, rows, first_row
+        names = _names_of(ae, rows)
+        self._names = None if names is None else names[0]
         self.scores = Scores.of(ae.score_samples(rows), ae.calibration_scores_, ae.offset_)
 
     def __len__(self) -> int:
@@ -138,7 +151,7 @@ class ScoredRows:
         return [
             (
                 float(ranks[row]),
-                (str(self._first + row), *self._figures(row), reasons[row] or ""),
+                (self._label(row), *self._figures(row), reasons[row] or ""),
             )
             for row in shown
         ]
@@ -146,7 +159,12 @@ class ScoredRows:
     def describe(self, row: int) -> str:
         """Return a row's number, score and p-value."""
         score, p_value = self._figures(row)
-        return f"row {row}: score {score}, p-value {p_value}"
+        return f"row {self._label(row)}: score {score}, p-value {p_value}"
+
+    def _label(self, row: int) -> str:
+        """Return a row's number, and its name if it has one."""
+        name = None if self._names is None else self._names[int(row)].as_py()
+        return f"{self._first + row}" + (f" ({shortened(str(name), 30)})" if name else "")
 
     def _figures(self, row: int) -> tuple[str, str]:
         return f"{self.scores.score[row]:.6g}", f"{self.scores.p_value[row]:.3g}"
@@ -167,6 +185,8 @@ class ExplanationReport:
     def __init__(self, ae: Autoencoder, n_columns: int) -> None:
         forms = [column.format for column in ae.schema_.columns]
         self._dtypes = ["" if form is None else form.dtype for form in forms]
+        self._notations = [None if form is None else form.notation for form in forms]
+        self._marked = any(n is not None and not n.is_plain for n in self._notations)
         self._seen = np.array([column.width > 0 for column in ae.schema_.columns])
         self._n_columns = n_columns
         self._lines: list[tuple[int, tuple[str, ...]]] = []
@@ -178,13 +198,13 @@ class ExplanationReport:
             order = np.argsort(-part.contribution[i], kind="stable")
             for j in order[self._seen[order]][: self._n_columns]:
                 cells = (part.observed[i, j], part.expected[i, j])
-                observed, expected = (cell(c, self._dtypes[j]) or "(missing)" for c in cells)
+                observed, expected = (self._text(c, j) or "(missing)" for c in cells)
                 share = f"{part.contribution[i, j]:.2f}"
                 self._lines.append((int(row), (f"  {part.columns[j]}", observed, expected, share)))
 
     def keep(self, part: Explanation) -> None:
         """Take all columns of each row to the record, the largest contribution first."""
-        text = object in (part.observed.dtype, part.expected.dtype)
+        text = self._marked or object in (part.observed.dtype, part.expected.dtype)
         for i, row in enumerate(part.rows):
             order = np.argsort(-part.contribution[i], kind="stable")
             self._record["row"] += [int(row)] * len(order)
@@ -194,8 +214,22 @@ class ExplanationReport:
                 values = side[i, order].tolist()
                 if text:
                     at = zip(values, order, strict=True)
-                    values = [cell(value, self._dtypes[j], exact=True) for value, j in at]
+                    values = [self._text(value, j, exact=True) for value, j in at]
                 self._record[name] += values
+
+    def _text(self, value: Any, j: int, exact: bool = False) -> str | None:
+        """Write a cell as the training file does, or else as readers know it."""
+        written = self._notations[j]
+        if written is None or written.type == "text" or value is None or value != value:
+            return cell(value, self._dtypes[j], exact)
+        if isinstance(value, datetime):
+            cells = pyarrow.array([value], pyarrow.timestamp("us"))
+        else:
+            cells = pyarrow.array([value]).cast(pyarrow.float64())
+        if written.is_clock:  # seconds
+            cells = cells.cast(pyarrow.int32(), safe=False)
+        text: str = written.write(cells.cast(written.kind, safe=False))[0].as_py()
+        return text
 
     def table(self, scored: ScoredRows) -> str:
         """Return the table for the reader, with a heading per row."""
@@ -280,12 +314,21 @@ def apply(
     return (_with_names(ae, rows, made) if named else made), summary
 
 
-def _with_names(ae: Autoencoder, rows: Any, made: Any) -> Any:
-    """Return results with the column that names the rows, as it is in the rows read."""
+def _names_of(ae: Autoencoder, rows: Any) -> tuple[Any, Any] | None:
+    """Return the column that names the rows, and its field; None if there is none."""
     name = ae.schema_.id_column
     if name is None or not isinstance(rows, pyarrow.Table) or name not in rows.column_names:
+        return None
+    return rows.column(name), rows.schema.field(name)
+
+
+def _with_names(ae: Autoencoder, rows: Any, made: Any) -> Any:
+    """Return results with the column that names the rows, as it is in the rows read."""
+    names = _names_of(ae, rows)
+    if names is None:
         return made
-    column, field = rows.column(name), rows.schema.field(name)
+    column, field = names
+    name = field.name
     if isinstance(made, np.ndarray):
         made = to_arrow(made, VERBS["encode"].columns(ae))
     if name in made.column_names:

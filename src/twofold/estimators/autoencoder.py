@@ -270,21 +270,22 @@ class Autoencoder(
         with fitting.undisturbed(self):
             codes, index = validation.codes(self.network_, X)
             x_hat = inference.apply(inference.decode, self.network_, self.scorer_, codes)
-            cells = self.schema_.from_matrix(x_hat)
-            cells = self.schema_.observed(cells) if observed else cells
+            observed = observed or self.schema_.formats() is not None
+            cells = self.schema_.from_matrix(x_hat, observed)
             return validation.give_back(self.schema_, cells, index=index)
 
     def reconstruct(self, X: Any) -> Rows:
         """Return the reconstructions of the rows of X, in their own units, shape and container.
 
-        A cell is its expected value given the code, a category its most probable one. Frames keep
-        their types, so integers come back rounded; arrays come back as floating-point numbers.
-        Columns that are ignored come back empty.
+        A cell is its expected value given the code, a category its most probable one. In frames and
+        files it is one that its column can have: in the observed range, and as whole or rounded as
+        training cells. Columns that are ignored come back empty.
         """
 
         def verb(table: Table, _: Any) -> Any:
             x_hat = self._run(inference.reconstruct, table)
-            return validation.give_back(self.schema_, self.schema_.from_matrix(x_hat), table)
+            cells = self.schema_.from_matrix(x_hat, observed=table.formats is not None)
+            return validation.give_back(self.schema_, cells, table)
 
         return together(self._each(verb, X))
 

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from twofold.data import json as cells
 from twofold.data import output
+from twofold.data.files import Files
 from twofold.errors import MissingExtraError, OptionError, TwofoldError
 from twofold.estimators.autoencoder import Autoencoder
 from twofold.explorer.code_map import CodeMap, Progress
@@ -121,7 +122,7 @@ def create_app(
 
 def run(
     ae: Autoencoder,
-    source: str,
+    source: Files,
     *,
     title: str,
     port: int,
@@ -132,7 +133,7 @@ def run(
     """Serve the explorer until Ctrl-C, and open it in the browser."""
     # The port first: it is better to fail before the rows are encoded than after.
     with server.listen(HOST, port) as listener:
-        name = Path(source).name or source
+        name = Path(source.source).name or str(source.source)
         app = create_app(ae, source, title=title, source_title=name, say=progress)
 
         def started(address: str) -> None:

@@ -111,6 +111,7 @@ class Source:
         names = schema.names if schema.named else None
         formats = schema.training_formats
         rows = _in_arrow(files.opened(source, stream=False, formats=formats))
+        source = source.source if isinstance(source, files.Files) else source
         if isinstance(rows, np.ndarray):
             return cls(rows, _beside(source, rows), schema)
         if names is None:

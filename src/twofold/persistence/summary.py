@@ -38,16 +38,16 @@ def columns(ae: Autoencoder) -> str:
 
 
 def remarks(ae: Autoencoder) -> list[str]:
-    """Say which columns are ignored and why, whose rare levels share an input, which never vary."""
+    """Say which columns are ignored and why, what to know of others, and which never vary."""
     schema = ae.schema_
     ignored = schema.ignored_columns()
-    rare = {c.name: c.note for c in schema.columns if c.note and c.name not in ignored}
+    notes = {c.name: c.note for c in schema.columns if c.note and c.name not in ignored}
     constant = schema.constant_columns()
     parts = []
     if ignored:
         parts.append("ignored columns:\n" + _noted(ignored))
-    if rare:
-        parts.append("columns with rare levels:\n" + _noted(rare))
+    if notes:
+        parts.append("notes on columns:\n" + _noted(notes))
     if constant:
         parts.append(f"constant in training: {listed(constant, _SHOWN_COLUMNS)}")
     return parts
@@ -78,7 +78,7 @@ def training(ae: Autoencoder) -> str:
 
 def fitted(ae: Autoencoder, n_rows: int) -> dict[str, str]:
     """Say what came of fitting to so many rows."""
-    lines = {"rows": f"{n_rows:,}; {ae.schema_}", "epochs": "none was finished"}
+    lines = {"rows": f"{n_rows:,}", "epochs": "none was finished"}
     if ae.best_epoch_:
         best = f"the weights are those of epoch {ae.best_epoch_:,}"
         lines["epochs"] = f"{len(ae.history_):,} run, {best}"

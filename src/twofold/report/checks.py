@@ -175,11 +175,12 @@ def _unfinished(ae: Fitted, measured: Measurements) -> Finding | None:
     tail = max(1, n // 10)
     if n > 2:
         gain = min(monitored[:-tail]) - min(monitored[-tail:])
-        if gain <= _STILL * improvement(history) or gain <= 0:
+        whole = improvement(history)
+        if gain <= _STILL * whole or gain <= 0 or whole <= 0:
             return None
         text = (
             f"Training ended after {counted(n, 'epoch')} while the loss was still falling: the "
-            f"last {counted(tail, 'epoch')} brought {percent(gain / improvement(history))} of all "
+            f"last {counted(tail, 'epoch')} brought {percent(gain / whole)} of all "
             f"that was gained."
         )
     else:

@@ -18,6 +18,9 @@ Array = NDArray[Any]
 _MOST_DECIMALS = 12
 _MOST_CELLS = 200_000  # cells enough to see in which steps a column goes
 _FEW_CELLS = 64  # cells enough to see of most columns that they go in none
+_MOST_VALUES = 20  # different ones in a column that has no others
+_REPEATED = 4  # times that each of them is there, on average
+_SOME_CELLS = 2000
 _LEAST_UNITS = 100.0  # roundings that a step must be wider than: any number is near a finer grid
 
 
@@ -33,6 +36,8 @@ class Domain:
         The largest number of which all differences between cells are multiples; 0 if there is none.
     decimals : int
         How many decimals cells have, if there is a step.
+    values : tuple of float
+        The cells in order, if they are few, repeat, and are not all that lie on the grid.
 
     Examples
     --------
@@ -47,6 +52,7 @@ class Domain:
     high: float = math.inf
     step: float = 0.0
     decimals: int = 0
+    values: tuple[float, ...] = ()
 
     @classmethod
     def of(cls, cells: Array, low: float | None = None, high: float | None = None) -> Domain:
@@ -60,8 +66,9 @@ class Domain:
         least = float(known.min()) if low is None else low
         greatest = float(known.max()) if high is None else high
         some = known[:: max(1, len(known) // _MOST_CELLS)].astype(np.float64)
-        grid = _grid(np.append(some, [least, greatest]), _rounding(known))
-        return cls(least, greatest, *grid)
+        ends = [least, greatest]
+        grid = _grid(np.append(some, ends), _rounding(known))
+        return cls(least, greatest, *grid, _few(some, ends, grid[0]))
 
     @property
     def is_known(self) -> bool:
@@ -76,7 +83,11 @@ class Domain:
         low, high = min(self.low, new.low), max(self.high, new.high)
         both = np.array([self.low, self.low + self.step, new.low, new.low + new.step, low, high])
         if self.low == self.high or new.low == new.high or (self.step and new.step):
-            return Domain(low, high, *_grid(both, _rounding(cells)))
+            grid = _grid(both, _rounding(cells))
+            listed = [d.values or (d.low, d.high) for d in (self, new)]
+            few = all(d.values or d.low == d.high for d in (self, new))
+            values = tuple(sorted({*listed[0], *listed[1]})) if few else ()
+            return Domain(low, high, *grid, values if len(values) > 2 else ())
         return Domain(low, high)
 
     def nearest(self, cells: Array) -> Array:
@@ -92,11 +103,16 @@ class Domain:
         """Read back what `to_json` gave; raises TypeError or ValueError if it is not one."""
         domain = cls(**document)
         low, high, step = map(float, (domain.low, domain.high, domain.step))
-        domain = cls(low, high, step, domain.decimals)
+        domain = cls(low, high, step, domain.decimals, tuple(map(float, domain.values)))
         numbers = not any(map(math.isnan, (domain.low, domain.high)))
         grid = math.isfinite(domain.step) and domain.step >= 0 and (not domain.step or numbers)
         places = type(domain.decimals) is int and 0 <= domain.decimals <= _MOST_DECIMALS
         if not (numbers and domain.low <= domain.high and grid and places):
+            raise ValueError(f"no column has the domain {domain}")
+        values = domain.values
+        if values and (
+            list(values) != sorted(set(values)) or (values[0], values[-1]) != (low, high)
+        ):
             raise ValueError(f"no column has the domain {domain}")
         if domain.step and not math.isfinite(domain.high - domain.low):
             raise ValueError(f"no column goes in steps over the domain {domain}")
@@ -119,7 +135,25 @@ def nearest(cells: Array, domains: list[Domain]) -> Array:
         start, step = low[at], np.array([domains[i].step for i in at])
         whole = start + np.rint((found[:, at] - start) / step) * step
         found[:, at] = np.clip(whole.round(decimals), start, high[at])
+    for i, domain in enumerate(domains):
+        if domain.values:
+            values = np.array(domain.values)
+            place = np.searchsorted(
+                (values[1:] + values[:-1]) / 2, wide.reshape(len(cells), -1)[:, i]
+            )
+            found[:, i] = np.where(np.isnan(found[:, i]), np.nan, values[place])
     return np.asarray(found.reshape(cells.shape))
+
+
+def _few(cells: Array, ends: list[float], step: float) -> tuple[float, ...]:
+    """Return the different cells if they are few, repeat, and are not the whole grid."""
+    if len(np.unique(cells[:_SOME_CELLS])) > _MOST_VALUES:
+        return ()
+    values = np.unique(np.append(cells, ends))
+    if not 2 < len(values) <= min(_MOST_VALUES, len(cells) / _REPEATED):
+        return ()
+    whole = step and (ends[1] - ends[0]) / step + 1 <= len(values) + 0.5
+    return () if whole else tuple(values.tolist())
 
 
 def _rounding(cells: Array) -> float:

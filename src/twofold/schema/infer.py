@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from twofold.data.table import Format, Table, row_chunks
 from twofold.errors import DataError
+from twofold.formatting import shortened
 from twofold.schema.column import (
     FAR,
     KINDS,
@@ -36,7 +37,11 @@ _LEAST_NUMBERED = 20  # rows, for whole numbers that differ to be those of the r
 _FURTHEST = 100.0  # times that far cells widen a histogram's unit: a code for "missing" wants more
 
 
+_PROSE = 4.0  # words per cell of free text: names and titles have fewer
+_EXAMPLE = 40  # letters
 ROW_NAMES = "names the rows"
+IDENTIFIER = "looks like an identifier"
+EACH_ONCE = "each once"
 
 
 def infer_columns(
@@ -215,9 +220,13 @@ def _kind(table: Table, i: int, stats: Statistics, levels: float, asked: str) ->
             len(distinct) > 1 and distinct.max() == 1
         ):
             assert table.formats is not None
-            example = table.formats[i].levels[int(_counts(table, i, stats).argmax())]
-            many = f"{len(distinct):,} different texts in {stats.n[i]:,} cells"
-            return "ignored", f"looks like an identifier: {many}, such as {example!r}"
+            levels = table.formats[i].levels
+            example = shortened(levels[int(_counts(table, i, stats).argmax())], _EXAMPLE)
+            many = f"{len(distinct):,} different texts in {stats.n[i]:,} cells, such as {example!r}"
+            if _words_per_cell(levels) >= _PROSE:
+                return "ignored", f"holds free text: {many}"
+            once = f", {EACH_ONCE}" * bool(distinct.max() == 1)
+            return "ignored", f"{IDENTIFIER}: {many}{once}"
         return "category", ""
     if cells == "time":
         return "time", ""
@@ -225,12 +234,17 @@ def _kind(table: Table, i: int, stats: Statistics, levels: float, asked: str) ->
         return "pixel", ""
     if _numbers_rows(table, i, stats):
         many = f"{stats.n[i]:,} whole numbers from {stats.low[i]:.0f} to {stats.high[i]:.0f}"
-        return "ignored", f"looks like an identifier: {many}, each once"
+        return "ignored", f"{IDENTIFIER}: {many}, {EACH_ONCE}"
     if stats.is_binary(i):
         return "binary", ""
     if _is_for_counts(asked):
         return "count", ""
     return "real", ""
+
+
+def _words_per_cell(levels: Sequence[Level]) -> float:
+    some = [str(level) for level in levels[:: max(1, len(levels) // 200)]]
+    return sum(len(text.split()) for text in some) / max(1, len(some))
 
 
 def _type(table: Table, i: int) -> str:
@@ -305,7 +319,7 @@ def _category(
 
 def _pooled(n_levels: int, example: Level) -> str:
     if n_levels == 1:
-        return "1 rare level shares one input with unseen ones"
+        return f"1 rare level, {example!r}, shares one input with unseen ones"
     return (
         f"{n_levels:,} rare levels, such as {example!r}, share one input with unseen ones: which "
         f"of them a cell holds cannot be predicted"

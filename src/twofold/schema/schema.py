@@ -15,11 +15,11 @@ from numpy.typing import DTypeLike, NDArray
 
 from twofold.data.table import Format, Table, row_chunks
 from twofold.errors import DataError
-from twofold.formatting import html_table, pairs, shortened
+from twofold.formatting import html_table, listed, pairs, shortened
 from twofold.schema import column as rules
 from twofold.schema.column import Column
 from twofold.schema.domain import Domain, nearest
-from twofold.schema.infer import Statistics, infer_columns
+from twofold.schema.infer import EACH_ONCE, IDENTIFIER, Statistics, infer_columns
 
 Array = NDArray[Any]
 _RANGE_SLACK = 1e-6  # rounding that [0, 1] data may carry
@@ -343,12 +343,15 @@ class Schema:
                 f"{self.center[column]:g}) to compute with. Correct or drop this row."
             )
 
-    def from_matrix(self, matrix: Array) -> Array:
+    def from_matrix(self, matrix: Array, observed: bool = False) -> Array:
         """Return the cells that a matrix stands for, `(n_rows, n_columns)`, in the columns' units.
 
         A category comes back as its most probable level, a text as its position among the levels;
-        ignored columns as NaN. Numbers end at their columns' `limits`.
+        ignored columns as NaN. Numbers end at their columns' `limits`; with `observed`, they are
+        the nearest of the observed values.
         """
+        if observed:
+            return self.observed(self.from_matrix(matrix))
         if self._linear.all():
             if self._squashed.any():
                 cells = rules.unsquash(matrix, self._far.astype(matrix.dtype))
@@ -420,7 +423,9 @@ class Schema:
         """
         ignored = [c for c in self.columns if c.kind == "ignored"]
         given = (c.name for c in ignored if c.format is not None and c.format.is_id)
-        found = (c.name for c in ignored if "looks like an identifier" in c.note)
+        # Not numbers or dates that a few cells keep from being read as such.
+        named = (c for c in ignored if IDENTIFIER in c.note and c.note.endswith(EACH_ONCE))
+        found = (c.name for c in named if "missing=" not in c.note and "dates" not in c.note)
         return next(given, None) or next(found, None)
 
     @cached_property
@@ -455,9 +460,9 @@ class Schema:
 
     def summary(self) -> str:
         """Say in a few lines what was understood of the training rows, and what needs a look."""
-        lines = {"columns": str(self)}
+        lines = [("columns", str(self))]
         if self.understood:
-            lines["file"] = self.understood
+            lines.append(("file", self.understood))
         cells: dict[str, list[str]] = {}
         for column in self.columns:
             written = None if column.format is None else column.format.notation
@@ -466,13 +471,21 @@ class Schema:
         if cells:
             shown = [f"{shortened(', '.join(names))}: {said}" for said, names in cells.items()]
             more = f"; and {len(shown) - _SHOWN} more" * (len(shown) > _SHOWN)
-            lines["cells"] = "; ".join(shown[:_SHOWN]) + more
+            lines.append(("cells", "; ".join(shown[:_SHOWN]) + more))
         if self.id_column is not None:
-            lines["rows"] = f"named by {self.id_column!r}"
-        notes = [f"{c.name!r} {c.note}" for c in self.columns if c.note]
-        if notes:
-            more = f"; and {len(notes) - _SHOWN} more" * (len(notes) > _SHOWN)
-            lines["notes"] = "; ".join(notes[:_SHOWN]) + more
+            lines.append(("rows", f"named by {self.id_column!r}"))
+        constant = self.constant_columns()
+        if constant:
+            lines.append(("constant", listed([repr(name) for name in constant], _SHOWN)))
+        for title, is_of in (("ignored", True), ("notes", False)):
+            notes = [
+                f"{c.name!r} {c.note}"
+                for c in self.columns
+                if c.note and (c.kind == "ignored") == is_of
+            ]
+            if len(notes) > _SHOWN:
+                notes = [*notes[:_SHOWN], f"and {len(notes) - _SHOWN:,} more"]
+            lines += [(title if i == 0 else "", note) for i, note in enumerate(notes)]
         return pairs(lines)
 
     def _repr_html_(self) -> str:
