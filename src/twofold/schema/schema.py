@@ -423,7 +423,7 @@ class Schema:
         """
         ignored = [c for c in self.columns if c.kind == "ignored"]
         given = (c.name for c in ignored if c.format is not None and c.format.is_id)
-        # Not numbers or dates that a few cells keep from being read as such.
+        # Numbers and dates that a few cells keep from being read as such do not name rows.
         named = (c for c in ignored if IDENTIFIER in c.note and c.note.endswith(EACH_ONCE))
         found = (c.name for c in named if "missing=" not in c.note and "dates" not in c.note)
         return next(given, None) or next(found, None)
