@@ -155,7 +155,7 @@ def test_score_says_why(mixed: Path, tmp_path: Path, name: str) -> None:
     assert table["columns"][ANOMALOUS_ROW] is not None
     assert table["columns"][ANOMALOUS_ROW].split("; ")[0] == "age"
     first = result.stdout.split("\n\n")[1].splitlines()[2]
-    assert re.match(rf"^ *{ANOMALOUS_ROW} +-[\d.]+ +0\.\d+ +age; ", first)
+    assert re.match(rf"^ *{ANOMALOUS_ROW} \(k011\) +-[\d.]+ +0\.\d+ +age; ", first)
 
 
 def test_score_without_anomalies_shows_none(mixed: Path, tmp_path: Path) -> None:
@@ -176,12 +176,12 @@ def test_score_as_an_array_holds_the_numbers(mixed: Path, tmp_path: Path) -> Non
 def test_explain_shows_the_most_anomalous_rows_and_their_columns(mixed: Path) -> None:
     text = succeed("explain", mixed / "model", mixed / "rows.csv", "--top", 2).stdout
     scores = load(mixed / "model").score_samples(mixed / "rows.csv")
-    shown = [int(row) for row in re.findall(r"^row (\d+): score", text, re.M)]
+    shown = [int(row) for row in re.findall(r"^row (\d+) \(k\d+\): score", text, re.M)]
     assert shown == np.argsort(scores)[:2].tolist()
     assert text.startswith("The 2 most anomalous of 60 rows; a score below ")
     assert re.search(
-        rf"^row {ANOMALOUS_ROW}: score {scores[ANOMALOUS_ROW]:.6g}, "
-        r"p-value 0\.\d+\n  age +400 +\d\d\.\d+ +\d",
+        rf"^row {ANOMALOUS_ROW} \(k011\): score {scores[ANOMALOUS_ROW]:.6g}, "
+        r"p-value 0\.\d+\n  age +400.0 +\d\d\.\d+ +\d",
         text,
         re.M,
     )
@@ -223,7 +223,7 @@ def test_explain_writes_every_column(mixed: Path, tmp_path: Path, suffix: str) -
     assert table["row"].tolist() == expected["row"].tolist()
     np.testing.assert_allclose(table["contribution"], expected["contribution"], atol=1e-8)
     cells = table[table["row"] == ANOMALOUS_ROW].set_index("column")
-    assert cells["observed"]["age"] == "400"
+    assert cells["observed"]["age"] == "400.0"
     assert cells["observed"]["城市"] == mixed_frame()["城市"][ANOMALOUS_ROW]
     assert cells["observed"]["joined"] == str(mixed_frame()["joined"][ANOMALOUS_ROW])
     assert pd.isna(cells["expected"]["id"])

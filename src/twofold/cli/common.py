@@ -49,7 +49,7 @@ CsvSafe = Annotated[
     typer.Option(
         "--csv-safe",
         help="Put an apostrophe before names and cells of a .csv output that a spreadsheet would "
-        "run as formulas: those that begin with =, +, -, @, a tab or a carriage return, and are no "
+        "run as formulas: those that begin with =, +, -, @, a tab or a carriage return, except "
         "numbers.",
     ),
 ]

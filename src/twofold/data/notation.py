@@ -131,8 +131,8 @@ class Notation:
     pattern : str
         Of times: as in `strftime`; "" for ISO 8601.
     style : str
-        Of ISO 8601 times: how new ones are written, as in `strftime`, with the zone as it stands; ""
-        for "%Y-%m-%d %H:%M:%S".
+        Of ISO 8601 times: how new ones are written, as in `strftime` and with the zone as it
+        stands; "" for "%Y-%m-%d %H:%M:%S".
     padded : bool
         Whether days, months and hours below 10 have a leading 0, and decimals before an exponent
         trailing ones.
@@ -224,7 +224,8 @@ class Notation:
             return rf"^({sign}{number}|[+-]?([Ii]nf(inity)?|INF(INITY)?))$"
         bare = f"{before}{number}{after}"
         brackets = rf"\({bare}\)|{before}\({number}\){after}"
-        return rf"^({sign}\s*{before}{sign}{number}{after}|{brackets}|{bare}-|{before}{number}-{after})$"
+        minus = f"{bare}-|{before}{number}-{after}"
+        return rf"^({sign}\s*{before}{sign}{number}{after}|{brackets}|{minus})$"
 
     def matches(self, cells: Any) -> Any:
         """Return which cells, an Arrow array of text, are written so; null where one is missing."""

@@ -220,10 +220,10 @@ def _kind(table: Table, i: int, stats: Statistics, levels: float, asked: str) ->
             len(distinct) > 1 and distinct.max() == 1
         ):
             assert table.formats is not None
-            levels = table.formats[i].levels
-            example = shortened(levels[int(_counts(table, i, stats).argmax())], _EXAMPLE)
+            texts = table.formats[i].levels
+            example = shortened(str(texts[int(_counts(table, i, stats).argmax())]), _EXAMPLE)
             many = f"{len(distinct):,} different texts in {stats.n[i]:,} cells, such as {example!r}"
-            if _words_per_cell(levels) >= _PROSE:
+            if _words_per_cell(texts) >= _PROSE:
                 return "ignored", f"holds free text: {many}"
             once = f", {EACH_ONCE}" * bool(distinct.max() == 1)
             return "ignored", f"{IDENTIFIER}: {many}{once}"
