@@ -219,3 +219,60 @@ def test_a_messy_file_needs_no_option(tmp_path: Path) -> None:
     assert len(said.splitlines()) == 5
     for part in ("semicolon", "encoding cp1252", "decimal ','", "%d.%m.%Y", "named by 'kunde'"):
         assert part in said
+
+
+def test_notes_below_the_rows_are_left_out_and_reported(tmp_path: Path) -> None:
+    rows = "".join(f"{name},{i % 7},{i % 5}.5\n" for i, name in enumerate("abc" * 20))
+    path = tmp_path / "x.csv"
+    path.write_text(f"place,a,b\n{rows}\n# counted twice\nSource: the office\n")
+    found = files.load(path)
+    assert (found.num_rows, found.column("a").type) == (60, pa.int64())
+    said = found.schema.metadata[b"twofold.understood"].decode()
+    assert "2 lines below the rows left out" in said
+
+
+def test_a_row_that_was_cut_off_is_not_a_note(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("place,a,b\n" + "x y,1,2\n" * 20 + "New York")
+    with pytest.raises(DataError, match="line 22 has 1 cells"):
+        files.load(path)
+
+
+@pytest.mark.parametrize(
+    ("cell", "value", "again"),
+    [
+        ("(1,204.50)", -1204.5, "(1,204.50)"),
+        ("$(340.00)", -340.0, "($340.00)"),
+        ("12.50-", -12.5, "12.50-"),
+    ],
+)
+def test_numbers_below_zero_as_accountants_write_them(
+    tmp_path: Path, cell: str, value: float, again: str
+) -> None:
+    plain = cell.strip("()-").replace("$(", "$")
+    path = tmp_path / "x.csv"
+    path.write_text("x,y\n" + f'"{plain}",1\n' * 20 + f'"{cell}",2\n')
+    column = files.load(path).schema.field("x")
+    found = files.load(path).column("x")
+    assert found[20].as_py() == value
+    written = notation.of_field(column)
+    assert written is not None
+    assert written.write(found.slice(20)).to_pylist() == [again]
+
+
+@pytest.mark.parametrize(
+    "cell", ["2019-01-04T09:21:49+02:00", "2019-01-04T09:21:49", "2019-01-04 09:21", "5.817e-19"]
+)
+def test_new_cells_are_written_in_the_style_of_the_column(tmp_path: Path, cell: str) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("x,y\n" + f"{cell},1\n" * 20)
+    table = files.load(path)
+    written = notation.of_field(table.schema.field("x"))
+    assert written is not None
+    assert set(written.write(table.column("x").combine_chunks()).to_pylist()) == {cell}
+
+
+def test_a_point_is_between_thousands_if_other_columns_have_decimal_commas(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("price;n\n" + "".join(f"{i},5;{i}.{100 + i}\n" for i in range(1, 40)))
+    assert files.load(path).column("n").to_pylist()[:2] == [1101, 2102]

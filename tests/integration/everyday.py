@@ -68,6 +68,7 @@ def file(
     end: str = "\n",
     above: str = "",
     below: str = "",
+    also: Sequence[Sequence[str]] = (),
     header: bool = True,
     names: Sequence[str] | None = None,
     last: bool = True,
@@ -87,6 +88,7 @@ def file(
         for i in range(1, len(row)):
             if rng.random() < share:
                 row[i] = gap
+    rows += [list(row) for row in also]
     stream = io.StringIO()
     writer = csv.writer(stream, delimiter=sep, lineterminator=end, quoting=quoting)
     if header:
@@ -246,7 +248,7 @@ def _workbook() -> Everyday:
         sheet([["Umsätze 2021"], names, *rows]),
         names,
         cells,
-        ("spreadsheet", "title line"),
+        ("spreadsheet", "title lines"),
         kinds={"Datum": "time", "Umsatz": "real"},
     )
 
@@ -257,6 +259,12 @@ def _cell(cell: object) -> str:
     if isinstance(cell, datetime):
         return cell.strftime("%Y-%m-%d")
     return str(cell).upper() if isinstance(cell, bool) else str(cell)
+
+
+def _json_cell(cell: object) -> str:
+    """Return a cell as CSV files of booleans and times have it."""
+    text = str(cell).lower() if isinstance(cell, bool) else str(cell or "")
+    return text.replace("T", " ")
 
 
 def _json_lines() -> Everyday:
@@ -273,7 +281,7 @@ def _json_lines() -> Everyday:
         if i % 8 == 3:
             record["spent"] = None  # type: ignore[assignment]
         lines.append(json.dumps(record))
-        rows.append(["" if v is None else str(v) for v in record.values()])
+        rows.append([_json_cell(v) for v in record.values()])
     return Everyday(
         "events.jsonl",
         "\n".join(lines).encode(),
@@ -298,7 +306,7 @@ def tables() -> list[Everyday]:
         file('kontoauszug.csv', {'Buchungstag': when('%d.%m.%Y', 300), 'Valuta': when('%d.%m.%y',
             300), 'Verwendungszweck': sentence, 'Betrag': comma('{:+,.2f}', -900, 900),
             'Währung': constant('EUR'), 'Saldo': comma('{:,.2f}', 100, 9000)}, 'semicolon',
-            'cp1252', 'title lines', 'plus sign', 'free text', 'constant',
+            'cp1252', 'title lines', 'plus sign', 'free text', 'constant', 'd.m.Y', 'CRLF',
             above='"Kontoauszug"\r\n"Inhaber:";"Eva Müller"\r\n\r\n',
             kinds={'Buchungstag': 'time', 'Valuta': 'time', 'Betrag': 'real', 'Saldo': 'real'},
             quoting=csv.QUOTE_ALL, **german),
@@ -324,7 +332,8 @@ def tables() -> list[Everyday]:
         file('zips.csv', {'zip': whole(501, 99950, '{:05d}'), 'lat': real(25, 49, '{:.6f}'),
             'lng': real(-124, -67, '{:.6f}'), 'state': level('NY', 'CA', 'TX', 'MA'),
             'county': whole(1, 300, '{:03d}'), 'population': whole(10, 90000)}, 'leading zeros',
-            'no final newline', share=0.05, last=False, kinds={'lat': 'real',
+            'no final newline', 'blank cells', share=0.05, gap=' ', last=False,
+            kinds={'lat': 'real',
             'population': 'real', 'state': 'category'}),
         file('products.csv', {'ean': each('40066{:015d}'), 'plu': whole(1, 60, '{:04d}'),
             'name': sentence, 'price': real(0.5, 20), 'stock': whole(0, 40),
@@ -394,7 +403,7 @@ def tables() -> list[Everyday]:
             kinds={'Do you agree?': 'category', 'Age group': 'category', 'Timestamp': 'time'}),
         file('stores.csv', {'Store': level('a', 'A', 'b', 'B'), 'Opened': when('%Y/%m/%d'),
             'Closed': when('%d %b %Y'), 'Sales': swapped(money('{:.2f}'), {50: 'closed'}),
-            'm2': swapped(whole(100, 900), {20: 'ca. 300'})}, 'mixed-case levels',
+            'm2': swapped(whole(100, 900), {20: 'ca. 300'})}, 'Jan 5 1999', 'mixed-case levels',
             'one other cell', kinds={'Opened': 'time', 'Closed': 'time'}),
         file('mixed_dates.csv', {'order': each('o{:03d}'), 'ordered': lambda rng,
             n: [when(('%Y-%m-%d', '%d/%m/%Y', '%b %d, %Y')[i % 3])(rng, 1)[0] for i in range(n)],
@@ -408,7 +417,8 @@ def tables() -> list[Everyday]:
         file('unicode.txt.tsv', {'Stadt': level(*_CITIES), 'a': real(), 'b': whole(1, 50)},
             'UTF-16', 'tab', sep='\t', pack=lambda text: text.decode().encode('utf-16')),
         file('archive.csv.gz', {'user': each('{:06d}'), 'visits': whole(0, 30),
-            'spent': money('{:.2f}', 40), 'tier': level('free', 'pro')}, 'gz', 'leading zeros',
+            'spent': money('{:.2f}', 40), 'tier': level('free', 'pro'), 'paid': level('true',
+            'false')}, 'gz', 'true', 'leading zeros',
             pack=gzip.compress, share=0.06),
         file('week.tsv.gz', {'day': level('Mo', 'Tu', 'We'), 'hours': real(0, 9, '{:.1f}'),
             'cost': whole(0, 99)}, 'gz', 'tab', sep='\t', pack=gzip.compress, share=0.06),
@@ -418,7 +428,7 @@ def tables() -> list[Everyday]:
             kinds={'mass_kg': 'real', 'charge': 'real', 'eps': 'real'}),
         file('totals.csv', {'Month': level('Jan', 'Feb', 'Mar'), 'Rent': money('{:,.2f}'),
             'Food': money('{:,.2f}'), 'Note': constant('')}, 'totals row', 'all missing',
-            'thousands', below='Total,"123,456.00","99,000.10",\n'),
+            'thousands', also=[['Total', '123,456.00', '99,000.10', '']]),
         file('footer.csv', {'Station': level('A1', 'B2', 'C3'), 'Mean': real(), 'Max': real(100,
             200)}, 'totals row', 'footer', below='\nSource: weather office\n'),
         file('report_export.csv', {'Page': each('/p/{}'), 'Views': whole(1, 9999, '{:,}'),
@@ -435,7 +445,8 @@ def tables() -> list[Everyday]:
         file('indexed.csv', {'Unnamed: 0': each('{}', 0), 'height': real(150, 200),
             'weight': real(50, 99)}, 'nameless index', names=['Unnamed: 0', 'height', 'weight']),
         file('one_column.csv', {'reading': real()}, 'single column'),
-        file('words.csv', {'word': level('red', 'green', 'blue')}, 'single column'),
+        file('words.csv', {'word': level('red', 'green', 'blue')}, 'single column', 'BOM',
+            encoding='utf-8-sig'),
         file('sepline.csv', {'a': real(), 'b': whole(0, 9), 'c': level('x', 'y')}, 'sep= line',
             sep=';', above='sep=;\n'),
         file('bars.csv', {'a': real(), 'b': level('x,1', 'y,2'), 'c': whole(0, 9)}, 'bar',

@@ -6,7 +6,7 @@ import codecs
 import io
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
 import numpy as np
@@ -26,6 +26,7 @@ from twofold.errors import DataError, MissingExtraError
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt", ".data", ".dat")
 SHEET_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
+_TAIL_BYTES = 2**14  # looked at for lines below the rows
 _BLOCK = 2**24  # bytes that Arrow parses at a time; a row must fit into one
 _QUOTE, _NEWLINE = ord('"'), ord("\n")
 _SHOWN = 60  # letters of a line
@@ -174,6 +175,18 @@ class CsvFile(TextFile):
         self.names = dialects.named(first, self.dialect)
         self.repeated = dialects.repeated(first) if self.dialect.has_header else []
         self._start = end if self.dialect.has_header else start
+        self._end = self._start + self._length_of_rows(self._size() - self._start)
+
+    def _length_of_rows(self, size: int) -> int:
+        """Return how many bytes rows take up before what is written below them."""
+        with self._stream() as stream:
+            stream.seek(self._start + max(0, size - _TAIL_BYTES))
+            tail = bytes(stream.read(_TAIL_BYTES))
+        left, n = dialects.footer(tail, self.dialect, len(self.names))
+        if n:
+            said = f"{n} line{'s' * (n > 1)} below the rows left out"
+            self.dialect = replace(self.dialect, said=(*self.dialect.said, said))
+        return size - left
 
     def _codec(self) -> str:
         is_utf8 = self._is_converted or self.dialect.encoding == "utf-8-sig"
@@ -201,9 +214,10 @@ class CsvFile(TextFile):
     def _blocks(self) -> Iterator[tuple[int, bytes]]:
         with self._stream() as stream, sources.readable(self.place.shown):
             stream.seek(self._start)
-            at, rest = self._start, b""
+            at, rest, left = self._start, b"", self._end - self._start
             while True:
-                read = stream.read(formats.PART_BYTES)
+                read = stream.read(min(formats.PART_BYTES, left))
+                left -= len(read)
                 rest += read
                 end = _end_of_lines(rest) if read else len(rest)
                 if end > 0:
@@ -216,11 +230,11 @@ class CsvFile(TextFile):
         """Return all rows as text."""
         with sources.readable(self.place.shown):
             if self._content is not None:
-                lines: Any = self._content[self._start :]
+                lines: Any = self._content[self._start : self._end]
             else:
                 with self.place.open(mapped=True) as stream:
                     stream.seek(self._start)
-                    lines = stream.read_buffer()
+                    lines = stream.read_buffer(self._end - self._start)
             return self._parsed(lines, names, self._start, threads=True)
 
     def text_of(self, part: Part, names: Sequence[str]) -> Any:

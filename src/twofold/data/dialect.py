@@ -20,6 +20,7 @@ DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 HEAD_BYTES = 2**18  # read to find out
 _MOST_LINES = 200
 _MOST_PREAMBLE = 30  # lines before the header
+_MOST_FOOTER = 20  # lines below the rows
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -174,6 +175,32 @@ def decode(content: bytes, encoding: str, is_whole: bool = True) -> str:
 def _is_comment(lines: Sequence[str], at: int) -> bool:
     line = lines[at].strip()
     return not line or line.startswith(("#", "//", "%%")) or not line.strip(',;\t| "')
+
+
+def footer(tail: bytes, dialect: Dialect, width: int) -> tuple[int, int]:
+    """Return how many bytes and lines are below the rows of a file that ends with `tail`.
+
+    Such lines are comments, or hold a text in place of cells: after an empty line, or with a line
+    end, without which it could be a row that was cut off.
+    """
+    lines = tail.splitlines(keepends=True)[1:]
+    found: list[int] = []  # bytes from each note to the end
+    left = 0
+    for i, line in reversed(list(enumerate(lines))):
+        text = line.strip()
+        left += len(line)
+        if not text:
+            continue
+        is_comment = width > 1 and text.startswith((b"#", b"//"))
+        whole = line.endswith(b"\n") or (i > 0 and not lines[i - 1].strip())
+        is_text = width > 2 and b" " in text and b'"' not in text
+        is_text = is_text and not _is_data(text.decode("latin-1"))
+        if not is_comment and not (is_text and whole and dialect.delimiter.encode() not in text):
+            break
+        found.append(left)
+        if len(found) > _MOST_FOOTER:
+            return 0, 0
+    return (found[-1], len(found)) if found else (0, 0)
 
 
 def _rows(text: str, delimiter: str) -> list[list[str]]:
