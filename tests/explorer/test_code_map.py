@@ -105,7 +105,7 @@ def test_principal_components_are_those_of_the_codes(mapped: CodeMap) -> None:
 
 def test_axes_of_the_components(mapped: CodeMap) -> None:
     axes = [axis for axis in mapped.axes if axis.component is not None]
-    assert [axis.title for axis in axes] == [f"autoencoder{i}" for i in range(4)]
+    assert [axis.title for axis in axes] == [f"component {i}" for i in range(4)]
     assert sum(axis.share or 0 for axis in axes) == pytest.approx(1)
     assert np.array_equal(mapped.along("c2"), mapped.codes[:, 2])
 

@@ -495,7 +495,7 @@ def test_the_row_panel_shows_and_explains_a_row(houses: Served, opened: Open) ->
 
 
 def test_keys_alone_are_enough(digits: Served, opened: Open) -> None:
-    window = opened(digits)
+    window = opened(digits, "#panel=row")
     keyboard = window.page.keyboard
 
     def focused() -> str:
@@ -553,7 +553,7 @@ def test_the_wheel_zooms_where_the_pointer_is(digits: Served, opened: Open) -> N
 
 
 def test_the_address_restores_the_view(houses: Served, opened: Open) -> None:
-    window = opened(houses)
+    window = opened(houses, "#panel=row")
     window.page.select_option("#color", label="ocean_proximity")
     window.page.select_option("#x", "c2")
     window.page.click("#tab-anomalies")
@@ -571,6 +571,32 @@ def test_the_address_restores_the_view(houses: Served, opened: Open) -> None:
     window.page.wait_for_selector("#tab-row[aria-selected=true]")
     window.page.go_back()
     window.until("document.querySelector('#x').value === 'pc1'")
+
+
+def test_it_opens_on_anomalies_where_there_are_some(digits: Served, opened: Open) -> None:
+    window = opened(digits)
+    assert digits.anomalies
+    assert window.page.get_attribute("#tab-anomalies", "aria-selected") == "true"
+    window.page.wait_for_selector("[role=option] >> nth=0")
+    window.page.click("#tab-model")
+    assert "weights" in window.page.inner_text("#panel-model")
+    window.page.click("#facts a")
+    assert window.page.get_attribute("#tab-anomalies", "aria-selected") == "true"
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("panel", ["row&row=5", "anomalies&row=5", "decoder&row=5", "model"])
+def test_axe_finds_nothing_serious(panel: str, scheme: str, houses: Served, opened: Open) -> None:
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe is missing")
+    window = opened(houses, f"#panel={panel}", color_scheme=scheme)
+    window.page.wait_for_timeout(300)
+    found = axe.Axe().run(window.page).response["violations"]
+    serious = [
+        (one["id"], one["nodes"][0]["html"][:200], one["nodes"][0].get("failureSummary", ""))
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
+    assert not serious
 
 
 def test_an_address_that_means_nothing_is_the_start(digits: Served, opened: Open) -> None:

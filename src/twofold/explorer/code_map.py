@@ -90,9 +90,8 @@ class CodeMap:
             self.principal = first * np.where(largest < 0, -1.0, 1.0)
             for i, value in enumerate(values[::-1][:2].tolist()):
                 axes.append(Axis(f"pc{i + 1}", f"principal component {i + 1}", value / total))
-        names = [str(name) for name in self.ae.get_feature_names_out()]
-        for i, name in enumerate(names):
-            axes.append(Axis(f"c{i}", name, float(variances[i]) / total, i))
+        for i in range(k):
+            axes.append(Axis(f"c{i}", f"component {i}", float(variances[i]) / total, i))
         axes.append(Axis("score", "score"))
         self.axes = tuple(axes)
         self.default_axes = ("pc1", "pc2") if k > 2 else ("c0", "c1") if k == 2 else ("c0", "score")

@@ -7,6 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import zipfile
 from pathlib import Path
 from types import ModuleType
@@ -63,24 +64,76 @@ def test_other_sources_have_another_library(tmp_path: Path) -> None:
     assert module.path() != before
 
 
-@pytest.mark.parametrize("compiler", [None, "false"], ids=["compiler", "no compiler"])
-def test_a_wheel_is_for_this_platform_or_pure(compiler: str | None, tmp_path: Path) -> None:
-    tree = tmp_path / "tree"
+def built(folder: Path, compiler: str | None) -> Path:
+    """The wheel of a copy of the tree, in which nothing is compiled yet."""
+    tree = folder / "tree"
+    tree.mkdir()
     for name in ("src", "pyproject.toml", "hatch_build.py", "README.md", "LICENSE"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy2
-        (tree).mkdir(exist_ok=True)
         copy(ROOT / name, tree / name)
     for library in tree.rglob("*.so"):
         library.unlink()
     environment = dict(os.environ) | ({} if compiler is None else {"CC": compiler})
     subprocess.run(
-        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(tmp_path)],
+        [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", str(folder)],
         cwd=tree,
         env=environment,
         check=True,
         capture_output=True,
     )
-    (wheel,) = tmp_path.glob("*.whl")
-    libraries = [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".so")]
-    assert len(libraries) == (compiler is None)
-    assert wheel.name.endswith("-py3-none-any.whl") == (compiler is not None)
+    (wheel,) = folder.glob("*.whl")
+    return wheel
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return built(tmp_path_factory.mktemp("wheel"), None)
+
+
+def libraries(wheel: Path) -> list[str]:
+    return [name for name in zipfile.ZipFile(wheel).namelist() if name.endswith(".so")]
+
+
+def test_a_wheel_is_for_this_platform(wheel: Path) -> None:
+    assert len(libraries(wheel)) == 1
+    assert not wheel.name.endswith("-py3-none-any.whl")
+
+
+def test_without_a_compiler_a_wheel_is_pure(tmp_path: Path) -> None:
+    wheel = built(tmp_path, "false")
+    assert not libraries(wheel)
+    assert wheel.name.endswith("-py3-none-any.whl")
+
+
+@pytest.mark.timeout(120)
+def test_a_wheel_installs_and_runs_the_first_lines_of_the_readme(
+    wheel: Path, tmp_path: Path
+) -> None:
+    """Into a new environment, which finds the packages that it depends on in this one."""
+    environment = tmp_path / "environment"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", environment], check=True)
+    python = environment / ("Scripts" if os.name == "nt" else "bin") / "python"
+    subprocess.run(
+        [sys.executable, "-m", "pip", "--python", python, "install", "-q", "--no-deps", wheel],
+        check=True,
+        env=os.environ | {"PIP_NO_INDEX": "1"},
+    )
+    (packages,) = environment.rglob("site-packages")
+    # Paths in such a file are searched, but their own are not read: twofold is the wheel's.
+    (packages / "present.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    lines = readme.partition("```python\n")[2].partition("```")[0]
+    script = (
+        f"import sys, twofold\nassert twofold.__file__.startswith({str(environment)!r})\n{lines}\n"
+        "assert 'torch._dynamo' not in sys.modules, 'a compiler that takes seconds to import'\n"
+    )
+    done = subprocess.run(
+        [python, "-c", script],
+        cwd=tmp_path,
+        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "W1 transposed (shared)" in done.stdout

@@ -48,6 +48,8 @@ class App {
     this.panels = Object.fromEntries(
       Object.entries(panels).map(([name, Panel]) => [name, new Panel($(`panel-${name}`), this)]),
     );
+    // An address that says nothing opens on what matters most.
+    if (!location.hash && about.n_anomalies > 0) this.state.set({ panel: "anomalies" }, true);
     this.label();
     this.controls();
     this.tabs();
@@ -61,7 +63,12 @@ class App {
     $("title").textContent = about.title;
     $("title").title = about.title;
     const anomalies = `${counted(about.n_anomalies, "anomaly", "anomalies")} (${percent(about.n_anomalies / about.n_rows)})`;
-    $("facts").textContent = `${about.source}: ${counted(about.n_rows, "row")}, ${anomalies}; codes of ${counted(about.n_components, "component")}`;
+    fill(
+      $("facts"),
+      `${about.source}: ${counted(about.n_rows, "row")}, `,
+      about.n_anomalies > 0 ? el("a", { href: "#panel=anomalies" }, anomalies) : anomalies,
+      `; codes of ${counted(about.n_components, "component")}`,
+    );
     $("facts").title = $("facts").textContent;
   }
 
