@@ -235,12 +235,24 @@ CIRCUMSTANCES: dict[str, tuple[str, set[int], dict[str, str | None], str]] = {
         {"HOME": "/proc/x", "XDG_CACHE_HOME": "/proc/x", "MPLCONFIGDIR": "/proc/x"},
         "x.csv",
     ),
-    "locale C": (f"cp rows.csv größe.csv; {SCORE} größe.csv -o maß.csv", {0}, PLAIN, "maß.csv"),
-    "name that is not UTF-8": (
-        f"cp rows.csv $'r\\xff.csv'; {SCORE} $'r\\xff.csv' -o $'x\\xff.csv' && mv x*.csv y.csv",
+    "locale C": (f"{SCORE} rows.csv -o maß.csv && mv ma*.csv y.csv", {0}, PLAIN, "y.csv"),
+    "input's name is not in the locale": (
+        f"cp rows.csv größe.csv; {SCORE} größe.csv -o x.csv",
+        {2},
+        PLAIN,
+        "",
+    ),
+    "output's name is not UTF-8": (
+        f"{SCORE} rows.csv -o $'x\\xff.csv' && mv x*.csv y.csv",
         {0},
         {},
         "y.csv",
+    ),
+    "input's name is not UTF-8": (
+        f"cp rows.csv $'r\\xff.csv'; {SCORE} $'r\\xff.csv' -o x.csv",
+        {2},
+        {},
+        "",
     ),
     "reader that goes away": (
         f"set -o pipefail; {SCORE} rows.csv -o x.csv | true",

@@ -129,3 +129,14 @@ def test_options_page_comes_from_the_module() -> None:
     command = [sys.executable, "-m", "twofold.options"]
     answer = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
     assert answer.stdout == options.reference()
+
+
+def test_closed_output_is_no_reason_to_fail(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, name, None)
+    monkeypatch.setattr(sys, "argv", ["twofold", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 0
+    for stream in (sys.stdout, sys.stderr):
+        stream.close()

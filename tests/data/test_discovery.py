@@ -119,3 +119,9 @@ def test_a_file_of_the_same_size_and_time_is_another_one(size: int, tmp_path: Pa
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
     with pytest.raises(DataError, match=r"rows\.csv has changed"):
         place.open()
+
+
+def test_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / os.fsdecode(b"r\xff.csv")
+    with pytest.raises(DataError, match=r"Expected a name that is UTF-8.*Rename the file"):
+        files.load(path)

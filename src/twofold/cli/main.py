@@ -5,6 +5,7 @@ Torch and the rest are imported inside the commands, so that `twofold --help` an
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, Any, NoReturn
 
@@ -52,7 +53,10 @@ app = typer.Typer(
 
 def main() -> None:
     """Run the command line; what the `twofold` command starts."""
-    for stream in (sys.stdout, sys.stderr):
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # it was closed: `twofold ... >&-`
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        stream = getattr(sys, name)
         if hasattr(stream, "reconfigure"):
             # Names and cells may hold letters that the terminal's encoding does not have.
             stream.reconfigure(errors="backslashreplace")

@@ -152,6 +152,7 @@ def places(source: Any, filesystem: Any, read: Sequence[str]) -> list[Place | Im
     if address is not None:
         return _listed(address, *addresses.filesystem_of(address), read)
     path = addresses.local(source).expanduser()
+    _require_utf8(path)
     if sources.is_array_of_images(path):
         return [ImagesPlace(str(path))]
     local = pa.fs.LocalFileSystem()
@@ -163,6 +164,17 @@ def places(source: Any, filesystem: Any, read: Sequence[str]) -> list[Place | Im
     if sources.suffix_of(paths[0]) not in read:
         return []
     return _places_of(local, local.get_file_info(paths), _fixed(str(path)))
+
+
+def _require_utf8(path: Path) -> None:
+    """Raise DataError if a name is not UTF-8, as Arrow wants it, or the locale cannot say it."""
+    try:
+        str(path).encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"Expected a name that is UTF-8 in a locale that has it, got {str(path)!r}. Rename the "
+            f"file, or set LC_ALL=C.UTF-8."
+        ) from None
 
 
 def _listed(
