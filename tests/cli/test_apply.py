@@ -188,6 +188,14 @@ def test_explain_shows_the_most_anomalous_rows_and_their_columns(mixed: Path) ->
     assert len(re.findall("^  ", text, re.M)) == 2 * 3
 
 
+def test_explain_reads_text_as_the_flags_say(mixed: Path, tmp_path: Path) -> None:
+    foreign = tmp_path / "x.csv"
+    mixed_frame()[:9].to_csv(foreign, sep="!", index=False, encoding="utf-16")
+    words = ("--delimiter", "!", "--encoding", "utf-16")
+    shown = succeed("explain", mixed / "model", foreign, *words).stdout
+    assert "most anomalous of 9 rows" in shown
+
+
 def test_explain_shows_ten_rows_if_there_are_so_many(mixed: Path, tmp_path: Path) -> None:
     text = succeed("explain", mixed / "model", mixed / "rows.csv").stdout
     assert text.count("\nrow ") == 10

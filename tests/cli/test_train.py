@@ -256,6 +256,19 @@ def test_fit_tells_what_became_of_odd_columns(tmp_path: Path) -> None:
     assert re.search(r"^constant +'fixed'$", text, re.M)
 
 
+def test_fit_names_the_model_after_its_source(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "data").mkdir()
+    write_csv(mixed_frame(), tmp_path / "data" / "messy.csv")
+    monkeypatch.chdir(tmp_path)
+    words = ("fit", "data/messy.csv", "--epochs", 1, "--quiet")
+    text = succeed(*words).stdout
+    assert re.search(r"^model +messy\.twofold \(", text, re.M)
+    assert load(tmp_path / "messy.twofold").schema_.names[0] == "id"
+    assert "already exists" in fail(*words)
+
+
 def test_fit_tells_of_the_first_of_many_odd_columns(tmp_path: Path) -> None:
     frame = mixed_frame()
     texts = pd.DataFrame({f"t{i}": [f"{i}-{k}" for k in range(60)] for i in range(25)})
