@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from fsspec.implementations.memory import MemoryFile
 from typer.testing import CliRunner
 
 from twofold import Autoencoder, Files, load
@@ -134,3 +135,18 @@ def test_drivers_errors_are_reasons(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fsspec.core, "url_to_fs", fail)
     with pytest.raises(DataError, match=r"thing://here cannot be reached: no token\. Check"):
         addresses.filesystem_of("thing://here")
+
+
+def test_a_row_group_elsewhere_takes_one_request(
+    store: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    filesystem = fsspec.filesystem("memory")
+    table = pa.table({f"x{i}": RNG.normal(size=2000) for i in range(50)})
+    with filesystem.open("/bucket/wide.parquet", "wb") as file:
+        pq.write_table(table, file, row_group_size=1000)
+    source = Files(f"{store}/wide.parquet", stream=True).open()
+    requests: list[Any] = []
+    read = MemoryFile.read
+    monkeypatch.setattr(MemoryFile, "read", lambda f, *a: (requests.append(a), read(f, *a))[1])
+    assert sum(len(batch) for batch in source.batches(source.parts[1], 100)) == 1000
+    assert len(requests) == 1
