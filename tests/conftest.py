@@ -18,6 +18,8 @@ os.environ |= {
     "KERAS_BACKEND": "torch",
     "KERAS_HOME": os.path.join(_SCRATCH.name, "keras"),
     "HYPOTHESIS_STORAGE_DIRECTORY": os.path.join(_SCRATCH.name, "hypothesis"),
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0",  # nothing listens where others reach it
+    "RAY_worker_niceness": "0",  # or whatever else runs here starves its workers
     "TWOFOLD_CACHE": os.path.join(_SCRATCH.name, "cache"),
 }
 

@@ -61,15 +61,11 @@ NAMES = [f"x{i}" for i in range(6)]
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
     """Two machines of one CPU each, both of them this one, and this process on the first."""
-    from ray._private import ray_constants
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-        # This machine alone: nothing listens at an address that others reach.
-        patch.setenv(ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR, "0")
-        patch.setattr(ray_constants, "ENABLE_RAY_CLUSTER", False)
         folder = tmp_path_factory.mktemp("ray", numbered=False)
         short = Path("/tmp", f"twofold-{os.getpid()}")  # paths of sockets have to be short
         short.symlink_to(folder)
@@ -376,6 +372,13 @@ def test_nothing_is_overwritten_unasked(model: Path, rows: Path, tmp_path: Path)
         batch_inference.write(ae, "encode", rows, tmp_path, address="local", force=True)
     with pytest.raises(DataError, match="name of a file"):
         batch_inference.write(ae, "encode", rows, tmp_path / "codes.parquet", address="local")
+
+
+def test_a_local_cluster_does_not_listen_on_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER")
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    with pytest.raises(WorkerError, match="would listen on the network.*before it is"):
+        launch.fit(Autoencoder(**OPTIONS), X, workers=2, address="local")
 
 
 @pytest.mark.parametrize("address", ["", "here", "ray://host:10001", "host"])

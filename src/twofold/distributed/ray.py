@@ -15,6 +15,7 @@ import shutil
 import signal
 import socket
 import struct
+import sys
 import tempfile
 import threading
 import time
@@ -38,6 +39,7 @@ except ImportError:  # Windows
     fcntl = None  # type: ignore[assignment]
 
 AUTO, LOCAL = "auto", "local"
+_CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0: this machine alone, on any system
 _ADDRESS = re.compile(r"(?!\w+://)\S+:\d+")
 _ANSWER_SECONDS = 10.0  # for a cluster to be reached, and for a worker that lives to say so
 _START_SECONDS = 300.0  # for as many workers to start as are needed: machines may be on their way
@@ -77,6 +79,8 @@ def connected(address: str, n_cpus: int) -> Iterator[Any]:
         Where no cluster answers.
     """
     require_address(address)
+    if address == LOCAL:
+        _stay_on_this_machine()
     try:
         import ray
     except ImportError as error:
@@ -98,6 +102,17 @@ def connected(address: str, n_cpus: int) -> Iterator[Any]:
             ray.shutdown()
 
 
+def _stay_on_this_machine() -> None:
+    """Keep a local cluster from listening where others reach it; Ray reads this on import alone."""
+    if sys.modules.get("ray") is None:
+        os.environ.setdefault(_CLUSTERS, "0")
+    elif os.environ.get(_CLUSTERS) != "0" and not sys.modules["ray"].is_initialized():
+        raise WorkerError(
+            f"A local cluster would listen on the network, because Ray was imported before. Set "
+            f"the environment variable {_CLUSTERS} to 0 before it is, or leave its import out."
+        )
+
+
 def _join(ray: Any, address: str) -> None:
     try:
         if address != AUTO:  # which Ray would try for a minute
@@ -116,28 +131,19 @@ def _join(ray: Any, address: str) -> None:
 @contextmanager
 def _local(ray: Any, n_cpus: int) -> Iterator[None]:
     """Start a cluster of this machine alone, which others cannot reach."""
-    from ray._private import ray_constants
-
     # Paths of sockets are at most about 100 bytes long, which other places may come near to.
     place = "/tmp" if Path("/tmp").is_dir() else None
     folder = tempfile.mkdtemp(prefix="twofold-ray-", dir=place)
-    # The switch for "this machine alone"; Ray reads its variable once, when it is imported.
-    before = ray_constants.ENABLE_RAY_CLUSTER
-    known = {"RAY_USAGE_STATS_ENABLED": "0", ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}
     try:
-        with _environment(known):
-            ray_constants.ENABLE_RAY_CLUSTER = False
-            try:
-                ray.init(
-                    address="local",
-                    num_cpus=n_cpus,
-                    include_dashboard=False,
-                    log_to_driver=False,
-                    logging_level=logging.ERROR,
-                    _temp_dir=folder,
-                )
-            finally:
-                ray_constants.ENABLE_RAY_CLUSTER = before
+        with _environment({"RAY_USAGE_STATS_ENABLED": "0"}):
+            ray.init(
+                address="local",
+                num_cpus=n_cpus,
+                include_dashboard=False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                _temp_dir=folder,
+            )
         yield
         ray.shutdown()
     finally:
