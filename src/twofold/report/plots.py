@@ -86,6 +86,7 @@ def history(
     histories: Mapping[str, Sequence[Mapping[str, float]]],
     best_epoch: int | Mapping[str, int] | None = None,
     references: Mapping[str, float] | None = None,
+    width: float = 7.0,
 ) -> Figure:
     """Draw the loss per epoch: thin on training rows, thick on validation rows.
 
@@ -97,22 +98,24 @@ def history(
         The epoch whose weights were kept, counted from 1; it is marked.
     references : mapping of label to float, optional
         Losses to draw as horizontal lines.
+    width : float
+        Of the figure, in inches.
     """
-    figure = _figure(7.0, 3.6)
+    figure = _figure(width, 3.6)
     axes = figure.subplots()
     handles: list[Line2D] = []
     longest = max((len(entries) for entries in histories.values()), default=0)
     for number, (label, entries) in enumerate(histories.items()):
         colour = COLOURS[number % len(COLOURS)]
-        for key, name, width in (("loss", "training", 1.0), ("validation_loss", "validation", 2.4)):
+        for key, name, line in (("loss", "training", 1.0), ("validation_loss", "validation", 2.4)):
             known = [(entry["epoch"], entry[key]) for entry in entries if key in entry]
             if known:
                 handles += axes.plot(
                     *zip(*known, strict=True),
                     color=colour,
-                    linewidth=width,
+                    linewidth=line,
                     marker="o" if longest <= _MARKED_EPOCHS else "",
-                    markersize=2 + width,
+                    markersize=2 + line,
                     label=f"{label}: {name}" if label else name,
                     zorder=3,
                 )

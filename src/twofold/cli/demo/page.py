@@ -218,9 +218,9 @@ def write_all(
         write_bytes(output / f"{name}.png", png)
     text = json.dumps(numbers, indent=1, ensure_ascii=False, allow_nan=False)
     write_bytes(output / "figures.json", f"{text}\n".encode())
-    write_bytes(
-        output / "index.html", page(numbers, pictures["history"], stacks, summaries).encode()
-    )
+    narrow = plots.to_png(plots.history(histories, references=references, width=4.2))
+    text = page(numbers, pictures["history"], stacks, summaries, narrow)
+    write_bytes(output / "index.html", text.encode())
 
 
 def page(
@@ -228,8 +228,9 @@ def page(
     history: bytes,
     stacks: Mapping[str, Mapping[str, Array]],
     summaries: Mapping[str, str],
+    narrow: bytes = b"",
 ) -> str:
-    """Return `index.html`, with the pictures in it."""
+    """Return `index.html`, with the pictures in it; `narrow` is the history for phones."""
     heads, lines = _cells(numbers)
     dataset, recipe = numbers["dataset"], numbers["recipe"]
     sizes = [math.prod(dataset["image"]), *recipe["hidden_layers"], recipe["n_components"]]
@@ -249,6 +250,7 @@ def page(
         code=_code(numbers),
         conclusion=CONCLUSION,
         history=base64.b64encode(history).decode(),
+        narrow=base64.b64encode(narrow).decode(),
         strips={name: _strips(dataset["title"], name, rows) for name, rows in stacks.items()},
         alternatives=_alternatives(numbers),
         machine=numbers["machine"],
