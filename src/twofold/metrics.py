@@ -18,6 +18,7 @@ Array = NDArray[Any]
 _CHUNK_CELLS = 4_000_000  # keeps the temporary arrays of one pass near 64 MB
 _LEAST_COMPARED = 10  # on fewer rows, which is better is within sampling error
 _KEPT_WHOLE = 1e-4  # of the variance, lost
+_LOSS_MARGIN = 0.01  # nats per cell: what 2 % of a number's squared error are
 _PCA_MARGIN = 1.02  # a loss to PCA within 2 % on a few held-out rows is within sampling error
 _ALIKE = 0.05  # R2 up to which a network gives little but the mean row
 _EXACT_WIDTH = 2048  # above this many columns the covariance is too large to decompose
@@ -139,7 +140,8 @@ class Comparison:
 
     Squared errors are summed over columns and averaged over rows, in the network's units: [0, 1]
     for pixels and flags, standard deviations for real columns. `r2` is the share of the rows'
-    variance that the reconstruction keeps.
+    variance that the reconstruction keeps. Where columns have several likelihoods, `loss` and
+    `loss_pca` are in nats per cell, as training weighs them, and decide; elsewhere they are NaN.
     """
 
     n_components: int
@@ -148,12 +150,16 @@ class Comparison:
     squared_error_pca: float
     r2: float
     r2_pca: float
+    loss: float = math.nan
+    loss_pca: float = math.nan
 
     def warn_if_worse(self) -> None:
         """Warn if PCA does better, beyond sampling error."""
         worse = self.squared_error > _PCA_MARGIN * self.squared_error_pca
         # Where both keep all there is, who is nearer is rounding and the length of training.
         matters = not self.r2 > 1 - _KEPT_WHOLE
+        if not math.isnan(self.loss_pca):
+            worse = not self.loss <= self.loss_pca + _LOSS_MARGIN
         if worse and matters and self.n_rows >= _LEAST_COMPARED:
             remedy = "Try more epochs, another learning_rate, or wider hidden_layers."
             if self.r2 < _ALIKE:
@@ -172,7 +178,9 @@ class Comparison:
         """Read back the fields, of which those that are not finite were written as text."""
         counts = (int(document[name]) for name in ("n_components", "n_rows"))
         names = ("squared_error", "squared_error_pca", "r2", "r2_pca")
-        return cls(*counts, *(float(document[name]) for name in names))
+        losses = {name: float(document.get(name, "nan")) for name in ("loss", "loss_pca")}
+        known = {name: loss for name, loss in losses.items() if not math.isnan(loss)}
+        return cls(*counts, *(float(document[name]) for name in names), **known)
 
     @property
     def ratio(self) -> float:
@@ -190,11 +198,14 @@ class Comparison:
         return html_table(("", "squared error per row", "variance kept"), rows, (1, 2), note)
 
     def __str__(self) -> str:
-        return (
+        text = (
             f"squared error per row, {self.n_rows:,} rows, {self.n_components:,} components: "
             f"network {self.squared_error:.4g} (R2 {self.r2:.4f}), "
             f"PCA {self.squared_error_pca:.4g} (R2 {self.r2_pca:.4f})"
         )
+        if math.isnan(self.loss_pca):
+            return text
+        return f"{text}; loss in nats per cell: network {self.loss:.4g}, PCA {self.loss_pca:.4g}"
 
 
 def compare(x: Array, x_hat: Array, pca: PCA) -> Comparison:

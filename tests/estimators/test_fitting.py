@@ -7,12 +7,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from numpy.typing import NDArray
 
 from twofold import Autoencoder
-from twofold.errors import OptionError, TwofoldError
+from twofold.errors import LosesToPCAWarning, OptionError, TwofoldError
 from twofold.estimators import fitting, validation
 from twofold.training.batches import InMemory, TrainingData
 
@@ -158,3 +159,20 @@ def test_summary_shows_what_would_be_trained() -> None:
     before = ae.summary(ROWS)
     assert not hasattr(ae, "network_")
     assert before == ae.fit(ROWS).summary()
+
+
+def test_a_mixed_table_is_compared_in_nats_and_a_loss_to_pca_is_told() -> None:
+    rng = np.random.default_rng(0)
+    group = rng.integers(0, 3, 200)
+    frame = pd.DataFrame(
+        {
+            "group": np.array(["a", "b", "c"])[group],
+            "x": group + 0.1 * rng.normal(size=200),
+            "y": group - 0.1 * rng.normal(size=200),
+        }
+    )
+    poor = Autoencoder(n_components=2, hidden_layers=(4,), learning_rate=1e-6, epochs=1)
+    with pytest.warns(LosesToPCAWarning, match="nats per cell"):
+        poor.fit(frame)
+    assert poor.comparison_.loss > poor.comparison_.loss_pca
+    assert poor.compare_pca(frame).n_rows == 200

@@ -90,5 +90,5 @@ def test_the_network_is_compared_with_pca_on_held_out_rows(
 ) -> None:
     found, held_out = calibrated(parts)
     assert found.comparison.n_rows == len(held_out)
-    again = calibration.compare(parts[2], found.scorer, found.pca, held_out.numpy())
+    again = calibration.compare(parts[2], found.scorer, parts[0], found.pca, held_out.numpy())
     assert again == found.comparison

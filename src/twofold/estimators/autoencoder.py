@@ -447,8 +447,8 @@ class Autoencoder(
 
     def compare_pca(self, X: Any) -> metrics.Comparison:
         """Compare the reconstructions of X with those of PCA with a code of the same size."""
-        matrix = self._matrix(self.read(X))[:].cpu().numpy()
-        return calibration.compare(self.network_, self.scorer_, self.pca_, matrix)
+        x = self._matrix(self.read(X))[:].cpu().numpy()
+        return calibration.compare(self.network_, self.scorer_, self.schema_, self.pca_, x)
 
     def summary(self, X: Any = None) -> str:
         """Return the layer table: output widths, parameter counts, and which matrix is shared.

@@ -244,9 +244,8 @@ def require_meaning(ae: Autoencoder, network: Network, objective: Objective) -> 
 def warn_about_quality(ae: Autoencoder, rows: Tensor) -> None:
     """Warn if the code is unused on the rows, or PCA reconstructs better."""
     code_statistics.warn_if_collapsed(ae.network_, ae.scorer_, rows)
-    # Elsewhere, the squared error of clean rows is not what training minimises.
-    plain = ae.network_.bottleneck.is_plain
-    if plain and not ae.scorer_.needs_weights and ae.corruption is None:
+    # Elsewhere, what training minimises is not the error of clean rows.
+    if ae.network_.bottleneck.is_plain and ae.corruption is None:
         ae.comparison_.warn_if_worse()
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -22,6 +22,7 @@ from twofold.inference.sampling import TrainingCells
 from twofold.nn.cell_model import observed
 from twofold.nn.corruption import Masking
 from twofold.nn.network import Network
+from twofold.nn.objective import Objective
 from twofold.nn.scorer import Scorer
 from twofold.schema.schema import Schema
 from twofold.schema.tensors import Rows
@@ -136,7 +137,7 @@ def calibrate(
             taught = np.isin(np.arange(1, len(kept) + 1), network.bottleneck.sizes)
             kept = np.maximum.accumulate(np.where(taught, kept, 0.0))
         ratio = np.diff(kept, prepend=0.0)
-    comparison = compare(network, scorer, pca, held_out)
+    comparison = compare(network, scorer, schema, pca, held_out)
     ordered = np.sort(scores.astype(np.float64))
     return Calibration(scorer, pca, comparison, offset, ordered, ratio, known)
 
@@ -245,7 +246,38 @@ def _scores(
     return np.concatenate(parts)
 
 
-def compare(network: Network, scorer: Scorer, pca: metrics.PCA, x: Array) -> metrics.Comparison:
-    """Compare the reconstructions of the inputs `x`, `(n_rows, width)`, with those of PCA."""
+def compare(
+    network: Network, scorer: Scorer, schema: Schema, pca: metrics.PCA, x: Array
+) -> metrics.Comparison:
+    """Compare the reconstructions of the inputs `x`, `(n_rows, width)`, with those of PCA.
+
+    Where columns have several likelihoods, PCA's reconstructions are taken for the means of these,
+    and both weigh squared errors against other losses as their own residuals say.
+    """
     x_hat = inference.apply(inference.reconstruct, network, scorer, x)
-    return metrics.compare(x, x_hat, pca)
+    found = metrics.compare(x, x_hat, pca)
+    if not scorer.needs_weights:
+        return found
+    theta = inference.apply(_parameters, network, scorer, x)
+    losses = (_loss(schema, part, x) for part in (theta, _linear_parameters(scorer, pca, x)))
+    return replace(found, **dict(zip(("loss", "loss_pca"), losses, strict=True)))
+
+
+def _parameters(network: Network, scorer: Scorer, x: Tensor) -> Tensor:
+    return network.decode(inference.encode(network, scorer, x))
+
+
+def _linear_parameters(scorer: Scorer, pca: metrics.PCA, x: Array) -> Array:
+    mean = torch.from_numpy(pca.reconstruct(x))
+    theta = torch.empty_like(mean)
+    for likelihood, at in scorer.groups:
+        theta[:, at] = likelihood.theta_at(mean[:, at])
+    return theta.numpy()
+
+
+def _loss(schema: Schema, theta: Array, x: Array) -> float:
+    """Return the training loss of rows in nats per cell, with what it learns settled on them."""
+    objective, rows = Objective(schema), torch.from_numpy(x.astype(np.float32))
+    given = torch.from_numpy(theta.astype(np.float32))
+    objective.adapt(given, rows)
+    return float(objective.reconstruction(given, rows))
