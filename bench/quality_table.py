@@ -83,7 +83,23 @@ def detection(result: Result) -> str:
                     f"[*] {method} failed on {failed} ({DETECTION[name]}: {why}), and its means "
                     f"leave that set out."
                 )
+            if found["failed"]:
+                said.append(_same_sets(row, method, DETECTION[name]))
     return _table(heads, lines) + "\n\n" + "\n".join(said)
+
+
+def _same_sets(row: Result, method: str, protocol: str) -> str:
+    """Return what twofold's means are on the sets that another method's are of."""
+    failed = row["methods"][method]["failed"]
+    sets = [found["methods"]["twofold"] for key, found in row["sets"].items() if key not in failed]
+    auroc, ap = (
+        statistics.mean(mean for one in sets if (mean := _mean(one[figure])) is not None)
+        for figure in ("auroc", "ap")
+    )
+    return (
+        f"On the {len(sets)} sets that {method} has means of ({protocol}), twofold's are "
+        f"{auroc:.3f} and {ap:.3f}."
+    )
 
 
 def _detection_words(rows: Result) -> str:

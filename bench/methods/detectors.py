@@ -83,7 +83,7 @@ def cells_and_codes(train: Array, test: Array, seed: int) -> Array:
     with torch.inference_mode():
         code = inference.encode(ae.network_, ae.scorer_, x)
         cells = ae.scorer_.log_prob(ae.network_.decode(code), x).sum(1)
-        return -(cells + ae.network_.bottleneck.log_prob(code)).double().numpy()
+        return -(cells + ae.network_.bottleneck.density.log_prob(code)).double().numpy()
 
 
 def density_alone(train: Array, test: Array, seed: int) -> Array:

@@ -243,16 +243,16 @@ OPTIONS: dict[str, Option] = {
         "auto",
         "the encoder's hidden layers, mirrored in the decoder: widths of dense ones, convolutional "
         "ones for images and recurrent ones for sequences; 'wide' are two that are wider than most "
-        "tables, 'halving' halves the width until the code; 'auto' is 'wide' for tables without "
-        "missing cells, else 'halving'",
+        "tables, 'halving' halves the width until the code; 'auto' is 'wide' for tables, else "
+        "'halving'",
         kinds=("layers",),
         choices=("auto", "wide", "halving"),
     ),
     "shortcut": Option(
         "auto",
         "a linear pair next to the stack, from the rows to the code and back, which starts as PCA: "
-        "the network then begins where PCA ends; 'auto' has one for tables without missing "
-        "cells, if the code is plain or ordered",
+        "the network then begins where PCA ends; 'auto' has one for tables, if the code is plain "
+        "or ordered; where cells are missing, as many more are then hidden while training",
         kinds=("bool",),
         choices=("auto",),
     ),
@@ -264,8 +264,8 @@ OPTIONS: dict[str, Option] = {
     "activation": Option(
         "auto",
         "activation of the hidden layers, both ways: 'identity', 'relu', 'leaky_relu', 'elu', "
-        "'selu', 'gelu', 'silu', 'tanh', 'sigmoid' or 'softplus'; 'auto' is 'relu' for tables "
-        "without missing cells, else 'selu'",
+        "'selu', 'gelu', 'silu', 'tanh', 'sigmoid' or 'softplus'; 'auto' is 'relu' for tables, "
+        "else 'selu'",
         choices=("auto",),
         registry=ACTIVATIONS,
     ),

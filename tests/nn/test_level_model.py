@@ -128,14 +128,21 @@ def test_a_table_without_categories_has_no_levels() -> None:
 
 
 def test_tempered_scores_are_logarithms_of_tail_shares() -> None:
-    scores = torch.from_numpy(np.random.default_rng(0).normal(-50, 20, 5000))
+    scores = torch.from_numpy(np.random.default_rng(0).normal(-50, 20, (5000, 1)))
     tempering = Tempering().double()
     tempering.fit(scores)
     found = tempering(scores).numpy()
-    rank = scores.argsort().argsort().numpy() + 1
+    rank = scores.argsort(0).argsort(0).numpy() + 1
     usual = rank > 30
     np.testing.assert_allclose(found[usual], np.log(rank / 5001)[usual], atol=0.15)
-    far = tempering(torch.tensor([-1e3, -1e6], dtype=torch.float64))
+    far = tempering(torch.tensor([[-1e3], [-1e6]], dtype=torch.float64))
     assert -25 < far[1] < far[0] < found.min()
-    ordered = tempering(torch.linspace(-300, 100, 500, dtype=torch.float64))
-    assert (ordered.diff() >= 0).all()
+    ordered = tempering(torch.linspace(-300, 100, 500, dtype=torch.float64)[:, None])
+    assert (ordered.diff(dim=0) >= 0).all()
+
+
+def test_the_commonest_number_is_no_tail_though_it_is_the_least() -> None:
+    numbers = torch.cat([torch.zeros(300), torch.rand(700) + 0.5])[:, None]
+    tempering = Tempering()
+    tempering.fit(numbers)
+    assert tempering(torch.zeros(1, 1)).exp().item() == pytest.approx(0.3, abs=0.06)

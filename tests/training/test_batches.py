@@ -79,3 +79,21 @@ def test_one_changed_cell_changes_the_fingerprint() -> None:
         fingerprint(schema, Selection(x, torch.arange(50)), None) for x in (X, changed)
     )
     assert {name for name in before if before[name] != after[name]} == {"the cells"}
+
+
+def test_copies_of_a_row_are_held_out_together() -> None:
+    x = torch.randn(60, 3, generator=torch.Generator().manual_seed(0)).repeat(4, 1)
+    data = TrainingData.split(x, np.random.RandomState(0), 0.1, apart=True)
+    assert data.held_out is not None
+    held, train = data.held_out[:], x[data.positions]
+    assert 24 <= len(held) < 30
+    assert len(held) + len(train) == 240
+    assert not {tuple(row) for row in held.tolist()} & {tuple(row) for row in train.tolist()}
+
+
+def test_rows_that_differ_are_held_out_as_they_come() -> None:
+    x = torch.arange(300.0).reshape(100, 3)
+    together, alone = (
+        TrainingData.split(x, np.random.RandomState(0), 0.1, apart=apart) for apart in (True, False)
+    )
+    assert torch.equal(together.positions, alone.positions)

@@ -292,10 +292,11 @@ class Autoencoder(
     def score_samples(self, X: Any) -> Array:
         """Return the log-density of each row in nats, `(n_rows,)`: higher is more normal.
 
-        It is the density of the expected row, which is the decoder's output for the row's code, and
-        of the cells around it, each under its column's likelihood; `twofold.nn.row_density` has the
-        formula. A missing cell counts what its column's cells count on average, so that rows with
-        different missing values compare.
+        It is the density of the expected row, the decoder's output for the row's code, and of the
+        cells around it (`twofold.nn.row_density`). Of a table with categories, it is a sum of
+        logarithms: of the tail share of its numbers, and of the probabilities of its levels, each
+        given one other column (`twofold.nn.table_density`). A missing cell counts what its column's
+        cells count on average, so that rows with different missing values compare.
         """
         return self._apply(inference.log_density, X)
 
@@ -384,9 +385,8 @@ class Autoencoder(
     def sample(self, n: int, random_state: Seed = None) -> Rows:
         """Draw `n` new rows, in the training table's units, types and container.
 
-        Codes are drawn from the density fitted to the codes of the training rows, cells from their
-        likelihoods given the code, so categories are categories and counts are whole. Pixels are
-        the means of theirs.
+        Codes are drawn from the density of the training rows' codes, cells from their likelihoods
+        given the code: categories are categories, counts whole, and pixels the means of theirs.
         """
         check_is_fitted(self, "network_")
         generator = sampling.torch_generator(sampling.random_state(random_state))

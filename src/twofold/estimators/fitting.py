@@ -24,6 +24,7 @@ from twofold.inference import apply as inference
 from twofold.inference import calibration, code_statistics, sampling
 from twofold.nn import bottleneck, corruption, layers, row_density
 from twofold.nn.bottleneck import is_share
+from twofold.nn.corruption import Masking
 from twofold.nn.network import Network, resolve_activation, stack_shape, takes_shortcut
 from twofold.nn.objective import Objective
 from twofold.nn.threads import few_for
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+_LEAST_HIDDEN = 0.05  # share of the cells
 _SHARE = 0.8  # of the variance, that PCA keeps with a code of the default size
 
 Array = NDArray[Any]
@@ -177,26 +179,17 @@ def n_components_to_train(
     return min(matrix.shape[1], math.ceil(1.25 * enough) + 1)
 
 
-def is_whole_table(schema: Schema, rows: Source) -> bool:
-    """Whether the rows are a table without missing cells in the columns that are modelled."""
-    modelled = [i for i, column in enumerate(schema.columns) if column.width]
-    cells = rows.sample.values
-    return schema.is_table and not any(np.isnan(cells[:, i]).any() for i in modelled)
-
-
 def build_network(
     ae: Autoencoder,
     schema: Schema,
     size: int | None,
     generator: torch.Generator,
-    is_table: bool,
 ) -> Network:
     """Make the network that the options ask for, with fresh weights.
 
-    `is_table` says that rows are a table without missing cells: of such, "auto" is a wide network
-    with a shortcut. A network that gives back all that it sees, as that one does, has not learned
-    what to make of the zeros in place of missing cells.
+    Of tables, "auto" is a wide network with a shortcut.
     """
+    is_table = schema.is_table
     spec = bottleneck.resolve(ae.bottleneck, ae.n_components)
     activation = resolve_activation(ae.activation, is_table)
     spec.check(activation, ae.code_activation)
@@ -257,8 +250,7 @@ def build(ae: Autoencoder, rows: Source, rng: np.random.RandomState) -> None:
     ae.history_, ae.best_epoch_, ae._step = [], 0, None
     ae._generator = sampling.torch_generator(rng)
     dtype = torch.float64 if ae.precision == "float64" else torch.float32
-    is_table = is_whole_table(ae.schema_, rows)
-    network = build_network(ae, ae.schema_, size, ae._generator, is_table)
+    network = build_network(ae, ae.schema_, size, ae._generator)
     ae.network_ = network.to(device=device, dtype=dtype)
     ae._objective = objective_of(ae.network_, ae.schema_)
     require_meaning(ae, ae.network_, ae._objective)
@@ -289,7 +281,14 @@ def trainer(
     saved: Checkpoint | None = None,
     **changed: Any,
 ) -> Trainer:
-    """Return what trains the network as the options say, of which some are `changed`."""
+    """Return what trains the network as the options say, of which some are `changed`.
+
+    A wide network with a shortcut gives back all that it sees, and would not learn what to make of
+    the zeros in place of missing cells: where there are some, more are hidden while it trains.
+    """
+    if ae.network_.shortcut is not None and ae.corruption is None and not data.complete:
+        missing = float(torch.isnan(data.rows.head(_SIZE_ROWS)).double().mean())
+        changed["corruption"] = Masking(min(0.5, max(_LEAST_HIDDEN, missing)))
     params = {**ae.get_params(deep=False), **changed}
     config = TrainingConfig.resolve(
         params,
@@ -310,6 +309,9 @@ def train(ae: Autoencoder, trainer: Trainer, data: TrainingData) -> History:
     how = ae.pretraining
     if past or not pretraining.start(how, trainer, data, ae.get_params(deep=False)):
         history = trainer.fit(data)
+        starts_as_pca = ae.network_.shortcut is not None and data.held_out is not None
+        if starts_as_pca and not past and not history.best_epoch:
+            pretraining.settle_for_pca(trainer, data)
     ae._step = trainer.step
     ae.history_ = [*ae.history_, *history.entries(after=past)]
     ae.best_epoch_, ae.n_iter_ = past + history.best_epoch, max(1, len(ae.history_))

@@ -221,37 +221,43 @@ def _information(counts: Tensor) -> float:
 
 
 class Tempering(nn.Module):
-    """A log-density on the scale of its own tail: the logarithm of the share of rows below.
+    """Numbers on the scale of their own tails: the logarithm of the share of rows not above.
 
     In nats, densities of numbers can outweigh any level; on this scale they do not. Below all
-    training rows it goes on like a logarithm.
+    training rows it goes on like a logarithm. Each of the `n` numbers of a row has a scale.
     """
 
     at: Tensor
     log_share: Tensor
 
-    def __init__(self, n_knots: int = 33) -> None:
+    def __init__(self, n: int = 1, n_knots: int = 33) -> None:
         super().__init__()
-        self.register_buffer("at", torch.arange(float(n_knots)))
-        self.register_buffer("log_share", torch.linspace(-1, 0, n_knots))
+        self.register_buffer("at", torch.arange(float(n_knots)).repeat(n, 1))
+        self.register_buffer("log_share", torch.linspace(-1, 0, n_knots).repeat(n, 1))
 
-    def forward(self, score: Tensor) -> Tensor:
-        """Return the tempered scores: (batch,) -> (batch,)."""
-        gaps = self.at.diff()
-        slopes = self.log_share.diff() / gaps
-        steps = torch.minimum((score[:, None] - self.at[:-1]).clamp_min(0), gaps)
-        below = (self.at[0] - score).clamp_min(0) / (self.at[-1] - self.at[0])
-        return self.log_share[0] + (steps * slopes).sum(1) - torch.log1p(KNOTS * below)
+    def forward(self, numbers: Tensor) -> Tensor:
+        """Return the tempered numbers: (batch, n) -> (batch, n)."""
+        gaps = self.at.diff(dim=1)
+        slopes = self.log_share.diff(dim=1) / gaps
+        steps = torch.minimum((numbers[..., None] - self.at[:, :-1]).clamp_min(0), gaps)
+        below = (self.at[:, 0] - numbers).clamp_min(0) / (self.at[:, -1] - self.at[:, 0])
+        return self.log_share[:, 0] + (steps * slopes).sum(2) - torch.log1p(KNOTS * below)
 
     @torch.no_grad()
-    def fit(self, scores: Tensor) -> None:
-        """Take the shares from training rows' scores, (n_rows,)."""
-        ordered = scores.double().sort().values
-        n = len(ordered)
-        shares = torch.logspace(0, 1, len(self.at), base=1 / (n + 1), dtype=torch.float64).flip(0)
-        found = torch.quantile(ordered[:: max(1, n // 100_000)], shares.clamp(0, 1).to(ordered))
-        least = 1e-6 * (1 + found.abs().max())
-        for k in range(1, len(found)):
-            found[k] = torch.maximum(found[k], found[k - 1] + least)
-        self.at.copy_(found)
-        self.log_share.copy_(shares.log())
+    def fit(self, numbers: Tensor, seen: Tensor | None = None) -> None:
+        """Take the shares from training rows, (n_rows, n); `seen` tells which numbers are there."""
+        for j in range(len(self.at)):
+            known = numbers[:, j] if seen is None else numbers[seen[:, j], j]
+            if not len(known):
+                continue
+            ordered = known.double().sort().values
+            n, n_knots = len(ordered), self.at.shape[1]
+            shares = torch.logspace(0, 1, n_knots, base=1 / (n + 1), dtype=torch.float64).flip(0)
+            found = torch.quantile(ordered[:: max(1, n // 100_000)], shares.clamp(0, 1).to(ordered))
+            least = 1e-6 * (1 + float(found.abs().max()))
+            # Where many rows are equal, their number is at the share of them all.
+            last = torch.cat([found.diff() > least, torch.ones(1, dtype=torch.bool)])
+            found, shares = found[last], shares[last]
+            more = torch.arange(1, n_knots - len(found) + 1)
+            self.at[j].copy_(torch.cat([found, found[-1] + least * more]))
+            self.log_share[j].copy_(torch.cat([shares.log(), torch.zeros(len(more))]))

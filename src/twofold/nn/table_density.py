@@ -5,10 +5,15 @@ input that is 1 in few rows has hardly any variance, and every rare level would 
 tempered, so that numbers and levels weigh alike, and levels bring log-probabilities of their own
 (`twofold.nn.level_model`). So a score of such a table is a sum of tail shares and probabilities in
 nats, and not a log-density per unit.
+
+A number far out does not hide behind one with a heavy tail: the tail share of the density and those
+of the single numbers are joined by their harmonic mean, which the least of them decides (Wilson,
+2019, "The harmonic mean p-value for combining dependent tests").
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -34,6 +39,7 @@ class TableDensity(nn.Module):
 
     n_nodes = 96  # as of `RowDensity`: tail shares and soft bins have more kinks
     _kept: Tensor
+    _at: Tensor
 
     def __init__(self, schema: Schema, normal: Sequence[int]) -> None:
         super().__init__()
@@ -47,6 +53,8 @@ class TableDensity(nn.Module):
         ]
         self.numbers = RowDensity(schema.width, sorted({*normal} & {*numbers}), numbers)
         self._has_numbers = bool(numbers)
+        self.register_buffer("_at", torch.tensor(numbers, dtype=torch.long), persistent=False)
+        self.tails = Tempering(2 * len(numbers), n_knots=17)
         pooled = [bool(column.pooled) or column.kind != "category" for column in schema.columns]
         last = [at.stop - 1 for (_, at), many in zip(pairs, pooled, strict=True) if not many]
         kept = torch.ones(schema.width)
@@ -61,7 +69,8 @@ class TableDensity(nn.Module):
     @property
     def is_consistent(self) -> bool:
         """Whether what was loaded can have been fitted."""
-        return self.levels.is_consistent and bool((self.tempering.at.diff() > 0).all())
+        scales = torch.cat([self.tempering.at, self.tails.at])
+        return self.levels.is_consistent and bool((scales.diff(dim=1) > 0).all())
 
     @property
     def center(self) -> Tensor:
@@ -78,8 +87,21 @@ class TableDensity(nn.Module):
         levels: Tensor = self.levels(x, seen).sum(1)
         if not self._has_numbers:
             return levels
-        tempered: Tensor = self.tempering(self.numbers.log_prob(x_hat, x, seen))
-        return levels + tempered
+        joint: Tensor = self.tempering(self.numbers.log_prob(x_hat, x, seen)[:, None])[:, 0]
+        both, there = self._both_ends(x, seen)
+        tails: Tensor = self.tails(both)
+        if there is not None:
+            tails = torch.where(there, tails, 0.0)
+        alone = math.log(tails.shape[1]) - torch.logsumexp(-tails, 1)
+        return levels + math.log(2) - torch.logaddexp(-joint, -alone)
+
+    def _both_ends(self, x: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Return a row's numbers and their opposites, and which are there (None: all of them)."""
+        numbers = x.index_select(1, self._at)
+        if seen is None:
+            return torch.cat([numbers, -numbers], 1), None
+        there = seen.index_select(1, self._at)
+        return torch.cat([numbers, -numbers], 1), torch.cat([there, there], 1)
 
     def typical(self, x_hat: Tensor, x: Tensor, seen: Tensor | None) -> tuple[Tensor, Tensor]:
         """Return expected inputs in each row's cluster, and how far off they are.
@@ -107,7 +129,8 @@ class TableDensity(nn.Module):
         """Fit it to training rows, (n_rows, width) each, as `RowDensity.fit`."""
         self.numbers.fit(x_hat, x, seen, groups, generator)
         if self._has_numbers:
-            self.tempering.fit(self.numbers.log_prob(x_hat, x, seen))
+            self.tempering.fit(self.numbers.log_prob(x_hat, x, seen)[:, None])
+            self.tails.fit(*self._both_ends(x, seen))
         self.levels.fit(x, seen)
 
 

@@ -23,6 +23,7 @@ _SAMPLE_ROWS = 1000  # that tell a table from others
 # A threshold that 5 % of normal rows fall below takes 19 others, if not a quarter of all: with
 # fewer, the lowest score is already too high a threshold.
 _LEAST_HELD_OUT = 19
+_MOST_COMPARED = 100_000  # rows: among more, no few copies matter
 _PROBE_ROWS = 5_000  # enough to measure what components keep
 
 
@@ -106,15 +107,21 @@ class TrainingData:
         rng: np.random.RandomState,
         fraction: float,
         copies: NDArray[np.int64] | None = None,
+        *,
+        apart: bool = False,
     ) -> TrainingData:
         """Hold out a random share of rows in memory, if there are enough.
 
-        With `copies`, `(n_rows,)`, a row counts as so many equal ones, all on the same side.
+        With `copies`, `(n_rows,)`, a row counts as so many equal ones, all on the same side. With
+        `apart`, rows that are equal are held out together, as long as they are few: a copy of a
+        training row does not tell when a network begins to learn rows by heart.
         """
         order, n = torch.from_numpy(rng.permutation(len(x))), 0
         if fraction != 0 and len(x) >= 10:
             n = max(round(fraction * len(x)), min(_LEAST_HELD_OUT, len(x) // 4))
             n = min(n, len(x) - 2)
+            if apart and isinstance(x, Tensor) and len(x) <= _MOST_COMPARED:
+                order, n = _copies_together(x[order.to(x.device)].cpu().numpy(), order, n)
         held, train = order[:n], order[n:]
         if copies is not None:
             times = torch.from_numpy(copies)
@@ -168,7 +175,9 @@ class InMemory:
     def draw(self, schema: Schema, dtype: torch.dtype, device: torch.device) -> TrainingData:
         """Return the rows to train on and the held-out ones, as the network sees them."""
         x = encode(schema, self.sample, dtype, device)
-        return TrainingData.split(x, self._rng, self._fraction, self.copies)
+        # Rows of few levels are equal by nature, and new rows are equal to old ones.
+        apart = schema.is_table and all(column.kind != "category" for column in schema.columns)
+        return TrainingData.split(x, self._rng, self._fraction, self.copies, apart=apart)
 
     def tables(self) -> list[Table]:
         """Return the table, the only part."""
@@ -225,3 +234,18 @@ def fingerprint(schema: Schema, rows: TrainingRows, held_out: Rows | None) -> di
         "the columns": digest(json.dumps(schema.to_json())),
         "the cells": digest(*samples),
     }
+
+
+def _copies_together(rows: NDArray[np.float32], order: Tensor, n: int) -> tuple[Tensor, int]:
+    """Return the order, and how many rows of it are held out, so that copies are on one side."""
+    whole = np.ascontiguousarray(rows)
+    text = whole.view(np.dtype((np.void, whole.dtype.itemsize * whole.shape[1]))).ravel()
+    _, first, group, count = np.unique(
+        text, return_index=True, return_inverse=True, return_counts=True
+    )
+    place = np.where(count[group] <= max(2, n // 4), first[group], np.arange(len(rows)))
+    by_group = np.argsort(place, kind="stable")
+    place = place[by_group]
+    while n < len(rows) - 2 and place[n] == place[n - 1]:
+        n += 1
+    return order[torch.from_numpy(by_group)], n

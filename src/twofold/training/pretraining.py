@@ -42,7 +42,7 @@ from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.schema.column import Column
 from twofold.schema.schema import Schema
-from twofold.training.batches import TrainingData, TrainingRows
+from twofold.training.batches import Selection, TrainingData, TrainingRows
 from twofold.training.config import TrainingConfig
 from twofold.training.trainer import Trainer
 
@@ -129,7 +129,7 @@ def start(
         if trainer.workers.is_main:
             rng = np.random.RandomState(seed)
             if starts_as_pca:
-                _start_shortcut(network, objective, data, rng)
+                _start_shortcut(network, objective, data.rows, rng)
             else:
                 from_pca(network, objective, data.rows, rng)
         trainer.workers.synchronize(network, objective)
@@ -139,6 +139,18 @@ def start(
     interrupted = _layerwise(trainer, data, {**options, "epochs": epochs})
     _settle(network, objective, data.rows)
     return interrupted
+
+
+def settle_for_pca(trainer: Trainer, data: TrainingData) -> None:
+    """Fit the linear pair again where no epoch did better than it: to the held-out rows, too.
+
+    Training began from PCA of the training rows alone, so that the held-out rows judge both.
+    """
+    network, objective = trainer.network, trainer.objective
+    if trainer.workers.is_main:
+        every = Selection(data.x, torch.arange(len(data.x)))
+        _start_shortcut(network, objective, every, np.random.RandomState(0))
+    trainer.workers.synchronize(network, objective)
 
 
 class _Level(Network):
@@ -304,15 +316,13 @@ def from_pca(
 
 
 def _start_shortcut(
-    network: Network, objective: Objective, data: TrainingData, rng: np.random.RandomState
+    network: Network, objective: Objective, rows: TrainingRows, rng: np.random.RandomState
 ) -> None:
     """Give the linear pair next to a stack the weights with which it reconstructs as PCA does."""
     pair, width, k = network.shortcut, network.width, network.n_components
     assert pair is not None
     n = _enough_for(width)
-    # Of the held-out rows too: PCA cannot be stopped early, and small tables have few rows.
-    x = data.x[:] if len(data.x) <= n else data.rows.head(n)
-    x = x.detach().cpu()
+    x = rows.head(n).detach().cpu()
     order = torch.from_numpy(rng.permutation(len(x)))
     few = x[order[: max(256, min(_ROWS, _CELLS // width))]].double()
     own = deepcopy(objective).cpu().double()
@@ -330,7 +340,7 @@ def _start_shortcut(
             pair.decoder_weight.copy_(matrix)
         pair.encoder_bias.copy_(-(matrix @ mean))
         pair.decoder_bias.copy_(bias)
-    _settle(network, objective, data.rows)
+    _settle(network, objective, rows)
 
 
 def _enough_for(width: int) -> int:
