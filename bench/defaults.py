@@ -2,7 +2,9 @@
 
     python bench/defaults.py                        the tables that choices may be made on
     python bench/defaults.py --held-back            the others: for the final figures only
-    python bench/defaults.py --seeds 5 --output bench/results/defaults.json
+    python bench/defaults.py --seeds 5 --output visible.json
+    python bench/defaults.py --seeds 5 --held-back --join visible.json \\
+        --output bench/results/defaults.json && python bench/readme.py
     python bench/defaults.py --options '{"shortcut": false}' --only wine,spam
 
 Tables are those of `small_tables`; numbers alone, in training rows and a fifth for testing. The
@@ -145,6 +147,31 @@ def _geometric(ratios: Array) -> float:
     return float(np.exp(np.log(np.maximum(ratios, 1e-12)).mean()))
 
 
+def markdown(result: dict[str, Any]) -> str:
+    """Return the table of `docs/defaults.md`."""
+    lines = [
+        "| tables | | loses to PCA by over 2 % | over PCA: median | geometric mean | worst "
+        "| over by hand: median | geometric mean | s a fit |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for held_back, words in ((False, "looked at"), (True, "held back")):
+        rows = [row for row in result["rows"] if row["held_back"] == held_back]
+        if not rows:
+            continue
+        found = summary(rows)
+        lines.append(
+            f"| {words} | {found['tables']} | {len(found['loses to PCA'])} "
+            f"| {found['over PCA, median']:.2f} | {found['over PCA, geometric mean']:.2f} "
+            f"| {found['over PCA, worst']:.2f} | {found['over by hand, median']:.2f} "
+            f"| {found['over by hand, geometric mean']:.2f} | {found['seconds, mean']:.1f} |"
+        )
+    seeds = len({row["seed"] for row in result["rows"]})
+    most = max(row["n_rows"] for row in result["rows"])
+    words = f"Numeric tables of up to {most:,} training rows, seeds: {seeds}. Lost to PCA: "
+    names = summary(result["rows"])["loses to PCA"]
+    return "\n".join(lines) + f"\n\n{words}{', '.join(names) or 'none'} (squared error over PCA's)."
+
+
 class Cache:
     """Keeps the hand-written network's results: they do not change with twofold."""
 
@@ -173,6 +200,7 @@ def main() -> None:
     parser.add_argument("--most-rows", type=int, default=10**9)
     parser.add_argument("--cache", type=Path, default=Path(".bench-cache/by_hand.json"))
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--join", type=Path, help="results of other tables to put before these")
     given = parser.parse_args()
     torch.set_num_threads(1)
     given.cache.parent.mkdir(parents=True, exist_ok=True)
@@ -196,6 +224,8 @@ def main() -> None:
                 file=sys.stderr,
                 flush=True,
             )
+    if given.join:
+        rows = [*json.loads(given.join.read_text())["rows"], *rows]
     found = {"summary": summary(rows), "rows": rows}
     print(json.dumps(found["summary"], indent=1))
     if given.output:

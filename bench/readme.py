@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import defaults
 import explorer
 import quality_table
 import scaling
@@ -56,6 +57,7 @@ PAGES: dict[Path, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
         name: ("quality", quality_table.table(name))
         for name in ("imputation", "round trip", "measured on")
     },
+    ROOT / "docs" / "defaults.md": {"defaults": ("defaults", defaults.markdown)},
     ROOT / "docs" / "family.md": {
         name: ("family", quality_table.table(name)) for name in ("family", "ordered", "family made")
     },

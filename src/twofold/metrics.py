@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -178,9 +178,9 @@ class Comparison:
         """Read back the fields, of which those that are not finite were written as text."""
         counts = (int(document[name]) for name in ("n_components", "n_rows"))
         names = ("squared_error", "squared_error_pca", "r2", "r2_pca")
-        losses = {name: float(document.get(name, "nan")) for name in ("loss", "loss_pca")}
-        known = {name: loss for name, loss in losses.items() if not math.isnan(loss)}
-        return cls(*counts, *(float(document[name]) for name in names), **known)
+        found = cls(*counts, *(float(document[name]) for name in names))
+        own, pca = (float(document.get(name, "nan")) for name in ("loss", "loss_pca"))
+        return found if math.isnan(pca) else replace(found, loss=own, loss_pca=pca)
 
     @property
     def ratio(self) -> float:

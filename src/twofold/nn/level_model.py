@@ -254,7 +254,7 @@ class Tempering(nn.Module):
             n, n_knots = len(ordered), self.at.shape[1]
             shares = torch.logspace(0, 1, n_knots, base=1 / (n + 1), dtype=torch.float64).flip(0)
             found = torch.quantile(ordered[:: max(1, n // 100_000)], shares.clamp(0, 1).to(ordered))
-            least = 1e-6 * (1 + float(found.abs().max()))
+            least = 1e-6 * (1 + float(found.abs().max())) + 1e-3 * float(found[-1] - found[0])
             # Where many rows are equal, their number is at the share of them all.
             last = torch.cat([found.diff() > least, torch.ones(1, dtype=torch.bool)])
             found, shares = found[last], shares[last]

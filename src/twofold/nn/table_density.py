@@ -69,8 +69,8 @@ class TableDensity(nn.Module):
     @property
     def is_consistent(self) -> bool:
         """Whether what was loaded can have been fitted."""
-        scales = torch.cat([self.tempering.at, self.tails.at])
-        return self.levels.is_consistent and bool((scales.diff(dim=1) > 0).all())
+        rise = all(bool((one.at.diff(dim=1) > 0).all()) for one in (self.tempering, self.tails))
+        return self.levels.is_consistent and rise
 
     @property
     def center(self) -> Tensor:

@@ -178,10 +178,15 @@ def cells(ae: Autoencoder, rows: Any) -> NDArray[Any]:
     return ae.schema_.from_matrix(x_hat)
 
 
-def agree(ours: NDArray[Any], expected: NDArray[Any]) -> None:
+def agree(ours: NDArray[Any], expected: NDArray[Any], atol: float = 1e-5) -> None:
     scale = np.maximum(np.abs(expected).max(axis=0), 1.0)
     assert ours.shape == expected.shape
-    np.testing.assert_allclose(ours / scale, expected / scale, rtol=0, atol=1e-5)
+    np.testing.assert_allclose(ours / scale, expected / scale, rtol=0, atol=atol)
+
+
+def agree_in_scores(ours: NDArray[Any], expected: NDArray[Any]) -> None:
+    """Scores divide by small variances, which enlarge what 32 bits lose of the inputs."""
+    agree(ours, expected, 5e-5)
 
 
 def agree_in_all(name: str, n: int) -> None:
@@ -189,8 +194,8 @@ def agree_in_all(name: str, n: int) -> None:
     rows = some(CASES[name][0], n, holes=ae.schema_.is_image is False or n > 1)
     given = graph(feed(graph, rows))
     agree(given["codes"], ae.transform(rows))
-    agree(given["score"], ae.score_samples(rows))
-    agree(given["decision"] + ae.offset_, ae.score_samples(rows))
+    agree_in_scores(given["score"], ae.score_samples(rows))
+    agree_in_scores(given["decision"] + ae.offset_, ae.score_samples(rows))
     expected = cells(ae, rows)
     if "reconstruction" in given:
         agree(given["reconstruction"].reshape(n, -1), expected)
@@ -266,7 +271,7 @@ def test_levels_of_the_future_are_all_others() -> None:
     graph, ae = exported("mixed"), fitted("mixed")
     given = feed(graph, rows)
     rows["town"] = ["Paris", None, "Bonn"]  # in the graph, the empty text is a missing one
-    agree(graph(given)["score"], ae.score_samples(rows))
+    agree_in_scores(graph(given)["score"], ae.score_samples(rows))
 
 
 # The file
