@@ -259,8 +259,8 @@ def compare(
     if not scorer.needs_weights:
         return found
     theta = inference.apply(_parameters, network, scorer, x)
-    losses = (_loss(schema, part, x) for part in (theta, _linear_parameters(scorer, pca, x)))
-    return replace(found, **dict(zip(("loss", "loss_pca"), losses, strict=True)))
+    linear = _linear_parameters(scorer, pca, x)
+    return replace(found, loss=_loss(schema, theta, x), loss_pca=_loss(schema, linear, x))
 
 
 def _parameters(network: Network, scorer: Scorer, x: Tensor) -> Tensor:
