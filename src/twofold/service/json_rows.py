@@ -25,7 +25,7 @@ from twofold.service.memory import Share, size_of
 from twofold.service.requests import Limits, called
 
 _NUMBERS = {int, float, bool, type(None)}
-_PIECE_BYTES = 2**16  # that the parser takes at a time
+_PIECE_BYTES = 2**17  # that the parser takes at a time
 _MOST_ROW = 2**18  # bytes of a row, besides those of its columns, and of all but the rows
 _MOST_HEAD = 2**12  # bytes before the rows
 _LONG = 100  # letters of a name in a message
