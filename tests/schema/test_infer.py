@@ -42,7 +42,16 @@ def min_max(values: NDArray[Any]) -> NDArray[Any]:
     ("values", "expected"),
     [
         pytest.param(REAL, ("real", "gaussian"), id="numbers of any range"),
-        pytest.param(RNG.uniform(0.1, 0.9, (40, 16)), ("pixel", "bernoulli"), id="unit range"),
+        pytest.param(RNG.uniform(0, 1, (40, 16)), ("real", "gaussian"), id="unit range"),
+        pytest.param(
+            min_max(RNG.integers(0, 90, (99, 16)))[:50], ("real", "gaussian"), id="scaled, then split"
+        ),
+        pytest.param((GREY / 255).reshape(30, 30), ("pixel", "bernoulli"), id="flat grey values"),
+        pytest.param(
+            (GREY / 255).reshape(30, 30).astype(np.float32),
+            ("pixel", "bernoulli"),
+            id="flat grey values of 32 bits",
+        ),
         pytest.param(RNG.uniform(0.1, 0.9, (40, 4)), ("real", "gaussian"), id="a few shares"),
         pytest.param(RNG.uniform(0, 1, (40, 4)) > 0.5, ("binary", "gaussian"), id="flags"),
         pytest.param(min_max(REAL), ("real", "gaussian"), id="min-max scaled"),

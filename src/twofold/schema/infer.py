@@ -28,6 +28,9 @@ from twofold.schema.domain import Domain
 _RANGE_SLACK = 1e-6  # rounding that [0, 1] data may carry
 _SAMPLE_CELLS = 4_000_000  # cells enough for quartiles
 _LEAST_PIXELS = 16  # of a flat row that is an image
+_GREY_STEPS = (15, 16, 255, 256, 65_535)  # from black to white: 4, 8 and 16 bits
+_GREY_ROWS = 1000  # enough to tell grey values from others
+_STEP_SLACK = 0.01  # of a step: 32-bit floats round the smallest by half as much
 _FEW_BEYOND = 5e-3  # share of a column's cells
 _FENCE = 10.0  # interquartile ranges beyond the quartiles: what lies further does not set the scale
 _MOST_LEVELS = 64  # inputs that one category may take
@@ -507,4 +510,19 @@ def _pixel_levels(table: Table, stats: Statistics) -> float:
     # Scaling rounds: the largest cell may come out a hair below or above 1.
     at_0 = np.abs(stats.low[varying]) <= _RANGE_SLACK
     at_1 = np.abs(stats.high[varying] - 1) <= _RANGE_SLACK
-    return 0.0 if (at_0 & at_1).all() else 1.0  # min-max scaled
+    min_max_scaled = bool((at_0 & at_1).all())
+    return 1.0 if not min_max_scaled and _are_grey(table.values) else 0.0
+
+
+def _are_grey(values: Array) -> bool:
+    """Whether cells from 0 to 1 are grey values: all of them whole numbers of the same steps.
+
+    Columns of a table that was scaled to [0, 1] have steps of their own, if they have any.
+    """
+    cells = values[:: max(1, len(values) // _GREY_ROWS)].astype(np.float64)
+    cells = cells[~np.isnan(cells)]
+    for steps in _GREY_STEPS:
+        at = cells * steps
+        if (np.abs(at - np.rint(at)) < _STEP_SLACK).all():
+            return True
+    return False

@@ -68,11 +68,11 @@ class Schema:
 
         `kinds` and `likelihood` settle columns by name. Else text is a category, unless nearly
         every cell is different (an identifier, which is ignored, like whole numbers that number the
-        rows and columns without any cell); timestamps are times. Of numbers, images, and tables
-        whose cells all lie in [0, 1] and reach beyond one half, are pixels; unsigned bytes are
-        pixels of 255 levels. A table whose columns each run from 0 to 1 was min-max scaled, so its
-        columns are real. Of what is left, columns that hold only 0 and
-        1 are binary, and all others are real. With `statistics`, the table is a sample of the rows
+        rows and columns without any cell); timestamps are times. Of numbers, images, and flat
+        rows whose cells all are grey values (whole 255ths, say) from 0 to beyond one half, are
+        pixels; unsigned bytes are pixels of 255 levels. Other tables from 0 to 1 were scaled, so
+        their columns are real. Of what is left, columns that hold only 0 and 1 are binary, and all
+        others are real. With `statistics`, the table is a sample of the rows
         that these are of.
 
         Where rows are `sequences`, (steps, channels), a channel is the same at all its steps: it is
