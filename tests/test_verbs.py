@@ -50,4 +50,6 @@ def test_the_docs_say_which_verbs_work_by_parts() -> None:
 
 
 def test_bulk_inference_has_the_verbs_that_work_by_parts() -> None:
-    assert set(APPLY) == {name for name, verb in VERBS.items() if verb.by_parts}
+    # Of an explanation's many lines per row, bulk inference has no use.
+    by_parts = {name for name, verb in VERBS.items() if verb.by_parts}
+    assert set(APPLY) == by_parts - {"explain"}

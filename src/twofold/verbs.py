@@ -103,7 +103,7 @@ VERBS = {
             "explain",
             "rows",
             "explanation",
-            False,
+            True,
             "Attribute the anomaly score of rows to their columns, with the value expected in "
             "each.",
             "A contribution is by how many nats a cell lowers the row's score; those of all "

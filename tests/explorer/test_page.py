@@ -702,7 +702,7 @@ def test_a_dark_page_is_dark(digits: Served, opened: Open) -> None:
 
 
 def test_failures_are_said_in_words(digits: Served, opened: Open) -> None:
-    window = opened(digits)
+    window = opened(digits, "#panel=row")
     body = json.dumps({"error": "The rows are gone.", "column": None, "fix": "Bring them back."})
     window.page.route("**/rows/5", lambda route: route.fulfill(status=422, body=body))
     window.page.fill("#row-number", "5")
@@ -719,7 +719,7 @@ def test_failures_are_said_in_words(digits: Served, opened: Open) -> None:
 
 
 def test_a_row_that_cannot_be_explained_is_shown(digits: Served, opened: Open) -> None:
-    window = opened(digits)
+    window = opened(digits, "#panel=row")
     body = json.dumps({"error": "There is no time for that.", "column": None, "fix": "Wait."})
     window.page.route("**/explain", lambda route: route.fulfill(status=503, body=body))
     window.page.fill("#row-number", "5")
@@ -730,7 +730,7 @@ def test_a_row_that_cannot_be_explained_is_shown(digits: Served, opened: Open) -
 
 
 def test_a_row_that_does_not_exist_is_said(digits: Served, opened: Open) -> None:
-    window = opened(digits)
+    window = opened(digits, "#panel=row")
     window.page.fill("#row-number", "1500")
     window.page.press("#row-number", "Enter")
     window.page.wait_for_selector("#alert >> text=Expected a row from 0 to")

@@ -70,9 +70,15 @@ def test_a_file_that_lacks_a_column_is_named(tmp_path: Path) -> None:
         Source.read(tmp_path / "rows.csv", schema_of(rows))
 
 
-def test_columns_that_hold_no_cells_are_left_out() -> None:
-    rows = pa.table({"size": [1.0, 2.0, 3.0], "list": [[1], [2], [3]]})
+def test_columns_that_cannot_be_cells_are_left_out() -> None:
+    rows = pa.table({"size": [1.0, 2.0, 3.0], "pair": [{"a": 1}, {"a": 2}, {"a": 3}]})
     assert Source.read(rows, schema_of(rows.select(["size"]))).extras == ()
+
+
+def test_numbers_of_lists_are_columns() -> None:
+    rows = pa.table({"size": [1.0, 2.0, 3.0], "list": [[1], [2], [3]]})
+    (extra,) = Source.read(rows, schema_of(rows.select(["size"]))).extras
+    assert (extra.name, extra.type) == ("list[0]", "number")
 
 
 def test_arrays_beside_x_are_columns(tmp_path: Path) -> None:

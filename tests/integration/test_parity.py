@@ -145,9 +145,9 @@ def estimators_step(tied: bool) -> tuple[Network, Step]:
 
 def plain_step(tied: bool) -> tuple[Network, Step]:
     """The step that autograd takes for the recipe."""
-    rows = np.random.default_rng(0).uniform(size=(4, 784)).astype(np.float32)
-    ae = Autoencoder(tied=tied, **RECIPE)
-    fitting.build(ae, validation.table(ae, rows, reset=True), np.random.RandomState(0))
+    grey = (np.random.default_rng(0).integers(0, 256, (4, 784)) / 255).astype(np.float32)
+    ae, rng = Autoencoder(tied=tied, **RECIPE), np.random.RandomState(0)
+    fitting.build(ae, validation.training_rows(ae, grey, rng, 0.0, reset=True), rng)
     plan = TrainingConfig.resolve(ae.get_params(deep=False), 4, 784)
     return ae.network_, AutogradStep(ae.network_, ae._objective, plan)
 

@@ -44,7 +44,9 @@ def min_max(values: NDArray[Any]) -> NDArray[Any]:
         pytest.param(REAL, ("real", "gaussian"), id="numbers of any range"),
         pytest.param(RNG.uniform(0, 1, (40, 16)), ("real", "gaussian"), id="unit range"),
         pytest.param(
-            min_max(RNG.integers(0, 90, (99, 16)))[:50], ("real", "gaussian"), id="scaled, then split"
+            min_max(RNG.integers(0, 90, (99, 16)))[:50],
+            ("real", "gaussian"),
+            id="scaled, then split",
         ),
         pytest.param((GREY / 255).reshape(30, 30), ("pixel", "bernoulli"), id="flat grey values"),
         pytest.param(

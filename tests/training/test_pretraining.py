@@ -438,3 +438,28 @@ def test_a_table_in_which_nothing_varies_begins_finite() -> None:
         warnings.simplefilter("ignore")
         ae = Autoencoder(**QUICK, pretraining="pca").fit(np.full((30, 5), 3.0))
     assert np.isfinite(ae.history_[0]["loss"])
+
+
+# --- tables that begin as PCA
+
+
+def begun_as_pca(rows: Array) -> Autoencoder:
+    return Autoencoder(n_components=2, hidden_layers=(32,), epochs=40, random_state=0).fit(rows)
+
+
+def test_where_luck_chose_the_epoch_the_network_stays_pca() -> None:
+    # Of rows without any structure, nothing but noise can be learned.
+    rows = np.random.default_rng(0).normal(size=(90, 6))
+    ae = begun_as_pca(rows)
+    assert ae.best_epoch_ == 0
+    assert not ae.network_.encoder_gate.any()
+    assert not ae.network_.decoder_gate.any()
+    compared = ae.compare_pca(rows)
+    assert compared.squared_error < 1.05 * compared.squared_error_pca
+
+
+def test_what_is_clearly_learned_is_kept() -> None:
+    t = np.random.default_rng(0).uniform(-2, 2, size=(150, 1))
+    ae = begun_as_pca(np.column_stack([t, t**2, np.sin(3 * t), np.cos(2 * t)]))
+    assert ae.best_epoch_ > 0
+    assert ae.comparison_.squared_error < 0.5 * ae.comparison_.squared_error_pca

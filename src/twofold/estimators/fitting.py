@@ -310,8 +310,11 @@ def train(ae: Autoencoder, trainer: Trainer, data: TrainingData) -> History:
     if past or not pretraining.start(how, trainer, data, ae.get_params(deep=False)):
         history = trainer.fit(data)
         starts_as_pca = ae.network_.shortcut is not None and data.held_out is not None
-        if starts_as_pca and not past and not history.best_epoch:
-            pretraining.settle_for_pca(trainer, data)
+        if starts_as_pca and trainer.config.keeps_best and not past:
+            if history.best_epoch and not pretraining.beats_pca(trainer, data):
+                history.best_epoch = 0
+            if not history.best_epoch:
+                pretraining.settle_for_pca(trainer, data)
     ae._step = trainer.step
     ae.history_ = [*ae.history_, *history.entries(after=past)]
     ae.best_epoch_, ae.n_iter_ = past + history.best_epoch, max(1, len(ae.history_))

@@ -63,6 +63,10 @@ class Objective(CellModel):
             total = total + penalty.sum()
         return total / n_cells
 
+    def row_losses(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Return the loss of each row in nats: (batch, width) twice -> (batch,)."""
+        return self._input_losses(theta, *observed(x)).sum(1)
+
     def reconstruction(self, theta: Tensor, x: Tensor) -> Tensor:
         """Return the mean loss over all cells there are, in nats: (batch, width) twice -> ()."""
         x, seen = observed(x)

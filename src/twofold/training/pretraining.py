@@ -44,11 +44,12 @@ from twofold.schema.column import Column
 from twofold.schema.schema import Schema
 from twofold.training.batches import Selection, TrainingData, TrainingRows
 from twofold.training.config import TrainingConfig
-from twofold.training.trainer import Trainer
+from twofold.training.trainer import Trainer, row_losses
 
 Array = NDArray[Any]
 _log = logging.getLogger(__name__)
 
+_FEW_HELD_OUT = 1000  # rows; of more, luck does not choose
 _SHARE = 0.25  # of the epochs, for each level
 _MOST_CELLS, _MOST_ROWS, _LEAST_ROWS = 50_000_000, 100_000, 2_000  # that PCA is fitted to
 _ROWS, _CELLS = 4_096, 1_000_000  # that biases and gains are fitted to
@@ -141,12 +142,31 @@ def start(
     return interrupted
 
 
+def beats_pca(trainer: Trainer, data: TrainingData) -> bool:
+    """Whether the network does better on the held-out rows than the PCA it began from.
+
+    Few rows cannot tell one of many epochs from the start: what it gains per row has to be more
+    than the standard error of that mean (the rule of Breiman et al., 1984, section 3.4.3).
+    """
+    held_out, better = data.held_out, True
+    if trainer.workers.is_main and held_out is not None and len(held_out) <= _FEW_HELD_OUT:
+        linear, own = deepcopy(trainer.network), deepcopy(trainer.objective)
+        _close(linear)
+        _start_shortcut(linear, own, data.rows, np.random.RandomState(0))
+        noise = trainer.config.corruption
+        before = row_losses(linear, own, held_out, noise)
+        gain = before - row_losses(trainer.network, trainer.objective, held_out, noise)
+        better = float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain))
+    return trainer.workers.broadcast(better)
+
+
 def settle_for_pca(trainer: Trainer, data: TrainingData) -> None:
     """Fit the linear pair again where no epoch did better than it: to the held-out rows, too.
 
     Training began from PCA of the training rows alone, so that the held-out rows judge both.
     """
     network, objective = trainer.network, trainer.objective
+    _close(network)
     if trainer.workers.is_main:
         every = Selection(data.x, torch.arange(len(data.x)))
         _start_shortcut(network, objective, every, np.random.RandomState(0))
@@ -313,6 +333,13 @@ def from_pca(
     if exact:
         _centre(network, x)
     _settle(network, objective, rows)
+
+
+def _close(network: Network) -> None:
+    """Let nothing through but the linear pair."""
+    with torch.no_grad():
+        network.encoder_gate.zero_()
+        network.decoder_gate.zero_()
 
 
 def _start_shortcut(

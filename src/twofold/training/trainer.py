@@ -473,13 +473,33 @@ def _summed_loss(
     turn: tuple[int, int] = (0, 1),
 ) -> float:
     """Return the sum over the rows of `x` of their loss per cell; workers take turns at chunks."""
-    total, generator = 0.0, torch.Generator().manual_seed(0)
-    rank, size = turn
-    for number, rows in enumerate(x.split(min(_CHUNK_ROWS, network.rows_per_pass))):
-        if number % size != rank:
-            continue
-        corrupted, target = corrupt(corruption, rows, objective, generator)
-        filled, seen = observed(corrupted)
-        theta, penalties = network(filled, generator, seen)
-        total += float(objective.loss(theta, target, penalties)) * len(rows)
+    total = 0.0
+    for theta, target, penalties in _decoded(network, objective, x, corruption, turn):
+        total += float(objective.loss(theta, target, penalties)) * len(target)
     return total
+
+
+@torch.no_grad()
+def row_losses(
+    network: Network, objective: Objective, x: Rows, corruption: Corruption | None = None
+) -> Tensor:
+    """Return the loss of each row in nats, `(n_rows,)`, penalties left out."""
+    parts = _decoded(network, objective, x, corruption)
+    return torch.cat([objective.row_losses(theta, target) for theta, target, _ in parts])
+
+
+def _decoded(
+    network: Network,
+    objective: Objective,
+    x: Rows,
+    corruption: Corruption | None,
+    turn: tuple[int, int] = (0, 1),
+) -> Iterator[tuple[Tensor, Tensor, Mapping[str, Tensor]]]:
+    """Give what comes out, what should, and the penalties, a few rows at a time."""
+    generator, (rank, size) = torch.Generator().manual_seed(0), turn
+    for number, rows in enumerate(x.split(min(_CHUNK_ROWS, network.rows_per_pass))):
+        if number % size == rank:
+            corrupted, target = corrupt(corruption, rows, objective, generator)
+            filled, seen = observed(corrupted)
+            theta, penalties = network(filled, generator, seen)
+            yield theta, target, penalties
