@@ -213,16 +213,18 @@ class Autoencoder(
             rng = fitting.random_state(self.random_state, saved)
             fraction = self.validation_fraction if validation_data is None else 0.0
             first = not (self.warm_start and self.__sklearn_is_fitted__())
-            rows = validation.training_rows(self, X, rng, fraction, reset=first)
-            rows = validation.weighted(rows, sample_weight)
+            rows = validation.weighted(
+                validation.training_rows(self, X, rng, fraction, reset=first), sample_weight
+            )
             fitting.begin(self, rows, rng, first)
             data = fitting.split(self, rows, validation_data)
             trainer = fitting.trainer(self, data, callbacks, saved)
             history = fitting.train(self, trainer, data)
             if not trainer.workers.is_main:
                 return self
-            if first:
-                fitting.keep_share(self.n_components, self.network_, self.schema_, data.probe())
+            fitting.keep_share(
+                self.n_components if first else None, self.network_, self.schema_, data.probe()
+            )
             fitting.calibrate(self, rows, data, rng)
         # Last, so that nothing is lost where warnings are turned into errors.
         history.warn_if_interrupted(trainer)
