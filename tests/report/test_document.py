@@ -400,7 +400,7 @@ def test_sequences_are_no_images(tmp_path: Path) -> None:
 
 
 def test_flat_images_are_told_how_to_be_shown(images: NDArray[np.float32], tmp_path: Path) -> None:
-    flat = images.reshape(len(images), -1)
+    flat = np.rint(255 * images.reshape(len(images), -1)) / 255
     words = written(fitted(flat, n_components=3, epochs=1), flat, tmp_path).words
     assert "pass them as (n, 8, 8)" in words
 
