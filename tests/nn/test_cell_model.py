@@ -306,7 +306,7 @@ def test_draws_of_every_column_are_cells_of_it() -> None:
 
 
 def test_grey_values_are_drawn_as_their_means() -> None:
-    _, model, _ = setting(RNG.uniform(0.1, 0.9, (30, 16)))
+    _, model, _ = setting(RNG.integers(26, 230, (30, 16)) / 255)
     theta = THETA.repeat(1, 4)
     found = model.draw(theta, torch.Generator().manual_seed(0))
     torch.testing.assert_close(found, torch.sigmoid(theta))

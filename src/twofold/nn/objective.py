@@ -64,8 +64,13 @@ class Objective(CellModel):
         return total / n_cells
 
     def row_losses(self, theta: Tensor, x: Tensor) -> Tensor:
-        """Return the loss of each row in nats: (batch, width) twice -> (batch,)."""
-        return self._input_losses(theta, *observed(x)).sum(1)
+        """Return the loss of each row in nats: (batch, width) twice -> (batch,).
+
+        Of several codes' worth for each row, below one another, it is the mean.
+        """
+        n_codes = len(theta) // max(1, len(x))
+        losses = self._input_losses(theta, *observed(x.repeat(n_codes, 1))).sum(1)
+        return losses.reshape(n_codes, -1).mean(0)
 
     def reconstruction(self, theta: Tensor, x: Tensor) -> Tensor:
         """Return the mean loss over all cells there are, in nats: (batch, width) twice -> ()."""
