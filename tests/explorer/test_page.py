@@ -305,14 +305,16 @@ def test_hovering_shows_the_image_and_its_reconstruction(digits: Served, opened:
 def test_hovering_shows_the_cells_and_their_reconstruction(houses: Served, opened: Open) -> None:
     window = opened(houses)
     x, y = window.centre()
-    for step in range(0, 300, 6):
-        window.page.mouse.move(x - 150 + step, y)
-        if window.page.locator("#card:not([hidden])").count():
-            break
-    window.until(
-        "document.querySelector('#card').dataset.row === "
+    # The card comes a little later, when the pointer may be elsewhere: until both are at one row.
+    same = (
+        "document.querySelector('#card:not([hidden])')?.dataset.row === "
         "document.querySelector('#map').dataset.hovered"
     )
+    for step in 20 * [*range(0, 300, 6)]:
+        window.page.mouse.move(x - 150 + step, y)
+        if window.page.locator("#card:not([hidden])").count() and window.page.evaluate(same):
+            break
+    window.until(same)
     row = int(window.page.get_attribute("#card", "data-row"))
     near = window.pixels(houses.places)[row] - [x - 150 + step, y]
     assert np.hypot(*near) < 16
