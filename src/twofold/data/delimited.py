@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
@@ -89,7 +90,7 @@ class Reading:
         return settled
 
 
-class TextFile:
+class TextFile(ABC):
     """A file whose cells are text; its parts are some megabytes of rows.
 
     Attributes
@@ -103,19 +104,19 @@ class TextFile:
     names: list[str]
     dialect: Dialect
 
+    @abstractmethod
     def learn(
         self, number: int, names: Sequence[str], detectors: Mapping[str, Detector]
     ) -> list[Part]:
         """Show every cell to the detectors; return the parts."""
-        raise NotImplementedError
 
+    @abstractmethod
     def text(self, names: Sequence[str]) -> Any:
         """Return all rows as text."""
-        raise NotImplementedError
 
+    @abstractmethod
     def text_of(self, part: Part, names: Sequence[str]) -> Any:
         """Return the rows of a part as text."""
-        raise NotImplementedError
 
 
 class CsvFile(TextFile):
