@@ -327,6 +327,19 @@ def test_hovering_shows_the_cells_and_their_reconstruction(houses: Served, opene
     assert other == pytest.approx(rebuilt, rel=1e-3, abs=1)
 
 
+def test_a_card_comes_while_the_pointer_trembles_over_its_point(digits: Served, opened: Open) -> None:
+    window = opened(digits)
+    row = lonely(digits.places, window)[0]
+    x, y = window.pixels(digits.places[row : row + 1])[0]
+    for step in range(400):
+        window.page.mouse.move(float(x) + step % 2, float(y))
+        if window.page.locator("#card:not([hidden])").count():
+            break
+    else:
+        pytest.fail("no card, although the pointer never left the point")
+    assert window.page.get_attribute("#card", "data-row") == str(row)
+
+
 def test_a_lasso_counts_what_lies_in_it(houses: Served, opened: Open) -> None:
     window = opened(houses)
     window.page.click("[data-tool=lasso]")

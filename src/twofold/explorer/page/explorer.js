@@ -338,23 +338,24 @@ class App {
   }
 
   hover(i, px, py) {
-    const card = $("card");
+    const row = i < 0 ? null : this.shown[i];
+    this.hoverAt = [px, py];
+    // A pointer that goes on moving over one point must not put its card off.
+    if (row !== null && this.hovered === row) return this.placeCard();
     clearTimeout(this.hoverTimer);
-    if (i < 0) {
-      card.hidden = true;
-      this.hovered = null;
+    this.hovered = row;
+    if (row === null) {
+      $("card").hidden = true;
       delete $("map").dataset.hovered;
       return;
     }
-    const row = this.shown[i];
-    if (this.hovered === row) return this.placeCard(px, py);
-    this.hovered = $("map").dataset.hovered = row;
+    $("map").dataset.hovered = row;
     this.hoverTimer = setTimeout(async () => {
       try {
         const [record, reconstruction] = await Promise.all([this.rows.row(row), this.rows.reconstruction(row)]);
         if (this.hovered !== row) return;
         this.fillCard(record, reconstruction);
-        this.placeCard(px, py);
+        this.placeCard();
       } catch (error) {
         this.fail(error);
       }
@@ -384,9 +385,10 @@ class App {
     $("card").hidden = false;
   }
 
-  placeCard(px, py) {
+  placeCard() {
     const card = $("card");
     if (card.hidden) return;
+    const [px, py] = this.hoverAt;
     const { clientWidth: width, clientHeight: height } = $("map");
     const [w, h] = [card.offsetWidth, card.offsetHeight];
     const left = px + 18 + w <= width ? px + 18 : px - 18 - w;
