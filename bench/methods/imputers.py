@@ -19,9 +19,8 @@ Array = NDArray[Any]
 def impute_with_twofold(X: Any, seed: int) -> Any:
     """What the bench means by imputing with twofold; the one place that says so."""
     from twofold import Imputer
-    from twofold.estimators.imputer import filling_autoencoder
 
-    return Imputer(filling_autoencoder(random_state=seed)).fit_transform(X)
+    return Imputer(random_state=seed).fit_transform(X)
 
 
 def plain_twofold(X: Any, seed: int) -> Any:
@@ -34,6 +33,13 @@ def plain_twofold(X: Any, seed: int) -> Any:
 def column_mean(X: Any, seed: int) -> Array:
     x = numbers(X)
     return np.where(np.isnan(x), np.nanmean(x, axis=0), x)
+
+
+def nearest_neighbours(X: Any, seed: int) -> Array:
+    """Mean of the five nearest rows that have the cell, as scikit-learn's default is."""
+    from sklearn.impute import KNNImputer
+
+    return KNNImputer().fit_transform(numbers(X))
 
 
 def bayesian_ridge(X: Any, seed: int) -> Array:
@@ -83,6 +89,7 @@ IMPUTERS = {
     "twofold": Method(impute_with_twofold),
     "twofold, default Autoencoder": Method(plain_twofold),
     "column mean": Method(column_mean, "scikit-learn", (numbers,)),
+    "nearest neighbours": Method(nearest_neighbours, "scikit-learn", (numbers,)),
     "IterativeImputer, BayesianRidge": Method(
         bayesian_ridge, "scikit-learn", (_iterative, numbers)
     ),

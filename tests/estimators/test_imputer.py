@@ -20,6 +20,8 @@ from sklearn.utils.estimator_checks import check_estimator
 
 from twofold import Autoencoder, Imputer
 from twofold.errors import DataError, OptionError
+from twofold.estimators import fitting
+from twofold.inference import apply as inference
 
 pytestmark = pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning")
 QUICK = Autoencoder(n_components=2, epochs=2, random_state=0)
@@ -57,10 +59,49 @@ def test_fills_what_the_autoencoder_fills() -> None:
     assert not np.isnan(filled).any()
 
 
-def test_without_an_autoencoder_takes_the_filling_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Which takes its time: another one stands in for it.
-    monkeypatch.setattr("twofold.estimators.imputer.filling_autoencoder", lambda: QUICK)
-    assert Imputer().fit(X).autoencoder_.get_params() == QUICK.get_params()
+@pytest.fixture
+def quick_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let another autoencoder stand in for the filling one, which takes its time."""
+
+    def quick(random_state: int | None = None) -> Autoencoder:
+        return Autoencoder(n_components=2, epochs=2, random_state=random_state)
+
+    monkeypatch.setattr("twofold.estimators.imputer.filling_autoencoder", quick)
+
+
+@pytest.mark.usefixtures("quick_network")
+def test_by_default_regressions_fill_next_to_a_network() -> None:
+    imputer = Imputer(random_state=0)
+    filled = imputer.fit_transform(X)
+    np.testing.assert_array_equal(filled[~HOLES], X[~HOLES])
+    # Five columns of two causes: nearly all follows from the others, which two epochs do not tell.
+    alone = Imputer(QUICK).fit_transform(X)
+    assert ((filled - COMPLETE)[HOLES] ** 2).sum() < 0.5 * ((alone - COMPLETE)[HOLES] ** 2).sum()
+    np.testing.assert_allclose(imputer.regressions_.weights.sum(1), 1.0)
+    np.testing.assert_array_equal(filled, Imputer(random_state=0).fit_transform(X))
+    assert Imputer(QUICK).fit(X).regressions_ is None
+
+
+@pytest.mark.usefixtures("quick_network")
+def test_by_default_frames_keep_their_types() -> None:
+    frame = mixed()
+    imputer = Imputer(random_state=0)
+    filled = imputer.fit_transform(frame)
+    assert filled.dtypes.equals(frame.dtypes)
+    assert not filled.isna().any(axis=None)
+    again: Imputer = pickle.loads(pickle.dumps(imputer))
+    assert again.transform(frame).equals(filled)
+
+
+@pytest.mark.parametrize("rows", [X, FRAME, mixed()], ids=["numpy", "pandas", "mixed"])
+def test_members_are_weighed_on_the_rows_that_training_held_out(rows: Any) -> None:
+    ae = clone(QUICK).fit(rows)
+    training, held_out = fitting.rows_of(ae, rows)
+    assert training.n_rows + held_out.n_rows == len(rows)
+    x = ae.schema_.to_matrix(held_out, np.float64)
+    scores = ae.scorer_, ae.calibration_scores_
+    found = inference.apply(inference.log_density, ae.network_, scores[0], x)
+    np.testing.assert_allclose(np.sort(found), scores[1], rtol=1e-3)
 
 
 def test_leaves_the_given_autoencoder_alone() -> None:

@@ -327,7 +327,9 @@ def test_hovering_shows_the_cells_and_their_reconstruction(houses: Served, opene
     assert other == pytest.approx(rebuilt, rel=1e-3, abs=1)
 
 
-def test_a_card_comes_while_the_pointer_trembles_over_its_point(digits: Served, opened: Open) -> None:
+def test_a_card_comes_while_the_pointer_trembles_over_its_point(
+    digits: Served, opened: Open
+) -> None:
     window = opened(digits)
     row = lonely(digits.places, window)[0]
     x, y = window.pixels(digits.places[row : row + 1])[0]

@@ -15,7 +15,6 @@ from sklearn import base
 from sklearn.utils.validation import check_is_fitted
 
 from twofold import metrics, options
-from twofold.data import convert
 from twofold.data.chunks import in_parts, together
 from twofold.data.table import Table
 from twofold.errors import ModelFileError, OptionError
@@ -371,17 +370,11 @@ class Autoencoder(
         if n_draws < 1:
             raise OptionError(f"n_draws={n_draws} must be a whole number of at least 1.")
         rng = sampling.random_state(random_state)
-        unfilled = sampling.Unfilled(self.schema_)
 
-        def draws(table: Table, part: Any) -> list[Any]:
-            found = list(fitting.imputed(self, table, n_draws, sampling.torch_generator(rng)))
-            for cells in found:
-                unfilled.add(table.values, cells)
-            formats = self.schema_.formats(table.formats)
-            return [convert.fill(part, table, cells, formats) for cells in found]
+        def draws(table: Table) -> list[Array]:
+            return list(fitting.imputed(self, table, n_draws, sampling.torch_generator(rng)))
 
-        tables = [together(parts) for parts in zip(*self._each(draws, X), strict=True)]
-        unfilled.warn()
+        tables = fitting.filled(self, X, draws)
         return tables[0] if n_draws == 1 else tables
 
     def sample(self, n: int, random_state: Seed = None) -> Rows:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import replace
@@ -17,11 +17,14 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from twofold import metrics, options
+from twofold.data import convert
+from twofold.data.chunks import together
 from twofold.data.table import Table
 from twofold.errors import DataError, OptionError, TooFewComponentsWarning, TwofoldError
 from twofold.estimators import validation
 from twofold.inference import apply as inference
 from twofold.inference import calibration, code_statistics, sampling
+from twofold.inference.regressions import Inputs, Regressions
 from twofold.nn import bottleneck, corruption, layers, row_density
 from twofold.nn.bottleneck import is_share
 from twofold.nn.corruption import Masking
@@ -48,6 +51,7 @@ _LEAST_HIDDEN = 0.05  # share of the cells
 _SHARE = 0.8  # of the variance, that PCA keeps with a code of the default size
 
 Array = NDArray[Any]
+_FOLDS = 5  # parts of a row's cells that are hidden in turn
 _SIZE_ROWS = 5_000  # enough to tell how many components keep a share of the variance
 
 
@@ -358,6 +362,64 @@ def imputed(
     for _ in range(n_draws):
         x = ae._run(function, table)
         yield sampling.cells(ae.schema_, ae._calibration.cells, x, table, numbers)
+
+
+def filled(ae: Autoencoder, X: Any, fill: Callable[[Table], list[Array]]) -> list[Any]:
+    """Return copies of the rows of X with missing cells filled, one for each table of cells."""
+    unfilled = sampling.Unfilled(ae.schema_)
+
+    def tables(table: Table, part: Any) -> list[Any]:
+        found = fill(table)
+        for cells in found:
+            unfilled.add(table.values, cells)
+        formats = ae.schema_.formats(table.formats)
+        return [convert.fill(part, table, cells, formats) for cells in found]
+
+    made = [together(parts) for parts in zip(*ae._each(tables, X), strict=True)]
+    unfilled.warn()
+    return made
+
+
+def rows_of(ae: Autoencoder, X: Any) -> tuple[Table, Table]:
+    """Return the rows that `fit` of a size of code trained on, and those that it held out.
+
+    The estimator has a seed, so that the rows are drawn again as they were.
+    """
+    rng = random_state(ae.random_state, None)
+    rows = validation.training_rows(ae, X, rng, ae.validation_fraction, reset=False)
+    sampling.torch_generator(rng)  # the one that `build` makes
+    table = rows.sample
+    train = np.sort(split(ae, rows).positions.numpy())
+    train = train[train < table.n_rows]
+    rest = np.setdiff1d(np.arange(table.n_rows), train)
+    if not len(rest):  # those of files, which are a sample, are all trained on
+        train, rest = np.split(train, [len(train) - len(train) // 10])
+    return table.take(train), table.take(rest)
+
+
+def mixed(ae: Autoencoder, members: Regressions, table: Table) -> Array:
+    """Return the cells of a table with missing ones filled by the network and regressions."""
+    x = members.fill(ae.schema_, table, ae._run(sampling.imputer(), table))
+    return sampling.cells(ae.schema_, ae._calibration.cells, x, table)
+
+
+def regressions(ae: Autoencoder, X: Any) -> Regressions | None:
+    """Fit what fills cells next to the network, and weigh all by hidden cells of held-out rows.
+
+    None for images and sequences, and for tables too wide for it.
+    """
+    training, held_out = rows_of(ae, X)
+    inputs = Inputs.fit(ae.schema_, training)
+    if not ae.schema_.is_table or not inputs.is_narrow:
+        return None
+    rng = np.random.RandomState(0)
+    draws = rng.uniform(size=held_out.values.shape).argsort(1).argsort(1)
+    hidden = np.stack([draws % _FOLDS == fold for fold in range(_FOLDS)])
+    answers = [
+        ae._run(sampling.imputer(), replace(held_out, values=np.where(gone, np.nan, values)))
+        for gone, values in ((one, held_out.values) for one in hidden)
+    ]
+    return Regressions.fit(ae.schema_, training, held_out, hidden, answers, inputs)
 
 
 def state_of(ae: Autoencoder) -> ModelState:

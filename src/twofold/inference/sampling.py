@@ -93,7 +93,7 @@ class Unfilled:
                 f"in. {'; '.join(parts[:_SHOWN])}{more}. Draws (n_draws=2 or more) fill them in, "
                 f"each level as often as it occurred.",
                 UnfilledWarning,
-                stacklevel=3,
+                stacklevel=4,
             )
 
 

@@ -124,11 +124,11 @@ def automatic_epochs(
     Of a table it is 2,000 updates up to 4,000 rows, in at most 300 epochs.
 
     A network that `fills` hidden cells, and learns from those alone, learns less from an update and
-    goes on learning for longer: 150 epochs, and at least 1,000 and at most 12,000 updates.
+    goes on learning for longer: 150 epochs, and at least 400 and at most 12,000 updates.
     """
     if fills:
         steps = math.ceil(n_rows / batch_size)
-        return max(1, math.ceil(min(12_000, max(1000, 150 * steps)) / steps))
+        return max(1, math.ceil(min(12_000, max(400, 150 * steps)) / steps))
     steps = math.ceil(n_rows / batch_size)
     if is_table:
         updates = _FEW_UPDATES if n_rows <= _FEW_ROWS else _UPDATES
