@@ -38,12 +38,12 @@ RNG = np.random.default_rng(0)
 Z = RNG.normal(size=(N, 2))
 NUMBERS = (Z @ RNG.normal(size=(2, 8)) * 4 + 20 + RNG.normal(size=(N, 8))).astype(np.float32)
 COUNTS = RNG.poisson(np.exp(0.6 * Z @ RNG.normal(size=(2, 5)))).astype(np.float32)
-FLAGS = (RNG.uniform(size=(N, 6)) < 1 / (1 + np.exp(-3 * Z[:, [0] * 6]))).astype(np.float32)
+FLAGS = (RNG.uniform(size=(N, 3)) < 1 / (1 + np.exp(-3 * Z[:, [0] * 3]))).astype(np.float32)
 IMAGES = RNG.integers(0, 256, (N, 8, 7)).astype(np.uint8)
 GREY = RNG.uniform(size=(N, 5, 4, 2)).astype(np.float32)
 SEQUENCES = np.cumsum(RNG.normal(size=(N, 6, 2)), axis=1).astype(np.float32)
 YEARS = np.column_stack([RNG.integers(1990, 2030, N), 1e9 + RNG.normal(size=N), Z]).astype(float)
-CODES = np.column_stack([COUNTS % 3, NUMBERS[:, :2], np.round(Z)]).astype(np.float32)
+WHOLE = np.column_stack([COUNTS % 3, COUNTS, FLAGS, np.round(Z), NUMBERS[:, :2]]).astype(np.float32)
 FRAME = pd.DataFrame(
     {
         "height": 170 + 8 * Z[:, 0],
@@ -60,27 +60,44 @@ FRAME = pd.DataFrame(
 HOLES = FRAME.astype({"visits": "Int64", "smoker": "boolean"}).mask(
     RNG.uniform(size=FRAME.shape) < 0.1
 )
-# Every activation, likelihood, layer, bottleneck and container at least once.
+# Every activation, likelihood, layer, bottleneck and container at least once, and as much of it in
+# one graph as goes together: tracing takes seconds.
 CASES: dict[str, tuple[Any, dict[str, Any]]] = {
     "numbers": (NUMBERS, {"hidden_layers": (5,)}),
-    "untied": (NUMBERS, {"tied": False, "activation": "relu", "likelihood": "student_t"}),
     "bytes": (
         IMAGES,
         {"activation": "tanh", "code_activation": "sigmoid", "bottleneck": Sparse("kl")},
     ),
     "grey": (
         GREY,
-        {"activation": "elu", "likelihood": "gaussian", "hidden_layers": (Conv(3, 3, stride=2), 6)},
+        {
+            "activation": "elu",
+            "code_activation": "softplus",
+            "likelihood": "gaussian",
+            "hidden_layers": (Conv(3, 3, stride=2), 6),
+        },
     ),
-    "counts": (COUNTS, {"activation": "silu", "likelihood": "poisson", "hidden_layers": (4, 3)}),
-    "flags": (
-        FLAGS,
-        {"activation": "softplus", "tied": False, "bottleneck": Sparse("topk", k=2)},
+    "numbers far from zero": (
+        YEARS,
+        {
+            "precision": "float64",
+            "tied": False,
+            "activation": "leaky_relu",
+            "code_activation": "relu",
+            "likelihood": {"x0": "student_t", "x2": "student_t"},
+        },
     ),
-    "numbers far from zero": (YEARS, {"precision": "float64", "activation": "leaky_relu"}),
-    "codes": (
-        CODES,
-        {"kinds": {"x0": "category", "x1": "category", "x7": "category"}, "activation": "gelu"},
+    "whole numbers": (
+        WHOLE,
+        {
+            "kinds": {"x0": "category", "x1": "category", "x13": "category", "x6": "count"},
+            "likelihood": {"x6": "poisson", "x10": "bernoulli", "x11": "bernoulli"},
+            "activation": "gelu",
+            "code_activation": "silu",
+            "tied": False,
+            "hidden_layers": (4, 3),
+            "bottleneck": Sparse("topk", k=2),
+        },
     ),
     "mixed": (
         HOLES,
@@ -94,12 +111,14 @@ CASES: dict[str, tuple[Any, dict[str, Any]]] = {
         NUMBERS,
         {"bottleneck": Variational(), "hidden_layers": (4,), "activation": "identity"},
     ),
-    "gru": (SEQUENCES, {"hidden_layers": (Recurrent(4),)}),
-    "lstm": (SEQUENCES, {"hidden_layers": (Recurrent(4, "lstm"), Recurrent(3, "rnn"))}),
+    "sequences": (
+        SEQUENCES,
+        {"hidden_layers": (Recurrent(4), Recurrent(4, "lstm"), Recurrent(3, "rnn"))},
+    ),
 }
 
 
-ROUNDS = {"numbers": 4, "gru": 3}  # so often are holes filled in; else as often as is best
+ROUNDS = {"mixed": 2, "sequences": 3}  # so often are missing cells filled; else once
 
 
 @cache
@@ -111,10 +130,11 @@ def fitted(name: str) -> Autoencoder:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)
         ae.fit(rows)
-    ae.scorer_.rounds.fill_(ROUNDS.get(name, int(ae.scorer_.rounds)))
-    if name == "flags":  # a network so sure of its cells that chances round to 0 and 1
+    ae.scorer_.rounds.fill_(ROUNDS.get(name, 1))
+    if name == "whole numbers":  # so sure of two flags that their probabilities round to 0 and 1
+        at = [c.likelihood == "bernoulli" for c in ae.schema_.columns for _ in range(c.width)]
         with torch.no_grad():
-            ae.network_.pairs[0].decoder_bias *= 100
+            ae.network_.pairs[0].decoder_bias[at] = torch.tensor([90.0, -90.0])
     return ae
 
 
@@ -178,15 +198,10 @@ def cells(ae: Autoencoder, rows: Any) -> NDArray[Any]:
     return ae.schema_.from_matrix(x_hat)
 
 
-def agree(ours: NDArray[Any], expected: NDArray[Any], atol: float = 1e-5) -> None:
+def agree(ours: NDArray[Any], expected: NDArray[Any]) -> None:
     scale = np.maximum(np.abs(expected).max(axis=0), 1.0)
     assert ours.shape == expected.shape
-    np.testing.assert_allclose(ours / scale, expected / scale, rtol=0, atol=atol)
-
-
-def agree_in_scores(ours: NDArray[Any], expected: NDArray[Any]) -> None:
-    """Scores divide by small variances, which enlarge what 32 bits lose of the inputs."""
-    agree(ours, expected, 5e-5)
+    np.testing.assert_allclose(ours / scale, expected / scale, rtol=0, atol=1e-5)
 
 
 def agree_in_all(name: str, n: int) -> None:
@@ -194,8 +209,8 @@ def agree_in_all(name: str, n: int) -> None:
     rows = some(CASES[name][0], n, holes=ae.schema_.is_image is False or n > 1)
     given = graph(feed(graph, rows))
     agree(given["codes"], ae.transform(rows))
-    agree_in_scores(given["score"], ae.score_samples(rows))
-    agree_in_scores(given["decision"] + ae.offset_, ae.score_samples(rows))
+    agree(given["score"], ae.score_samples(rows))
+    agree(given["decision"] + ae.offset_, ae.score_samples(rows))
     expected = cells(ae, rows)
     if "reconstruction" in given:
         agree(given["reconstruction"].reshape(n, -1), expected)
@@ -227,7 +242,7 @@ def test_the_cases_leave_nothing_out() -> None:
 
 
 PARTS = [("numbers", "encoder"), ("numbers", "decoder"), ("numbers", "scorer")]
-PARTS += [("mixed", "encoder"), ("mixed", "decoder")]
+PARTS += [("mixed", "decoder")]
 
 
 @pytest.mark.parametrize(("name", "part"), PARTS)
@@ -271,7 +286,7 @@ def test_levels_of_the_future_are_all_others() -> None:
     graph, ae = exported("mixed"), fitted("mixed")
     given = feed(graph, rows)
     rows["town"] = ["Paris", None, "Bonn"]  # in the graph, the empty text is a missing one
-    agree_in_scores(graph(given)["score"], ae.score_samples(rows))
+    agree(graph(given)["score"], ae.score_samples(rows))
 
 
 # The file
@@ -281,7 +296,7 @@ def dimensions(proto: Any) -> list[list[int]]:
     return [list(tensor.dims) for tensor in proto.graph.initializer]
 
 
-@pytest.mark.parametrize(("name", "copies"), [("numbers", 1), ("untied", 2)])
+@pytest.mark.parametrize(("name", "copies"), [("numbers", 1), ("numbers far from zero", 2)])
 def test_a_tied_matrix_is_stored_once(name: str, copies: int) -> None:
     shape = list(fitted(name).network_.pairs[0].weight.shape)
     assert dimensions(exported(name).proto).count(shape) == copies

@@ -25,6 +25,23 @@ def holds_text(column: Column) -> bool:
     return any(isinstance(level, str) for level in column.levels)
 
 
+class Picked(nn.Module):
+    """Some columns: (batch, n) -> (batch, k); a run of them without gathering."""
+
+    _at: Tensor | None
+
+    def __init__(self, at: Sequence[int]) -> None:
+        super().__init__()
+        self._run = at[0], len(at)
+        # Of the module, since the body of a loop cannot be traced with a tensor that it makes.
+        is_run = list(at) == list(range(at[0], at[0] + len(at)))
+        self.register_buffer("_at", None if is_run else torch.tensor(at))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the columns."""
+        return x.narrow(1, *self._run) if self._at is None else x.index_select(1, self._at)
+
+
 class Inputs(nn.Module):
     """What a network sees of cells: (batch, columns) -> (batch, width), in 32 bits.
 
@@ -119,11 +136,11 @@ class _Scaled(nn.Module):
 
     def __init__(self, at: Sequence[int], columns: Sequence[Column]) -> None:
         super().__init__()
-        self._at = at
+        self._picked = Picked(at)
         _register_scale(self, columns)
 
     def forward(self, cells: Tensor) -> Tensor:
-        x = picked(cells, self._at)
+        x = self._picked(cells)
         if self._counts is not None:
             x = torch.where(self._counts, x.sign() * x.abs().log1p(), x)
         if self._center is not None and self._scale is not None:
@@ -148,7 +165,7 @@ class _Unscaled(nn.Module):
 
     def __init__(self, inputs: Sequence[int], columns: Sequence[Column]) -> None:
         super().__init__()
-        self._at = inputs
+        self._picked = Picked(inputs)
         _register_scale(self, columns)
         low, high = (_numbers(column.limits[end] for column in columns) for end in (0, 1))
         limited = bool(torch.isfinite(torch.stack([low, high])).any())
@@ -158,7 +175,7 @@ class _Unscaled(nn.Module):
         self.register_buffer("_high", high.clamp_max(most) if limited else None)
 
     def forward(self, x_hat: Tensor) -> Tensor:
-        x = picked(x_hat, self._at).double()
+        x = self._picked(x_hat).double()
         if self._squashed is not None:
             size = x.abs()
             beyond = (size - self._far).clamp(0, _MOST_BEYOND).expm1()
@@ -208,11 +225,11 @@ class _Weights(nn.Module):
 
     def __init__(self, at: Sequence[int], columns: Sequence[Column]) -> None:
         super().__init__()
-        self._at = at
+        self._picked = Picked(at)
         _register_knots(self, columns)
 
     def forward(self, cells: Tensor) -> Tensor:
-        x = (picked(cells, self._at).double() - self._center) / self._scale
+        x = (self._picked(cells).double() - self._center) / self._scale
         x, knots = x[..., None], self._knots
         beyond = torch.maximum(knots[:, :1] - x, x - knots[:, -1:]).clamp_min(0)
         # A hat over each knot, from the one before to the one after; the outer ones go on level.
@@ -237,13 +254,13 @@ class _Means(nn.Module):
 
     def __init__(self, inputs: Sequence[int], columns: Sequence[Column]) -> None:
         super().__init__()
-        self._at = inputs
+        self._picked = Picked(inputs)
         _register_knots(self, columns)
         self.register_buffer("_low", _numbers(c.knots[0] for c in columns))
         self.register_buffer("_high", _numbers(c.knots[-1] for c in columns))
 
     def forward(self, x_hat: Tensor) -> Tensor:
-        x = picked(x_hat, self._at).double().unflatten(1, self._knots.shape)
+        x = self._picked(x_hat).double().unflatten(1, self._knots.shape)
         weights = x * self._share_scale + self._shares
         scaled = (weights * self._knots).sum(2) / weights.sum(2)
         cells = scaled * self._scale + self._center
@@ -257,11 +274,11 @@ class _OneHot(nn.Module):
 
     def __init__(self, at: Sequence[int], columns: Sequence[Column]) -> None:
         super().__init__()
-        self._at = at
+        self._picked = Picked(at)
         self.register_buffer("_levels", torch.stack([_kept_cells(c) for c in columns]))
 
     def forward(self, cells: Tensor) -> Tensor:
-        own = (picked(cells, self._at).double()[..., None] == self._levels).float()
+        own = (self._picked(cells).double()[..., None] == self._levels).float()
         return torch.cat([own, 1 - own.sum(2, keepdim=True)], 2).flatten(1)
 
 
@@ -274,7 +291,7 @@ class _Levels(nn.Module):
 
     def __init__(self, inputs: Sequence[int], columns: Sequence[Column]) -> None:
         super().__init__()
-        self._at, self._width = inputs, columns[0].width
+        self._picked, self._width = Picked(inputs), columns[0].width
         standing = [_standing_cells(column) for column in columns]
         self.register_buffer("_standing", torch.cat(standing))
         # An input that no level stands behind is never the answer.
@@ -283,7 +300,7 @@ class _Levels(nn.Module):
         self.register_buffer("_first", torch.arange(len(columns)) * self._width)
 
     def forward(self, x_hat: Tensor) -> Tensor:
-        likely = picked(x_hat, self._at).unflatten(1, (len(self._first), self._width))
+        likely = self._picked(x_hat).unflatten(1, (len(self._first), self._width))
         if self._lost is not None:
             likely = likely + self._lost
         return self._standing[likely.argmax(2) + self._first]
@@ -348,13 +365,6 @@ def _unless_identity(positions: Sequence[int], n: int) -> Tensor | None:
 def reordered(x: Tensor, order: Tensor | None) -> Tensor:
     """Return the columns in another order, if one is given."""
     return x if order is None else x.index_select(1, order)
-
-
-def picked(x: Tensor, at: Sequence[int]) -> Tensor:
-    """Return some columns; a run of them without gathering."""
-    if list(at) == list(range(at[0], at[0] + len(at))):
-        return x.narrow(1, at[0], len(at))
-    return x.index_select(1, torch.tensor(at, device=x.device))
 
 
 def _numbers(values: Iterable[float]) -> Tensor:

@@ -7,7 +7,7 @@ place. A graph can do neither, so the same sums are taken here without.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from twofold.nn.likelihoods import Likelihood
 from twofold.nn.scorer import Scorer
-from twofold.persistence.onnx.preprocessing import order_of, picked, reordered
+from twofold.persistence.onnx.preprocessing import Picked, order_of, reordered
 
 
 class TraceableScorer(nn.Module):
@@ -117,6 +117,7 @@ class _Group(nn.Module):
         self.likelihood = likelihood
         at = torch.arange(scorer.width)[at] if isinstance(at, slice) else at
         self.inputs, self.shape = at.flatten().tolist(), tuple(at.shape)
+        self._picked = Picked(self.inputs)
         spread, (center, unit, knots) = scorer._about(at)
         for key, numbers in (
             ("spread", spread),
@@ -135,7 +136,7 @@ class _Group(nn.Module):
 
     def pick(self, x: Tensor) -> Tensor:
         """Return these inputs: (batch, width) -> (batch, inputs), or (batch, columns, levels)."""
-        inputs = picked(x, self.inputs)
+        inputs = self._picked(x)
         return inputs if len(self.shape) == 1 else inputs.unflatten(1, self.shape)
 
     def mean(self, theta: Tensor) -> Tensor:
@@ -158,16 +159,19 @@ class _OperationsOfOnnx(TorchFunctionMode):
     def __torch_function__(
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
     ) -> Any:
-        if func is torch.lgamma:
-            return log_gamma(args[0])
-        if func is F.binary_cross_entropy_with_logits:
-            return _cross_entropy(*args)
-        return func(*args, **(kwargs or {}))
+        other = _IN_ONNX.get(func)
+        return other(*args) if other else func(*args, **(kwargs or {}))
 
 
 def _cross_entropy(logits: Tensor, x: Tensor) -> Tensor:
     # Exporters take the logarithm of a sigmoid, which is 0 where the logits are far below 0.
     return logits.clamp_min(0) - logits * x + (-logits.abs()).exp().log1p()
+
+
+def _log1p(x: Tensor) -> Tensor:
+    # Exporters write log(1 + x), which has lost a small x where 32 bits hold the sum: the rate over
+    # the dispersion of counts that vary little more than Poisson's.
+    return (1 + x.double()).log().to(x.dtype)
 
 
 def log_gamma(x: Tensor) -> Tensor:
@@ -189,3 +193,10 @@ def log_gamma(x: Tensor) -> Tensor:
     square = inverse * inverse
     series = inverse * (1 / 12 - square * (1 / 360 - square / 1260))
     return (z - 0.5) * z.log() - z + (0.5 * math.log(2 * math.pi) + series - shift.log())
+
+
+_IN_ONNX: dict[Any, Callable[..., Tensor]] = {
+    torch.lgamma: log_gamma,
+    torch.log1p: _log1p,
+    F.binary_cross_entropy_with_logits: _cross_entropy,
+}
