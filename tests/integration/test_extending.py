@@ -138,10 +138,12 @@ def test_a_saved_model_is_the_same(fitted: Autoencoder, tmp_path: Path) -> None:
     assert again.partial_fit(ROWS).get_params().keys() == fitted.get_params().keys()
 
 
-def test_an_exported_graph_gives_the_same(fitted: Autoencoder, tmp_path: Path) -> None:
+def test_an_exported_graph_gives_the_same(registered: None, tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
+    # All of them at once: tracing takes seconds.
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        fitted = Autoencoder(**QUICK, **OWN["all"]).fit(ROWS)
         fitted.export_onnx(tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "model.onnx")
     codes, x_hat, score, _ = session.run(None, {"rows": HOLES.astype(np.float32)})

@@ -27,6 +27,8 @@ def test_no_thread_and_no_way_to_train_changes_bits(name: str, tmp_path: Path) -
         flags = (*flags, "-fno-sanitize-recover=all")
     build.compile_with(*flags, target=program, more=[CHECK])
     ways = [] if name == "none" else ["all"]
-    done = subprocess.run([program, *ways], capture_output=True, text=True, timeout=280, check=False)
+    done = subprocess.run(
+        [program, *ways], capture_output=True, text=True, timeout=280, check=False
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "the same bits" in done.stdout
