@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -14,12 +15,21 @@ from twofold import Autoencoder, load
 
 pytest.importorskip("resource", reason="limits of files are POSIX's")
 
-# As on a full disk: no file may grow beyond so many bytes.
+# As on a full disk: no file may grow beyond so many bytes. One process runs all commands, each in a
+# folder of its name.
 LIMITED = """
-import resource, sys
-resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)), resource.RLIM_INFINITY))
-from twofold.cli.main import main
-main()
+import json, os, resource, sys
+from typer.testing import CliRunner
+from twofold.cli.main import app
+
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
+said = {}
+for name, words in json.loads(sys.argv[1]).items():
+    os.chdir(name)
+    result = CliRunner().invoke(app, words)
+    said[name] = result.exit_code, result.stderr
+    os.chdir("..")
+print(json.dumps(said))
 """
 COMMANDS = {
     "fit": ["fit", "rows.csv", "--output", "model", "--force", "--epochs", "1"],
@@ -28,27 +38,44 @@ COMMANDS = {
 }
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+Run = tuple[int, str, Path, dict[Path, bytes]]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
+    """What each command ended with, what it said, its folder, and what was in it before."""
+    top = tmp_path_factory.mktemp("full")
     frame = pd.DataFrame(np.random.default_rng(0).normal(size=(3000, 4)), columns=list("abcd"))
-    frame.to_csv(tmp_path / "rows.csv", index=False)
-    Autoencoder(n_components=1, epochs=1, random_state=0).fit(frame).save(tmp_path / "model")
-    (tmp_path / "out.csv").write_text("what was there\n")
-    return tmp_path
+    ae = Autoencoder(n_components=1, epochs=1, random_state=0).fit(frame)
+    before: dict[str, dict[Path, bytes]] = {}
+    for name in COMMANDS:
+        folder = top / name
+        folder.mkdir()
+        frame.to_csv(folder / "rows.csv", index=False)
+        ae.save(folder / "model")
+        (folder / "out.csv").write_text("what was there\n")
+        before[name] = contents(folder)
+    done = subprocess.run(
+        [sys.executable, "-c", LIMITED, json.dumps(COMMANDS)],
+        cwd=top,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return {
+        name: (*said, top / name, before[name]) for name, said in json.loads(done.stdout).items()
+    }
+
+
+def contents(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_full_disk_leaves_everything_as_it_was(folder: Path, command: str) -> None:
-    files = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, "1000", *COMMANDS[command]],
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 2, done.stderr
-    assert "could not be written" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert {p: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == files
+def test_full_disk_leaves_everything_as_it_was(command: str, runs: dict[str, Run]) -> None:
+    status, said, folder, before = runs[command]
+    assert status == 2, said
+    assert "could not be written" in said
+    assert "Traceback" not in said
+    assert contents(folder) == before
     load(folder / "model")

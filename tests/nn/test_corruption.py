@@ -410,9 +410,9 @@ def test_codes_of_bent_copies_come_together(layers: Any) -> None:
             n_components=16,
             hidden_layers=layers,
             corruption=corruption,
-            epochs=60,
+            epochs=30,
             random_state=0,
-        ).fit(digits.train)
+        ).fit(digits.train[:700])
         x = torch.from_numpy(ae.schema_.to_matrix(read(digits.test), np.dtype(np.float32)))
         copies = [
             ae.transform(255 * corrupt(Warp(), x, ae.scorer_, source(seed))[0].view(-1, 8, 8))

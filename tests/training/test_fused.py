@@ -56,8 +56,8 @@ COLUMNS = {
     "mixed": ["gaussian", "bernoulli", "bernoulli", "gaussian", "bernoulli", "gaussian"],
 }
 # Activation, likelihood, tying and optimizer are parts of a step that know nothing of each other:
-# where a test takes two of them in full, the others go round in a Latin square, so that any two meet
-# in all of their values.
+# where a test takes two of them in full, the others go round in a Latin square, so that any two
+# meet in all of their values.
 NAMES = list(ACTIVATIONS)
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 # Two full batches and the smaller one that ends an epoch.
