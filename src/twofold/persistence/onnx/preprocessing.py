@@ -140,7 +140,7 @@ class _Scaled(nn.Module):
         _register_scale(self, columns)
 
     def forward(self, cells: Tensor) -> Tensor:
-        x = self._picked(cells)
+        x: Tensor = self._picked(cells)
         if self._counts is not None:
             x = torch.where(self._counts, x.sign() * x.abs().log1p(), x)
         if self._center is not None and self._scale is not None:
@@ -175,7 +175,7 @@ class _Unscaled(nn.Module):
         self.register_buffer("_high", high.clamp_max(most) if limited else None)
 
     def forward(self, x_hat: Tensor) -> Tensor:
-        x = self._picked(x_hat).double()
+        x: Tensor = self._picked(x_hat).double()
         if self._squashed is not None:
             size = x.abs()
             beyond = (size - self._far).clamp(0, _MOST_BEYOND).expm1()

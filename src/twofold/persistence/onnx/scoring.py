@@ -136,7 +136,7 @@ class _Group(nn.Module):
 
     def pick(self, x: Tensor) -> Tensor:
         """Return these inputs: (batch, width) -> (batch, inputs), or (batch, columns, levels)."""
-        inputs = self._picked(x)
+        inputs: Tensor = self._picked(x)
         return inputs if len(self.shape) == 1 else inputs.unflatten(1, self.shape)
 
     def mean(self, theta: Tensor) -> Tensor:
