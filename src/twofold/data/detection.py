@@ -25,8 +25,10 @@ _LEAST_SHARE = 0.5  # of the sampled cells: notations that read fewer are not wo
 _WORTH_A_NOTE = 0.5  # share of a text column's cells that are numbers or times
 _MOST_MORE = 100  # cells that are looked at besides the sample
 _MOST_OTHERS = 1000  # different cells that are kept
+_LONGEST_WHOLE = 18  # digits that 64 bits hold in any case
 _LONGEST_PHONE = 6  # digits after a plus sign
-_MOST_WHOLE = 2.0**63
+_MOST_WHOLE = 10**18
+_LONG_CODE = r"^[+-]?\d{19,}$"
 _CURRENCY = (
     "US$",
     "$",
@@ -92,6 +94,7 @@ class _Candidate:
     others: dict[str, int] = field(default_factory=dict)  # other cells, and the row of each
     has_point: bool = False
     has_group: bool = False
+    is_wide: bool = False  # whether cells are too long for 64-bit integers
 
 
 class Detector:
@@ -152,11 +155,9 @@ class Detector:
                 continue
             self._plain = kind
             self._look_for_codes(cells, first)
-            if kind == "double" and self._code is None:
-                ends = pc.min_max(numbers)
-                most = max(abs(ends["min"].as_py() or 0), abs(ends["max"].as_py() or 0))
-                if most >= _MOST_WHOLE:
-                    self._find_code(cells, r"^[+-]?\d{19,}$", first)
+            ends = pc.min_max(numbers)
+            if max(abs(ends["min"].as_py() or 0), abs(ends["max"].as_py() or 0)) >= _MOST_WHOLE:
+                self._find_code(cells, _LONG_CODE, first)
             if self._first is None:
                 self._first = self._found(pc.is_valid(cells), cells, first)
             return numbers
@@ -205,6 +206,10 @@ class Detector:
             self._plain_before, self._plain = self._plain, ""
         if self._candidates:
             self._look_for_codes(rest, first)
+            if is_long := pc.any(pc.greater(pc.binary_length(rest), _LONGEST_WHOLE)).as_py():
+                self._find_code(rest, _LONG_CODE, first)
+            for candidate in self._candidates:
+                candidate.is_wide |= is_long
         for candidate in self._candidates or ():
             self._count(candidate, rest, first)
 
@@ -348,7 +353,7 @@ class Detector:
                 note = f"{self._example(mark)!r} could have {meant}; set decimal={other!r} if so"
             notation = replace(
                 notation,
-                arrow="double" if chosen.has_point else "int64",
+                arrow="double" if chosen.has_point or chosen.is_wide else "int64",
                 group=notation.group if chosen.has_group else "",
                 note=note,
             )
@@ -440,7 +445,7 @@ def _written_alike(notation: Notation, cells: Sequence[str]) -> Notation:
     """Return the notation of numbers with what new cells need to be written like these."""
     forms = [_EXPONENT.fullmatch(cell.strip()) for cell in cells]
     powers = [form for form in forms if form is not None]
-    if powers and len(powers) == len(forms) and notation.is_plain:
+    if powers and len(powers) == len(forms) and not (notation.prefix or notation.suffix):
         places = {len(form[1] or "") for form in powers}
         return replace(
             notation,

@@ -158,6 +158,7 @@ def _eight_bit(head: bytes) -> str:
     letters = [c for c in text if ord(c) > 127]
     western = (
         "äöüÄÖÜßéèêëàâáãåæçñóòôõøíìîïúùûÉÈÀÅÆØÇÑÓÍÚÁÂÊÎÔÛÕÃÏË€£°§µ²³–—’‘“”„…´¿¡«»½¼ªº®©·×÷ýÿŒœŠšŽž"
+        "\u00a0"
     )
     if letters and sum(c in western for c in letters) >= 0.9 * len(letters):
         return "cp1252"

@@ -212,11 +212,10 @@ class Notation:
         if self.is_clock:
             return f"^{_CLOCK}$"
         point = re.escape(self.decimal)
-        whole = r"\d+"
-        if self.group:
+        number = rf"(\d+({point}\d*)?|{point}\d+)([eE][+-]?\d+)?"
+        if self.group:  # "0,125" and "5,218e-05" have a decimal comma
             gap = f"[{SPACES}]" if self.group in SPACES else re.escape(self.group)
-            whole = rf"(\d{{1,3}}({gap}\d{{3}})+|\d{{1,3}}|\d+)"
-        number = rf"({whole}({point}\d*)?|{point}\d+)([eE][+-]?\d+)?"
+            number = rf"([1-9]\d{{0,2}}({gap}\d{{3}})+({point}\d*)?|{number})"
         before = rf"({re.escape(self.prefix.strip())}\s*)?" if self.prefix else ""
         after = rf"(\s*{re.escape(self.suffix.strip())})?" if self.suffix else ""
         sign = f"[+-{_MINUS}]?".replace("+-", "+\\-")
