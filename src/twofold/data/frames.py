@@ -501,7 +501,7 @@ def fill(frame: Any, table: Table, filled: Array, formats: Sequence[Format] | No
     NaN in `filled` too stays missing. `formats` has the levels that text in `filled` is counted by,
     where they are not the table's; a category that the frame lacks is added to its categories.
     """
-    own = table.formats or ()
+    own = table.given or table.formats or ()
     parts: dict[int, Any] = {}
     columns = zip(_columns(table.values), _columns(filled), own, formats or own, strict=True)
     for position, (seen, cells, form, trained) in enumerate(columns):
@@ -521,7 +521,8 @@ def fill(frame: Any, table: Table, filled: Array, formats: Sequence[Format] | No
             parts[position] = _column(alone, 0, table.container)
         elif empty.any():
             column = _column(frame, position, table.container)
-            fitting, form = _in_levels_of(form, cells[empty], trained)
+            as_levels = _as_texts if apart and form.type == "text" else _in_levels_of
+            fitting, form = as_levels(form, cells[empty], trained)
             parts[position] = _FILLERS[table.container](column, empty, fitting, form)
     if table.container == "pandas":
         frame = frame.copy()
@@ -547,7 +548,7 @@ def _in_levels_of(form: Format, cells: Array, trained: Format) -> tuple[Array, F
     if form.type != "text":
         texts = [trained.levels[code] for code in arrow.positions(cells, trained)[0]]
         try:
-            return np.array([float(text) for text in texts]), form
+            return np.array([float(notation.FLAGS.get(str(t).lower(), t)) for t in texts]), form
         except ValueError as error:
             raise DataError(
                 f"A column of numbers has missing cells that would become text: {error}. Pass the "
@@ -561,14 +562,31 @@ def _in_levels_of(form: Format, cells: Array, trained: Format) -> tuple[Array, F
     return rank[codes], replace(form, levels=tuple(place))
 
 
+def _as_texts(form: Format, cells: Array, trained: Format) -> tuple[Array, Format]:
+    """Return numbers or times as positions in the levels of `form`, which new ones are added to."""
+    new: list[Any] = _written(cells, trained).to_pylist()
+    if form.levels and not isinstance(form.levels[0], str):
+        new = [type(form.levels[0])(cell) for cell in cells]
+    place = {level: position for position, level in enumerate(form.levels)}
+    for level in new:
+        place.setdefault(level, len(place))
+    return np.array([float(place[level]) for level in new]), replace(form, levels=tuple(place))
+
+
+def _written(cells: Array, form: Format) -> Any:
+    """Return cells as text in their column's notation."""
+    kind = arrow.kind_of(form)
+    written = form.notation or notation.Notation(form.type, str(kind))
+    return written.write(arrow.array(cells, form, kind)).cast(pa.string())
+
+
 def _fill_arrow(column: Any, empty: Array, cells: Array, form: Format) -> Any:
     return arrow.filled(arrow.chunked(column), empty, cells, form)
 
 
 def _fill_written(column: Any, empty: Array, cells: Array, form: Format) -> Any:
     """Fill cells that are as a file has them with new ones in their column's notation."""
-    written = form.notation or notation.Notation(form.type, str(arrow.kind_of(form)))
-    new = written.write(arrow.array(cells, form, arrow.kind_of(form))).cast(pa.string())
+    new = _written(cells, form)
     rows = np.arange(len(column))
     rows[empty] = len(column) + np.arange(len(cells))
     both = pa.chunked_array(

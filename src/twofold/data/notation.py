@@ -96,6 +96,11 @@ MISSING_IN_TEXT = frozenset(
         "(null)",
     ]
 )
+# Words for true and false that people use, in lower case.
+FLAGS = {
+    **dict.fromkeys(("true", "yes", "y", "t", "on"), True),
+    **dict.fromkeys(("false", "no", "n", "f", "off"), False),
+}
 _TOKENS = {
     "%Y": r"\d{4}",
     "%y": r"\d{2}",

@@ -573,11 +573,9 @@ class Autoencoder(
         return ratio
 
     def read(self, X: Any) -> Table:
-        """Return the rows of any source as a table, checked against the training table."""
+        """Return the rows of any source as a table, in the types of the training table."""
         check_is_fitted(self, "network_")
-        table = validation.table(self, X, reset=False)
-        self.schema_.require_types(table)
-        return table
+        return self.schema_.matched(validation.table(self, X, reset=False))
 
     def __sklearn_tags__(self) -> sklearn.utils.Tags:
         """Declare that 32-bit input gives 32-bit output, and that missing values are accepted."""

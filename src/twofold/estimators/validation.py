@@ -54,7 +54,7 @@ def training_rows(
     if not isinstance(X, OpenFiles):
         rows = table(estimator, X, reset)
         if not reset:
-            estimator.schema_.require_types(rows)
+            rows = estimator.schema_.matched(rows)
         return InMemory(rows, rng, fraction)
     if X.schema is None:
         few = np.zeros((1, int(np.prod(X.row_shape))))
@@ -64,7 +64,7 @@ def training_rows(
     # From a copy, so that the same seed gives the same first weights as with rows in memory.
     stream = Stream(X, int(deepcopy(rng).randint(2**31)), fraction)
     if not reset:
-        estimator.schema_.require_types(stream.sample)
+        _require_same_types(estimator.schema_, stream.sample)
     return stream
 
 
@@ -75,8 +75,22 @@ def held_out(estimator: Any, X: Any) -> Table:
         rows: Table = estimator.read(X)
         return rows
     sample = Stream(X, 0, 0.0).sample
-    estimator.schema_.require_types(sample)
-    return sample
+    matched: Table = estimator.schema_.matched(sample)
+    return matched
+
+
+def _require_same_types(schema: Schema, sample: Table) -> None:
+    """Refuse rows to train on that stay in their files and have columns of other types."""
+    found = schema.matched(sample)
+    if found is not sample:
+        assert found.given is not None
+        assert found.formats is not None
+        kinds = zip(found.given, found.formats, strict=True)
+        names = [n for n, (a, b) in zip(schema.names, kinds, strict=True) if a.type != b.type]
+        raise DataError(
+            f"Columns {sources.listed(names)} have other types than in training. Write them in "
+            f"the training table's types, or read the rows into a frame first."
+        )
 
 
 def weighted(rows: Source, sample_weight: Any) -> Source:

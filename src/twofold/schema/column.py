@@ -30,9 +30,9 @@ from twofold.data.table import Format
 from twofold.options import KIND_NAMES
 from twofold.registry import LIKELIHOODS
 from twofold.schema.domain import UNKNOWN, Domain
+from twofold.schema.matching import Level, as_text, places
 
 Array = NDArray[Any]
-Level = str | int | float | bool
 
 # The least of what a column has as `far`: one absurd cell then neither blows up the training nor
 # goes unnoticed.
@@ -252,21 +252,10 @@ class Column:
 
         One position more is that of cells which are in none of the levels.
         """
-        own = {self.levels[position]: slot for slot, position in enumerate(self.kept)}
-        text = _holds_text(self.levels)
-        if text:  # a number has many texts: 1 may have been "1.0"
-            meant = {_number(level): slot for level, slot in own.items()}
-            for level in levels:
-                if not isinstance(level, str) and _as_text(level) not in own:
-                    own.setdefault(_as_text(level), meant.get(float(level), len(self.kept)))
-        slots = [own.get(_as_text(level) if text else level, len(self.kept)) for level in levels]
+        slot_of = dict(zip(self.kept, range(len(self.kept)), strict=True))
+        found = places(self.levels, levels)
+        slots = [len(self.kept) if p is None else slot_of.get(p, len(self.kept)) for p in found]
         return np.array([*slots, len(self.kept)], dtype=np.int64)
-
-    def knows_some(self, numbers: Array) -> bool:
-        """Whether some of the numbers stand for levels of a category of text."""
-        distinct = tuple(np.unique(numbers[~np.isnan(numbers)])[:10_000].tolist())
-        known = {_as_text(level) for level in self.levels} | {_number(v) for v in self.levels}
-        return any(_as_text(number) in known or number in known for number in distinct)
 
     def decode(self, inputs: Array) -> Array:
         """Return the cells `(n_rows,)` that inputs `(n_rows, width)` stand for.
@@ -305,7 +294,7 @@ class Column:
     def describe(self) -> str:
         """Say in a few words what the network sees of the column."""
         if self.kind == "category":
-            shown = ", ".join(_as_text(self.levels[i]) for i in self.kept[:4])
+            shown = ", ".join(as_text(self.levels[i]) for i in self.kept[:4])
             return f"{len(self.levels):,} levels: {shown}{', ...' * (len(self.levels) > 4)}"
         if self.kind == "ignored":
             return self.note
@@ -511,21 +500,6 @@ def _apart(knots: Array, center: float, scale: float) -> tuple[float, ...]:
         if (knot - center) / scale - (kept[-1] - center) / scale > _LEAST_GAP:
             kept.append(knot)
     return tuple(kept)
-
-
-def _as_text(level: Level) -> str:
-    """Return a number as the text that it would have been in the training table."""
-    if isinstance(level, float) and level.is_integer():
-        return str(int(level))
-    return str(level)
-
-
-def _number(level: Level) -> float | None:
-    """Return the number that a level stands for, if it does."""
-    try:
-        return float(level)
-    except ValueError:
-        return None
 
 
 def white(high: float) -> float:

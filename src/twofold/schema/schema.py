@@ -17,9 +17,11 @@ from twofold.data.table import Format, Table, row_chunks
 from twofold.errors import DataError
 from twofold.formatting import html_table, listed, pairs, shortened
 from twofold.schema import column as rules
+from twofold.schema import matching
 from twofold.schema.column import Column
 from twofold.schema.domain import Domain, nearest
 from twofold.schema.infer import EACH_ONCE, IDENTIFIER, Statistics, infer_columns
+from twofold.schema.matching import words
 
 Array = NDArray[Any]
 _RANGE_SLACK = 1e-6  # rounding that [0, 1] data may carry
@@ -245,51 +247,25 @@ class Schema:
         column = self.columns[position]
         return column.slots(*_cells(table, position, column))
 
-    def require_types(self, table: Table) -> None:
-        """Raise DataError where columns hold text, numbers or times, and held another in training.
+    def matched(self, table: Table) -> Table:
+        """Return a table with cells of other types as what they mean in the training table's.
 
-        Numbers in place of text are read as text: a file of codes may hold none but digits.
+        Raises
+        ------
+        DataError
+            If columns hold text, numbers or times that do not say what they mean there, or arrays have other
+            axes than the training rows.
         """
-        if table.formats is None:
-            self._require_shape(table)
-            text = next((c for c in self.columns if _is_text(c.format) and c.width), None)
-            if text is not None:
-                raise DataError(
-                    f"Column '{text.name}' held text in training, and an array holds numbers only. "
-                    f"Pass a data frame or a file with the training table's columns."
-                )
-            return
-        mistakes = []
-        for position, (column, found) in enumerate(zip(self.columns, table.formats, strict=True)):
-            if column.kind == "ignored":
-                continue
-            was = _words("number" if column.format is None else column.format.type)
-            now = _words(found.type)
-            values = table.values[:, position]
-            if was == now or np.isnan(values).all():
-                continue
-            if was == "text" and now == "numbers" and column.kind == "category":
-                if column.knows_some(values):
-                    continue
-                row = int(np.flatnonzero(~np.isnan(values))[0])
-                mistakes.append(
-                    f"Column '{column.name}' held text in training, such as "
-                    f"{column.levels[column.kept[0]]!r}, and holds other numbers here (row {row}: "
-                    f"{values[row]:g}); pass its cells as text"
-                )
-                continue
-            if was == "text" and now == "numbers":
-                continue
-            row, cell = _odd_cell(values, found)
-            mistakes.append(
-                f"Column '{column.name}' held {was} in training and holds {now} here (row {row}: "
-                f"{cell})"
-            )
-        if mistakes:
+        if table.formats is not None:
+            return matching.matched(self.columns, table)
+        self._require_shape(table)
+        text = next((c for c in self.columns if _is_text(c.format) and c.width), None)
+        if text is not None:
             raise DataError(
-                "; ".join(mistakes) + ". Correct these cells (empty ones are taken as missing), or "
-                "fit again with these columns dropped."
+                f"Column '{text.name}' held text in training, and an array holds numbers only. "
+                f"Pass a data frame or a file with the training table's columns."
             )
+        return table
 
     def _require_shape(self, table: Table) -> None:
         """Raise DataError where rows are arrays, and of other axes than in training."""
@@ -410,7 +386,7 @@ class Schema:
         for column, form in zip(self.columns, like or own, strict=True):
             assert form is not None
             assert column.format is not None
-            if column.width and _words(form.type) != _words(column.format.type):
+            if column.width and words(form.type) != words(column.format.type):
                 form = column.format
             found.append(replace(form, levels=column.levels if form.type == "text" else ()))
         return tuple(found)
@@ -562,27 +538,3 @@ def _cells(table: Table, position: int, column: Column) -> tuple[Array, tuple[ru
 
 def _is_text(form: Format | None) -> bool:
     return form is not None and form.type == "text"
-
-
-def _words(type_of_cells: str) -> str:
-    return {"text": "text", "time": "times"}.get(type_of_cells, "numbers")
-
-
-def _odd_cell(values: Array, form: Format) -> tuple[int, str]:
-    """Return the row and the cell that best shows of what type a column is."""
-    rows = np.flatnonzero(~np.isnan(values))
-    if form.type != "text":
-        return int(rows[0]), f"{values[rows[0]]:g}" if form.type != "time" else "a time"
-    # In a column of numbers, the cell that made it text is the one that is not a number.
-    others = [i for i, level in enumerate(form.levels) if not _is_number(level)]
-    if others:
-        rows = np.flatnonzero(np.isin(values, others))
-    return int(rows[0]), repr(form.levels[int(values[rows[0]])])
-
-
-def _is_number(level: rules.Level) -> bool:
-    try:
-        float(level)
-    except ValueError:
-        return False
-    return True
