@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import re
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -95,7 +93,17 @@ def each(form: str) -> Draw:
 
 
 def prose(rng: np.random.Generator, style: Style) -> list[str]:
-    words = ("good", 'the "best"', "late,", "again\nand", "never;", "a|b", "it's", "5/5", "tab\tbed")
+    words = (
+        "good",
+        'the "best"',
+        "late,",
+        "again\nand",
+        "never;",
+        "a|b",
+        "it's",
+        "5/5",
+        "tab\tbed",
+    )
     return [" ".join(rng.choice(words, rng.integers(2, 9))) + f" #{i}" for i in range(N)]
 
 
@@ -141,7 +149,9 @@ COLUMNS: dict[str, Draw] = {
     "constant": levels("only"),
     "one": levels("1"),
     "prose": prose,
-    "name": levels(*(f"{a} {b}" for a in ("Ann", "Bob", "Cy", "Di") for b in ("Ito", "Cruz", "Ek"))),
+    "name": levels(
+        *(f"{a} {b}" for a in ("Ann", "Bob", "Cy", "Di") for b in ("Ito", "Cruz", "Ek"))
+    ),
 }
 DATES = ("%Y-%m-%d", "%m/%d/%Y", "%d.%m.%Y", "%d/%m/%Y", "%Y/%m/%d", "%d-%b-%Y", "%d.%m.%y")
 
@@ -177,7 +187,9 @@ def value(cell: str, kind: str, style: Style) -> Any:
     if kind in TIMES:
         return datetime.strptime(cell, TIMES[kind] or style.date)
     if kind in ("stamp", "minute"):
-        return datetime.strptime(cell, style.date + {"stamp": " %H:%M:%S", "minute": " %H:%M"}[kind])
+        return datetime.strptime(
+            cell, style.date + {"stamp": " %H:%M:%S", "minute": " %H:%M"}[kind]
+        )
     bare = re.sub(r"[€$%kg]", "", cell).replace(style.thousands or "\0", "")
     return float(bare.replace(style.decimal, ".").replace(" ", ""))
 

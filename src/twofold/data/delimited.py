@@ -73,8 +73,22 @@ class Reading:
             found[name] = Detector(name, hints)
         return found
 
-    def settle(self, names: Sequence[str], detectors: Mapping[str, Detector]) -> list[Notation]:
-        """Return the notation of each column, once its detector has seen all cells."""
+    def settle(
+        self, names: Sequence[str], detectors: Mapping[str, Detector], shown: str
+    ) -> list[Notation]:
+        """Return the notation of each column, once its detector has seen all cells.
+
+        Raises
+        ------
+        DataError
+            If there are none; `shown` is the name of the (first) file.
+        """
+        if detectors and not any(detector.n_rows for detector in detectors.values()):
+            raise DataError(
+                f"The table has no rows: {shown} holds a header, {sources.listed(names)}, and "
+                f"nothing below it. Add rows; if the first line is one, set header=False "
+                f"(--no-header)."
+            )
         marks = [d.decimal for d in detectors.values()]
         sure = {mark for mark in marks if mark}
         decimal = self.decimal or (sure.pop() if len(sure) == 1 else "")

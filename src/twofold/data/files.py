@@ -407,7 +407,7 @@ class OpenFiles:
 
     def _fit_text(self, detectors: Mapping[str, Detector]) -> None:
         """Settle what the cells of all text files mean."""
-        self.notations = self._reading.settle(self._names, detectors)
+        self.notations = self._reading.settle(self._names, detectors, self._places[0].shown)
         found = zip(self._names, self.notations, strict=True)
         self.schema = pa.schema([field_of(n, w, self.as_written) for n, w in found])
         said = dict.fromkeys(

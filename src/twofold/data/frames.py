@@ -556,10 +556,22 @@ def _in_levels_of(form: Format, cells: Array, trained: Format) -> tuple[Array, F
             ) from None
     place = {level: position for position, level in enumerate(form.levels)}
     codes, _ = arrow.positions(cells, trained)
-    for code in np.unique(codes):
-        place.setdefault(trained.levels[code], len(place))
-    rank = np.array([place.get(level, np.nan) for level in trained.levels])
+    known = {code: _like(trained.levels[code], form.levels) for code in np.unique(codes).tolist()}
+    for level in known.values():
+        place.setdefault(level, len(place))
+    rank = np.full(len(trained.levels), np.nan)
+    rank[list(known)] = [place[level] for level in known.values()]
     return rank[codes], replace(form, levels=tuple(place))
+
+
+def _like(level: Any, levels: Sequence[Any]) -> Any:
+    """Return a level of text as the number that it is, if the levels are numbers."""
+    if not levels or isinstance(levels[0], str) or not isinstance(level, str):
+        return level
+    try:
+        return type(levels[0])(float(notation.FLAGS.get(level.lower(), level)))
+    except ValueError:
+        return level
 
 
 def _as_texts(form: Format, cells: Array, trained: Format) -> tuple[Array, Format]:

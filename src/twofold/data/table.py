@@ -63,8 +63,8 @@ class Table:
     one row, `(28, 28)` for images. `container` is "numpy", "pandas", "polars", "arrow" or "torch";
     `index` is the row index of a pandas frame. `formats` has one entry per column of a frame, and
     is None for arrays, which hold nothing but numbers. `understood` says what was detected of the
-    layout of text files. `given` are the formats of the caller's columns, if cells were matched with
-    those of a training table.
+    layout of text files. `given` are the formats of the caller's columns, if cells were matched
+    with those of a training table.
     """
 
     values: Array

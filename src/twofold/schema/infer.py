@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -16,7 +17,6 @@ from twofold.schema.column import (
     KINDS,
     Array,
     Column,
-    Level,
     cells_of,
     cycles_of,
     knots_of,
@@ -24,6 +24,7 @@ from twofold.schema.column import (
     white,
 )
 from twofold.schema.domain import Domain
+from twofold.schema.matching import Level
 
 _RANGE_SLACK = 1e-6  # rounding that [0, 1] data may carry
 _SAMPLE_CELLS = 4_000_000  # cells enough for quartiles
@@ -42,6 +43,12 @@ _FURTHEST = 100.0  # times that far cells widen a histogram's unit: a code for "
 
 _PROSE = 4.0  # words per cell of free text: names and titles have fewer
 _EXAMPLE = 40  # letters
+_LEAST_SUMMED = 4  # rows above their totals
+_TOTAL = re.compile(
+    r"((grand|sub)[- ]?)?totals?|sums?|summen?|gesamt(summe)?|insgesamt|totaux|somme|totale|suma|"
+    r"overall|all( rows)?|average|mean",
+    re.IGNORECASE,
+)
 ROW_NAMES = "names the rows"
 IDENTIFIER = "looks like an identifier"
 EACH_ONCE = "each once"
@@ -82,6 +89,36 @@ def infer_columns(
             f"or add columns."
         )
     return _with_pooled_pixels(columns, stats)
+
+
+def row_of_totals(table: Table) -> str:
+    """Say that the last row holds the totals of the others, if it does; else nothing.
+
+    Its numbers are the sums of those above, or a text says so that no other row has.
+    """
+    if table.formats is None or table.n_rows <= _LEAST_SUMMED:
+        return ""
+    last, above = table.values[-1], table.values[:-1]
+    summed = compared = 0
+    for i, form in enumerate(table.formats):
+        if np.isnan(last[i]):
+            continue
+        if form.type == "text":
+            level = str(form.levels[int(last[i])]).strip(" :")
+            if _TOTAL.fullmatch(level) and not (above[:, i] == last[i]).any():
+                return _totals(table, f"{level!r} in column {table.name(i)}")
+        elif form.type == "number":
+            cells = above[:, i].astype(np.float64)
+            some = np.count_nonzero(np.nan_to_num(cells)) >= _LEAST_SUMMED
+            compared += 1
+            summed += some and bool(np.isclose(np.nansum(cells), last[i], rtol=1e-3, atol=0))
+    if summed >= 2 or (summed == 1 and compared == 1):
+        return _totals(table, "its numbers are the sums of those above")
+    return ""
+
+
+def _totals(table: Table, why: str) -> str:
+    return f"row {table.n_rows - 1:,} looks like a row of totals ({why}): remove it if so"
 
 
 def _with_note_of_cells(column: Column, table: Table, i: int) -> Column:

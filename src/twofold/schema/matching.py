@@ -75,11 +75,12 @@ def places(known: Sequence[Level], levels: Sequence[Level]) -> list[int | None]:
 def _places(known: Sequence[Level], levels: Sequence[Level]) -> list[int | None]:
     exact = {as_text(level): place for place, level in enumerate(known)}
     meant: dict[Hashable, int | None] = {}
-    for place, level in enumerate(known):
+    for at, level in enumerate(known):
         for meaning in {*meanings(level), _number(level)}:
-            meant[meaning] = None if meaning in meant else place
+            meant[meaning] = None if meaning in meant else at
     meant.pop(None, None)
-    found = []
+    found: list[int | None] = []
+    place: int | None
     for level in levels:
         place = None if isinstance(level, bool) else exact.get(as_text(level))
         if place is None:
@@ -231,6 +232,8 @@ def read_levels(levels: Sequence[Level], form: Format) -> Array:
     if pa.types.is_duration(kind):
         return cells
     notation = form.notation or Notation(form.type, _arrow_name(kind))
+    if notation.arrow == "int64":  # 1.0 is a whole number, too
+        notation = replace(notation, arrow="double")
     texts = pa.array([v.strip() if isinstance(v, str) else None for v in levels], pa.string())
     texts = pc.if_else(notation.is_missing(texts), None, texts)
     fits = pc.fill_null(pc.and_(pc.is_valid(texts), notation.matches(texts)), False)

@@ -20,7 +20,13 @@ from twofold.schema import column as rules
 from twofold.schema import matching
 from twofold.schema.column import Column
 from twofold.schema.domain import Domain, nearest
-from twofold.schema.infer import EACH_ONCE, IDENTIFIER, Statistics, infer_columns
+from twofold.schema.infer import (
+    EACH_ONCE,
+    IDENTIFIER,
+    Statistics,
+    infer_columns,
+    row_of_totals,
+)
 from twofold.schema.matching import words
 
 Array = NDArray[Any]
@@ -99,12 +105,13 @@ class Schema:
             )
             return cls(columns, row_shape, table.container, is_sequence=True)
         columns = infer_columns(table, likelihood, kinds, statistics)
+        totals = row_of_totals(table) if statistics is None else ""
         return cls(
             columns,
             row_shape,
             table.container,
             table.names is not None,
-            understood=table.understood,
+            understood="; ".join(filter(None, (table.understood, totals))),
         )
 
     @cached_property
@@ -253,8 +260,8 @@ class Schema:
         Raises
         ------
         DataError
-            If columns hold text, numbers or times that do not say what they mean there, or arrays have other
-            axes than the training rows.
+            If columns hold text, numbers or times that do not say what they mean there, or arrays
+            have other axes than the training rows.
         """
         if table.formats is not None:
             return matching.matched(self.columns, table)
@@ -438,7 +445,7 @@ class Schema:
         """Say in a few lines what was understood of the training rows, and what needs a look."""
         lines = [("columns", str(self))]
         if self.understood:
-            lines.append(("file", self.understood))
+            lines.append(("source", self.understood))
         cells: dict[str, list[str]] = {}
         for column in self.columns:
             written = None if column.format is None else column.format.notation
@@ -524,7 +531,7 @@ class Schema:
         return replace(self, container=container)
 
 
-def _cells(table: Table, position: int, column: Column) -> tuple[Array, tuple[rules.Level, ...]]:
+def _cells(table: Table, position: int, column: Column) -> tuple[Array, tuple[matching.Level, ...]]:
     """Return a column's cells, and for a category what its positions stand for."""
     values = table.values[:, position].astype(np.float64, copy=False)
     if column.kind != "category":
