@@ -248,3 +248,10 @@ def test_an_array_stays_on_disk(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", np.zeros((10, 3, 3), np.uint8))
     source = Source.read(tmp_path / "rows.npy", Schema.infer(Table(np.eye(9), None, (3, 3))))
     assert not source.part(slice(0, 2)).flags.owndata
+
+
+def test_rows_are_called_by_the_column_that_names_them() -> None:
+    unnamed = frame(60)
+    named = unnamed.assign(key=[f"K{i}" for i in range(60)])
+    assert Source.read(named, schema_of(named)).name_of(17) == "K17"
+    assert Source.read(unnamed, schema_of(unnamed)).name_of(17) is None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from tests.report.test_document import fitted, rows
@@ -56,3 +57,15 @@ def test_missing_and_empty_cells_are_told_apart(ae: Autoencoder) -> None:
         "empty",
         " ",
     ]
+
+
+def test_rows_that_have_names_are_called_by_them() -> None:
+    X = rows(seed=2)
+    frame = pd.DataFrame(X, columns=[f"x{i}" for i in range(X.shape[1])])
+    frame.insert(0, "key", [f"K{i:03d}" for i in range(len(X))])
+    frame.loc[41, "x3"] += 100
+    named = fitted(frame, n_components=2, epochs=1)
+    measured = examine(named, frame)
+    assert examples.anomalies(named, measured)["cards"][0]["row"] == "41 (K041)"
+    worst = examples.examples(named, measured)["groups"][0]["cards"][0]
+    assert worst["row"] == "41 (K041)"

@@ -201,6 +201,7 @@ class CodeMap:
         axes = [axis.key for axis in self.axes if axis.component is None]
         return {
             "row": row,
+            "name": self.source.name_of(row),
             "score": float(self.scores.score[row]),
             "p_value": float(self.scores.p_value[row]),
             "label": int(self.scores.label[row]),

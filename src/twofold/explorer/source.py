@@ -145,6 +145,14 @@ class Source:
         part = slice(row, row + 1)
         return _cells(self.part(part)), _cells(self._extras.slice(row, 1))
 
+    def name_of(self, row: int) -> str | None:
+        """Return what names a row; None if no column does, or its cell is missing."""
+        if self.is_array or self.schema.id_column is None:
+            return None
+        part = self.part(slice(row, row + 1)).select([self.schema.id_column])
+        found = cells.rows(part)[0][0]
+        return None if found is None else str(found)
+
     def _numbers(self, column: SourceColumn) -> tuple[Array, tuple[Any, ...]]:
         """Return a column's cells as numbers, `(n_rows,)`, and what positions stand for in text."""
         if column.own and self.is_array:

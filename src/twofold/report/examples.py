@@ -107,7 +107,7 @@ def _row_card(ae: Fitted, found: Measurements, i: int, position: int) -> Section
         for j in order[:_CELLS]
     ]
     return {
-        "row": f"{int(found.sample[position]):,}",
+        "row": _named(schema, int(found.sample[position]), found.observed[i]),
         "text": f"squared error {number(float(found.errors[position]))}",
         "other": "reconstructed as",
         "measure": "off by",
@@ -181,12 +181,20 @@ def anomalies(ae: Fitted, found: Measurements) -> Section:
     return {"sentences": [first, second], "cards": cards}
 
 
-def _anomaly_row(found: Measurements, i: int) -> Section:
+def _named(schema: Schema, row: int, observed: Array) -> str:
+    """Return a row's number, and its name if the rows have names."""
+    if schema.id_column is None:
+        return f"{row:,}"
+    at = schema.names.index(schema.id_column)
+    return f"{row:,} ({_cell(schema.columns[at], observed[at])})"
+
+
+def _anomaly_row(ae: Fitted, found: Measurements, i: int) -> Section:
     row, compared = int(found.explanation.rows[i]), found.scores
     flag = "anomaly" if compared.rows.is_anomaly[row] else "not flagged"
     return {
         "rank": i + 1,
-        "row": f"{row:,}",
+        "row": _named(ae.schema_, row, found.explanation.observed[i]),
         "text": f"score {number(float(compared.rows.score[row]), 4)} · p "
         f"{_p_value(float(compared.rows.p_value[row]))} · {flag}",
         "images": [],
@@ -225,7 +233,7 @@ def _anomaly_card(ae: Fitted, found: Measurements, i: int) -> Section:
     if np.isfinite(why.base[i]):
         parts.append(f"The expected row scores {number(-float(why.base[i]), 4)}.")
     return {
-        **_anomaly_row(found, i),
+        **_anomaly_row(ae, found, i),
         "other": "expected",
         "measure": "contribution",
         "lines": lines,
@@ -259,7 +267,7 @@ def _anomaly_image(ae: Fitted, found: Measurements, i: int) -> Section:
         ),
     ]
     return {
-        **_anomaly_row(found, i),
+        **_anomaly_row(ae, found, i),
         "width": images[0].shape[1],
         "height": images[0].shape[0],
         "images": [

@@ -2,7 +2,7 @@
 
 import { bits, download, send } from "./service.js";
 import {
-  bar, captioned, cell, cellNode, comparison, count, counted, el, fill, glimpse, heat, name, number,
+  bar, called, captioned, cell, cellNode, comparison, count, counted, el, fill, glimpse, heat, name, number,
   percent, picture, reasons, standing, table,
 } from "./parts.js";
 
@@ -199,13 +199,13 @@ export class AnomaliesPanel {
       "div",
       { role: "option", id: `anomaly-${row.row}`, "aria-selected": "false", click: () => this.app.choose(row.row) },
       about.image && picture(row.cells, about.row_shape, about.range, ""),
-      el("span", { class: "number" }, count(row.row)),
+      el("span", { class: "number", title: called(row) }, row.name ?? count(row.row)),
       el("span", { class: "figures" }, el("b", {}, number(row.score, 4)), el("small", {}, `p ${number(row.p_value, 2)}`)),
       about.image
         ? heat(why.contribution, about.row_shape, "")
         : el("span", { class: "glimpses" }, glimpse(about, why)),
     );
-    option.setAttribute("aria-label", `Row ${row.row}, score ${number(row.score, 4)}${about.image ? "" : `, anomalous in ${glimpsed(why)}`}`);
+    option.setAttribute("aria-label", `${called(row)}, score ${number(row.score, 4)}${about.image ? "" : `, anomalous in ${glimpsed(why)}`}`);
     this.items.push({ row: row.row, option });
     this.list.append(option);
   }

@@ -185,11 +185,16 @@ export function comparison(about, cells, others, { most, other, caption }) {
   return table(caption, titles, rows, { class: "comparison" });
 }
 
-// A row's standing: number, score, p-value, label.
+// A row's number, and its name if it has one.
+export function called(row) {
+  return `Row ${count(row.row)}${row.name === null ? "" : ` (${row.name})`}`;
+}
+
+// A row's standing: number, name, score, p-value, label.
 export function standing(row) {
   const anomaly = row.label < 0;
   return [
-    el("strong", {}, `Row ${count(row.row)}`),
+    el("strong", {}, called(row)),
     el("span", { class: `label ${anomaly ? "anomaly" : "normal"}` }, anomaly ? "anomaly" : "normal"),
     el("span", { class: "figures" }, `score ${number(row.score)}, p-value ${number(row.p_value, 3)}`),
   ];
