@@ -189,6 +189,8 @@ class CsvFile(TextFile):
         first = dialects.first_row(text, self.dialect)
         self.names = dialects.named(first, self.dialect)
         self.repeated = dialects.repeated(first) if self.dialect.has_header else []
+        for _ in range(self.dialect.below):
+            end += max(0, _end_of_lines(head[end:], first=True, escape=self.dialect.escape))
         self._start = end if self.dialect.has_header else start
         self._end = self._start + self._length_of_rows(self._size() - self._start)
 
@@ -234,7 +236,7 @@ class CsvFile(TextFile):
                 read = stream.read(min(formats.PART_BYTES, left))
                 left -= len(read)
                 rest += read
-                end = _end_of_lines(rest) if read else len(rest)
+                end = _end_of_lines(rest, escape=self.dialect.escape) if read else len(rest)
                 if end > 0:
                     yield at, rest[:end]
                     at, rest = at + end, rest[end:]
@@ -291,6 +293,7 @@ class CsvFile(TextFile):
             ),
             parse_options=pyarrow.csv.ParseOptions(
                 delimiter=self.dialect.delimiter,
+                escape_char=self.dialect.escape or False,
                 newlines_in_values=has_quotes,
                 ignore_empty_lines=len(self.names) > 1,
                 invalid_row_handler=handler,
@@ -318,10 +321,12 @@ class CsvFile(TextFile):
         with self._stream() as stream:
             before = bytes(stream.read(at)).count(b"\n") + row.number - 1
         more = f" ({len(uneven):,} such lines)" if len(uneven) > 1 else ""
+        remedy = f"Correct it; a cell with {self.dialect.delimiter!r} needs quotes."
+        if row.actual_columns < row.expected_columns:
+            remedy = "Correct it: the line may be cut off, or lack what marks empty cells."
         raise DataError(
             f"{self.place.shown}: line {before + 1:,} has {row.actual_columns} cells and the "
-            f"header {row.expected_columns}{more}: {row.text[:_SHOWN]!r}. Correct it; a cell with "
-            f"{self.dialect.delimiter!r} needs quotes."
+            f"header {row.expected_columns}{more}: {row.text[:_SHOWN]!r}. {remedy}"
         )
 
 
@@ -419,7 +424,7 @@ def _holds_quotes(lines: Any) -> bool:
     return any(b'"' in bytes(view[i : i + _BLOCK]) for i in range(0, len(view), _BLOCK))
 
 
-def _end_of_lines(text: bytes, first: bool = False) -> int:
+def _end_of_lines(text: bytes, first: bool = False, escape: str = "") -> int:
     """Return where the last (or the first) line ends that is whole, -1 for nowhere.
 
     A line end between quotes belongs to a cell.
@@ -428,8 +433,11 @@ def _end_of_lines(text: bytes, first: bool = False) -> int:
     if text.find(b'"') < 0:
         return find(b"\n") + 1 or -1
     cells = np.frombuffer(text, np.uint8)
-    ends = np.flatnonzero(cells == _NEWLINE)
-    outside = ends[np.searchsorted(np.flatnonzero(cells == _QUOTE), ends) % 2 == 0]
+    ends, quotes = np.flatnonzero(cells == _NEWLINE), np.flatnonzero(cells == _QUOTE)
+    if escape:  # a mark before a quote makes it a letter, unless it is one itself
+        marks = np.append([0, 0], cells) == ord(escape)
+        quotes = quotes[~(marks[quotes + 1] & ~marks[quotes])]
+    outside = ends[np.searchsorted(quotes, ends) % 2 == 0]
     if len(outside):
         return int(outside[0 if first else -1]) + 1
     return -1

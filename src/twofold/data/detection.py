@@ -170,7 +170,7 @@ class Detector:
         if self._plain != "double":
             long = pc.greater(pc.binary_length(cells), 1)
             if pc.any(pc.and_(pc.starts_with(cells, "0"), long)).as_py():
-                self._find_code(cells, r"^0\d+$", first)
+                self._find_code(cells, r"^0(\d+|[xX][0-9A-Fa-f]+)$", first)
         if pc.any(pc.starts_with(cells, "+")).as_py():
             plus = pc.starts_with(cells, "+")
             n_plus = pc.sum(plus).as_py()
@@ -354,7 +354,7 @@ class Detector:
             notation = replace(
                 notation,
                 arrow="double" if chosen.has_point or chosen.is_wide else "int64",
-                group=notation.group if chosen.has_group else "",
+                group=self._space(notation.group) if chosen.has_group else "",
                 note=note,
             )
             return _written_alike(notation, self._known_cells())
@@ -380,6 +380,11 @@ class Detector:
             return replace(notation, arrow="date32[day]")
         arrow = notation.arrow if self._times["fraction"] else notation.arrow.replace("[ns", "[s")
         return replace(notation, arrow=arrow, style=_iso_style(self._known_cells()))
+
+    def _space(self, group: str) -> str:
+        """Return which space it is that stands between thousands."""
+        spaces = (c for cell in self._sample for c in cell.strip() if c in notations.SPACES)
+        return next(spaces, group) if group in notations.SPACES else group
 
     def _known_cells(self) -> list[str]:
         return [c for c in self._sample if c.strip() and c.strip() not in self._words]
@@ -430,6 +435,8 @@ class Detector:
         n = best.n_read + best.n_others
         what = {"number": "numbers", "time": "times"}.get(best.notation.type, "booleans")
         cell, row = min(best.others.items(), key=lambda item: item[1])
+        if best.n_others == 1 and cell == self._name:
+            return f"row {row:,} holds the header again; remove that line"
         kind = "time" if what == "times" else "real"
         return (
             f"{best.n_read:,} of {n:,} cells are {what}; row {row:,} holds {cell!r}. Add it to "

@@ -14,12 +14,14 @@ from typing import Any
 
 import charset_normalizer
 
+from twofold.data.notation import MISSING
 from twofold.errors import DataError
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
 HEAD_BYTES = 2**18  # read to find out
 _MOST_LINES = 200
 _MOST_PREAMBLE = 30  # lines before the header
+_LEAST_BELOW_UNITS = 6  # lines that show what the second one is
 _MOST_FOOTER = 20  # lines below the rows
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -30,6 +32,7 @@ _BOMS = (
 )
 _LFS = b"version https://git-lfs.github.com/spec"
 _NUMBER = re.compile(r"[-+(]?\s*[$€£¥]?\s*[-+]?[\d.,]*\d[\d.,]*\s*[%€]?\)?([eE][-+]?\d+)?")
+_WORD = re.compile(r"[^\W\d_]{3,}")
 _DATE = re.compile(r"\d{1,4}[-/.]\d{1,2}[-/.]\d{1,4}([T ]\d{1,2}:\d{2}.*)?")
 
 
@@ -49,6 +52,12 @@ class Dialect:
         Whether a line names the columns.
     quoted_lines : bool
         Whether a cell holds a line break.
+    below : int
+        Lines between the header and the rows: units, or a second header.
+    unnamed : str
+        Which column the header lacks: "first", "last" or "" for none.
+    escape : str
+        What stands before a quote within quotes: a backslash, or "" where it is doubled.
     said : tuple of str
         What was detected and is not the usual: one short text each.
     """
@@ -58,6 +67,9 @@ class Dialect:
     skip: int = 0
     has_header: bool = True
     quoted_lines: bool = False
+    below: int = 0
+    unnamed: str = ""
+    escape: str = ""
     said: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -103,7 +115,11 @@ def detect(head: bytes, layout: Layout, name: str, is_whole: bool = False) -> Di
         skip += 1
     rest = "".join(lines[skip:])
     delimiter = delimiter or _delimiter(rest, name)
-    rows = _rows(rest, delimiter)
+    escape = _escape(rest, delimiter)
+    rows = _rows(rest, delimiter, escape)
+    if skip and _names_columns(lines[skip - 1], rows, delimiter):
+        skip -= 1
+        rows = _rows("".join(lines[skip:]), delimiter, escape)
     title = _title_lines(rows)
     rows, left = rows[title:], title
     while left or (title and skip < len(lines) and _is_comment(lines, skip)):
@@ -113,11 +129,19 @@ def detect(head: bytes, layout: Layout, name: str, is_whole: bool = False) -> Di
         said.append(f"{skip} line{'s' * (skip > 1)} above the header left out")
     if delimiter != ",":
         said.insert(0, f"cells separated by {DELIMITERS.get(delimiter, repr(delimiter))}")
+    unnamed = _unnamed(rows) if layout.header is not False else ""
+    if unnamed:
+        rows[0] = _padded(rows[0], unnamed)
+        said.append(f"the header does not name the {unnamed} column")
     has_header = layout.header if layout.header is not None else _has_header(rows)
+    below = int(has_header and _has_units(rows))
+    if below:
+        said.append("1 line of units or names below the header left out")
     if not has_header and layout.header is None:
         said.append("no header: the columns are called column1, column2, ...")
     quoted = any("\n" in cell or "\r" in cell for row in rows for cell in row)
-    return Dialect(delimiter, encoding, skip, has_header, quoted, tuple(said))
+    layout_of_rows = (skip, has_header, quoted, below, unnamed if has_header else "", escape)
+    return Dialect(delimiter, encoding, *layout_of_rows, tuple(said))
 
 
 def _require_rows(head: bytes, name: str) -> None:
@@ -160,7 +184,11 @@ def _eight_bit(head: bytes) -> str:
         "äöüÄÖÜßéèêëàâáãåæçñóòôõøíìîïúùûÉÈÀÅÆØÇÑÓÍÚÁÂÊÎÔÛÕÃÏË€£°§µ²³–—’‘“”„…´¿¡«»½¼ªº®©·×÷ýÿŒœŠšŽž"
         "\u00a0"
     )
-    if letters and sum(c in western for c in letters) >= 0.9 * len(letters):
+    words = [w for w in _WORD.findall(text) if not w.isascii()]
+    # Letters of another alphabet, read as western ones, make words with hardly an ASCII letter.
+    strange = sum(sum(c.isascii() for c in w) < 0.3 * len(w) for w in words)
+    likely = sum(c in western for c in letters) >= 0.9 * len(letters)
+    if letters and likely and strange <= 0.3 * len(words):
         return "cp1252"
     best = charset_normalizer.from_bytes(head).best()
     found = None if best is None else best.encoding
@@ -178,6 +206,14 @@ def _is_comment(lines: Sequence[str], at: int) -> bool:
     return not line or line.startswith(("#", "//", "%%")) or not line.strip(',;\t| "')
 
 
+def _names_columns(line: str, rows: Sequence[Sequence[str]], delimiter: str) -> bool:
+    """Whether a line that begins like a comment is a header, such as "#chrom", above rows."""
+    names = next(iter(_rows(line, delimiter)), [])
+    body = [names, *rows]
+    alike = len(names) > 1 and len(rows) > 0 and len(names) == len(rows[0])
+    return alike and all(names) and _has_header(body) and not _has_header(rows)
+
+
 def footer(tail: bytes, dialect: Dialect, width: int) -> tuple[int, int]:
     """Return how many bytes and lines are below the rows of a file that ends with `tail`.
 
@@ -192,7 +228,8 @@ def footer(tail: bytes, dialect: Dialect, width: int) -> tuple[int, int]:
         left += len(line)
         if not text:
             continue
-        is_comment = width > 1 and text.startswith((b"#", b"//"))
+        cells = _rows(text.decode("latin-1"), dialect.delimiter)
+        is_comment = 1 < width != len(cells[0]) and text.startswith((b"#", b"//"))
         whole = line.endswith(b"\n") or (i > 0 and not lines[i - 1].strip())
         is_text = width > 2 and b" " in text and b'"' not in text
         is_text = is_text and not _is_data(text.decode("latin-1"))
@@ -204,8 +241,41 @@ def footer(tail: bytes, dialect: Dialect, width: int) -> tuple[int, int]:
     return (found[-1], len(found)) if found else (0, 0)
 
 
-def _rows(text: str, delimiter: str) -> list[list[str]]:
-    reader = csv.reader(io.StringIO(text), delimiter=delimiter)
+def _escape(text: str, delimiter: str) -> str:
+    """Return a backslash if quotes in quoted cells have one before them, and are not doubled."""
+    mark = re.escape(delimiter)
+    quoted = rf'(?m)(?:^|{mark})"(?:[^"\\\n]|\\.)*\\"(?!["{mark}\r\n]|$)'
+    return "\\" if re.search(quoted, text) else ""
+
+
+def _unnamed(rows: Sequence[Sequence[str]]) -> str:
+    """Return which column the header has no name for: R's row names, or what a last mark ends."""
+    if len(rows) < 2 or not rows[0] or {len(row) for row in rows[1:]} != {len(rows[0]) + 1}:
+        return ""
+    return "first" if any(row[-1].strip() for row in rows[1:]) else "last"
+
+
+def _padded(names: Sequence[str], unnamed: str) -> list[str]:
+    return [*[""] * (unnamed == "first"), *names, *[""] * (unnamed == "last")]
+
+
+def _has_units(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the line below the header holds texts above columns of numbers: units, say."""
+    if len(rows) < _LEAST_BELOW_UNITS or len(rows[1]) != len(rows[0]):
+        return False
+    units = 0
+    for place, unit in enumerate(cell.strip() for cell in rows[1]):
+        cells = [row[place].strip() for row in rows[2:] if place < len(row)]
+        known = [cell for cell in cells if cell]
+        if _is_data(unit) or unit in MISSING:
+            return False
+        if known and sum(map(_is_data, known)) >= 0.8 * len(known):
+            units += 1 if unit else 0
+    return units >= 2
+
+
+def _rows(text: str, delimiter: str, escape: str = "") -> list[list[str]]:
+    reader = csv.reader(io.StringIO(text), delimiter=delimiter, escapechar=escape or None)
     rows = []
     try:
         for row in reader:
@@ -264,7 +334,8 @@ def _has_header(rows: Sequence[Sequence[str]]) -> bool:
     if len(rows) < 2:
         return True
     first, body = [cell.strip() for cell in rows[0]], rows[1:]
-    numbers = 0
+    numbers: list[str] = []  # names that are numbers, above numbers
+    outside = 0  # of the range of those
     for place, name in enumerate(first):
         cells = [row[place].strip() for row in body if place < len(row) and row[place].strip()]
         data = sum(_is_data(cell) for cell in cells)
@@ -272,15 +343,15 @@ def _has_header(rows: Sequence[Sequence[str]]) -> bool:
             continue
         if not name or not _is_data(name):
             return True  # a name above numbers
-        numbers += 1
+        numbers.append(name)
+        outside += _is_outside(name, cells)
+    # A row is like others if its texts turn up below it.
+    texts = [(i, name) for i, name in enumerate(first) if name and not _is_data(name)]
+    again = sum(name in {row[i].strip() for row in body if i < len(row)} for i, name in texts)
+    if numbers and texts:
+        return again == 0 and outside > 0.5 * len(numbers) and _in_even_steps(numbers)
     if numbers:
-        return _in_steps(first)
-    # Of text alone: a row is like others if its cells turn up below it.
-    again = sum(
-        name in {row[i].strip() for row in body if i < len(row)}
-        for i, name in enumerate(first)
-        if name
-    )
+        return _in_steps(numbers)
     return again < 0.5 * len(first) or len(body) < 5
 
 
@@ -300,12 +371,32 @@ def _in_steps(names: Sequence[str]) -> bool:
     return ordered and (len(names) >= 6 or all(n.is_integer() for n in numbers))
 
 
+def _in_even_steps(names: Sequence[str]) -> bool:
+    """Whether names are whole numbers one step apart, or one year, as next to a name of text."""
+    try:
+        numbers = [int(name) for name in names]
+    except ValueError:
+        return False
+    if len(numbers) == 1:
+        return 1800 <= numbers[0] < 2200
+    return len({b - a for a, b in pairwise(numbers)}) == 1
+
+
+def _is_outside(name: str, cells: Sequence[str]) -> bool:
+    """Whether a number is not in the range of the cells below it."""
+    try:
+        numbers = [float(cell) for cell in cells if _NUMBER.fullmatch(cell)]
+        return not min(numbers) <= float(name) <= max(numbers)
+    except ValueError:
+        return False
+
+
 def named(first: Sequence[str], dialect: Dialect) -> list[str]:
     """Return the names of the columns: of the header, made unique, or column1, column2, ..."""
     if not dialect.has_header:
         return [f"column{i + 1}" for i in range(len(first))]
     names, seen = [], Counter[str]()
-    for name in first:
+    for name in _padded(first, dialect.unnamed):
         seen[name] += 1
         names.append(name if seen[name] == 1 else f"{name}.{seen[name] - 1}")
     return names
@@ -324,7 +415,9 @@ def with_encoding(dialect: Dialect, encoding: str) -> Dialect:
 def first_row(text: str, dialect: Dialect) -> list[str]:
     """Return the cells of the first line of text."""
     rows: list[list[str]] = []
-    reader: Any = csv.reader(io.StringIO(text), delimiter=dialect.delimiter)
+    reader: Any = csv.reader(
+        io.StringIO(text), delimiter=dialect.delimiter, escapechar=dialect.escape or None
+    )
     for row in reader:
         rows.append(row)
         break

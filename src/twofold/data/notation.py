@@ -350,9 +350,9 @@ class Notation:
         if self.decimals >= 0:
             text = f"{cell:,.{self.decimals}f}"
         else:
-            text = f"{cell:,}" if isinstance(cell, int) else f"{cell:,.15g}"
+            text = f"{cell:,}".removesuffix(".0")
             if "e" in text:
-                return text
+                return text.replace(".", self.decimal)
         if float(text.replace(",", "")) == 0:
             text = text.lstrip("-")
         whole, _, part = text.lstrip("-").partition(".")

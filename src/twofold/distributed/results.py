@@ -255,7 +255,10 @@ def _encode(ae: Autoencoder, rows: Any, first_row: int, progress: Progress | Non
 
 
 def _reconstruct(ae: Autoencoder, rows: Any, first_row: int, progress: Progress | None) -> Any:
-    return ae.reconstruct(rows), Summary(len(rows))
+    made = ae.reconstruct(rows)
+    if isinstance(made, pyarrow.Table):  # written as the rows are: their delimiter, say
+        made = made.replace_schema_metadata(rows.schema.metadata)
+    return made, Summary(len(rows))
 
 
 def _score(ae: Autoencoder, rows: Any, first_row: int, progress: Progress | None) -> Any:
