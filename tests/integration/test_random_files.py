@@ -142,6 +142,10 @@ COLUMNS: dict[str, Draw] = {
     "zoned": times("%Y-%m-%d %H:%M:%S+02:00"),
     "clock": times("%H:%M"),
     "month": times("%Y-%m"),
+    "compact": times("%Y%m%d"),
+    "mail": times("%a, %d %b %Y %H:%M:%S +0000"),
+    "form": times("%m/%d/%Y %I:%M:%S %p GMT+1"),
+    "hex": levels("0x1A", "0x2B", "0x07"),
     "key": each("K{:04d}"),
     "number": each("{}"),
     "long": each("89490{:015d}"),
@@ -174,7 +178,7 @@ def styles() -> st.SearchStrategy[Style]:
 
 def form(cell: str) -> str:
     """Return what a cell looks like, whatever its digits, its sign and its month."""
-    digits = re.sub(r"\d+", "9", re.sub(r"-[A-Z][a-z]{2}-", "-9-", cell))
+    digits = re.sub(r"\d+", "9", re.sub(r"[A-Z][a-z]{2}\b|AM|PM", "9", cell))
     return re.sub(r"[-+]", "", re.sub(r"9(\W9)+", "9", digits))
 
 
@@ -199,6 +203,9 @@ TIMES = {
     "iso": "%Y-%m-%dT%H:%M:%SZ",
     "zoned": "%Y-%m-%d %H:%M:%S+02:00",
     "clock": "%H:%M",
+    "compact": "%Y%m%d",
+    "mail": "%a, %d %b %Y %H:%M:%S +0000",
+    "form": "%m/%d/%Y %I:%M:%S %p GMT+1",
 }
 NUMBERS = (
     *("amount", "small", "float", "signed", "percent", "euro", "dollar", "tiny", "count", "big"),

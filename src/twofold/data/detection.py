@@ -52,6 +52,16 @@ _THOUSANDS = re.compile(r"[-+]?(\d{1,3}|[1-9]\d{0,2}(\.\d{3})+)")
 _EXPONENT = re.compile(r"[-+]?\d(?:[.,](\d+))?([eE])[-+]?\d+")
 _CLOCKED = re.compile(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d(:\d\d)?(\.\d+)?(Z|[+-]\d\d(:?\d\d)?)?")
 _CLOCK_UNPADDED = re.compile(r"\s*\d:")
+_HOUR_UNPADDED = re.compile(r"(?:^|[ T,])\d:\d\d")
+_DAY_DIGITS = re.compile(r"(1[89]|2[01])\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
+_COMPACT_DAY = Notation("time", "timestamp[s]", pattern="%Y%m%d")
+_FEWEST_DAYS = 3  # fewer can be other numbers
+_TAIL = re.compile(
+    r"\d(?: ?[AaPp][Mm])?( (?:UTC|GMT|[A-Z]{3,4})(?:[+-]\d{1,2}(?::?\d\d)?)?| ?[+-]\d{4})$"
+)
+_WEEKDAY = re.compile(
+    r"(?:(Mon|Tue|Wed|Thu|Fri|Sat|Sun)|((?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day))(,?) "
+)
 _STYLES = ((".", ","), (",", ""), (",", "."), (".", " "), (",", " "), (".", "'"), (".", ""))
 _NUMBER = Notation("number", "double")
 _BOOLEANS = (("true", "false"), ("TRUE", "FALSE"), ("True", "False"))
@@ -114,6 +124,7 @@ class Detector:
         self._code: tuple[str, int] | None = None  # a number that is written as codes are
         self._signed = [0, 0]  # cells with a plus sign, and without
         self._times = {"clock": False, "fraction": False}
+        self._are_days: bool | None = None  # whether all whole numbers are days, 20210131
 
     def add(self, cells: Any) -> Any:
         """Look at the next cells, a chunked array of text in which empty cells are null.
@@ -129,7 +140,8 @@ class Detector:
             step = max(1, n // _SAMPLE)
             some = cells.take(pa.array(np.arange(0, n, step))).drop_null()
             self._sample += some.to_pylist()[: 2 * _SAMPLE]
-        if self._plain and self._hints.missing is None and not self._could_be_thousands():
+        plain = self._plain and self._hints.missing is None and not self._hints.date_format
+        if plain and not self._could_be_thousands():
             numbers = self._cast(cells, first)
             if numbers is not None:
                 return numbers
@@ -154,6 +166,7 @@ class Detector:
             except pa.ArrowInvalid:
                 continue
             self._plain = kind
+            self._look_for_days(cells, kind)
             self._look_for_codes(cells, first)
             ends = pc.min_max(numbers)
             if max(abs(ends["min"].as_py() or 0), abs(ends["max"].as_py() or 0)) >= _MOST_WHOLE:
@@ -162,6 +175,14 @@ class Detector:
                 self._first = self._found(pc.is_valid(cells), cells, first)
             return numbers
         return None
+
+    def _look_for_days(self, cells: Any, kind: str) -> None:
+        """Find out whether all whole numbers are days, as in 20210131."""
+        if self._are_days is False or kind != "int64" or not _are_compact_days(self._sample[:50]):
+            self._are_days = False
+            return
+        read = _COMPACT_DAY.matches(cells)
+        self._are_days = pc.sum(read).as_py() == len(cells) - cells.null_count
 
     def _look_for_codes(self, cells: Any, first: int) -> None:
         """Find whole numbers with leading zeros, or long ones with a plus: codes and telephones."""
@@ -229,6 +250,8 @@ class Detector:
                 if before and of_numbers and (self._plain == "int64" or notation.decimal == "."):
                     candidate.n_read = before
                     candidate.has_point = self._plain == "double"
+                elif before and self._are_days and notation == _COMPACT_DAY:
+                    candidate.n_read = before
                 elif before and self._first is not None:
                     candidate.n_others = before
                     candidate.others[self._first[0]] = self._first[1]
@@ -302,6 +325,8 @@ class Detector:
                 return self._text(
                     f"numbers written as codes (row {self._code[1]}: {self._code[0]!r})"
                 )
+            if self._are_days and "number" not in (hints.wanted, known.type if known else ""):
+                return replace(_COMPACT_DAY, arrow="date32[day]")
             return _written_alike(replace(_NUMBER, arrow=self._plain), self._known_cells())
         words = tuple(sorted(self._seen - {""}))
         chosen = self._best(decimal or hints.decimal or "")
@@ -332,7 +357,7 @@ class Detector:
             clean = [c for c in clean if c.notation.type != "boolean"]
         if not clean or clean[0].n_others:
             return clean[0] if clean else None
-        if decimal:
+        if decimal and clean[0].notation.type != "time":
             fitting = [
                 c for c in clean if c.notation.decimal == decimal and c.notation.type == "number"
             ]
@@ -375,7 +400,8 @@ class Detector:
                 )
             clock = "%H" in notation.pattern or "%I" in notation.pattern
             kind = "timestamp[s]" if clock else "date32[day]"
-            return replace(notation, arrow=kind, padded=padded, note=note)
+            hours = not any(_HOUR_UNPADDED.search(cell) for cell in self._sample)
+            return replace(notation, arrow=kind, padded=padded, hours_padded=hours, note=note)
         if not self._times["clock"]:
             return replace(notation, arrow="date32[day]")
         arrow = notation.arrow if self._times["fraction"] else notation.arrow.replace("[ns", "[s")
@@ -518,6 +544,8 @@ def _candidates(sample: Any, hints: Hints) -> list[Notation]:
     if "%" in given and not (hints.known and hints.known.is_clock):
         found.insert(0, Notation("time", "timestamp[s]", pattern=given))
     found += [Notation("time", kind) for kind in ("timestamp[ns]", "timestamp[ns, tz=UTC]")]
+    if hints.wanted != "number" and _are_compact_days(sample[:50].to_pylist()):
+        found.insert(0, _COMPACT_DAY)
     before, after = _affix(sample)
     minus = _minus(sample)
     for point, group in _STYLES:
@@ -526,8 +554,24 @@ def _candidates(sample: Any, hints: Hints) -> list[Notation]:
     if hints.decimal == ",":  # a point, too, may stand between thousands only
         found = [n for n in found if n != _NUMBER] + [_NUMBER]
     if not hints.date_format and _looks_like_dates(sample):
-        found += [Notation("time", "timestamp[s]", pattern=p) for p in notations.patterns()]
+        weekday, tail = _around_dates(sample[:100].to_pylist())
+        patterns = [f"{weekday}{pattern}{tail}" for pattern in notations.patterns()]
+        found += [Notation("time", "timestamp[s]", pattern=pattern) for pattern in patterns]
     return found
+
+
+def _are_compact_days(cells: Sequence[str]) -> bool:
+    return len(cells) >= _FEWEST_DAYS and all(_DAY_DIGITS.fullmatch(cell) for cell in cells)
+
+
+def _around_dates(cells: Sequence[str]) -> tuple[str, str]:
+    """Return what dates have before and after them: a weekday's name, and a zone that all have."""
+    days = [_WEEKDAY.match(cell.strip()) for cell in cells]
+    weekday = ""
+    if days and all(days) and days[0] is not None:
+        weekday = f"{'%a' if days[0][1] else '%A'}{days[0][3]} "
+    ends = {found[1] if (found := _TAIL.search(cell.strip())) else "" for cell in cells}
+    return weekday, ends.pop() if len(ends) == 1 else ""
 
 
 def _boolean_words(sample: Any) -> tuple[str, str]:
@@ -568,5 +612,6 @@ def _affix(sample: Any) -> tuple[str, str]:
 
 def _looks_like_dates(sample: Any) -> bool:
     """Whether most cells have digits, and something that dates have between them."""
-    regex = r"^\s*(\d{1,4}|[A-Za-z]{3,9}\.?)[/.\- ,]+(\d{1,2}|[A-Za-z]{3,9}\.?)[/.\- ,]+\d{1,4}\b"
+    part = r"|[A-Za-z]{3,9}\.?)[/.\- ,]+"
+    regex = rf"^\s*([A-Z][a-z]{{2,8}},? )?(\d{{1,4}}{part}(\d{{1,2}}{part}\d{{1,4}}\b"
     return 2 * (pc.sum(pc.match_substring_regex(sample, regex)).as_py() or 0) >= len(sample)

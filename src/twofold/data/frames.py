@@ -521,8 +521,8 @@ def fill(frame: Any, table: Table, filled: Array, formats: Sequence[Format] | No
             parts[position] = _column(alone, 0, table.container)
         elif empty.any():
             column = _column(frame, position, table.container)
-            as_levels = _as_texts if apart and form.type == "text" else _in_levels_of
-            fitting, form = as_levels(form, cells[empty], trained)
+            translate = _as_written if apart and trained.type != "text" else _in_levels_of
+            fitting, form = translate(form, cells[empty], trained)
             parts[position] = _FILLERS[table.container](column, empty, fitting, form)
     if table.container == "pandas":
         frame = frame.copy()
@@ -574,9 +574,14 @@ def _like(level: Any, levels: Sequence[Any]) -> Any:
         return level
 
 
-def _as_texts(form: Format, cells: Array, trained: Format) -> tuple[Array, Format]:
-    """Return numbers or times as positions in the levels of `form`, which new ones are added to."""
+def _as_written(form: Format, cells: Array, trained: Format) -> tuple[Array, Format]:
+    """Return numbers or times as positions in the levels of `form`, which new ones are added to.
+
+    If `form` is one of numbers, they are times that are written as such.
+    """
     new: list[Any] = _written(cells, trained).to_pylist()
+    if form.type != "text":
+        return np.array(new, np.float64), form
     if form.levels and not isinstance(form.levels[0], str):
         new = [type(form.levels[0])(cell) for cell in cells]
     place = {level: position for position, level in enumerate(form.levels)}

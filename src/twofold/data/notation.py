@@ -113,6 +113,8 @@ _TOKENS = {
     "%b": r"[A-Za-z]{3}\.?",
     "%B": r"[A-Za-z]{3,9}",
     "%p": r"[AaPp][Mm]",
+    "%a": r"[A-Za-z]{3}",
+    "%A": r"[A-Za-z]{6,9}",
 }
 _ISO = r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}(:?\d{2})?)?)?"
 _CLOCK = r"([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d)?"
@@ -138,9 +140,11 @@ class Notation:
     style : str
         Of ISO 8601 times: how new ones are written, as in `strftime` and with the zone as it
         stands; "" for "%Y-%m-%d %H:%M:%S".
+    hours_padded : bool
+        Of times with a pattern: whether hours below 10 have a leading 0.
     padded : bool
-        Whether days, months and hours below 10 have a leading 0, and decimals before an exponent
-        trailing ones.
+        Whether days, months and (of times of day) hours below 10 have a leading 0, and decimals
+        before an exponent trailing ones.
     words : tuple of str
         What stands for true and for false.
     missing : tuple of str
@@ -165,6 +169,7 @@ class Notation:
     suffix: str = ""
     pattern: str = ""
     padded: bool = True
+    hours_padded: bool = True
     words: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     decimals: int = -1
@@ -371,12 +376,12 @@ class Notation:
         if pa.types.is_timestamp(cells.type):
             cells = cells.cast(pa.timestamp("s"), safe=False)
         text = pc.strftime(cells, format=self.pattern, locale="C")
-        if self.padded:
-            return text
-        cut = [
-            None if t is None else re.sub(r"\b0(\d)(?![\d:])", r"\1", t) for t in text.to_pylist()
-        ]
-        return pa.array(cut, pa.string())
+        if not self.padded:  # re2 does not look around: once for each of two neighbours
+            for _ in range(2):
+                text = pc.replace_substring_regex(text, r"(^|[^\d:])0(\d)([^\d:]|$)", r"\1\2\3")
+        if not self.hours_padded:
+            text = pc.replace_substring_regex(text, r"(^|[^\d:])0(\d:)", r"\1\2")
+        return text
 
     def _styled_times(self, cells: Any) -> Any:
         """Return ISO 8601 times in the style of the column: separator, precision and zone."""

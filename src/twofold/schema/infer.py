@@ -109,9 +109,9 @@ def row_of_totals(table: Table) -> str:
                 return _totals(table, f"{level!r} in column {table.name(i)}")
         elif form.type == "number":
             cells = above[:, i].astype(np.float64)
-            some = np.count_nonzero(np.nan_to_num(cells)) >= _LEAST_SUMMED
+            some = int(np.count_nonzero(np.nan_to_num(cells))) >= _LEAST_SUMMED
             compared += 1
-            summed += some and bool(np.isclose(np.nansum(cells), last[i], rtol=1e-3, atol=0))
+            summed += int(some and bool(np.isclose(np.nansum(cells), last[i], rtol=1e-3, atol=0)))
     if summed >= 2 or (summed == 1 and compared == 1):
         return _totals(table, "its numbers are the sums of those above")
     return ""

@@ -157,6 +157,10 @@ def _meant(column: Column, own: Format, found: Format, cells: Array) -> Array | 
         return None
     if was == now:
         return None
+    if own.type == "time" and found.type == "number" and own.notation and own.notation.pattern:
+        distinct, inverse = np.unique(cells, return_inverse=True)  # 20210131, say
+        days = read_levels([as_text(number) for number in distinct.tolist()], own)
+        return _required(cells, days[inverse], was, found)
     if found.type != "text" or own.type == "text":
         raise _Mismatch(_says(was, found, cells, 0))
     return _required(cells, _at(cells, read_levels(found.levels, own)), was, found, own.notation)
