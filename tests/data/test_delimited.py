@@ -276,3 +276,17 @@ def test_a_point_is_between_thousands_if_other_columns_have_decimal_commas(tmp_p
     path = tmp_path / "x.csv"
     path.write_text("price;n\n" + "".join(f"{i},5;{i}.{100 + i}\n" for i in range(1, 40)))
     assert files.load(path).column("n").to_pylist()[:2] == [1101, 2102]
+
+
+def test_cells_with_escaped_quotes_and_line_breaks_are_whole(tmp_path: Path) -> None:
+    cells = ['say "hi"', 'two\nlines, "x"', "plain"]
+    lines = ['"' + c.replace('"', '\\"') + f'",{i}' for i, c in enumerate(cells * 20)]
+    (tmp_path / "a.csv").write_text("text,n\n" + "\n".join(lines) + "\n", encoding="utf-8")
+    for stream in (False, True):
+        rows = Files(tmp_path / "a.csv", stream=stream).open()
+        found = (
+            pa.Table.from_batches([b for _, t in rows.chunks() for b in t.to_batches()])
+            if stream
+            else rows
+        )
+        assert found.column("text").to_pylist() == cells * 20

@@ -46,6 +46,18 @@ KINDS = {
     "american": (["12/31/1999", "1/5/2000"], "time", "date32[day]"),
     "german": (["31.12.1999", "05.01.2000"], "time", "date32[day]"),
     "words": (["Jan 5 1999", "Feb 12 2001"], "time", "date32[day]"),
+    "compact days": (["20210131", "19991231", "20200229"], "time", "date32[day]"),
+    "no compact days": (["20210131", "19991231", "20200230"], "number", "int64"),
+    "compact days and a blank": (["20210131", "-", "19991231", "20200229"], "time", "date32[day]"),
+    "days of the week": (["Sun, 28 Mar 2021", "Mon, 5 Apr 2021"], "time", "date32[day]"),
+    "a zone that all have": (
+        ["2021/01/28 3:10:00 PM GMT+1", "2021/02/01 11:09:10 AM GMT+1"],
+        "time",
+        "timestamp[s]",
+    ),
+    "hexadecimal": (["0x1A", "0x2B"], "text", "string"),
+    "leading zero, then a decimal comma": (["0,125", "-0,500"], "number", "double"),
+    "twenty digits and a blank": (["89490000000000000001", " "], "text", "string"),
     "clock": (["13:08", "07:00"], "number", "time32[s]"),
     "names": (["Anna", "Ben"], "text", "string"),
     "nothing": ([None, None], "number", "null"),
@@ -99,3 +111,21 @@ def test_cells_of_the_models_column_stay_what_they_were() -> None:
     known = Hints(known=Notation("number", "double", ",", "."))
     assert settled(["1.234", "2.500"] * 9, known).group == "."
     assert settled(["01", "02"] * 9, Hints(known=Notation("number", "int64"))).type == "number"
+
+
+def written(cells: list[str], new: pa.Array) -> list[str]:
+    notation = settled(list(cells))
+    found: list[str] = notation.write(new.cast(notation.kind)).to_pylist()
+    return found
+
+
+def test_new_times_are_padded_as_the_others_are() -> None:
+    new = pa.array([1609491605], pa.timestamp("s"))  # 2021-01-01 09:00:05
+    assert written(["4/25/2021 10:52:00", "12/5/2021 9:05:07"], new) == ["1/1/2021 9:00:05"]
+    assert written(["04/25/2021 10:52:00", "12/05/2021 09:05:07"], new) == ["01/01/2021 09:00:05"]
+    assert written(["04/25/2021 10:52:00", "12/05/2021 9:05:07"], new) == ["01/01/2021 9:00:05"]
+
+
+def test_new_numbers_have_the_space_and_the_exponent_of_the_others() -> None:
+    assert written(["1\u202f234,5", "12,5"], pa.array([4321.5])) == ["4\u202f321,5"]
+    assert written(["1,25e-07", "3,50e-08"], pa.array([2.5e-8])) == ["2,50e-08"]

@@ -27,10 +27,12 @@ def test_commas_before_decimals_separate_nothing() -> None:
 
 
 @pytest.mark.parametrize(
-    "encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"]
+    "encoding", ["cp1251", "utf-8", "utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "cp1252"]
 )
 def test_encoding_is_told_by_the_bytes(encoding: str) -> None:
     text = "straße,größe\n" + "Zoë,1\nAnna,2\n" * 9
+    if encoding == "cp1251":
+        text = "город,цена\n" + "Москва,1\nКазань,2\n" * 9
     found = detect(text.encode(encoding))
     assert text.encode(encoding).decode(found.encoding).lstrip("\ufeff") == text
 
@@ -54,6 +56,9 @@ def test_lines_above_the_header_are_left_out(above: str, skip: int) -> None:
         ("city,land\nRome,IT\nParis,FR\nRome,IT\nBonn,DE\nBern,CH\n", True),
         ("p,x\n" * 4 + "e,x\n" * 4, False),
         (",x\n0,1.5\n1,2.5\n", True),
+        ("land,2019,2020\n" + "US,1.5,70\nDE,2.5,80\n" * 3, True),
+        ("Ann,3,7\n" + "Bob,4,8\nEve,1,9\nDan,3,5\n", False),
+        ("#id\tx\n" + "a\t1.5\nb\t2.5\n" * 3, True),
     ],
 )
 def test_a_header_is_unlike_the_rows(text: str, has_header: bool) -> None:
@@ -83,3 +88,33 @@ def test_columns_without_a_header_are_numbered() -> None:
 def test_files_that_are_no_rows_are_refused(content: bytes, reason: str) -> None:
     with pytest.raises(DataError, match=reason):
         detect(content)
+
+
+def test_units_below_the_header_are_left_out() -> None:
+    assert detect("time,temp,wind\ns,degC,m/s\n" + ROWS.replace("w", "")).below == 1
+    assert detect("time,temp,wind\nNA,NA,NA\n" + ROWS.replace("w", "")).below == 0
+    assert detect("time,temp,word\n" + ROWS).below == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "names"),
+    [
+        ('"x","y"\n' + '"1",2.5,a\n"2",3.5,b\n' * 3, ["", "x", "y"]),
+        ("x,y\n" + "2.5,a,\n3.5,b,\n" * 3, ["x", "y", ""]),
+    ],
+)
+def test_a_column_that_the_header_lacks_has_no_name(text: str, names: list[str]) -> None:
+    found = detect(text)
+    assert dialect.named(dialect.first_row(text, found), found) == names
+
+
+def test_quotes_with_a_backslash_belong_to_the_cell() -> None:
+    assert detect('a,b\n"say \\"hi\\", she",1\n' * 3).escape == "\\"
+    assert detect('a,b\n"C:\\dir\\",1\n"say ""hi""",2\n' * 3).escape == ""
+
+
+def test_a_last_row_that_begins_like_a_comment_is_a_row() -> None:
+    found = detect("a,b,c\n" + ROWS)
+    tail = (ROWS + '#N/A,"1, 2",w\n').encode()
+    assert dialect.footer(tail, found, 3) == (0, 0)
+    assert dialect.footer(tail + b"# 21 rows\n", found, 3) == (10, 1)

@@ -54,7 +54,7 @@ _CLOCKED = re.compile(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d(:\d\d)?(\.\d+)?(Z|[+-]\d\
 _CLOCK_UNPADDED = re.compile(r"\s*\d:")
 _HOUR_UNPADDED = re.compile(r"(?:^|[ T,])\d:\d\d")
 _DAY_DIGITS = re.compile(r"(1[89]|2[01])\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
-_COMPACT_DAY = Notation("time", "timestamp[s]", pattern="%Y%m%d")
+_COMPACT_DAY = Notation("time", "timestamp[s]", pattern=notations.COMPACT_DAY)
 _FEWEST_DAYS = 3  # fewer can be other numbers
 _TAIL = re.compile(
     r"\d(?: ?[AaPp][Mm])?( (?:UTC|GMT|[A-Z]{3,4})(?:[+-]\d{1,2}(?::?\d\d)?)?| ?[+-]\d{4})$"

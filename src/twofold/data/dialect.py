@@ -190,9 +190,13 @@ def _eight_bit(head: bytes) -> str:
     likely = sum(c in western for c in letters) >= 0.9 * len(letters)
     if letters and likely and strange <= 0.3 * len(words):
         return "cp1252"
-    best = charset_normalizer.from_bytes(head).best()
-    found = None if best is None else best.encoding
-    return {"latin_1": "cp1252", "iso8859_1": "cp1252", None: "cp1252"}.get(found, str(found))
+    # Among many digits, words may be too few to tell.
+    for content in (head, " ".join(dict.fromkeys(words)).encode("cp1252", errors="ignore")):
+        likeliest = [match.encoding for match in charset_normalizer.from_bytes(content)]
+        found = next((name for name in likeliest if not name.startswith("mac_")), "latin_1")
+        if found not in ("latin_1", "iso8859_1", "cp1252"):
+            return found
+    return "cp1252"
 
 
 def decode(content: bytes, encoding: str, is_whole: bool = True) -> str:

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 KEY = b"twofold.notation"
 ID_KEY = b"twofold.id"
 UNDERSTOOD_KEY = b"twofold.understood"
+COMPACT_DAY = "%Y%m%d"
 SPACES = " \u00a0\u202f"  # that separate thousands: plain, no-break and narrow
 # Words that stand for missing values in columns of numbers, times and booleans.
 MISSING = frozenset(
@@ -310,6 +311,9 @@ class Notation:
                     [[_iso(c, self.kind) for c in cells.to_pylist()]], self.kind
                 )
         read = pc.strptime(cells, format=self.pattern, unit="s", error_is_null=True)
+        if self.pattern == COMPACT_DAY:  # numbers could be days that there are not
+            same = pc.equal(pc.strftime(read, format=self.pattern, locale="C"), cells)
+            read = pc.if_else(same, read, None)
         return read.cast(self.kind)
 
     def _numbers(self, cells: Any) -> Any:
