@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -23,6 +24,7 @@ from twofold.distributed import launch
 from twofold.errors import CheckpointError, DivergenceError, OptionError, WorkerError, WorkerWarning
 from twofold.training.events import Event
 from twofold.training.process_group import SingleProcess
+from twofold.training.progress import Progress
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning"),
@@ -56,13 +58,23 @@ def assert_same(found: Autoencoder, expected: Autoencoder) -> None:
     assert found.offset_ == pytest.approx(expected.offset_, rel=1e-6)
 
 
-def test_two_workers_make_the_same_model_as_one() -> None:
+def flags(options: dict[str, Any]) -> list[str]:
+    words = [f"--{name.replace('_', '-')} {value}" for name, value in options.items()]
+    return " ".join(words).replace("--shortcut False", "--no-shortcut").split()
+
+
+def test_two_workers_of_the_command_line_make_the_same_model_as_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     events: list[Event] = []
-    model = Autoencoder(**NO_SHORTCUT)
-    found = launch.fit(model, HOLES, workers=2, callbacks=[events.append])
-    assert_same(found.model, Autoencoder(**NO_SHORTCUT).fit(HOLES))
-    assert found.n_rows == 150
+    monkeypatch.setattr(Progress, "__call__", lambda self, event: events.append(event))
+    np.save(tmp_path / "rows.npy", HOLES)
+    words = ["fit", tmp_path / "rows.npy", "--output", tmp_path / "model", "--workers", "2"]
+    result = CliRunner().invoke(app, [*map(str, words), *flags(NO_SHORTCUT)])
+    assert result.exit_code == 0, result.output
+    assert_same(load(tmp_path / "model"), Autoencoder(**NO_SHORTCUT).fit(HOLES))
     assert [event.epoch for event in events if event.kind == "epoch"] == [1, 2, 3, 4]
+    assert re.search(r"rows +150", result.stdout)
 
 
 def test_where_a_worker_is_killed_all_go_on_from_the_last_checkpoint(
@@ -111,18 +123,6 @@ def test_workers_that_never_get_to_a_checkpoint_are_reported(
         launch.fit(Autoencoder(**OPTIONS), X, workers=2)
 
 
-def test_the_command_line_starts_workers(tmp_path: Path) -> None:
-    np.save(tmp_path / "rows.npy", X)
-    words = ["fit", tmp_path / "rows.npy", "--output", tmp_path / "model", "--workers", "2"]
-    result = CliRunner().invoke(app, [*map(str, words), *_flags()])
-    assert result.exit_code == 0, result.output
-    assert_same(load(tmp_path / "model"), Autoencoder(**OPTIONS).fit(X))
-
-
-def _flags() -> list[str]:
-    return [word for k, v in OPTIONS.items() for word in (f"--{k.replace('_', '-')}", str(v))]
-
-
 def _torchrun(*words: object) -> str:
     """Run two processes by torchrun, and return what they printed."""
     meeting = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
@@ -149,53 +149,45 @@ def _torchrun(*words: object) -> str:
     return out
 
 
-def test_processes_of_torchrun_are_workers(tmp_path: Path) -> None:
-    np.save(tmp_path / "rows.npy", X)
-    twofold = Path(sys.executable).with_name("twofold")
-    fit = ["fit", tmp_path / "rows.npy", "--output", tmp_path / "model", *_flags()]
-    out = _torchrun("--no-python", twofold, *fit)
-    assert out.count("parameters, tied weights") == 1
-    assert_same(load(tmp_path / "model"), Autoencoder(**OPTIONS).fit(X))
-
-
 _KILLED_ONCE = """
 import atexit, os, signal, sys
 from pathlib import Path
 import torch.distributed as dist
-from twofold import Autoencoder
+from twofold.cli.main import main
 from twofold.distributed import launch
-from twofold.training import using
+
+folder, fit = Path(__file__).parent, launch.fit
 
 def left():
     if not dist.is_initialized():
-        (folder / f"left-{workers.rank}").touch()
-
-folder, options = Path(sys.argv[1]), eval(sys.argv[2])
-atexit.register(left)  # what is registered first is called last
-workers, model = launch.joined(), Autoencoder(**options)
+        (folder / f"left-{os.environ['RANK']}").touch()
 
 def kill(event):
     if event.epoch == 2 and not (folder / "killed").exists():
         (folder / "killed").touch()
         os.kill(os.getpid(), signal.SIGKILL)
 
-with using(workers):
-    launch.fit(
-        model, folder / "rows.npy", callbacks=[kill],
-        checkpoint=folder / "run", resume=True, checkpoint_seconds=0,
-    )
-if workers.is_main:
-    model.save(folder / "model")
+def killing(*given, callbacks, **named):
+    return fit(*given, callbacks=[*callbacks, kill], **named)
+
+launch.fit = killing
+atexit.register(left)  # what is registered first is called last
+main()
 """
 
 
-def test_workers_that_torchrun_starts_again_go_on(tmp_path: Path) -> None:
+def test_processes_of_torchrun_are_workers_and_go_on_where_it_starts_them_again(
+    tmp_path: Path,
+) -> None:
     np.save(tmp_path / "rows.npy", X)
     script = tmp_path / "train.py"
     script.write_text(_KILLED_ONCE, encoding="utf-8")
-    _torchrun("--max-restarts=1", script, tmp_path, repr(OPTIONS))
+    fit = ["fit", tmp_path / "rows.npy", "--output", tmp_path / "model", *flags(OPTIONS)]
+    again = ["--checkpoint", tmp_path / "run", "--resume", "--checkpoint-seconds", 0]
+    out = _torchrun("--max-restarts=1", script, *fit, *again)
     assert (tmp_path / "killed").exists()
     assert {path.name for path in tmp_path.glob("left-*")} == {"left-0", "left-1"}
+    assert out.count("parameters, tied weights") == 1
     assert_same(load(tmp_path / "model"), Autoencoder(**OPTIONS).fit(X))
 
 
@@ -241,10 +233,9 @@ def test_workers_do_not_overwrite_a_run_unasked(tmp_path: Path) -> None:
         launch.fit(Autoencoder(**OPTIONS), X, workers=2, checkpoint=tmp_path)
 
 
-@pytest.mark.parametrize("rows", [X, HOLES], ids=["complete", "incomplete"])
-def test_another_number_of_workers_goes_on(rows: Any, tmp_path: Path) -> None:
-    # One process, whose step is another one where no cell is missing; then two; then one again.
-    expected = Autoencoder(**NO_SHORTCUT).fit(rows)
+def test_another_number_of_workers_goes_on(tmp_path: Path) -> None:
+    # One process, which takes another step than workers do; then two; then one again.
+    expected = Autoencoder(**OPTIONS).fit(X)
     for workers, last in ((1, 1), (2, 3), (1, 4)):
 
         def stop(event: Event, last: int = last) -> None:
@@ -253,8 +244,8 @@ def test_another_number_of_workers_goes_on(rows: Any, tmp_path: Path) -> None:
 
         try:
             found = launch.fit(
-                Autoencoder(**NO_SHORTCUT),
-                rows,
+                Autoencoder(**OPTIONS),
+                X,
                 workers=workers,
                 checkpoint=tmp_path,
                 resume=True,

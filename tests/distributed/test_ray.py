@@ -114,20 +114,6 @@ def assert_same(found: Autoencoder, expected: Autoencoder) -> None:
     assert found.offset_ == pytest.approx(expected.offset_, rel=1e-6)
 
 
-def test_two_workers_make_the_same_model_as_one(nodes: Any) -> None:
-    events: list[Event] = []
-    found = launch.fit(
-        Autoencoder(**NO_SHORTCUT),
-        HOLES,
-        workers=2,
-        address=nodes.address,
-        callbacks=[events.append],
-    )
-    assert_same(found.model, Autoencoder(**NO_SHORTCUT).fit(HOLES))
-    assert found.n_rows == 150
-    assert [event.epoch for event in events if event.kind == "epoch"] == [1, 2, 3, 4]
-
-
 def test_where_a_worker_is_killed_all_go_on_from_the_last_checkpoint(
     nodes: Any, pools: list[cluster.RayWorkers], tmp_path: Path
 ) -> None:
@@ -181,25 +167,32 @@ def test_without_one_machine_the_rest_goes_on(nodes: Any, pools: list[cluster.Ra
     assert_same(found.model, Autoencoder(**LONG).fit(X))
 
 
-def test_as_many_workers_go_on_as_there_is_room_for(
+def test_as_many_workers_go_on_as_there_is_room_for_and_make_the_same_model_as_one(
     nodes: Any, pools: list[cluster.RayWorkers], tmp_path: Path
 ) -> None:
+    events: list[Event] = []
+
     def stop(event: Event) -> None:
         if event.kind == "epoch" and event.epoch == 2:
             raise SystemExit
 
     with pytest.raises(SystemExit):
-        Autoencoder(**OPTIONS).fit(X, checkpoint=tmp_path, callbacks=[stop], checkpoint_seconds=0)
+        Autoencoder(**NO_SHORTCUT).fit(
+            HOLES, checkpoint=tmp_path, callbacks=[stop], checkpoint_seconds=0
+        )
     went_on = launch.fit(
-        Autoencoder(**OPTIONS),
-        X,
+        Autoencoder(**NO_SHORTCUT),
+        HOLES,
         workers=(1, 8),
-        address="auto",
+        address=nodes.address,
         checkpoint=tmp_path,
         resume=True,
+        callbacks=[events.append],
     )
     assert [len(pool.places) for pool in pools] == [2]
-    assert_same(went_on.model, Autoencoder(**OPTIONS).fit(X))
+    assert went_on.n_rows == 150
+    assert [event.epoch for event in events if event.kind == "epoch"] == [3, 4]
+    assert_same(went_on.model, Autoencoder(**NO_SHORTCUT).fit(HOLES))
 
 
 def test_what_a_worker_cannot_do_is_raised_as_by_one_process(nodes: Any) -> None:
