@@ -579,31 +579,25 @@ def test_pace_tells_rows_speed_and_time_left(monkeypatch: pytest.MonkeyPatch) ->
     ]
 
 
-def test_ctrl_c_leaves_no_half_file(plain: Path, saved: Path, tmp_path: Path) -> None:
-    code = (
-        "import sys, time\n"
-        "from twofold import Autoencoder\n"
-        "from twofold.data import files\n"
-        "from twofold.cli.main import main\n"
-        "files.CHUNK_ROWS = 400\n"
-        "whole = Autoencoder.transform\n"
-        "def slow(self, X):\n"
-        "    if not isinstance(X, files.OpenFiles) and len(X) < 500:\n"
-        "        print('part', flush=True), time.sleep(0.5)\n"
-        "    return whole(self, X)\n"
-        "Autoencoder.transform = slow\n"
-        "main()\n"
-    )
-    words = ["encode", saved, plain / "parquet", "-o", tmp_path / "c.csv"]
-    command = [sys.executable, "-c", code, *map(str, words), "--stream"]
-    pipe = subprocess.PIPE
-    with subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True) as process:
-        assert process.stdout is not None
-        assert [process.stdout.readline() for _ in range(3)] == ["part\n"] * 3
-        process.send_signal(signal.SIGINT)
-        _, errors = process.communicate(timeout=60)
-    assert process.returncode == 130
-    assert "Interrupted; nothing was written." in errors
+def test_ctrl_c_leaves_no_half_file(
+    plain: Path, saved: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parts, whole = [], Autoencoder.transform
+
+    def interrupted(self: Autoencoder, X: Any) -> Any:
+        if not isinstance(X, files.OpenFiles):
+            parts.append(len(X))
+            if len(parts) == 3:
+                signal.raise_signal(signal.SIGINT)
+        return whole(self, X)
+
+    monkeypatch.setattr(files, "CHUNK_ROWS", 400)
+    monkeypatch.setattr(Autoencoder, "transform", interrupted)
+    words = ["encode", saved, plain / "parquet", "-o", tmp_path / "c.csv", "--stream"]
+    ended = CliRunner().invoke(app, [str(word) for word in words])
+    assert len(parts) == 3
+    assert ended.exit_code == 130
+    assert "Interrupted; nothing was written." in ended.stderr
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -82,99 +81,6 @@ def test_holes_copies_and_single_rows(bottleneck: Any) -> None:
     assert np.isfinite(ae.impute(holed)).all()
     ae.partial_fit(rows)
     assert np.isfinite(ae.score_samples(rows)).all()
-
-
-def test_topk_keeps_k_components() -> None:
-    codes, penalties = Sparse("topk", k=3).module(8, 5)(torch.randn(20, 8), [])
-    assert ((codes != 0).sum(1) == 3).all()
-    assert penalties == {}
-
-
-def test_the_divergence_is_that_of_two_normal_densities() -> None:
-    module = Variational(beta=2.0).module(4, 5)
-    mean, below = torch.randn(9, 4), torch.randn(9, 5)
-    torch.nn.init.normal_(module.weight, std=0.1)
-    _, penalties = module(mean, [below])
-    spread = (0.5 * module.log_variance([below])).exp()
-    posterior = torch.distributions.Normal(mean, spread)
-    prior = torch.distributions.Normal(torch.zeros_like(mean), torch.ones_like(mean))
-    expected = torch.distributions.kl_divergence(posterior, prior).sum(1)
-    torch.testing.assert_close(penalties["kl"], 2 * expected)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_more_draws_tighten_the_bound() -> None:
-    rows = ROWS.reshape(80, 12)
-    ae = made(Variational(), hidden_layers=(16,), epochs=40).fit(rows)
-    bound = ae.score_samples(rows).mean()
-    few = ae.log_likelihood(rows, 5, random_state=0).mean()
-    many = ae.log_likelihood(rows, 200, random_state=0).mean()
-    assert bound < few < many
-
-
-def test_a_linear_variational_code_reaches_probabilistic_pca() -> None:
-    rng = np.random.default_rng(0)
-    # Every column has as much variance and noise as the others, which is the model's assumption.
-    turn = np.linspace(0, 2, 6)
-    matrix = 2 * np.array([np.cos(turn), np.sin(turn)])
-    rows = rng.normal(size=(3000, 2)) @ matrix + 0.3 * rng.normal(size=(3000, 6))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        ae = Autoencoder(
-            n_components=2, hidden_layers=(), activation="identity", bottleneck="variational",
-            tied=False, epochs=60, learning_rate=0.01, patience=None, random_state=0,
-        ).fit(rows)  # fmt: skip
-    from sklearn.decomposition import PCA
-
-    exact = PCA(2).fit(rows).score(rows)  # Tipping and Bishop, 1999, eq. 4
-    assert ae.score(rows) <= exact + 0.05
-    assert ae.score(rows) == pytest.approx(exact, abs=0.5)
-    estimate = ae.log_likelihood(rows[:500], 300, random_state=0).mean()
-    assert estimate == pytest.approx(PCA(2).fit(rows).score(rows[:500]), abs=0.02)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_ordered_components_are_in_the_order_of_pca() -> None:
-    rng = np.random.default_rng(1)
-    rows = rng.normal(size=(2000, 8)) * np.array([8, 4, 2, 1, 0.1, 0.1, 0.1, 0.1])
-    rows = rows @ np.linalg.qr(rng.normal(size=(8, 8)))[0]
-    ae = Autoencoder(
-        n_components=4, hidden_layers=(), activation="identity", bottleneck="ordered", epochs=120,
-        kinds="real", random_state=0,
-    ).fit(rows)  # fmt: skip
-    ratio = ae.explained_variance_ratio_
-    assert (np.diff(ratio) < 0).all()
-    codes = ae.transform(rows)
-    for k in (1, 2, 3):
-        cut = ae.inverse_transform(codes[:, :k])
-        assert cut.shape == rows.shape
-    assert np.argmax(np.abs(np.corrcoef(codes.T, rows.T)[:4, 4:]).max(1)) in (0, 1)
-
-
-@pytest.mark.filterwarnings("ignore")
-def test_a_share_picks_the_size() -> None:
-    rng = np.random.default_rng(2)
-    rows = rng.normal(size=(600, 2)) @ rng.normal(size=(2, 9)) + 0.01 * rng.normal(size=(600, 9))
-    ae = Autoencoder(
-        n_components=0.9, hidden_layers=(), activation="identity", epochs=80, random_state=0
-    ).fit(rows)
-    assert ae.transform(rows).shape[1] <= 2
-    assert ae.explained_variance_ratio_.sum() >= 0.9
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"bottleneck": "sparse:kl"}, "code_activation between 0 and 1"),
-        ({"bottleneck": "variational", "code_activation": "tanh"}, "means of any size"),
-        ({"bottleneck": "sparse:topk:9", "n_components": 3}, "keeps more components"),
-        ({"bottleneck": "variational", "n_components": 0.9}, "has no order"),
-        ({"bottleneck": "variational:zero"}, "bottleneck"),
-    ],
-)
-def test_what_has_no_meaning_is_refused(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(OptionError, match=said):
-        Autoencoder(**options).fit(ROWS)
 
 
 def test_penalties_of_the_tutorials_sparse_net() -> None:
