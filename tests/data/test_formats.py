@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import json
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import pyarrow.fs
 import pyarrow.parquet as pq
 import pytest
 
+from twofold.data import files
 from twofold.data.formats import ArrayFile, ParquetFile, Place, TableFile, unpack
 from twofold.errors import DataError
 
@@ -67,3 +69,18 @@ def test_compressed_bytes_are_unpacked(codec: str) -> None:
     suffix = {"zstd": ".zst"}.get(codec, f".{codec}")
     assert unpack(bytes(sink.getvalue()), suffix) == b"a,b\n1,2\n"
     assert unpack(b"plain", "") == b"plain"
+
+
+@pytest.mark.parametrize("form", ["list", "lines"])
+def test_json_is_a_list_of_objects_or_one_in_each_line(tmp_path: Path, form: str) -> None:
+    rows = [{"n": i, "text": "a,b"} for i in range(3)]
+    lines = "\n".join(map(json.dumps, rows))
+    text = json.dumps(rows, indent=1) if form == "list" else lines
+    (tmp_path / "a.json").write_text(text, encoding="utf-8")
+    assert files.load(tmp_path / "a.json").to_pylist() == rows
+
+
+def test_a_list_of_numbers_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text("[1, 2]", encoding="utf-8")
+    with pytest.raises(DataError, match="holds a list, but not one of objects"):
+        files.load(tmp_path / "a.json")

@@ -529,3 +529,15 @@ def test_a_row_of_totals_is_named(last: list[Any], said: str) -> None:
     found = Schema.infer(sources.read(frame)).understood
     assert said in found
     assert bool(found) == bool(said)
+
+
+def test_times_and_amounts_that_a_frame_holds_as_text_are_named() -> None:
+    days = pd.Series(pd.date_range("2021-01-01", periods=30))
+    frame = pd.DataFrame({"day": days.dt.strftime("%d.%m.%Y"), "x": np.arange(30.0) % 7})
+    frame["paid"] = [f"${v:,.2f}" for v in np.arange(30) * 99.5]
+    frame["code"] = [f"{v:04d}" for v in range(30)]
+    schema = Schema.infer(sources.read(frame))
+    notes = [c.note for c in schema.columns]
+    assert notes[0].startswith("holds times as text, such as '01.01.2021'")
+    assert notes[2].startswith("holds numbers as text")
+    assert schema.id_column == "code"

@@ -235,7 +235,7 @@ def _is_rows(path: str, read: Sequence[str]) -> bool:
     steps = path.split("/")
     suffix = sources.suffix_of(path)
     hidden = any(step.startswith((".", "_")) for step in steps)
-    return not hidden and suffix in read and suffix != ".txt"
+    return not hidden and suffix in read and suffix not in (".txt", ".json")
 
 
 def _fixed(pattern: str) -> str:

@@ -7,6 +7,7 @@ memory.
 from __future__ import annotations
 
 import gzip
+import json
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,7 +25,7 @@ from twofold.errors import DataError
 Array = NDArray[Any]
 PART_BYTES = 4 * 2**20  # of arrays
 _PAGE_BYTES = 2 * 2**20  # of a Parquet column that may be held decoded: a page and a dictionary
-JSON_SUFFIXES = (".jsonl", ".ndjson")
+JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 ARROW_SUFFIXES = (".arrow", ".feather", ".ipc", ".arrows")
 _TAIL_BYTES = 2**16  # of a Parquet file, which most footers fit into
 _BUFFER_BYTES = 2**16  # read at a time from each column of a row group
@@ -150,15 +151,19 @@ class ArrayFile:
 
 
 class TableFile:
-    """A file that is read at once, and is one part: JSON lines, or an Arrow file."""
+    """A file that is read at once, and is one part: JSON, or an Arrow file."""
 
     def __init__(self, place: Place) -> None:
         with place.open() as stream, sources.readable(place.shown):
             content = unpack(bytes(stream.read()), place.compression)
             if not content:
                 raise DataError(f"{place.shown} is empty: it has no byte.")
-            read = _json_lines if place.suffix in JSON_SUFFIXES else _arrow_file
-            self._table = read(pa.BufferReader(content))
+            is_json = place.suffix in JSON_SUFFIXES
+            self._table = (
+                _json_rows(content, place.shown)
+                if is_json
+                else _arrow_file(pa.BufferReader(content))
+            )
         self._constants = place.constants
         more = {k: v.type for k, v in place.constants.items() if k not in self._table.schema.names}
         self.names = [*self._table.schema.names, *more]
@@ -175,11 +180,19 @@ class TableFile:
             yield _in_types(batch, schema, self._constants)
 
 
-def _json_lines(stream: Any) -> Any:
-    from pyarrow import json
+def _json_rows(content: bytes, shown: str) -> Any:
+    """Return the rows of JSON: an object in each line, or a list of objects."""
+    from pyarrow.json import ReadOptions, read_json
 
-    options = json.ReadOptions(block_size=max(2**20, stream.size() + 1))
-    return json.read_json(stream, options)
+    if content.lstrip()[:1] == b"[":
+        rows = json.loads(content)
+        if not rows or not all(type(row) is dict for row in rows):
+            raise DataError(
+                f"{shown} holds a list, but not one of objects. Write a row as an object, such as "
+                f'{{"age": 41}}.'
+            )
+        content = "\n".join(map(json.dumps, rows)).encode()
+    return read_json(pa.BufferReader(content), ReadOptions(block_size=max(2**20, len(content) + 1)))
 
 
 def _arrow_file(stream: Any) -> Any:

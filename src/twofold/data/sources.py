@@ -35,6 +35,7 @@ FILE_SUFFIXES = (
         ".npz",
         ".jsonl",
         ".ndjson",
+        ".json",
     ),
     *(".arrow", ".feather", ".ipc", ".arrows", ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods"),
 )
@@ -144,9 +145,9 @@ def packing_of(path: str | os.PathLike[str]) -> str:
 
 
 def _is_rows(path: Path) -> bool:
-    # A text file among others is more often a description of them than rows.
+    # Text and JSON among other files are more often a description of them than rows.
     suffix = suffix_of(path)
-    return suffix in FILE_SUFFIXES and suffix != ".txt" and path.is_file()
+    return suffix in FILE_SUFFIXES and suffix not in (".txt", ".json") and path.is_file()
 
 
 @contextmanager

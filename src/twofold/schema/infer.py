@@ -7,8 +7,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
 
+from twofold.data.detection import Detector
 from twofold.data.table import Format, Table, row_chunks
 from twofold.errors import DataError
 from twofold.formatting import shortened
@@ -43,6 +45,7 @@ _FURTHEST = 100.0  # times that far cells widen a histogram's unit: a code for "
 
 _PROSE = 4.0  # words per cell of free text: names and titles have fewer
 _EXAMPLE = 40  # letters
+_LEAST_LEVELS_OF_TIMES, _MOST_LOOKED_AT = 5, 1000  # different texts
 _LEAST_SUMMED = 4  # rows above their totals
 _TOTAL = re.compile(
     r"((grand|sub)[- ]?)?totals?|sums?|summen?|gesamt(summe)?|insgesamt|totaux|somme|totale|suma|"
@@ -123,10 +126,26 @@ def _totals(table: Table, why: str) -> str:
 
 def _with_note_of_cells(column: Column, table: Table, i: int) -> Column:
     """Return the column with what is to be said about how its cells were read, before the rest."""
-    written = None if table.formats is None else table.formats[i].notation
-    if written is None or not written.note or column.note == "left out as asked":
+    form = None if table.formats is None else table.formats[i]
+    if form is None or column.note == "left out as asked":
         return column
-    return replace(column, note="; ".join(filter(None, (written.note, column.note))))
+    note = _as_text(form) if form.notation is None else form.notation.note
+    return replace(column, note="; ".join(filter(None, (note, column.note))))
+
+
+def _as_text(form: Format) -> str:
+    """Say that a frame's column of text holds times or amounts, if it does; else nothing."""
+    texts = [level for level in form.levels[:_MOST_LOOKED_AT] if isinstance(level, str)]
+    if form.type != "text" or len(texts) < _LEAST_LEVELS_OF_TIMES or form.is_id:
+        return ""
+    detector = Detector("")
+    detector.add(pa.chunked_array([texts], pa.string()))
+    found = detector.settle()
+    is_count = found.type == "number" and found.arrow == "int64"  # a code may be one
+    if found.note or found.missing or found.type in ("text", "boolean") or is_count:
+        return ""
+    what = "times" if found.type == "time" or found.is_clock else "numbers"
+    return f"holds {what} as text, such as {texts[0]!r}: turn the column into {what} first"
 
 
 def _with_pooled_pixels(columns: list[Column], stats: Statistics) -> tuple[Column, ...]:

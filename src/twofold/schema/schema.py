@@ -408,7 +408,8 @@ class Schema:
         given = (c.name for c in ignored if c.format is not None and c.format.is_id)
         # Numbers and dates that a few cells keep from being read as such do not name rows.
         named = (c for c in ignored if IDENTIFIER in c.note and c.note.endswith(EACH_ONCE))
-        found = (c.name for c in named if "missing=" not in c.note and "dates" not in c.note)
+        others = ("missing=", "dates", " as text")
+        found = (c.name for c in named if not any(word in c.note for word in others))
         return next(given, None) or next(found, None)
 
     @cached_property
