@@ -26,14 +26,9 @@ from twofold.errors import OptionError
 from twofold.service import server
 
 
-def start(model: Path, *words: str) -> tuple[subprocess.Popen[str], int]:
-    command = [
-        sys.executable,
-        "-c",
-        "from twofold.cli.main import main; main()",
-        "serve",
-        str(model),
-    ]
+def start(model: Path, *words: str, before: str = "pass") -> tuple[subprocess.Popen[str], int]:
+    code = f"from twofold.cli.main import main; {before}; main()"
+    command = [sys.executable, "-c", code, "serve", str(model)]
     process = subprocess.Popen(
         [*command, "--port", "0", *words],
         stdout=subprocess.PIPE,
@@ -71,11 +66,21 @@ def answer_of(client: socket.socket) -> bytes:
     return read
 
 
-def test_server_drains_when_it_is_asked_to_end(floats: Autoencoder, tmp_path: Path) -> None:
+def test_server_loads_the_model_again_and_drains_when_it_is_asked_to(
+    floats: Autoencoder, tmp_path: Path
+) -> None:
     floats.save(tmp_path / "model")
     process, port = start(tmp_path / "model")
     with process, contextlib.ExitStack() as stack:
         stack.callback(process.kill)
+        with httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
+            before = client.get("/model").json()["version"]
+            rng = np.random.default_rng(5)
+            frame = pd.DataFrame(rng.normal(size=(80, 3)), columns=["a", "b", "c"])
+            fitted(frame, n_components=1).save(tmp_path / "model", overwrite=True)
+            process.send_signal(signal.SIGHUP)
+            while client.get("/model").json()["version"] == before:
+                assert process.poll() is None
         quick, accepted = (stack.enter_context(connect(port)) for _ in range(2))
         request = raw_request([[1.0, 2.0, 3.0]])
         accepted.sendall(request[:-5])
@@ -208,7 +213,9 @@ def test_too_many_connections_are_refused(
 
 def test_server_ends_in_time_whatever_is_under_way(floats: Autoencoder, tmp_path: Path) -> None:
     floats.save(tmp_path / "model")
-    process, port = start(tmp_path / "model")
+    assert server.GRACE_SECONDS < server.END_SECONDS < 10  # as the documentation says
+    sooner = "from twofold.service import server as s; s.GRACE_SECONDS, s.END_SECONDS = 0.5, 1.5"
+    process, port = start(tmp_path / "model", before=sooner)
     with process, connect(port) as long:
         content = json.dumps({"rows": [[None] * 3], "n_draws": 100_000}).encode()
         head = f"POST /impute HTTP/1.1\r\nhost: 127.0.0.1\r\ncontent-type: {JSON}\r\n"
@@ -218,20 +225,6 @@ def test_server_ends_in_time_whatever_is_under_way(floats: Autoencoder, tmp_path
             assert answer_of(quick).startswith(b"HTTP/1.1 200 OK")
         process.send_signal(signal.SIGTERM)
         try:
-            assert process.wait(20) == 0  # ten seconds, on a machine with nothing else to do
+            assert process.wait(10) == 0  # two seconds, on a machine with nothing else to do
         finally:
             process.kill()
-
-
-def test_hangup_loads_the_model_again(floats: Autoencoder, tmp_path: Path) -> None:
-    floats.save(tmp_path / "model")
-    process, port = start(tmp_path / "model")
-    with process, httpx.Client(base_url=f"http://127.0.0.1:{port}") as client:
-        before = client.get("/model").json()["version"]
-        rng = np.random.default_rng(5)
-        frame = pd.DataFrame(rng.normal(size=(80, 3)), columns=["a", "b", "c"])
-        fitted(frame, n_components=1).save(tmp_path / "model", overwrite=True)
-        process.send_signal(signal.SIGHUP)
-        while client.get("/model").json()["version"] == before:
-            assert process.poll() is None
-        process.kill()
