@@ -92,11 +92,8 @@ def test_shares_and_base_are_minus_the_score(activation: str, holes: bool) -> No
     "likelihood",
     [
         {},
-        {"income": "student_t"},
-        {"visits": "poisson"},
-        {"height": "histogram"},
-        {"smoker": "gaussian"},
-        {"since": "student_t"},
+        {"income": "student_t", "visits": "poisson"},
+        {"height": "histogram", "smoker": "gaussian", "since": "student_t"},
     ],
     ids=str,
 )
