@@ -402,7 +402,7 @@ def test_without_ray_its_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_a_cluster_of_this_machine_ends_with_the_command(tmp_path: Path) -> None:
     np.save(tmp_path / "rows.npy", X)
-    words = ["fit", "rows.npy", "--output", "model", "--workers", "2", "--address", "local"]
+    words = ["fit", "rows.npy", "--output", "model", "--workers", "1", "--address", "local"]
     given = {**OPTIONS, "epochs": 100_000, "patience": "none"}
     words += [word for k, v in given.items() for word in (f"--{k.replace('_', '-')}", str(v))]
     process = subprocess.Popen(

@@ -13,8 +13,6 @@ TESTS = ROOT / "tests"
 LONGEST, AT_THE_ROOT, MOST_PARAMETERS = 650, 8, 6
 PUBLIC = {"fit"}  # of the estimators: their parameters are what users asked for
 MODULES = sorted(p.relative_to(PACKAGE) for p in PACKAGE.rglob("*.py") if p.name != "__init__.py")
-# Modules whose tests lie in the files of their neighbours.
-LATER: tuple[str, ...] = ("data/json.py",)
 
 
 def test_few_modules_lie_at_the_root() -> None:
@@ -30,8 +28,6 @@ def test_no_module_is_too_long(module: Path) -> None:
 
 @pytest.mark.parametrize("module", MODULES, ids=str)
 def test_each_module_has_a_test_file_of_its_name(module: Path) -> None:
-    if module.as_posix() in LATER:
-        pytest.skip("it has none of its name yet")
     place = TESTS / module.parent / f"test_{module.stem}.py"
     assert place.is_file(), f"write {place.relative_to(ROOT)}"
 

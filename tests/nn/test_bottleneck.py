@@ -137,9 +137,9 @@ def test_a_code_that_is_cut_has_another_density() -> None:
 
 
 def test_what_has_no_posterior_cannot_be_given_one() -> None:
-    with pytest.raises(NotImplementedError, match="Halved"):
+    with pytest.raises(OptionError, match="Expected Halved to have the method set_posterior"):
         Halved(3).set_posterior(torch.ones(3))
-    with pytest.raises(NotImplementedError, match="Halved"):
+    with pytest.raises(OptionError, match="Expected Halved to have the method rescale"):
         Halved(3).rescale(torch.ones(3))
 
 

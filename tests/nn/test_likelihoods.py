@@ -283,3 +283,8 @@ def test_theta_of_a_histogram_is_about_the_shares_of_all_rows() -> None:
 def test_a_name_that_is_taken_or_no_word_is_refused(name: str) -> None:
     with pytest.raises(OptionError, match=r"Choose another"):
         register_likelihood(name, LIKELIHOODS["gaussian"])
+
+
+def test_a_likelihood_without_a_residual_says_so() -> None:
+    with pytest.raises(OptionError, match="Expected StudentT to have the method residual"):
+        LIKELIHOODS["student_t"].residual(torch.zeros(2), torch.zeros(2), Scratch(torch.zeros(2)))

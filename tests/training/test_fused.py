@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
 
+from tests.training import test_config
 from twofold.errors import DivergenceError
 from twofold.nn.activations import ACTIVATIONS, Activation, register_activation
 from twofold.nn.bottleneck import Bottleneck, Penalties
@@ -30,17 +31,7 @@ from twofold.training.fused import FusedStep
 from twofold.training.step import make_step
 from twofold.training.trainer import Trainer
 
-PLAN = TrainingConfig(
-    optimizer="sgd",
-    learning_rate=0.3,
-    momentum=0.0,
-    nesterov=False,
-    schedule="constant",
-    batch_size=8,
-    epochs=1,
-    weight_decay=0.0,
-    patience=None,
-)
+PLAN = replace(test_config.PLAN, learning_rate=0.3, epochs=1)
 PLANS = {
     "sgd": PLAN,
     "momentum": replace(PLAN, momentum=0.9, weight_decay=0.02, learning_rate=0.1),

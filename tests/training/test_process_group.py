@@ -78,9 +78,16 @@ def test_the_mean_of_one_worker_is_its_gradient(group: WorkerGroup) -> None:
 
 
 def test_a_request_to_stop_is_followed_after_the_next_update(group: WorkerGroup) -> None:
+    group.size = 2
     before = group.should_stop(True)
     group.all_reduce_mean([torch.ones(2)], torch.tensor(1.0), lambda: 1)
     assert (before, group.should_stop(False)) == (False, True)
+
+
+def test_a_worker_without_others_stops_at_once(group: WorkerGroup) -> None:
+    assert not group.should_stop(False)
+    group.request_stop()
+    assert group.should_stop(False)
 
 
 def test_workers_draw_different_noise(group: WorkerGroup) -> None:

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from tests.training.test_config import PLAN
 from twofold import Autoencoder
 from twofold.errors import DivergenceError
 from twofold.nn.network import Network
@@ -28,17 +29,6 @@ from twofold.training.trainer import History
 
 MakeStep = Callable[[Network, Objective, TrainingConfig], Step]
 STEPS: dict[str, MakeStep] = {"autograd": AutogradStep, "fused": FusedStep}
-PLAN = TrainingConfig(
-    optimizer="sgd",
-    learning_rate=0.05,
-    momentum=0.0,
-    nesterov=False,
-    schedule="constant",
-    batch_size=8,
-    epochs=3,
-    weight_decay=0.0,
-    patience=None,
-)
 ROWS = np.random.default_rng(2).normal(size=(40, 5)) @ np.random.default_rng(3).normal(size=(5, 5))
 
 

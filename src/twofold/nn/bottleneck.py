@@ -204,11 +204,17 @@ class Bottleneck(nn.Module, ABC):
 
     def rescale(self, factor: Tensor) -> None:
         """Let the decoder start from codes times `factor`, `(n_components,)`."""
-        raise NotImplementedError(f"{type(self).__name__} has no scale of its own.")
+        raise self._lacks("rescale")
 
     def set_posterior(self, variance: Tensor) -> None:
         """Let all rows' posteriors have this variance, `(n_components,)`."""
-        raise NotImplementedError(f"{type(self).__name__} has no posterior.")
+        raise self._lacks("set_posterior")
+
+    def _lacks(self, method: str) -> OptionError:
+        return OptionError(
+            f"Expected {type(self).__name__} to have the method {method}, got a bottleneck without "
+            f"it. Define it, or leave pretraining='pca' out."
+        )
 
     def of_hidden(self) -> BottleneckSpec:
         """Return what is done to a hidden layer's output where that is trained as a code."""

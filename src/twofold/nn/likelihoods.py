@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from twofold import registry
+from twofold.errors import OptionError
 from twofold.registry import Registry
 from twofold.schema.column import Column
 
@@ -131,7 +132,10 @@ class Likelihood(ABC):
 
         All are flat, except for likelihoods that model a column's inputs jointly.
         """
-        raise NotImplementedError(f"{type(self).__name__} has no residual.")
+        raise OptionError(
+            f"Expected {type(self).__name__} to have the method residual, got a likelihood without "
+            f"it. Define it, or leave is_fused out."
+        )
 
 
 class Scratch:

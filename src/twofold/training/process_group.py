@@ -168,7 +168,8 @@ class WorkerGroup:
     def should_stop(self, requested: bool) -> bool:
         """Whether all workers are to stop now: all after the same update, or none could go on."""
         self._stop_requested = self._stop_requested or requested
-        return self._stops
+        # Alone, it exchanges nothing with which a request could travel.
+        return self._stops or (self.size == 1 and self._stop_requested)
 
 
 Workers = SingleProcess | WorkerGroup
