@@ -121,6 +121,18 @@ class Objective(CellModel):
         self._fit_noise()
 
     @torch.no_grad()
+    def fit_noise(self, theta: Tensor, x: Tensor) -> None:
+        """Fit the noise that Gaussian columns share to these rows: (batch, width) twice."""
+        x, seen = observed(x)
+        seen = torch.ones_like(x, dtype=torch.bool) if seen is None else seen
+        shared = [at for likelihood, at in self.groups if likelihood.shares_noise]
+        squares = [torch.where(seen[:, at], (theta - x)[:, at] ** 2, 0.0).sum(0) for at in shared]
+        counts = [seen[:, at].sum(0) for at in shared]
+        if shared and bool((n := torch.cat(counts)).any()):
+            known = n > 0
+            self.noise.copy_((torch.cat(squares)[known] / n[known]).mean().sqrt().clamp_min(0.05))
+
+    @torch.no_grad()
     def _fit_noise(self) -> None:
         shared = [self.spread[at] for likelihood, at in self.groups if likelihood.shares_noise]
         if shared:

@@ -44,7 +44,7 @@ from twofold.schema.column import Column
 from twofold.schema.schema import Schema
 from twofold.training.batches import Selection, TrainingData, TrainingRows
 from twofold.training.config import TrainingConfig
-from twofold.training.trainer import Trainer, row_losses
+from twofold.training.trainer import Trainer, adapt, row_losses
 
 Array = NDArray[Any]
 _log = logging.getLogger(__name__)
@@ -138,7 +138,7 @@ def start(
     _, _, number = str(how).partition(":")
     epochs = int(number) if number else max(1, round(_SHARE * trainer.config.epochs))
     interrupted = _layerwise(trainer, data, {**options, "epochs": epochs})
-    _settle(network, objective, data.rows)
+    adapt(network, objective, data.rows.head(min(_ROWS, network.rows_per_pass)))
     return interrupted
 
 
@@ -154,6 +154,8 @@ def beats_pca(trainer: Trainer, data: TrainingData) -> bool:
         _close(linear)
         _start_shortcut(linear, own, data.rows, np.random.RandomState(0))
         noise = trainer.config.corruption
+        rows = data.rows.head(min(_ROWS, linear.rows_per_pass))
+        adapt(linear, own, rows, held_out, noise)
         before = row_losses(linear, own, held_out, noise)
         gain = before - row_losses(trainer.network, trainer.objective, held_out, noise)
         better = float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain))
@@ -332,7 +334,7 @@ def from_pca(
     network.load_state_dict(net.state_dict())
     if exact:
         _centre(network, x)
-    _settle(network, objective, rows)
+    adapt(network, objective, rows.head(min(_ROWS, network.rows_per_pass)))
 
 
 def _close(network: Network) -> None:
@@ -367,7 +369,7 @@ def _start_shortcut(
             pair.decoder_weight.copy_(matrix)
         pair.encoder_bias.copy_(-(matrix @ mean))
         pair.decoder_bias.copy_(bias)
-    _settle(network, objective, rows)
+    adapt(network, objective, rows.head(min(_ROWS, network.rows_per_pass)))
 
 
 def _enough_for(width: int) -> int:
@@ -597,14 +599,3 @@ def _curvature(network: Network, objective: Objective, x: Tensor) -> Tensor:
         aside[:, j] = step
         found.append((loss(code + aside) + loss(code - aside) - 2 * here) / step**2)
     return torch.tensor(found, dtype=code.dtype)
-
-
-@torch.no_grad()
-def _settle(network: Network, objective: Objective, rows: TrainingRows) -> None:
-    """Let what likelihoods learn besides the weights follow the network as it is now."""
-    if not objective.adapts:
-        return
-    x = rows.head(min(_ROWS, network.rows_per_pass))
-    filled, seen = observed(x)
-    theta, _ = network(filled, torch.Generator().manual_seed(0), seen)
-    objective.adapt(theta[: len(x)], x)

@@ -308,6 +308,7 @@ class _Run:
         if self.held_out is None or not self._keeps_best:
             return
         with few_for(self.network.work(min(_CHUNK_ROWS, len(self.held_out)))):
+            self._adapt()
             loss = self._loss_of(self.held_out)
         if math.isfinite(loss):
             self._best_loss, self._best = loss, copy.deepcopy(self.network.state_dict())
@@ -328,9 +329,17 @@ class _Run:
             # Losses that differ by rounding may draw another row, and workers share one network.
             workers.synchronize(network)
         # The last update is in no batch's loss: the held-out rows, or a few others, say.
-        if objective.adapts:
-            _adapt(network, objective, self.rows.head(min(_CHUNK_ROWS, network.rows_per_pass)))
+        self._adapt()
         return dead, self._loss_of(probe)
+
+    def _adapt(self) -> None:
+        adapt(
+            self.network,
+            self.objective,
+            self.rows.head(min(_CHUNK_ROWS, self.network.rows_per_pass)),
+            self.held_out if self._keeps_best else None,
+            self.config.corruption,
+        )
 
     def _new_losses(self) -> _Losses:
         every = 1 if self.rows.device.type == "cpu" else _STEPS_PER_LOOK
@@ -340,6 +349,7 @@ class _Run:
         """Put the best weights into the network, where any are better than others."""
         if self._best is not None:
             self.network.load_state_dict(self._best)
+            self._adapt()
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the state of the run, as tensors and plain data."""
@@ -447,11 +457,28 @@ def _require_finite(loss: float, epoch: int, step: int, config: TrainingConfig) 
 
 
 @torch.no_grad()
-def _adapt(network: Network, objective: Objective, x: Tensor) -> None:
-    """Fit what the likelihoods learn besides the weights to the training rows `x`."""
+def adapt(
+    network: Network,
+    objective: Objective,
+    x: Tensor,
+    held_out: Rows | None = None,
+    corruption: Corruption | None = None,
+) -> None:
+    """Fit what the likelihoods learn besides the weights to the training rows `x`.
+
+    The noise of a table of several likelihoods is that of held-out rows, if there are any, with
+    cells hidden as in training. Training rows are soon known by heart: their noise would make one
+    number that is off count more than all categories.
+    """
+    if not objective.adapts:
+        return
     filled, seen = observed(x)
     theta, _ = network(filled, torch.Generator().manual_seed(0), seen)
     objective.adapt(theta[: len(x)], x)
+    if held_out is not None and objective.needs_weights:
+        few = held_out[: min(_CHUNK_ROWS, network.rows_per_pass)]
+        theta, target, _ = next(_decoded(network, objective, few, corruption))
+        objective.fit_noise(theta[: len(target)], target)
 
 
 def evaluate(
