@@ -117,7 +117,18 @@ def test_noise_is_the_spread_that_gaussian_columns_share() -> None:
 def test_noise_does_not_vanish_with_the_residuals() -> None:
     _, objective, x = setting(MIXED, likelihood=AS_FLAGS)
     objective.adapt(x, x)
-    assert float(objective.noise) == pytest.approx(0.05)
+    assert float(objective.noise) == pytest.approx(0.3)
+
+
+def test_noise_of_other_rows_leaves_out_missing_cells() -> None:
+    _, objective, x = setting(MIXED, likelihood=AS_FLAGS)
+    rows = x.clone()
+    rows[::3, 0], rows[5] = torch.nan, torch.nan
+    objective.fit_noise(THETA, rows)
+    squares = torch.nanmean((rows - THETA)[:, [0, 2]] ** 2, 0)
+    assert float(objective.noise) == pytest.approx(float(squares.mean().sqrt()), rel=1e-9)
+    objective.fit_noise(THETA, torch.full_like(x, torch.nan))
+    assert float(objective.noise) == 1.0
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from torch import Tensor
@@ -15,6 +16,7 @@ from torch import Tensor
 from tests.training.test_config import PLAN
 from twofold import Autoencoder
 from twofold.errors import DivergenceError
+from twofold.nn.corruption import Masking
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Schema, Table
@@ -256,6 +258,45 @@ def test_early_stopping_keeps_the_weights_of_the_least_validation_loss() -> None
     assert run.validation is not None
     kept = trainer.evaluate(run.network, run.objective, run.validation)
     assert kept == min(losses) != losses[-1]
+
+
+def passengers(seed: int, n: int) -> Any:
+    """A table of numbers and categories, as lists of passengers are: 12 sorts, and an age."""
+    rng = np.random.default_rng(seed)
+    columns = {"sex": 2, "survived": 2, "class": 3}
+    cells = {name: np.array(list("abc"))[rng.integers(0, k, n)] for name, k in columns.items()}
+    age = rng.gamma(4, 8, n) + 10 * (cells["class"] == "a")
+    return pd.DataFrame({**cells, "age": np.where(rng.random(n) < 0.04, np.nan, age)})
+
+
+@pytest.fixture(scope="module")
+def mixed() -> tuple[Autoencoder, Any]:
+    held_out = passengers(1, 100)
+    ae = Autoencoder(n_components=3, epochs=60, random_state=0)
+    return ae.fit(passengers(0, 500), validation_data=held_out), held_out
+
+
+def test_noise_is_that_of_the_weights_that_were_kept(mixed: tuple[Autoencoder, Any]) -> None:
+    ae, held_out = mixed
+    x = ae._matrix(ae.read(held_out))
+    kept = trainer.evaluate(ae.network_, ae._objective, x, Masking(0.05))  # as cells are missing
+    losses = [entry["validation_loss"] for entry in ae.history_]
+    assert kept == pytest.approx(min(losses), abs=1e-5)
+    assert losses[ae.best_epoch_ - 1] == min(losses) < losses[0]
+
+
+def test_no_column_of_a_mixed_table_is_worse_than_by_pca(mixed: tuple[Autoencoder, Any]) -> None:
+    ae, _ = mixed
+    rows = passengers(2, 300)
+    x = ae._matrix(ae.read(rows)).numpy()
+    by_pca = ae.schema_.from_matrix(ae.pca_.reconstruct(x))
+    own = ae.read(ae.reconstruct(rows)).values
+    true = ae.read(rows).values
+    known = ~np.isnan(true[:, 3])
+    for j in range(3):
+        assert (own[:, j] != true[:, j]).mean() <= (by_pca[:, j] != true[:, j]).mean()
+    gaps = [np.square(cells - true)[known, 3].mean() for cells in (own, by_pca)]
+    assert gaps[0] < gaps[1]
 
 
 def test_early_stopping_names_the_best_epoch() -> None:

@@ -16,6 +16,11 @@ from torch import Tensor
 from twofold.nn.cell_model import CellModel, observed
 from twofold.schema.schema import Schema
 
+# Of numbers next to cells of other likelihoods: a code that has to tell more of a number costs more
+# in categories than it is worth (docs/defaults.md).
+_LEAST_NOISE = 0.3
+_LEAST_NOISE_ALONE = 0.05
+
 
 class Objective(CellModel):
     """The training loss of a table.
@@ -125,18 +130,21 @@ class Objective(CellModel):
         """Fit the noise that Gaussian columns share to these rows: (batch, width) twice."""
         x, seen = observed(x)
         seen = torch.ones_like(x, dtype=torch.bool) if seen is None else seen
-        shared = [at for likelihood, at in self.groups if likelihood.shares_noise]
-        squares = [torch.where(seen[:, at], (theta - x)[:, at] ** 2, 0.0).sum(0) for at in shared]
-        counts = [seen[:, at].sum(0) for at in shared]
-        if shared and bool((n := torch.cat(counts)).any()):
-            known = n > 0
-            self.noise.copy_((torch.cat(squares)[known] / n[known]).mean().sqrt().clamp_min(0.05))
+        gaps = torch.where(seen, (theta - x) ** 2, 0.0).sum(0) / seen.sum(0)
+        self._set_noise([gaps[at] for likelihood, at in self.groups if likelihood.shares_noise])
+
+    def _fit_noise(self) -> None:
+        self._set_noise(
+            [self.spread[at] ** 2 for likelihood, at in self.groups if likelihood.shares_noise]
+        )
 
     @torch.no_grad()
-    def _fit_noise(self) -> None:
-        shared = [self.spread[at] for likelihood, at in self.groups if likelihood.shares_noise]
-        if shared:
-            self.noise.copy_((torch.cat(shared) ** 2).mean().sqrt().clamp_min(0.05))
+    def _set_noise(self, squares: list[Tensor]) -> None:
+        if squares:
+            least = _LEAST_NOISE if self.needs_weights else _LEAST_NOISE_ALONE
+            # A column without a cell has no square.
+            noise = torch.cat(squares).nanmean().sqrt().clamp_min(least)
+            self.noise.copy_(noise.nan_to_num(1.0))
 
     @property
     def cells_per_row(self) -> int:
