@@ -19,6 +19,7 @@ from typing import Any
 
 import defaults
 import explorer
+import imputation
 import quality_table
 import scaling
 import service
@@ -56,7 +57,8 @@ PAGES: dict[Path, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
     ROOT / "docs" / "imputation.md": {
         name: ("quality", quality_table.table(name))
         for name in ("imputation", "round trip", "measured on")
-    },
+    }
+    | {"small tables": ("imputation", imputation.markdown)},
     ROOT / "docs" / "defaults.md": {"defaults": ("defaults", defaults.markdown)},
     ROOT / "docs" / "family.md": {
         name: ("family", quality_table.table(name)) for name in ("family", "ordered", "family made")
