@@ -326,7 +326,7 @@ def test_impute_counts_what_stays_missing(mixed: Path, tmp_path: Path) -> None:
     frame.loc[8, "id"] = None
     source = write_csv(frame, tmp_path / "x.csv")
     text = succeed("impute", mixed / "model", source, "-o", tmp_path / "i.csv").stdout
-    assert "3 missing values filled, 1 left in ignored columns" in text
+    assert "3 missing values filled, 1 left missing" in text
 
 
 def test_impute_writes_a_file_per_draw(mixed: Path, tmp_path: Path) -> None:

@@ -315,3 +315,12 @@ def test_the_training_table_is_recognised(good: Autoencoder) -> None:
 def test_new_rows_are_not_taken_for_training_rows(good: Autoencoder, found: Measurements) -> None:
     assert "training-rows" not in by_kind(good, found)
     assert "rows that the model has not seen" in in_order(good, found, [])
+
+
+def test_levels_that_share_an_input_are_named_after_ignored_columns() -> None:
+    rng = np.random.default_rng(0)
+    frame = pd.DataFrame({"x": rng.normal(size=300), "key": [f"K{i}" for i in range(300)]})
+    frame["name"] = [f"N{i}" for i in rng.integers(0, 140, 300)]
+    ae = Autoencoder(n_components=1, epochs=1, random_state=0).fit(frame)
+    told = [f.kind for f in run_checks(ae, examine(ae, frame)) if not f.urgent]
+    assert told[:2] == ["ignored", "pooled"]

@@ -267,7 +267,7 @@ def _print_imputed(summary: Summary, outputs: Sequence[Path]) -> None:
     filled = counted(summary.n_missing - summary.n_left, "missing value")
     what = f"{counted(summary.n_rows, 'row')}, {filled} filled"
     for path in outputs:
-        left = f", {summary.n_left:,} left in ignored columns" * (summary.n_left > 0)
+        left = f", {summary.n_left:,} left missing" * (summary.n_left > 0)
         print_written(what + left, path)
 
 

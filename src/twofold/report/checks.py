@@ -29,6 +29,7 @@ _NOT_LEARNED = 0.1  # of a column's variance
 _SMALL_COLUMN = 0.01  # of the mean variance: what varies less is not mentioned
 _MARGIN = 1.02  # by how much PCA must be better beyond sampling error
 _MISSING = 0.3  # of a column's cells
+_POOLED = 0.1  # of a column's cells
 _CAUSE = (
     0.3  # nats a row, and share of the largest, from which a column is said to lower all scores
 )
@@ -73,9 +74,10 @@ _ABOUT = {
     "twins": "components that differ",
     "constant": "no constant columns",
     "ignored": "no columns left out",
+    "pooled": "no rare levels",
 }
 _OF_MANY_ROWS = {"pca", "shift", "not-learned", "unused", "twins"}
-_OF_TABLES = {"not-learned", "unseen", "constant", "ignored"}
+_OF_TABLES = {"not-learned", "unseen", "constant", "ignored", "pooled"}
 
 
 def run_checks(ae: Fitted, measured: Measurements) -> list[Finding]:
@@ -98,7 +100,7 @@ def in_order(ae: Fitted, measured: Measurements, found: Sequence[Finding]) -> li
     if len(ae.calibration_scores_) < LEAST_CALIBRATION_ROWS:
         absent.add("training-rows")
     if not any(column.kind == "category" for column in ae.schema_.columns):
-        absent.add("unseen")
+        absent |= {"unseen", "pooled"}
     return [text for kind, text in _ABOUT.items() if kind not in absent]
 
 
@@ -403,6 +405,25 @@ def _ignored(ae: Fitted, measured: Measurements) -> Finding | None:
     )
 
 
+def _pooled(ae: Fitted, measured: Measurements) -> Finding | None:
+    shares = []
+    for column in ae.schema_.columns:
+        rare = sum(column.counts[i] for i in column.pooled) if len(column.pooled) > 1 else 0
+        shares.append(rare / max(1, sum(column.counts)))
+    mask = np.array(shares) >= _POOLED
+    if not mask.any():
+        return None
+    return Finding(
+        "pooled",
+        False,
+        f"In {counted(int(mask.sum()), 'column')} at least {percent(_POOLED)} of the cells hold "
+        f"levels so rare that they share one input: {named(_chosen(ae, mask, np.array(shares)))}.",
+        "Which of them a missing cell holds cannot be predicted, so it stays missing. Group the "
+        "levels, or draw them with n_draws=2 or more.",
+        "columns",
+    )
+
+
 def _few_for_threshold(ae: Fitted, measured: Measurements) -> Finding | None:
     scores = measured.scores
     n = len(scores.held_out)
@@ -492,22 +513,24 @@ def _twin_components(ae: Fitted, measured: Measurements) -> Finding | None:
     )
 
 
+# The most useful to know first; those that are urgent come before all others.
 _CHECKS: tuple[Check, ...] = (
     _untrained,
-    _training_rows,
-    _overfitting,
-    _unfinished,
     _learned_nothing,
     _worse_than_pca,
     _shift,
     _no_held_out,
+    _overfitting,
+    _unfinished,
+    _ignored,
+    _pooled,
     _few_for_threshold,
-    _higher_scores,
     _columns_not_learned,
     _unseen_levels,
     _missing,
+    _training_rows,
+    _higher_scores,
     _unused_components,
     _twin_components,
     _constant,
-    _ignored,
 )
