@@ -6,6 +6,7 @@ import importlib
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 import numpy as np
@@ -116,11 +117,16 @@ def ours(name: str, value: Any) -> Any:
     return value.T if name.endswith(".weight") else value
 
 
-@pytest.fixture(scope="module", params=["tied", "untied", "tied, from logits"])
-def keras_run(request: pytest.FixtureRequest, images: Array) -> tuple[bool, Run]:
+@pytest.fixture(scope="module")
+def keras_runs(images: Array) -> Callable[[str], tuple[bool, Run]]:
+    """Run Keras once for each kind of network."""
+    return cache(partial(keras_run, images))
+
+
+def keras_run(images: Array, kind: str) -> tuple[bool, Run]:
     """What Keras' own training step makes of the batches, and whether its model is tied."""
-    tied = request.param != "untied"
-    model, variables = keras_model(tied, from_logits="logits" in request.param)
+    tied = kind != "untied"
+    model, variables = keras_model(tied, from_logits="logits" in kind)
     for name, value in start(tied).items():
         variables[name].assign(ours(name, value))
     losses = []
@@ -166,13 +172,22 @@ STEPS: dict[str, Callable[[bool], tuple[Network, Step]]] = {
 }
 
 
-@pytest.fixture(scope="module", params=STEPS)
+# Every step with the tutorial's network, every network with one step: that the steps agree with
+# each other, whatever the network, is shown in `tests/training`.
+RUNS = [("tied", step) for step in STEPS]
+RUNS += [("untied", "estimator"), ("tied, from logits", "estimator without native")]
+
+
+@pytest.fixture(scope="module", params=RUNS, ids=" by ".join)
 def both(
-    request: pytest.FixtureRequest, keras_run: tuple[bool, Run], images: Array
+    request: pytest.FixtureRequest,
+    keras_runs: Callable[[str], tuple[bool, Run]],
+    images: Array,
 ) -> tuple[Run, Run]:
     """Our run and Keras' on the same batches from the same weights."""
-    tied, theirs = keras_run
-    network, step = STEPS[request.param](tied)
+    kind, how = request.param
+    tied, theirs = keras_runs(kind)
+    network, step = STEPS[how](tied)
     weights = {name: torch.from_numpy(value) for name, value in start(tied).items()}
     network.load_state_dict(weights, strict=False)
     losses = []

@@ -237,8 +237,9 @@ def test_every_level_learns_before_the_whole_does() -> None:
     assert begun.loss() < 0.7 * begun.before
 
 
-@pytest.mark.parametrize("activation", ["sigmoid", "tanh", "selu"])
-@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize(
+    ("activation", "tied"), [("sigmoid", True), ("tanh", False), ("selu", True)]
+)
 def test_levels_give_back_what_hidden_layers_hold(activation: str, tied: bool) -> None:
     # Each level alone reconstructs the codes below it, so the stack does before it is trained.
     begun = Begun(
