@@ -34,7 +34,10 @@ _LEAST_SPLIT = (
 )
 _MOST_TREES, _LEAST_TREES = 40, 8
 _PASSES = 2  # of the trees over a row's missing cells
-_POOLED_CELLS = 60.0  # cells of a column that its weights have to outvote those of all columns
+_POOLED_CELLS = 30.0  # cells that those of all columns count as in the weights of each
+# Of the network, the normal law and the trees, and cells that outvote it where members differ by a
+# tenth of the variance: held-out rows are few, and their cells are noise for the most part.
+_PRIOR_WEIGHTS, _PRIOR_CELLS = np.array([0.2, 0.4, 0.4]), 150.0
 
 
 @dataclass(frozen=True)
@@ -314,8 +317,8 @@ def _members(inputs: Inputs, x: Array, wanted: Sequence[int]) -> tuple[Condition
 def _weights(found: Array, true: Array, spans: Sequence[slice], has_trees: Sequence[bool]) -> Array:
     """Return the weights of each column's members, from what they made of hidden cells.
 
-    The weights of all columns together count in each of them like some cells more: those of few
-    cells alone would follow their noise.
+    The cells of all columns count in each of them like some cells more, and fixed weights, too:
+    weights by few cells alone would follow their noise.
     """
     known = ~np.isnan(found[0]) & ~np.isnan(true)
     products, values, counts = [], [], []
@@ -327,11 +330,14 @@ def _weights(found: Array, true: Array, spans: Sequence[slice], has_trees: Seque
         products.append(a @ a.T / spread)
         values.append(a @ b / spread)
         counts.append(n)
-    every, right = np.sum(products, 0), np.sum(values, 0)
-    share = _POOLED_CELLS / max(1, sum(counts))
+    every = np.sum(products, 0) / max(1, sum(counts))
+    right = np.sum(values, 0) / max(1, sum(counts))
+    pull = 0.1 * _PRIOR_CELLS * np.trace(every) / len(every)
+    every = _POOLED_CELLS * every + pull * np.eye(len(every))
+    right = _POOLED_CELLS * right + pull * _PRIOR_WEIGHTS
     return np.array(
         [
-            _on_simplex(product + share * every, value + share * right, [True, True, trees])
+            _on_simplex(product + every, value + right, [True, True, trees])
             for product, value, trees in zip(products, values, has_trees, strict=True)
         ]
     )
