@@ -31,6 +31,12 @@ KINDS = {
     "decimal commas": (["1,5", "12,25"], "number", "double"),
     "german amounts": (["1.234,50 €", "12,00 €"], "number", "double"),
     "percent": (["4.5%", "12%"], "number", "double"),
+    "degrees": (["12.5°C", "7.0°C"], "number", "double"),
+    "units next to numbers": (["12.5cm", "7cm"], "number", "double"),
+    "codes that end in letters": (["012ab", "007ab"], "text", "string"),
+    "swiss": (["1’234.50", "12.00"], "number", "double"),
+    "no day": (["0000-00-00", "2020-01-31"], "time", "date32[day]"),
+    "days long ago": (["1401-01-31", "9999-12-31"], "time", "date32[day]"),
     "units": (["12 kg", "7.5 kg"], "number", "double"),
     "dash for none": (["-", "3", "4"], "number", "int64"),
     "question mark": (["?", "3.5"], "number", "double"),
@@ -129,3 +135,6 @@ def test_new_times_are_padded_as_the_others_are() -> None:
 def test_new_numbers_have_the_space_and_the_exponent_of_the_others() -> None:
     assert written(["1\u202f234,5", "12,5"], pa.array([4321.5])) == ["4\u202f321,5"]
     assert written(["1,25e-07", "3,50e-08"], pa.array([2.5e-8])) == ["2,50e-08"]
+    assert written(["−1.5", "2.5"], pa.array([-3.5])) == ["−3.5"]
+    assert written([".250", ".300"], pa.array([0.275])) == [".275"]
+    assert written(["12.50°C", "7.00°C"], pa.array([3.5])) == ["3.50°C"]

@@ -16,7 +16,7 @@ def detect(text: str | bytes, **given: object) -> Dialect:
     return dialect.detect(content, Layout(**given), "x.csv", True)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|"])
+@pytest.mark.parametrize("delimiter", [",", ";", "\t", "|", " ", "~", "^", ":"])
 def test_delimiter_is_what_makes_lines_of_one_length(delimiter: str) -> None:
     text = ("a,b,c\n" + ROWS).replace(",", delimiter)
     assert detect(text).delimiter == delimiter
@@ -83,6 +83,9 @@ def test_columns_without_a_header_are_numbered() -> None:
         (b"version https://git-lfs.github.com/spec/v1\n", "pointer of Git LFS"),
         (b"PK\x03\x04xl", "a spreadsheet or an archive"),
         (b"<!DOCTYPE html>\n<html>", "page of HTML"),
+        (b"PAR1\x15", "a Parquet file, and not text. Name it .parquet"),
+        (b"\x1f\x8b\x08", "compressed with gzip"),
+        (b'[{"a": 1}, {"a": 2}]', "is JSON. Name it .json"),
     ],
 )
 def test_files_that_are_no_rows_are_refused(content: bytes, reason: str) -> None:
@@ -118,3 +121,12 @@ def test_a_last_row_that_begins_like_a_comment_is_a_row() -> None:
     tail = (ROWS + '#N/A,"1, 2",w\n').encode()
     assert dialect.footer(tail, found, 3) == (0, 0)
     assert dialect.footer(tail + b"# 21 rows\n", found, 3) == (10, 1)
+
+
+def test_words_in_a_column_are_not_separated_by_their_spaces() -> None:
+    assert detect("full name\n" + "Ann Lee\nBob Ray\n" * 5).delimiter == ","
+
+
+def test_cells_that_spaces_align_have_one_space_between_them() -> None:
+    text = '  a    b\n 1.5   "x  y"\n12.5\t z\n'
+    assert dialect.single_spaced(text) == 'a b\n1.5 "x  y"\n12.5 z\n'

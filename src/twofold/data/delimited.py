@@ -146,8 +146,9 @@ class CsvFile(TextFile):
             if not head.strip():
                 raise DataError(f"{place.shown} cannot be read as CSV: Empty CSV file.")
             self.dialect = dialects.detect(head, reading.layout, place.shown, is_whole)
-            if not self.dialect.is_single_byte or self._ends_in_returns(head):
-                self._content = self._in_unicode(self._all(), self.dialect.encoding)
+            spaced = self.dialect.delimiter == " "
+            if spaced or not self.dialect.is_single_byte or self._ends_in_returns(head):
+                self._content = self._in_unicode(self._all(), self.dialect.encoding, spaced)
                 self._is_converted = True
                 head = self._content[:HEAD_BYTES]
             self._layout(head)
@@ -169,9 +170,10 @@ class CsvFile(TextFile):
         return unpack(content, self.place.compression)
 
     @staticmethod
-    def _in_unicode(content: bytes, encoding: str) -> bytes:
+    def _in_unicode(content: bytes, encoding: str, spaced: bool) -> bytes:
         text = content.decode(encoding)
         text = text.replace("\r\n", "\n").replace("\r", "\n")
+        text = dialects.single_spaced(text) if spaced else text
         return text.lstrip("\ufeff").encode()
 
     def _layout(self, head: bytes) -> None:

@@ -47,7 +47,8 @@ _CURRENCY = (
     "Rs",
 )
 _SUFFIX = r"\d[.,]?(?P<suffix>\s*(?P<mark>%|‰|€|\$|£|kr|CHF|EUR|USD|GBP|zł|Kč))$"
-_UNIT = r"^[-+]?[\d.,]+(?P<suffix>\s[A-Za-zµ°/²³]{1,6})$"
+_UNIT = r"^[-+]?[\d.,]+(?P<suffix>\s[A-Za-zµ°/²³]{1,6}|°\s?[A-Za-z]?|[A-Za-zµ]{2,4}[²³]?)$"
+_NO_ZERO = re.compile(r"[-+]?[^\d.,]*[.,]\d")
 _THOUSANDS = re.compile(r"[-+]?(\d{1,3}|[1-9]\d{0,2}(\.\d{3})+)")
 _EXPONENT = re.compile(r"[-+]?\d(?:[.,](\d+))?([eE])[-+]?\d+")
 _CLOCKED = re.compile(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d(:\d\d)?(\.\d+)?(Z|[+-]\d\d(:?\d\d)?)?")
@@ -62,7 +63,16 @@ _TAIL = re.compile(
 _WEEKDAY = re.compile(
     r"(?:(Mon|Tue|Wed|Thu|Fri|Sat|Sun)|((?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day))(,?) "
 )
-_STYLES = ((".", ","), (",", ""), (",", "."), (".", " "), (",", " "), (".", "'"), (".", ""))
+_STYLES = (
+    (".", ","),
+    (",", ""),
+    (",", "."),
+    (".", " "),
+    (",", " "),
+    (".", "'"),
+    (".", "’"),
+    (".", ""),
+)
 _NUMBER = Notation("number", "double")
 _BOOLEANS = (("true", "false"), ("TRUE", "FALSE"), ("True", "False"))
 
@@ -268,11 +278,11 @@ class Detector:
         candidate.n_read += n_read
         n_others = len(cells) - cells.null_count - n_read
         if notation.type == "number" and n_read and not candidate.has_point:
-            form = pc.match_substring_regex(cells, rf"[{_escaped(notation.decimal)}eE]")
+            form = pc.match_substring_regex(cells, rf"[{re.escape(notation.decimal)}eE]")
             candidate.has_point = bool(pc.any(pc.and_(form, read)).as_py())
         if notation.group and n_read and not candidate.has_group:
             spaced = notation.group in notations.SPACES
-            mark = f"\\d[{notations.SPACES}]\\d" if spaced else _escaped(notation.group)
+            mark = f"\\d[{notations.SPACES}]\\d" if spaced else re.escape(notation.group)
             form = pc.match_substring_regex(cells, mark)
             candidate.has_group = bool(pc.any(pc.and_(form, read)).as_py())
         if notation.type == "time" and not notation.pattern:
@@ -470,10 +480,6 @@ class Detector:
         )
 
 
-def _escaped(mark: str) -> str:
-    return "\\" + mark
-
-
 def _written_alike(notation: Notation, cells: Sequence[str]) -> Notation:
     """Return the notation of numbers with what new cells need to be written like these."""
     forms = [_EXPONENT.fullmatch(cell.strip()) for cell in cells]
@@ -488,7 +494,10 @@ def _written_alike(notation: Notation, cells: Sequence[str]) -> Notation:
             plus=_has_plus(cells),
         )
     decimals = _decimals(cells, notation.decimal)
-    return replace(notation, decimals=decimals, plus=_has_plus(cells))
+    if any(cell.lstrip().startswith("−") for cell in cells):
+        notation = replace(notation, minus="−1")
+    zero = not any(_NO_ZERO.match(cell) for cell in cells)
+    return replace(notation, decimals=decimals, plus=_has_plus(cells), zero=zero)
 
 
 def _iso_style(cells: Sequence[str]) -> str:
@@ -516,7 +525,7 @@ def _has_plus(sample: Sequence[str]) -> bool:
 
 
 def _is_unpadded(cell: str) -> bool:
-    parts = cell.replace(".", "/").replace("-", "/").replace(" ", "/").split("/")
+    parts = re.split(r"[-/., ]+", cell)
     return any(len(part) == 1 and part.isdigit() for part in parts)
 
 
@@ -525,7 +534,7 @@ def _decimals(sample: Sequence[str], decimal: str) -> int:
     found = set()
     for cell in sample:
         digits = cell.rpartition(decimal)[2] if decimal in cell else ""
-        digits = digits.rstrip("-%)€$£ ‰abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+        digits = digits.rstrip("-%)€$£ ‰°µ²³/abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
         if digits.isdigit() or decimal not in cell:
             found.add(len(digits))
         elif cell.strip():
@@ -543,7 +552,9 @@ def _candidates(sample: Any, hints: Hints) -> list[Notation]:
     given = hints.date_format or (hints.known.pattern if hints.known else "")
     if "%" in given and not (hints.known and hints.known.is_clock):
         found.insert(0, Notation("time", "timestamp[s]", pattern=given))
-    found += [Notation("time", kind) for kind in ("timestamp[ns]", "timestamp[ns, tz=UTC]")]
+    # Nanoseconds hold the years from 1678 to 2262 only.
+    for unit in ("ns", "s"):
+        found += [Notation("time", f"timestamp[{unit}{zone}]") for zone in ("", ", tz=UTC")]
     if hints.wanted != "number" and _are_compact_days(sample[:50].to_pylist()):
         found.insert(0, _COMPACT_DAY)
     before, after = _affix(sample)
@@ -585,7 +596,11 @@ def _clock_pattern(sample: Any) -> str:
 
 def _minus(sample: Any) -> str:
     """Return how cells write numbers below 0."""
-    for minus, regex in (("(1)", r"\(\D{0,4}[\d.,]+\D{0,4}\)"), ("1-", r"\d\s?\D{0,4}-$")):
+    for minus, regex in (
+        ("−1", r"^\s*−"),
+        ("(1)", r"\(\D{0,4}[\d.,]+\D{0,4}\)"),
+        ("1-", r"\d\s?\D{0,4}-$"),
+    ):
         if pc.any(pc.match_substring_regex(sample, regex)).as_py():
             return minus
     return "-1"
@@ -601,6 +616,8 @@ def _affix(sample: Any) -> tuple[str, str]:
     for regex in (_SUFFIX, _UNIT):
         found = pc.extract_regex(pc.utf8_trim_whitespace(sample[:200]), regex).drop_null()
         ends = pc.struct_field(found, "suffix").to_pylist() if len(found) else []
+        if any(re.match(r"[-+]?0\d", cell) for cell in cells):
+            continue  # codes, whatever letters end them
         if (
             ends
             and 2 * ends.count(ends[0]) > len(cells)

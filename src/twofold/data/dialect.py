@@ -18,6 +18,9 @@ from twofold.data.notation import MISSING
 from twofold.errors import DataError
 
 DELIMITERS = {",": "comma", ";": "semicolon", "\t": "tab", "|": "bar"}
+_RARER = (" ", "~", "^", ":")  # looked for if none of these separates cells
+_NAMES = {**DELIMITERS, " ": "spaces"}
+_GAP = re.compile(r'("[^"]*")|[ \t]+')
 HEAD_BYTES = 2**18  # read to find out
 _MOST_LINES = 200
 _MOST_PREAMBLE = 30  # lines before the header
@@ -29,6 +32,13 @@ _BOMS = (
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_OTHERS = (  # of other types than the name says
+    (b"PAR1", "a Parquet file", ".parquet"),
+    (b"\x1f\x8b", "compressed with gzip", ".csv.gz"),
+    (b"\x28\xb5\x2f\xfd", "compressed with Zstandard", ".csv.zst"),
+    (b"ARROW1", "an Arrow file", ".arrow"),
+    (b"\x93NUMPY", "an array", ".npy"),
 )
 _LFS = b"version https://git-lfs.github.com/spec"
 _NUMBER = re.compile(r"[-+(]?\s*[$€£¥]?\s*[-+]?[\d.,]*\d[\d.,]*\s*[%€]?\)?([eE][-+]?\d+)?")
@@ -115,6 +125,9 @@ def detect(head: bytes, layout: Layout, name: str, is_whole: bool = False) -> Di
         skip += 1
     rest = "".join(lines[skip:])
     delimiter = delimiter or _delimiter(rest, name)
+    if delimiter == " ":
+        lines[skip:] = single_spaced(rest).splitlines(keepends=True)
+        rest = "".join(lines[skip:])
     escape = _escape(rest, delimiter)
     rows = _rows(rest, delimiter, escape)
     if skip and _names_columns(lines[skip - 1], rows, delimiter):
@@ -128,7 +141,7 @@ def detect(head: bytes, layout: Layout, name: str, is_whole: bool = False) -> Di
     if title or any(_is_comment(lines, i) for i in range(skip)):
         said.append(f"{skip} line{'s' * (skip > 1)} above the header left out")
     if delimiter != ",":
-        said.insert(0, f"cells separated by {DELIMITERS.get(delimiter, repr(delimiter))}")
+        said.insert(0, f"cells separated by {_NAMES.get(delimiter, repr(delimiter))}")
     unnamed = _unnamed(rows) if layout.header is not False else ""
     if unnamed:
         rows[0] = _padded(rows[0], unnamed)
@@ -153,6 +166,11 @@ def _require_rows(head: bytes, name: str) -> None:
         raise DataError(
             f"{name} is a spreadsheet or an archive. Name it .xlsx, .ods or .xls if so."
         )
+    for mark, kind, suffix in _OTHERS:
+        if head.startswith(mark):
+            raise DataError(f"{name} is {kind}, and not text. Name it {suffix}.")
+    if re.match(rb'\s*(\[\s*)?\{\s*"', head):
+        raise DataError(f"{name} is JSON. Name it .json, or .jsonl with an object in each line.")
     start = head[:1000].lstrip().lower()
     if start.startswith((b"<!doctype", b"<html")):
         raise DataError(f"{name} is a page of HTML, and not a table. Download the file itself.")
@@ -309,9 +327,25 @@ def _delimiter(text: str, name: str) -> str:
             length * (delimiter != ",") + (delimiter == ","),
         ) > most and share > 0.5:
             best, most = delimiter, (round(share, 2), length)
-    if name.lower().endswith((".tsv", ".tab")) and most[0] == 0:
+    if most[0] > 0:
+        return best
+    if name.lower().endswith((".tsv", ".tab")):
         return "\t"
-    return best
+    return next((mark for mark in _RARER if _separates(mark, text)), best)
+
+
+def _separates(mark: str, text: str) -> bool:
+    """Whether all lines have as many cells, two or more, and some columns hold numbers."""
+    rows = _rows(single_spaced(text) if mark == " " else text, mark)
+    if len(rows) < 3 or len(rows[0]) < 2 or {len(row) for row in rows} != {len(rows[0])}:
+        return False
+    return any(all(_is_data(row[i].strip()) for row in rows[1:]) for i in range(len(rows[0])))
+
+
+def single_spaced(text: str) -> str:
+    """Return text whose cells are aligned by spaces with one space between them."""
+    lines = (line.strip(" \t") for line in text.split("\n"))
+    return "\n".join(_GAP.sub(lambda gap: gap[1] or " ", line) for line in lines)
 
 
 def _title_lines(rows: Sequence[Sequence[str]]) -> int:

@@ -70,6 +70,10 @@ MISSING = frozenset(
         "n.d.",
         "(null)",
         "\\N",
+        "0000-00-00",
+        "0000-00-00 00:00:00",
+        "00/00/0000",
+        "00.00.0000",
     ]
 )
 # In text, a word such as "unknown", "none" or "-" is a level like others.
@@ -155,9 +159,11 @@ class Notation:
     plus : bool
         Whether numbers above 0 have a plus sign.
     minus : str
-        How 1 below 0 is written: "-1", "(1)" or "1-".
+        How 1 below 0 is written: "-1", "(1)" or "1-", or with the minus sign of Unicode.
     exponent : str
         "e" or "E" where all numbers have one; `decimals` are then those before it.
+    zero : bool
+        Whether numbers between -1 and 1 have a 0 before the decimals.
     note : str
         What the reader of the rows should know.
     """
@@ -178,6 +184,7 @@ class Notation:
     minus: str = "-1"
     exponent: str = ""
     style: str = ""
+    zero: bool = True
     note: str = field(default="", compare=False)
 
     @cached_property
@@ -344,7 +351,7 @@ class Notation:
             if self.pattern == "%H:%M":
                 text = pc.utf8_slice_codeunits(text, 0, 5)
             return text if self.padded else pc.replace_substring_regex(text, "^0", "")
-        if self.decimals < 0 and self.is_plain and not self.plus:
+        if self.decimals < 0 and self.is_plain and not self.plus and self.zero:
             return plain_text(cells)
         listed = [None if cell is None else self._written(cell) for cell in cells.to_pylist()]
         return pa.array(listed, pa.string())
@@ -365,6 +372,7 @@ class Notation:
         if float(text.replace(",", "")) == 0:
             text = text.lstrip("-")
         whole, _, part = text.lstrip("-").partition(".")
+        whole = whole if self.zero or whole != "0" or not part else ""
         digits = f"{whole.replace(',', self.group)}{self.decimal * bool(part)}{part}"
         if text.startswith("-") and self.minus != "-1":
             before, after = self.minus.split("1")
@@ -426,7 +434,7 @@ class Notation:
 
 
 _KINDS = ("text", "number", "boolean", "time")
-_MINUSES = ("-1", "(1)", "1-")
+_MINUSES = ("-1", "(1)", "1-", f"{_MINUS}1")
 _DEFAULTS = {f.name: f.default for f in fields(Notation)}
 _TYPES: dict[str, Any] = {
     "string": pa.string(),
