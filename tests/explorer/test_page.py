@@ -118,7 +118,13 @@ def mnist_images(serve: Callable[..., Served]) -> Served:
 
 
 @pytest.fixture(scope="module")
-def houses(serve: Callable[..., Served]) -> Served:
+def houses(all_houses: Served, serve: Callable[..., Served]) -> Served:
+    """A quarter of them: where all are drawn in software, each window takes a second."""
+    return serve(all_houses.model, all_houses.rows[::4].reset_index(drop=True), "houses")
+
+
+@pytest.fixture(scope="module")
+def all_houses(serve: Callable[..., Served]) -> Served:
     path = Path(os.environ.get("TWOFOLD_DATA", ""), "tabular", "california_housing.csv")
     if not path.is_file():
         pytest.skip("California housing is not in TWOFOLD_DATA")
@@ -356,7 +362,7 @@ def test_a_lasso_counts_what_lies_in_it(houses: Served, opened: Open) -> None:
     window.page.mouse.up()
     window.page.wait_for_selector("#selected-count")
     truth = matplotlib.path.Path(window.data(path)).contains_points(houses.places)
-    assert window.value("#selected-count") == truth.sum() > 100
+    assert window.value("#selected-count") == truth.sum() > 20
 
 
 def test_a_box_counts_what_lies_in_it(digits: Served, opened: Open) -> None:
@@ -779,15 +785,15 @@ def test_learning_curves_and_layers(digits: Served, opened: Open) -> None:
     assert f"{digits.model.network_.n_parameters:,}" in window.page.inner_text(".facts")
 
 
-def test_the_first_draw_is_soon(houses: Served, opened: Open) -> None:
-    window = opened(houses)
+def test_the_first_draw_is_soon(all_houses: Served, opened: Open) -> None:
+    window = opened(all_houses)
     drawn = "performance.getEntriesByName('first-draw')[0].startTime"
-    assert window.page.get_attribute("#map", "data-drawn") == str(len(houses.rows))
+    assert window.page.get_attribute("#map", "data-drawn") == str(len(all_houses.rows))
     assert window.page.evaluate(drawn) < 10_000  # a fraction of that where nothing else runs
 
 
-def test_hovering_answers_soon(houses: Served, opened: Open) -> None:
-    window = opened(houses)
+def test_hovering_answers_soon(all_houses: Served, opened: Open) -> None:
+    window = opened(all_houses)
     x, y = window.centre()
     started = time.perf_counter()
     for step in range(0, 300, 6):
