@@ -130,3 +130,11 @@ def test_words_in_a_column_are_not_separated_by_their_spaces() -> None:
 def test_cells_that_spaces_align_have_one_space_between_them() -> None:
     text = '  a    b\n 1.5   "x  y"\n12.5\t z\n'
     assert dialect.single_spaced(text) == 'a b\n1.5 "x  y"\n12.5 z\n'
+
+
+def test_the_names_of_the_training_table_tell_a_header() -> None:
+    unnamed = ("column1", "column2")
+    assert not detect("Ann,3\n", names=unnamed).has_header
+    assert not detect("name,3\n" + "Ann,4\n" * 5, names=unnamed).has_header
+    assert detect("column1,column2\nAnn,3\n", names=unnamed).has_header
+    assert detect("p,x\n" * 5 + "e,x\n" * 4, names=("x", "p")).has_header

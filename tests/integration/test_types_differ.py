@@ -188,6 +188,7 @@ def test_text_in_other_containers_is_matched(model: Autoencoder, name: str, cont
     )
 
 
+@pytest.mark.parametrize("model", ["frame"], indirect=True)
 @pytest.mark.parametrize(("name", "change"), cases(MATCHED))
 def test_missing_cells_are_filled_in_the_type_of_the_frame(
     model: Autoencoder, name: str, change: Change

@@ -90,11 +90,24 @@ class Dialect:
 
 @dataclass(frozen=True)
 class Layout:
-    """What is known of the layout before a file is looked at; None for what is to be detected."""
+    """What is known of the layout before a file is looked at; None for what is to be detected.
+
+    `names` are those of the training table's columns.
+    """
 
     delimiter: str | None = None
     encoding: str | None = None
     header: bool | None = None
+    names: tuple[str, ...] = ()
+
+    def has_header(self, first: Sequence[str]) -> bool | None:
+        """Whether the first line is a header, as far as that is known."""
+        if self.header is not None or not self.names:
+            return self.header
+        if {*self.names} <= {name.strip() for name in first}:
+            return True
+        unnamed = all(name == f"column{i + 1}" for i, name in enumerate(self.names))
+        return False if unnamed and len(first) == len(self.names) else None
 
 
 def detect(head: bytes, layout: Layout, name: str, is_whole: bool = False) -> Dialect:
@@ -146,11 +159,12 @@ def detect(head: bytes, layout: Layout, name: str, is_whole: bool = False) -> Di
     if unnamed:
         rows[0] = _padded(rows[0], unnamed)
         said.append(f"the header does not name the {unnamed} column")
-    has_header = layout.header if layout.header is not None else _has_header(rows)
+    known = layout.has_header(rows[0]) if rows else layout.header
+    has_header = known if known is not None else _has_header(rows)
     below = int(has_header and _has_units(rows))
     if below:
         said.append("1 line of units or names below the header left out")
-    if not has_header and layout.header is None:
+    if not has_header and known is None:
         said.append("no header: the columns are called column1, column2, ...")
     quoted = any("\n" in cell or "\r" in cell for row in rows for cell in row)
     layout_of_rows = (skip, has_header, quoted, below, unnamed if has_header else "", escape)

@@ -173,7 +173,7 @@ class Files:
             if fits or chosen is False:
                 return sources.load_array(sources.resolve(addresses.local(self.source))[0])
         reading = Reading(
-            Layout(self.delimiter, self.encoding, self.header),
+            Layout(self.delimiter, self.encoding, self.header, tuple(formats or ())),
             self.decimal,
             self.date_format,
             None if self.missing is None else tuple(self.missing),
