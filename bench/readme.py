@@ -17,10 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import columns
 import defaults
 import explorer
 import imputation
 import quality_table
+import samples
 import scaling
 import service
 import stream
@@ -59,7 +61,11 @@ PAGES: dict[Path, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
         for name in ("imputation", "round trip", "measured on")
     }
     | {"small tables": ("imputation", imputation.markdown)},
-    ROOT / "docs" / "defaults.md": {"defaults": ("defaults", defaults.markdown)},
+    ROOT / "docs" / "defaults.md": {
+        "defaults": ("defaults", defaults.markdown),
+        "columns": ("columns", columns.markdown),
+        "samples": ("samples", samples.markdown),
+    },
     ROOT / "docs" / "family.md": {
         name: ("family", quality_table.table(name)) for name in ("family", "ordered", "family made")
     },

@@ -96,7 +96,8 @@ def test_members_count_as_much_as_held_out_cells_say(
     weights = regressions.weights
     np.testing.assert_allclose(weights.sum(1), 1.0)
     assert (weights >= 0).all()
-    assert weights[1, 1] > 0.6  # twice the number plus one: by the normal law
+    # Twice the number plus one: the normal law knows it, trees nearly, and a mean does not.
+    assert weights[1, 1] > weights[1, 2] > 0.2 > weights[1, 0]
     assert (weights[:, 2][[0, 3]] == 0).all()  # columns without a missing cell have no trees
 
 

@@ -29,15 +29,13 @@ _MOST_WIDTH = 128  # inputs; with more, a normal law has more to fit than most t
 _MOST_ROWS = 20_000  # that trees are fitted to
 _TREE_WORK = 2e8  # rows, times trees, columns and inputs, of one pass: some 20 seconds
 _LEAVES = 3_000_000  # of all trees together: some 400 MB
-_LEAST_SPLIT = (
-    5  # rows that a node needs to be split (Geurts, Ernst and Wehenkel, 2006, section 2.3)
-)
+_LEAST_SPLIT = 10  # rows that a node needs to be split: cells are seldom without noise
 _MOST_TREES, _LEAST_TREES = 40, 8
 _PASSES = 2  # of the trees over a row's missing cells
 _POOLED_CELLS = 30.0  # cells that those of all columns count as in the weights of each
-# Of the network, the normal law and the trees, and cells that outvote it where members differ by a
-# tenth of the variance: held-out rows are few, and their cells are noise for the most part.
-_PRIOR_WEIGHTS, _PRIOR_CELLS = np.array([0.2, 0.4, 0.4]), 150.0
+# Of the network, the normal law and the trees, and how many cells weights have to gain their whole
+# error on to outvote it: held-out rows are few, and what members differ by is mostly noise.
+_PRIOR_WEIGHTS, _PRIOR_CELLS = np.array([0.2, 0.4, 0.4]), 15.0
 
 
 @dataclass(frozen=True)
@@ -321,37 +319,40 @@ def _weights(found: Array, true: Array, spans: Sequence[slice], has_trees: Seque
     weights by few cells alone would follow their noise.
     """
     known = ~np.isnan(found[0]) & ~np.isnan(true)
-    products, values, counts = [], [], []
+    errors = []
     for at in spans:
         rows = known[:, at.start]
-        a, b = found[:, rows, at].reshape(len(found), -1), true[rows, at].ravel()
-        n = max(1, int(rows.sum()))
-        spread = max(float(np.var(true[rows, at], axis=0).sum()), 1e-6) if rows.any() else 1.0
-        products.append(a @ a.T / spread)
-        values.append(a @ b / spread)
-        counts.append(n)
-    every = np.sum(products, 0) / max(1, sum(counts))
-    right = np.sum(values, 0) / max(1, sum(counts))
-    pull = 0.1 * _PRIOR_CELLS * np.trace(every) / len(every)
-    every = _POOLED_CELLS * every + pull * np.eye(len(every))
-    right = _POOLED_CELLS * right + pull * _PRIOR_WEIGHTS
+        gaps = (found[:, rows, at] - true[rows, at]).reshape(len(found), -1)
+        own = gaps @ gaps.T
+        # In units of its members' mean error per cell, so that no column outweighs the others.
+        errors.append(own * (rows.sum() / max(float(np.trace(own)) / len(own), 1e-12)))
+    total = max(1, int(known[:, [at.start for at in spans]].sum()))
+    shared = _POOLED_CELLS * np.sum(errors, 0) / total
     return np.array(
         [
-            _on_simplex(product + every, value + right, [True, True, trees])
-            for product, value, trees in zip(products, values, has_trees, strict=True)
+            _least(own + shared, [True, True, trees])
+            for own, trees in zip(errors, has_trees, strict=True)
         ]
     )
 
 
-def _on_simplex(products: Array, values: Array, usable: Sequence[bool]) -> Array:
-    """Return weights, not negative and of sum 1, of least squares with these normal equations."""
+def _least(errors: Array, usable: Sequence[bool]) -> Array:
+    """Return weights, not negative and of sum 1, with the least error.
+
+    Parameters
+    ----------
+    errors : array of shape (3, 3)
+        Summed products of members' errors.
+    usable : sequence of bool
+        Which members have an answer.
+    """
     at = np.flatnonzero(usable)
-    # Their sum is made 1 by a row that outweighs all others.
-    heavy = 1e3 * np.sqrt(max(float(np.trace(products)), 1e-12))
-    eigenvalues, vectors = np.linalg.eigh(products[np.ix_(at, at)])
-    roots = np.sqrt(np.maximum(eigenvalues, 1e-12 * max(float(eigenvalues[-1]), 1e-12)))
-    matrix = np.vstack([roots[:, None] * vectors.T, np.full(len(at), heavy)])
-    target = np.append(vectors.T @ values[at] / roots, heavy)
+    product = (errors + _PRIOR_CELLS * np.eye(len(errors)))[np.ix_(at, at)]
+    value = _PRIOR_CELLS * _PRIOR_WEIGHTS[at]
+    # As least squares; the sum is made 1 by a row that outweighs all others.
+    root = np.linalg.cholesky(product).T
+    heavy = 1e3 * np.sqrt(np.trace(product))
+    matrix = np.vstack([root, np.full(len(at), heavy)])
     found = np.zeros(len(usable))
-    found[at], _ = nnls(matrix, target)
-    return np.asarray(found / max(found.sum(), 1e-12))
+    found[at], _ = nnls(matrix, np.append(np.linalg.solve(root.T, value), heavy))
+    return np.asarray(found / found.sum())
