@@ -316,7 +316,7 @@ OPTIONS: dict[str, Option] = {
         choices=("pca", "layerwise"),
     ),
     "optimizer": Option(
-        "adam",
+        "adamw",
         "how weights are updated; with 'muon' an epoch of a wide network lowers the loss more, and "
         "takes longer",
         choices=("sgd", "adam", "adamw", "muon"),
@@ -362,10 +362,12 @@ OPTIONS: dict[str, Option] = {
         least=1,
     ),
     "weight_decay": Option(
-        0.0,
+        "auto",
         "pull of the weight matrices towards zero, per update (an L2 penalty; decoupled with "
-        "'adamw' and 'muon'); biases are not decayed",
+        "'adamw' and 'muon'); biases are not decayed; 'auto' is 0.1 with 'adamw' and a "
+        "shortcut, else 0",
         kinds=("float",),
+        choices=("auto",),
         least=0,
     ),
     "validation_fraction": Option(

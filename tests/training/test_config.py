@@ -66,9 +66,22 @@ def resolve(n_rows: int = 1000, width: int = 20, **options: Any) -> TrainingConf
     return TrainingConfig.resolve(settings, n_rows, width)
 
 
+@pytest.mark.parametrize(
+    ("optimizer", "is_table", "expected"),
+    [("adamw", True, 0.1), ("adamw", False, 0.0), ("adam", True, 0.0), ("sgd", True, 0.0)],
+)
+def test_the_automatic_weight_decay_is_of_tables(
+    optimizer: str, is_table: bool, expected: float
+) -> None:
+    settings = Autoencoder(optimizer=optimizer).get_params(deep=False)
+    plan = TrainingConfig.resolve(settings, 1000, 20, is_table=is_table)
+    assert plan.weight_decay == expected
+
+
 def test_given_options_are_kept() -> None:
-    plan = resolve(batch_size=7, epochs=5, learning_rate=0.3)
+    plan = resolve(batch_size=7, epochs=5, learning_rate=0.3, weight_decay=0.02)
     assert (plan.batch_size, plan.epochs, plan.learning_rate) == (7, 5, 0.3)
+    assert plan.weight_decay == 0.02
 
 
 @pytest.mark.parametrize("n_rows", [1, 2, 50, 1000, 60_000, 10**7])

@@ -147,7 +147,7 @@ class Autoencoder(
     schedule: Literal["constant", "one-cycle"] = option("schedule")
     batch_size: int | Literal["auto"] = option("batch_size")
     epochs: int | Literal["auto"] = option("epochs")
-    weight_decay: float = option("weight_decay")
+    weight_decay: float | Literal["auto"] = option("weight_decay")
     validation_fraction: float = option("validation_fraction")
     patience: int | Literal["auto"] | None = option("patience")
     donors: int = option("donors")

@@ -13,6 +13,7 @@ from twofold.nn import bottleneck, corruption
 from twofold.nn.corruption import Corruption
 
 _UPDATES, _FEW_UPDATES, _FEW_ROWS, _MOST_PASSES = 4_000, 2_000, 4_000, 300
+_TABLE_DECAY = 0.1  # times the learning rate, a step: about half of a weight in a whole run
 _LARGE_BATCH, _WIDE = 64, 256  # below, rounding copies cost more than bfloat16 products save
 
 
@@ -68,6 +69,9 @@ class TrainingConfig:
                 width if values["optimizer"] == "sgd" else fan_in or width,
                 spec.is_ordered,
             )
+        if values["weight_decay"] == "auto":
+            decays = is_table and values["optimizer"] == "adamw"
+            values["weight_decay"] = _TABLE_DECAY if decays else 0.0
         for name in ("learning_rate", "momentum", "weight_decay"):
             values[name] = float(values[name])  # numpy's numbers are not JSON
         bfloat16 = options["precision"] == "bfloat16" or (
