@@ -12,7 +12,7 @@ import torch
 from twofold.nn import bottleneck, corruption
 from twofold.nn.corruption import Corruption
 
-_UPDATES, _FEW_UPDATES, _FEW_ROWS, _MOST_PASSES = 4_000, 2_000, 4_000, 300
+_UPDATES, _MOST_PASSES = 4_000, 600
 _TABLE_DECAY = 0.1  # times the learning rate, a step: about half of a weight in a whole run
 _LARGE_BATCH, _WIDE = 64, 256  # below, rounding copies cost more than bfloat16 products save
 
@@ -125,7 +125,7 @@ def automatic_epochs(
 ) -> int:
     """Return enough epochs for about 4,000 updates, between 10 and 200.
 
-    Of a table it is 2,000 updates up to 4,000 rows, in at most 300 epochs.
+    Of a table it is as many updates, in at most 600 epochs.
 
     A network that `fills` hidden cells, and learns from those alone, learns less from an update and
     goes on learning for longer: 150 epochs, and at least 400 and at most 12,000 updates.
@@ -134,10 +134,8 @@ def automatic_epochs(
         steps = math.ceil(n_rows / batch_size)
         return max(1, math.ceil(min(12_000, max(400, 150 * steps)) / steps))
     steps = math.ceil(n_rows / batch_size)
-    if is_table:
-        updates = _FEW_UPDATES if n_rows <= _FEW_ROWS else _UPDATES
-        return min(_MOST_PASSES, max(10, math.ceil(updates / steps)))
-    return min(200, max(10, math.ceil(_UPDATES / steps)))
+    most = _MOST_PASSES if is_table else 200
+    return min(most, max(10, math.ceil(_UPDATES / steps)))
 
 
 def automatic_learning_rate(optimizer: str, width: int, ordered: bool = False) -> float:
