@@ -36,6 +36,17 @@ def test_normal_law_bears_columns_that_repeat_others() -> None:
     np.testing.assert_allclose(filled[::3, 0], ROWS[:300:3, 0], atol=0.2)
 
 
+def test_a_column_without_a_cell_in_some_rows_is_borne() -> None:
+    x = ROWS[:60].copy()
+    x[:, 1] = np.nan
+    filled = ConditionalNormal.fit(x).fill(x)
+    assert np.isfinite(filled).all()
+    spans = [slice(0, 1), slice(1, 2), slice(2, 3)]
+    trees = Trees.fit(x, filled, spans, [0, 1])
+    assert list(trees.forests) == [0]
+    np.testing.assert_array_equal(trees.fill(x, filled), filled)
+
+
 def test_trees_follow_a_step() -> None:
     x = np.column_stack([ROWS[:, 0], np.sign(ROWS[:, 0] - 1)])
     given = x.copy()

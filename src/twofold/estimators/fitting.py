@@ -408,9 +408,12 @@ def regressions(ae: Autoencoder, X: Any) -> Regressions | None:
 
     None for images and sequences, and for tables too wide for it.
     """
+    if not ae.schema_.is_table:
+        return None
     training, held_out = rows_of(ae, X)
-    inputs = Inputs.fit(ae.schema_, training)
-    if not ae.schema_.is_table or not inputs.is_narrow:
+    every = replace(training, values=np.concatenate([training.values, held_out.values]))
+    inputs = Inputs.fit(ae.schema_, every)
+    if not inputs.is_narrow:
         return None
     rng = np.random.RandomState(0)
     draws = rng.uniform(size=held_out.values.shape).argsort(1).argsort(1)

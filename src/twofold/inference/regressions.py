@@ -135,8 +135,10 @@ class ConditionalNormal:
         n, width = x.shape
         x = x[: max(256, int(_WORK / (6 * width**3)))]
         n, seen = len(x), ~np.isnan(x)
-        mean = np.nanmean(x, 0)
-        own = np.nanvar(x, 0) + 1e-9
+        # A column may have no cell in these rows.
+        known = seen.sum(0).clip(1)
+        mean = np.where(seen, x, 0.0).sum(0) / known
+        own = np.where(seen, (x - mean) ** 2, 0.0).sum(0) / known + 1e-9
         filled, covariance = np.where(seen, x, mean), np.diag(own)
         patterns, which = np.unique(seen, axis=0, return_inverse=True)
         counts = np.bincount(which.ravel(), minlength=len(patterns)).astype(np.float64)
@@ -209,6 +211,8 @@ class Trees:
         for _ in range(_PASSES):
             for j in wanted:
                 known = ~np.isnan(x[:, spans[j].start])
+                if not known.any():
+                    continue
                 forest = ExtraTreesRegressor(trees, min_samples_split=least, random_state=0)
                 target = x[known, spans[j]]
                 target = target[:, 0] if target.shape[1] == 1 else target
