@@ -209,7 +209,8 @@ def markdown(result: dict[str, Any]) -> str:
     found = summary(result["rows"])
     seconds = ", ".join(f"{name} {found['seconds'][name]:.1f}" for name in names)
     seeds = len({row["seed"] for row in result["rows"]})
-    return "\n".join(lines) + f"\n\nSeeds: {seeds}. Seconds a table, mean: {seconds}."
+    words = "Seconds a table on a busy machine, mean, the methods not at the same time"
+    return "\n".join(lines) + f"\n\nSeeds: {seeds}. {words}: {seconds}."
 
 
 def main() -> None:
