@@ -136,7 +136,7 @@ def _torchrun(*words: object) -> str:
         start_new_session=True,
     )
     try:
-        out, err = process.communicate(timeout=40)
+        out, err = process.communicate(timeout=120)
     finally:
         if process.poll() is None:
             # Workers are in sessions of their own, and would keep the pipes open.
