@@ -604,7 +604,9 @@ def test_columns_are_weighed_alike_by_both_steps() -> None:
 
 
 def test_training_weighs_columns_anew_after_every_epoch() -> None:
-    table = sources.read(FRAME[["height", "weight", "smoker"]])
+    # Numbers without each other's help, so that their noise is not the least one.
+    mixed = FRAME.assign(weight=FRAME["weight"].to_numpy()[np.random.RandomState(0).permutation(N)])
+    table = sources.read(mixed[["height", "weight", "smoker"]])
     schema = Schema.infer(table, {"smoker": "bernoulli"})
     x = torch.from_numpy(schema.to_matrix(table, np.float64))
     network = Network(3, (), 1, generator=torch.Generator().manual_seed(0)).double()
@@ -616,4 +618,4 @@ def test_training_weighs_columns_anew_after_every_epoch() -> None:
     residual = (x - network(x)[0]).detach()[:, :2]
     expected = float((residual**2).mean().sqrt())
     assert float(objective.noise) == pytest.approx(expected, rel=0.05)
-    assert 0.1 < expected < 0.7
+    assert 0.35 < expected < 0.9
