@@ -166,7 +166,8 @@ def test_a_sample_takes_of_each_region_its_share(sampled: CodeMap) -> None:
     strips = np.quantile(x[normal], np.linspace(0, 1, 11))
     drawn = sampled.sample[~sampled.scores.is_anomaly[sampled.sample]]
     counts = np.histogram(x[drawn], strips)[0]
-    assert np.abs(counts - len(drawn) / 10).max() <= 2
+    # A random sample is off by eight: strips hold a tenth, with a deviation of 4.7 in each.
+    assert np.abs(counts - len(drawn) / 10).max() <= 3
 
 
 def test_anomalies_come_in_three_orders(mapped: CodeMap) -> None:
