@@ -47,6 +47,7 @@ def test_long_request_is_computed_in_parts(
 ) -> None:
     monkeypatch.setattr(verbs, "_EXPLAINED_CELLS", 400)
     monkeypatch.setattr(json_rows, "_PIECE_BYTES", piece)
+    monkeypatch.setattr(json_rows, "_COLUMN_BYTES", 0)
     app = serve(mixed)
     assert 1 < app.state.service.current.verbs["explain"].most_rows < 60
     found = good(post(app, "/explain", {"rows": cells(people())}))

@@ -25,7 +25,8 @@ from twofold.service.memory import Share, size_of
 from twofold.service.requests import Limits, called
 
 _NUMBERS = {int, float, bool, type(None)}
-_PIECE_BYTES = 2**17  # that the parser takes at a time
+_PIECE_BYTES = 2**17  # that the parser takes at a time,
+_COLUMN_BYTES = 2**10  # or so many for each column of the model, if that is more
 _MOST_ROW = 2**18  # bytes of a row, besides those of its columns, and of all but the rows
 _MOST_HEAD = 2**12  # bytes before the rows
 _LONG = 100  # letters of a name in a message
@@ -71,6 +72,8 @@ class JsonReader:
                 self.floating = kinds[0]
         self._row = _row_pattern(len(schema.row_shape) + 1)
         self._most_row = _MOST_ROW + 256 * len(self.names)
+        # Each piece becomes a table, and a table of many columns takes long however few its rows.
+        self._piece = max(_PIECE_BYTES, _COLUMN_BYTES * len(self.names))
 
     def format_of(self, name: str) -> tuple[Format, Any]:
         """Return a column's format and Arrow type."""
@@ -125,7 +128,7 @@ class JsonReader:
         going = True
         while going:
             start, first = at, n_rows
-            while going and at - start < _PIECE_BYTES:
+            while going and at - start < self._piece:
                 row = self._row.match(body, at, at + self._most_row)
                 if row is None:
                     raise self._no_row(body, at, n_rows)
