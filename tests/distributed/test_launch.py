@@ -68,12 +68,20 @@ def test_two_workers_of_the_command_line_make_the_same_model_as_one(
 ) -> None:
     events: list[Event] = []
     monkeypatch.setattr(Progress, "__call__", lambda self, event: events.append(event))
+    begin, started = launch.LocalWorkers.__init__, []
+
+    def noted(pool: Any, job: Any, workers: int, scratch: Path) -> None:
+        started.append(workers)
+        begin(pool, job, workers, scratch)
+
+    monkeypatch.setattr(launch.LocalWorkers, "__init__", noted)
     np.save(tmp_path / "rows.npy", HOLES)
     words = ["fit", tmp_path / "rows.npy", "--output", tmp_path / "model", "--workers", "2"]
     result = CliRunner().invoke(app, [*map(str, words), *flags(NO_SHORTCUT)])
     assert result.exit_code == 0, result.output
     assert_same(load(tmp_path / "model"), Autoencoder(**NO_SHORTCUT).fit(HOLES))
     assert [event.epoch for event in events if event.kind == "epoch"] == [1, 2, 3, 4]
+    assert started == [2]
     assert re.search(r"rows +150", result.stdout)
 
 
