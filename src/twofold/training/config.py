@@ -13,7 +13,7 @@ from twofold.nn import bottleneck, corruption
 from twofold.nn.corruption import Corruption
 
 _UPDATES, _MOST_PASSES = 4_000, 600
-_TABLE_DECAY = 0.1  # times the learning rate, a step: about half of a weight in a whole run
+_TABLE_DECAY = 0.1  # times the learning rate, a step: more than half of a weight in a whole run
 _LARGE_BATCH, _WIDE = 64, 256  # below, rounding copies cost more than bfloat16 products save
 
 
