@@ -36,6 +36,7 @@ from children import OWN, Child, Failed
 HERE = Path(__file__).parent
 TARGET_LOSS = 0.0675  # validation loss of the tutorial's tied net after its 20 epochs
 TUTORIAL_EPOCHS = 20
+BUSY = (0, 1, 3)  # other processes on the cores
 ROWS = ("epoch", "steps", "to-loss", "transform", "busy", "start", "growth")
 
 
@@ -325,47 +326,53 @@ def transform_row(bench: Bench) -> dict[str, Any]:
 
 
 def busy_row(bench: Bench) -> dict[str, Any]:
-    """Train while another process keeps one of the cores busy, and while none does."""
+    """Train while one and while three other processes keep the cores busy, and while none does."""
     result: dict[str, Any] = {"rows": bench.n_rows // 6}
-    for name in ("twofold", "torch"):
-        rounds: dict[str, list[dict[str, Any]]] = {"undisturbed": [], "disturbed": []}
+    ways = {
+        "twofold": ("twofold", {}),
+        "twofold, one thread": ("twofold", {"threads": 1}),
+        "torch": ("torch", {}),
+    }
+    for title, (name, settings) in ways.items():
+        rounds: dict[int, list[dict[str, Any]]] = {n: [] for n in BUSY}
         try:
-            child, _ = bench.started(name, {**CASES["tied"], "n_rows": result["rows"]})
+            child, _ = bench.started(name, {**CASES["tied"], "n_rows": result["rows"], **settings})
             with child:
                 for _ in range(min(bench.rounds, 3)):
-                    rounds["undisturbed"].append(bench.watched(child.epoch))
-                    with _busy_core(bench.cores[0]):
-                        rounds["disturbed"].append(bench.watched(child.epoch))
+                    for n in BUSY:
+                        with _busy(n, bench.cores):
+                            rounds[n].append(bench.watched(child.epoch))
         except Failed as error:
-            result[name] = {"failed": str(error)}
+            result[title] = {"failed": str(error)}
             continue
-        ratios = [
-            b["seconds"] / a["seconds"]
-            for a, b in zip(rounds["undisturbed"], rounds["disturbed"], strict=True)
-        ]
-        result[name] = {
-            **rounds,
-            "ratios": ratios,
-            "median_ratio": statistics.median(ratios),
-            "median_seconds": {
-                key: statistics.median(answer["seconds"] for answer in answers)
-                for key, answers in rounds.items()
+        seconds = {n: [answer["seconds"] for answer in answers] for n, answers in rounds.items()}
+        result[title] = {
+            "seconds": seconds,
+            "median_ratio": {
+                str(n): statistics.median(
+                    a / b for a, b in zip(seconds[n], seconds[0], strict=True)
+                )
+                for n in BUSY
             },
         }
     return result
 
 
 @contextlib.contextmanager
-def _busy_core(core: int) -> Iterator[None]:
-    """Keep `core` busy with a process that only spins."""
-    code = f"import os\nos.sched_setaffinity(0, {{{core}}})\nwhile True:\n    pass"
-    process = subprocess.Popen([sys.executable, "-c", code])
+def _busy(n: int, cores: list[int]) -> Iterator[None]:
+    """Keep the first core busy with one process that only spins, or all of them with several."""
+    code = "import os\nos.sched_setaffinity(0, {})\nwhile True:\n    pass"
+    wanted = cores[:1] if n == 1 else cores
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code.format(set(wanted))]) for _ in range(n)
+    ]
     try:
-        time.sleep(0.3)  # until it spins
+        time.sleep(0.3)  # until they spin
         yield
     finally:
-        process.kill()
-        process.wait()
+        for process in processes:
+            process.kill()
+            process.wait()
 
 
 def start_row(bench: Bench) -> dict[str, Any]:

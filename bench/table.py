@@ -68,6 +68,7 @@ def _footnotes(epoch: dict[str, Any]) -> list[str]:
 def _others(result: dict[str, Any]) -> str:
     rows = [
         *_shares(result.get("epoch", {})),
+        *_steps(result.get("steps", {})),
         *_to_loss(result.get("to-loss", {})),
         *_transform(result.get("transform", {})),
         *_busy(result.get("busy", {})),
@@ -139,14 +140,58 @@ def _transform(row: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _busy(row: dict[str, Any]) -> list[tuple[str, str]]:
-    said = []
-    for name, title in (("twofold", ""), ("torch", "plain PyTorch loop ")):
-        found = row.get(name, {})
-        if "median_ratio" in found:
-            said.append(f"{title}{_times(found['median_ratio'])} the undisturbed time")
-        elif "failed" in found:
-            said.append(f"{title}failed ({found['failed']})")
-    return [("training while another process keeps one core busy", "; ".join(said))] if said else []
+    rows = []
+    for n, what in (
+        ("1", "another process keeps one core"),
+        ("3", "three processes keep the cores"),
+    ):
+        said = []
+        for name, title in (
+            ("twofold", ""),
+            ("twofold, one thread", "with one thread "),
+            ("torch", "plain PyTorch loop "),
+        ):
+            found = row.get(name, {})
+            if "median_ratio" in found:
+                said.append(f"{title}{_times(found['median_ratio'][n])} the undisturbed time")
+            elif "failed" in found:
+                said.append(f"{title}failed ({found['failed']})")
+        if said:
+            rows.append((f"training while {what} busy", "; ".join(said)))
+    return rows
+
+
+def _steps(row: dict[str, Any]) -> list[tuple[str, str]]:
+    """Return how near the native step comes to the processor's peak, and what tying costs it."""
+    if "cases" not in row:
+        return []
+    best, peak = max(row["peak_gflops_one_thread"].items(), key=lambda pair: pair[1])
+    cases = row["cases"]
+    threads = max(int(way.rsplit(",", 1)[1]) for way in cases["tied"])
+
+    def share(case: str, n: int) -> str:
+        return f"{100 * cases[case][f'native {best}, {n}']['gflops'] / (n * peak):.0f} %"
+
+    def ratio(case: str, to: str) -> str:
+        ours, other = (cases[name][f"native {best}, {threads}"] for name in (case, to))
+        return f"{ours['microseconds_per_step'] / other['microseconds_per_step']:.2f}"
+
+    adam = cases["tied, Adam"]
+    fused = min(found["ratio_to_native"] for way, found in adam.items() if "fused" in way)
+    return [
+        (
+            f"share of the peak ({peak:.0f} GFLOP/s a core, {best}) that a tied step reaches",
+            f"{share('tied', 1)} with one thread, {share('tied', threads)} with {threads}; "
+            f"{share('tied, batch 1024', threads)} at batch 1,024",
+        ),
+        (
+            "a tied step against an untied one",
+            f"{ratio('tied', 'untied')} of its time with SGD, {ratio('tied, Adam', 'untied, Adam')}"
+            f" with Adam, {ratio('2048-1024-256, tied', '2048-1024-256, untied')} "
+            "in a net of 2048-1024-256",
+        ),
+        ("a tied step with Adam against the same without native code", f"{1 / fused:.2f}"),
+    ]
 
 
 def _start(row: dict[str, Any]) -> list[tuple[str, str]]:
