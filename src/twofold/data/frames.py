@@ -52,6 +52,9 @@ def read(frame: Any, container: str) -> Table:
     names = frame.schema.names if container == "arrow" else list(frame.columns)
     if not names:
         raise DataError("The table has no columns (0 feature(s)); a minimum of 1 is required.")
+    said = notation.understood(frame.schema) if container == "arrow" else ""
+    if container == "arrow" and (floats := arrow.read_floats(frame)) is not None:
+        return Table(floats[0], tuple(names), (len(names),), container, None, floats[1], said)
     columns: list[Array] = []
     formats: list[Format] = []
     mistakes: list[str] = []
@@ -76,7 +79,6 @@ def read(frame: Any, container: str) -> Table:
         raise DataError(" ".join([*shown, *remedies]))
     index = frame.index if container == "pandas" else None
     texts = tuple(str(name) for name in names)
-    said = notation.understood(frame.schema) if container == "arrow" else ""
     values = _side_by_side(columns)
     return Table(values, texts, (len(texts),), container, index, tuple(formats), said)
 

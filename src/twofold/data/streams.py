@@ -100,7 +100,7 @@ def apart(table: Any, names: Any = None) -> Any:
     DataError
         If the lists of a column are not of one length.
     """
-    if not any(is_list(kind) for kind in table.schema.types):
+    if not any(map(is_list, set(table.schema.types))):
         return table
     columns: dict[str, Any] = {}
     for name, column in zip(table.column_names, table.columns, strict=True):

@@ -114,10 +114,12 @@ def matched(columns: Sequence[Column], table: Table) -> Table:
     """
     assert table.formats is not None
     formats, mistakes = list(table.formats), []
-    values = table.values
+    values, number = table.values, Format("number", "")
     for position, (column, found) in enumerate(zip(columns, table.formats, strict=True)):
-        own, cells = column.format or Format("number", ""), table.values[:, position]
-        if column.kind == "ignored" or np.isnan(cells).all():
+        own, cells = column.format or number, table.values[:, position]
+        if column.kind == "ignored" or own.type == found.type == "number":
+            continue
+        if np.isnan(cells).all():
             continue
         try:
             meant = _meant(column, own, found, cells)
