@@ -109,3 +109,31 @@ def test_levels_that_float32_cannot_count_are_counted_in_64_bit(
 def test_text_without_levels_is_missing() -> None:
     column = arrow.array(np.array([0.0, 3.0]), Format("text", "string"), pa.string())
     assert column.null_count == 2
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_floats_of_one_type_are_read_at_once(dtype: type) -> None:
+    columns = {"a": np.array([1.5, NAN, 3], dtype), "b": np.array([4, 5, 6], dtype)}
+    part = pa.table(columns).set_column(1, "b", pa.array([None, 5, 6], pa.from_numpy_dtype(dtype)))
+    for table in (part, pa.concat_tables([part, part]), part.slice(0, 0), part.to_batches()[0]):
+        found = arrow.read_floats(table)
+        assert found is not None
+        pairs = [arrow.read(arrow.chunked(column)) for column in table.columns]
+        np.testing.assert_array_equal(found[0], np.column_stack([cells for cells, _ in pairs]))
+        assert found[0].dtype == dtype
+        assert found[1] == tuple(form for _, form in pairs)
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        pa.table({"a": [1.5], "b": [1]}),
+        pa.table({"a": ["x"]}),
+        pa.table({"a": pa.array([1.5], pa.float16())}),
+        pa.table(
+            {"a": [1.5]}, schema=pa.schema([pa.field("a", pa.float64(), metadata={"k": "v"})])
+        ),
+    ],
+)
+def test_other_tables_are_read_by_column(table: pa.Table) -> None:
+    assert arrow.read_floats(table) is None

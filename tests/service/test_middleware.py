@@ -33,7 +33,7 @@ def test_token_is_asked_for(serve: Serve, floats: Autoencoder) -> None:
 
 def test_routes_that_are_added_stand_behind_the_token(serve: Serve, floats: Autoencoder) -> None:
     app = serve(floats, token="a-secret")
-    app.router.routes.append(Route("/more", app.state.service.endpoint(app.state.service._healthy)))
+    app.router.routes.append(Route("/more", app.state.service.routes()["/healthz"]))
     refused(ask(app, "GET", "/more"), 401)
     good(ask(app, "GET", "/more", headers={"authorization": "Bearer a-secret"}))
 

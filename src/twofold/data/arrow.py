@@ -84,10 +84,10 @@ def read(column: Any) -> tuple[Array, Format]:
 
 
 def read_floats(frame: Any) -> tuple[Array, tuple[Format, ...]] | None:
-    """Return a table's cells `(n_rows, n_columns)` and their formats, if all are floats of one type.
+    """Return a table's cells, `(n_rows, n_columns)`, and formats, if all are floats of one type.
 
-    Cells are copied at once, where a call for each of many columns takes longer than what is
-    computed on them. None if a column is of another type, or something is noted of it.
+    Cells are copied at once: a call for each of many columns takes longer than what is computed
+    on them. None if a column is of another type, or something is noted of it.
     """
     kinds = set(frame.schema.types)
     kind = kinds.pop()

@@ -9,15 +9,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-import platform
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import Any
 
-import numpy as np
-import pyarrow as pa
-import torch
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
@@ -25,7 +21,7 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 
-from twofold import __version__, options
+from twofold import options
 from twofold.data import json as cells
 from twofold.errors import OptionError, TwofoldError
 from twofold.estimators.autoencoder import Autoencoder
@@ -202,11 +198,14 @@ class Service:
         """Return the handler of each path."""
         # Scores first, for paths are tried in order.
         verbs = sorted(VERBS.values(), key=lambda verb: verb.name != "score")
+        documents: dict[str, Callable[[], Any]] = {
+            "/model": lambda: self.current.describe(),
+            "/schema": lambda: self.current.describe_columns(),
+            OPEN: lambda: {"status": "ok"},
+        }
         return {
             **{f"/{verb.name}": partial(self._verb, verb) for verb in verbs},
-            "/model": self._about,
-            "/schema": self._columns,
-            OPEN: self._healthy,
+            **{path: partial(_document, make) for path, make in documents.items()},
             "/metrics": self._counts,
             "/openapi.json": self._openapi,
         }
@@ -257,20 +256,6 @@ class Service:
             work = self.worker.run(current.verbs[name], rows, share)
         answer = current.answer(name, await self._here(request, work))
         return await self._respond(request, answer, wanted)
-
-    async def _about(self, request: Request) -> Response:
-        """Answer with what the model is."""
-        versions = {"twofold": __version__, "python": platform.python_version()}
-        versions |= {module.__name__: module.__version__ for module in (torch, np, pa)}
-        return _json(self.current.describe(versions))
-
-    async def _columns(self, request: Request) -> Response:
-        """Answer with what the columns are."""
-        return _json(self.current.describe_columns())
-
-    async def _healthy(self, request: Request) -> Response:
-        """Answer at all."""
-        return _json({"status": "ok"})
 
     async def _counts(self, request: Request) -> Response:
         """Answer with the metrics."""
@@ -355,6 +340,11 @@ async def _disconnected(request: Request) -> None:
     """Wait until the client has gone."""
     while (await request.receive())["type"] != "http.disconnect":
         pass
+
+
+async def _document(make: Callable[[], Any], request: Request) -> Response:
+    """Answer with what is known of the model."""
+    return _json(make())
 
 
 def _json(document: Any) -> Response:

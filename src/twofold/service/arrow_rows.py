@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import struct
 import time
-from collections import Counter
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from twofold.data import arrow
+from twofold.data.arrow import Refused
+from twofold.data.sources import check_names
 from twofold.errors import DataError, TwofoldError
 from twofold.service.errors import RequestError
 from twofold.service.memory import Share, size_of
@@ -31,22 +33,6 @@ _BROKEN = (
     *(struct.error, IndexError),
 )
 _TEXTS = ("string", "large_string", "string_view")
-# The types whose cells are numbers, text, booleans or times, by their numbers in Arrow.
-_CELLS = frozenset(
-    pa.type_for_alias(name).id
-    for name in (
-        *("null", "bool", "string", "large_string", "date32", "date64", "time32[s]", "time64[us]"),
-        *("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
-        *("float16", "float32", "float64", "timestamp[us]", "duration[us]"),
-    )
-) | {
-    getattr(pa, name)(*arguments).id
-    for name, arguments in {
-        **{f"decimal{bits}": (5, 2) for bits in (32, 64, 128, 256)},
-        "string_view": (),
-    }.items()
-    if hasattr(pa, name)  # older versions lack some
-}
 
 
 class ArrowReader:
@@ -115,23 +101,16 @@ class ArrowReader:
         names = schema.names
         chosen = list(range(len(names)))
         if wanted is not None and names != wanted:
-            if len(set(names)) < len(names):
-                twice = next(name for name, count in Counter(names).items() if count > 1)
-                raise DataError(
-                    f"The table has more than one column '{twice[:100]}'. Rename one of each."
-                )
+            check_names("The table", names)
             place = {name: i for i, name in enumerate(names)}
             if place.keys() >= set(wanted):
                 chosen = [place[name] for name in wanted]
-        for i in chosen:
-            kind = schema.field(i).type
-            inner = kind.value_type if pa.types.is_dictionary(kind) else kind
-            if inner.id not in _CELLS or (inner != kind and pa.types.is_null(inner)):
-                raise DataError(
-                    f"Column '{names[i]}' is of the type {str(kind)[:200]}. Cells are numbers, "
-                    f"text, booleans or times: drop other columns, or split them into "
-                    f"columns that are."
-                )
+        types = schema.types
+        for kind, i in {types[i]: i for i in reversed(chosen)}.items():
+            try:
+                arrow.read(pa.chunked_array([], kind))
+            except Refused as reason:
+                raise DataError(f"Column '{names[i]}' {reason}. {reason.remedy}") from None
         return chosen
 
     def _refuse_long_texts(self, table: Any) -> None:

@@ -25,6 +25,7 @@ from twofold.service.memory import Share, size_of
 
 _MOST_WAITING = 1_000  # requests
 _PIECE_SECONDS = 0.05
+_JOINED_ROWS = 256  # a request with more gains nothing by sharing its call
 _LEAST_PART = 8  # a piece never has less than this part of a verb's `most_rows`
 Result = Mapping[str, Any]  # arrays and Arrow tables with an entry per row
 Steps = Generator[Any, None, Any]  # work that stops after each piece, and returns its result
@@ -37,14 +38,12 @@ class Verb:
 
     `run` takes rows (an array or an Arrow table) and returns arrays and tables with an
     entry per row. At most `most_rows` are done in one call, and fewer if these take too long.
-    `joins` says of rows whether they may share a call with others'. `check` raises the error that
-    rows have, piece by piece, with their numbers in the whole.
+    `check` raises the error that rows have, piece by piece, with their numbers in the whole.
     """
 
     name: str
     run: Callable[[Any], Result]
     most_rows: int
-    joins: Callable[[Any], bool] = lambda rows: True
     check: Callable[[Any], Steps] | None = None
     step: int = 0
 
@@ -152,7 +151,8 @@ class BatchingExecutor:
         """
         # Lists, which make no rows, go to the library as they came.
         is_rows = isinstance(rows, np.ndarray | pa.Table | JsonRows)
-        joins = self._batch_seconds > 0 and is_rows and verb.joins(rows) and len(rows) < verb.step
+        most = min(_JOINED_ROWS, verb.step - 1)
+        joins = self._batch_seconds > 0 and is_rows and len(rows) <= most
         steps = verb.by_parts(rows, share, self._on_call)
         result: Result = await self._done(_Job(steps, verb, rows) if joins else _Job(steps))
         return result
@@ -281,7 +281,8 @@ def _alike(a: Any, b: Any) -> bool:
     if isinstance(a, JsonRows):
         return a.fits(b)
     if isinstance(a, pa.Table):
-        return bool(a.schema.equals(b.schema))
+        # An answer that shares its dictionary with another's rows would show theirs.
+        return a.schema.equals(b.schema) and not any(map(pa.types.is_dictionary, a.schema.types))
     return bool(a.dtype == b.dtype and a.shape[1:] == b.shape[1:])
 
 

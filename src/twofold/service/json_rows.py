@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from twofold.data import arrow
 from twofold.data import json as cells
 from twofold.data.table import Format
 from twofold.errors import DataError
@@ -143,7 +144,7 @@ class JsonReader:
             parts.append(part.table(first) if isinstance(part, JsonRows) else part)
             share.hold(size_of(parts[-1]))
             yield
-        return (yield from self._whole(parts)), at
+        return self._whole(parts), at
 
     def _no_row(self, body: bytes, at: int, number: int) -> RequestError:
         if len(body) - at <= self._most_row:
@@ -155,7 +156,7 @@ class JsonReader:
             "Send rows with the model's columns alone, and shorter texts.",
         )
 
-    def _whole(self, parts: list[Any]) -> Generator[None, None, Any]:
+    def _whole(self, parts: list[Any]) -> Any:
         """Return the rows of all pieces: an Arrow table, or an array, or a list if it is none."""
         for part in parts:
             if isinstance(part, list):
@@ -164,19 +165,11 @@ class JsonReader:
             if len({part.shape[1:] for part in parts}) > 1:
                 raise DataError("The rows are not all of one length. Send a cell for each column.")
             return np.concatenate(parts)
-        if len({part.schema for part in parts}) == 1:
-            return pa.concat_tables(parts).combine_chunks()
-        # A piece may hold cells of another sort: then a column is made of all its cells at once.
-        arrays, names = [], parts[0].column_names
-        for name in names:
-            pieces = [part.column(name) for part in parts]
-            if len({piece.type for piece in pieces}) == 1:
-                arrays.append(pa.chunked_array([c for piece in pieces for c in piece.chunks]))
-            else:
-                values = [cell for piece in pieces for cell in cells.plain(piece)]
-                arrays.append(cells.column(values, *self.format_of(name), name))
-                yield
-        return pa.Table.from_arrays(arrays, names=names).combine_chunks()
+        # A piece may hold cells of another sort; if no type holds both, they are text.
+        kinds = zip(*(part.schema.types for part in parts), strict=True)
+        united = [arrow.united(set(found)) or pa.string() for found in kinds]
+        schema = pa.schema(list(zip(parts[0].column_names, united, strict=True)))
+        return pa.concat_tables([part.cast(schema, safe=False) for part in parts]).combine_chunks()
 
     def _part(self, given: list[Any], first: int, field: str, names: Sequence[str] | None) -> Any:
         """Return some rows of a body: `JsonRows`, or for codes and models of arrays an array.

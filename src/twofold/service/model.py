@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import math
 import os
-from collections.abc import Generator, Mapping, Sequence
+import platform
+from collections.abc import Generator, Sequence
 from copy import copy, deepcopy
 from dataclasses import asdict
 from functools import cached_property
@@ -20,6 +21,7 @@ import numpy as np
 import pyarrow as pa
 import torch
 
+from twofold import __version__
 from twofold.data import convert, sources
 from twofold.data.table import cells
 from twofold.errors import OptionError
@@ -29,6 +31,7 @@ from twofold.inference import apply, sampling
 from twofold.metrics import Scores
 from twofold.persistence import summary
 from twofold.persistence.folder import DOCUMENT
+from twofold.persistence.model import plain
 from twofold.schema.column import Column
 from twofold.service import responses
 from twofold.service.arrow_rows import ArrowReader
@@ -39,9 +42,9 @@ from twofold.service.requests import JSON, Limits
 from twofold.service.responses import Answer
 
 _EXPLAINED_CELLS = 10_000  # in one call
-_NARROW = {k.id for k in (pa.bool_(), pa.int8(), pa.uint8(), pa.int16(), pa.uint16())}
-_NARROW |= {k.id for k in (pa.float16(), pa.float32(), pa.null())}
-_WIDE = {k.id for k in (pa.int32(), pa.uint32(), pa.int64(), pa.uint64(), pa.float64())}
+_WIDE = {pa.int32(), pa.uint32(), pa.int64(), pa.uint64(), pa.float64()}
+_NUMBERS = _WIDE | {pa.bool_(), pa.int8(), pa.uint8(), pa.int16(), pa.uint16(), pa.null()}
+_NUMBERS |= {pa.float16(), pa.float32()}
 
 
 class ServedModel:
@@ -78,12 +81,12 @@ class ServedModel:
         self.verbs = {
             verb.name: verb
             for verb in (
-                Verb("encode", self.encode, most, check=self.check),
+                Verb("encode", self.encode, most, self.check),
                 Verb("decode", self.decode, most),
-                Verb("reconstruct", self.reconstruct, most, check=self.check),
-                Verb("score", self.score, most, check=self.check),
-                Verb("explain", self.explain, explained, check=self.check),
-                Verb("impute", self.impute, most, _has_no_dictionary, self.check),
+                Verb("reconstruct", self.reconstruct, most, self.check),
+                Verb("score", self.score, most, self.check),
+                Verb("explain", self.explain, explained, self.check),
+                Verb("impute", self.impute, most, self.check),
             )
         }
 
@@ -146,8 +149,8 @@ class ServedModel:
         """Return the copy that computes on these rows fastest; each gives the same numbers."""
         if not isinstance(rows, pa.Table):
             return self._wide if getattr(rows, "dtype", None) == np.float64 else self._narrow
-        ids = {kind.id for kind in rows.schema.types}
-        model = self._wide if ids <= _NARROW | _WIDE and ids & _WIDE else self._narrow
+        kinds = set(rows.schema.types)
+        model = self._wide if kinds & _WIDE and kinds <= _NUMBERS else self._narrow
         if not self.named:
             # Columns are taken as they come, which the estimator would warn of.
             model = copy(model)
@@ -249,14 +252,14 @@ class ServedModel:
         names = list(first.column_names) if isinstance(first, pa.Table) else self.names
         return responses.of_rows(found, names, self.schema.row_shape)
 
-    def describe(self, versions: Mapping[str, str]) -> dict[str, Any]:
+    def describe(self) -> dict[str, Any]:
         """Return what the model is, as plain data: options, layers, training, figures, versions."""
         ae = self.model
         network = ae.network_
         return {
             "version": self.version,
             "replaced": self.folder is not None and version_of(self.folder) != self.version,
-            "options": {name: _plain(value) for name, value in ae.get_params(deep=False).items()},
+            "options": plain(ae.get_params(deep=False)),
             "n_columns": len(ae.schema_.columns),
             "n_components": network.n_components,
             "n_parameters": network.n_parameters,
@@ -270,7 +273,11 @@ class ServedModel:
             "offset": ae.offset_,
             "summary": ae.summary(),
             "remarks": summary.remarks(ae),
-            "versions": dict(versions),
+            "versions": {
+                "twofold": __version__,
+                "python": platform.python_version(),
+                **{module.__name__: module.__version__ for module in (torch, np, pa)},
+            },
         }
 
     def describe_columns(self) -> dict[str, Any]:
@@ -288,11 +295,6 @@ def version_of(folder: Path) -> str | None:
         return hashlib.sha256((folder / DOCUMENT).read_bytes()).hexdigest()[:16]
     except OSError:
         return None
-
-
-def _has_no_dictionary(rows: Any) -> bool:
-    """Whether rows share no dictionary with others, in which an answer would show theirs."""
-    return not isinstance(rows, pa.Table) or not any(map(pa.types.is_dictionary, rows.schema.types))
 
 
 def _column(column: Column) -> dict[str, Any]:
@@ -319,13 +321,3 @@ def _cell(column: Column, value: float) -> Any:
     if column.format is None or not math.isfinite(value):
         return value if math.isfinite(value) else None
     return cells(np.array([[value]]), (column.format,))[0, 0]
-
-
-def _plain(value: Any) -> Any:
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Mapping):
-        return {str(name): _plain(part) for name, part in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(part) for part in value]
-    return repr(value)

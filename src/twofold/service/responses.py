@@ -9,7 +9,7 @@ import io
 import math
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def chosen(accept: str, offered: Sequence[str]) -> str:
 class Answer:
     """What a verb came to.
 
-    `head` and `tail` are written once. `parts` have an entry per row: an array `(n_rows, ...)`, an
+    `head` is written once. `parts` have an entry per row: an array `(n_rows, ...)`, an
     Arrow table, or a list of these. `table` makes an Arrow table of a slice of the `n_rows` rows.
     `numbers` is where the matrix of float32 comes from, for the verbs that have one.
     """
@@ -87,7 +87,6 @@ class Answer:
     table: Callable[[slice], Any]
     n_rows: int
     numbers: Any = None
-    tail: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def n_cells(self) -> int:
@@ -117,7 +116,7 @@ class Answer:
 
     def _json(self) -> Iterator[bytes]:
         before = b"{"
-        for name, value in (*self.head.items(), *self.parts.items(), *self.tail.items()):
+        for name, value in (*self.head.items(), *self.parts.items()):
             yield before + cells.dumps(name) + b":"
             before = b","
             if name not in self.parts:
@@ -208,8 +207,7 @@ def _listed(items: Iterator[Any]) -> Iterator[bytes]:
 
 def _as_numbers(values: Any) -> bytes:
     if isinstance(values, pa.Table):
-        columns = [sources.read(values.select([i])).values[:, 0] for i in range(values.num_columns)]
-        values = np.column_stack(columns)
+        values = sources.read(values).values
     with np.errstate(over="ignore"):
         return np.ascontiguousarray(_flat(values), dtype="<f4").tobytes()
 
@@ -261,7 +259,7 @@ def of_scores(scores: Mapping[str, Array], offset: float) -> Answer:
     def table(at: slice) -> Any:
         return pa.table({name: values[at] for name, values in scores.items()})
 
-    return Answer({}, scores, table, len(scores["score"]), tail={"offset": offset})
+    return Answer({"offset": offset}, scores, table, len(scores["score"]))
 
 
 def of_explanation(parts: Mapping[str, Array], columns: Sequence[str]) -> Answer:
