@@ -12,7 +12,7 @@ ARGS ?=
 # Written last: an environment without it was interrupted half-way and is made anew.
 READY := $(VENV)/.ready
 # The native step, compiled again where its sources are newer; without a compiler it is left out.
-SOURCES := src/twofold/training/native
+SOURCES := src/twofold/nn/native
 NATIVE := $(VENV)/.native
 
 help: ## list these targets
@@ -34,7 +34,7 @@ docs: $(READY) ## build the documentation site into build/site; warnings are err
 	@NO_MKDOCS_2_WARNING=1 $(VENV)/bin/mkdocs build --strict --quiet && echo "build/site/index.html"
 
 sanitize: $(NATIVE) ## run the native step's C tests under the address, undefined-behaviour and thread sanitizers
-	@TWOFOLD_SANITIZE=1 $(VENV)/bin/python -m pytest -n 0 tests/training/native/test_check.py $(ARGS)
+	@TWOFOLD_SANITIZE=1 $(VENV)/bin/python -m pytest -n 0 tests/nn/native/test_check.py $(ARGS)
 
 bench: $(NATIVE) ## time twofold against its peers, about 20 minutes (ARGS="--quick" for a trial)
 	@$(VENV)/bin/python bench/speed.py $(ARGS)

@@ -13,7 +13,7 @@ from typing import Any
 
 from hatchling.builders.hooks.plugin.interface import BuildHookInterface
 
-_FOLDER = "src/twofold/training/native"
+_FOLDER = "src/twofold/nn/native"
 
 
 class NativeBuildHook(BuildHookInterface):

@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from twofold import datasets
 from twofold.errors import DatasetUnavailable
+from twofold.nn.native import build, library
 from twofold.registry import ACTIVATIONS, BOTTLENECKS, LIKELIHOODS
 
 torch.set_num_threads(1)
@@ -52,6 +53,19 @@ def pytest_unconfigure() -> None:
 def _random_states() -> tuple[object, ...]:
     name, keys, *rest = np.random.get_state()  # noqa: NPY002 - the state to watch
     return random.getstate(), (name, keys.tobytes(), *rest), torch.get_rng_state().tolist()
+
+
+@pytest.fixture(scope="session")
+def compiled() -> None:
+    """Compile the native library where it is missing or old; skip without a compiler."""
+    if library.find("").library is None:
+        try:
+            build.compile_library()
+        except build.NoCompilerError as error:
+            pytest.skip(f"the native library cannot be compiled here: {error}")
+        library.forget()
+    found = library.find("")
+    assert found.library is not None, found.reason
 
 
 @pytest.fixture

@@ -15,14 +15,14 @@ from typing import Any
 import torch
 from channel import Channel
 
+from twofold.nn.native import library
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Column, Schema
 from twofold.training.autograd import AutogradStep, Step, TakesMany
 from twofold.training.config import TrainingConfig
 from twofold.training.fused import FusedStep
-from twofold.training.native import library
-from twofold.training.native.step import NativeStep
+from twofold.training.native import NativeStep
 
 _TURN_ROWS = 1600
 

@@ -19,11 +19,11 @@ from sklearn.decomposition import PCA
 from twofold import Autoencoder, datasets
 from twofold.errors import DatasetUnavailable
 from twofold.estimators import fitting, validation
+from twofold.nn.native import library
 from twofold.nn.network import Network
 from twofold.training.autograd import AutogradStep, Step
 from twofold.training.config import TrainingConfig
-from twofold.training.native import library
-from twofold.training.native.step import NativeStep
+from twofold.training.native import NativeStep
 
 Array = NDArray[np.float32]
 N_BATCHES, BATCH, RATE = 200, 32, 1.5

@@ -601,7 +601,8 @@ class Autoencoder(
 
     def _apply(self, function: inference.Function, X: Any) -> Array:
         """Apply a function of the rows as the network sees them to the rows of X."""
-        return np.concatenate(self._each(lambda table, _: self._run(function, table), X))
+        parts = self._each(lambda table, _: self._run(function, table), X)
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def _run(self, function: inference.Function, table: Table) -> Array:
         return inference.apply_to_table(function, self.network_, self.scorer_, self.schema_, table)

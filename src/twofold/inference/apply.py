@@ -16,6 +16,7 @@ from twofold.data.sources import row_chunks
 from twofold.data.table import Table
 from twofold.errors import OptionError
 from twofold.nn.cell_model import observed
+from twofold.nn.native.stack import applied
 from twofold.nn.network import Network
 from twofold.nn.scorer import Scorer
 from twofold.nn.threads import few_for
@@ -148,6 +149,7 @@ def _in_chunks(
     wanted = torch.float64 if dtype == np.float64 else torch.float32
     network, scorer = in_dtype(network, scorer, wanted)
     with torch.inference_mode(), few_for(network.work(n_rows)):
+        network = applied(network)
         for at in row_chunks(n_rows, network.widest) if n_rows else (slice(0, 0),):
             x = tensor(rows(at)).to(parameter.device)
             found = function(network, scorer, x)

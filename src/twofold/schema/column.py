@@ -410,24 +410,35 @@ def squash(scaled: Array, far: Array | float = FAR) -> Array:
     >>> squash(np.array([-3.0, 10.0, 1e6])).round(1).tolist()
     [-3.0, 10.0, 23.8]
     """
+    if _within(scaled, far):
+        return scaled
     size = np.abs(scaled)
     with np.errstate(invalid="ignore"):
-        if not (size > far).any():
-            return scaled
         beyond = far + np.log1p(np.maximum(size - far, 0))
         return np.where(size > far, np.copysign(beyond, scaled), scaled).astype(scaled.dtype)
 
 
 def unsquash(inputs: Array, far: Array | float = FAR) -> Array:
     """Undo `squash`."""
+    if _within(inputs, far):
+        return inputs
     size = np.abs(inputs)
     with np.errstate(invalid="ignore", over="ignore"):
-        if not (size > far).any():
-            return inputs
         # Reconstructions can go anywhere, and still must be numbers.
         most = 80.0 if inputs.dtype.itemsize < 8 else 700.0
         beyond = far + np.expm1(np.minimum(np.maximum(size - far, 0), most))
         return np.where(size > far, np.copysign(beyond, inputs), inputs).astype(inputs.dtype)
+
+
+def _within(numbers: Array, far: Array | float) -> bool:
+    """Whether no number is beyond `far`, by their extremes where those tell."""
+    if numbers.size == 0:
+        return True
+    least = np.min(far)
+    if -least <= numbers.min() and numbers.max() <= least:
+        return True
+    with np.errstate(invalid="ignore"):
+        return not (np.abs(numbers) > far).any()
 
 
 def in_unit(scaled: Array, scale: Array | float, center: Array | float) -> Array:

@@ -237,8 +237,9 @@ class Schema:
 
     def _scaled(self, values: Array, dtype: np.dtype[Any]) -> Array:
         if not np.any(self.center) and np.all(self.scale == 1):
-            # What is changed later must not be the caller's own memory.
-            return values.copy() if self._squashed.any() else values
+            # What is changed in place later must not be the caller's own memory.
+            in_place = self._squashed.any() and not self._squashed.all()
+            return values.copy() if in_place else values
         if values.dtype.itemsize > 4 or dtype.itemsize > 4:
             return np.asarray((values - self.center) / self.scale)
         if self._near_zero:
@@ -338,16 +339,22 @@ class Schema:
         if self._linear.all():
             if self._squashed.any():
                 cells = rules.unsquash(matrix, self._far.astype(matrix.dtype))
-                matrix = np.where(self._squashed, cells, matrix)
+                matrix = cells if self._squashed.all() else np.where(self._squashed, cells, matrix)
             if np.any(self.center) or not np.all(self.scale == 1):
                 wide = matrix.dtype if self._near_zero else np.dtype(np.float64)
                 matrix = rules.in_unit(matrix, self.scale.astype(wide), self.center.astype(wide))
-            low, high = (limits.astype(matrix.dtype) for limits in self._limits)
-            return matrix.clip(low, high) if np.isfinite([low, high]).any() else matrix
+            return self._limited(matrix)
         values = np.empty((len(matrix), len(self.columns)))
         for position, (column, at) in enumerate(zip(self.columns, self.inputs, strict=True)):
             values[:, position] = column.decode(matrix[:, at])
         return values
+
+    def _limited(self, cells: Array) -> Array:
+        """Return the cells within their columns' limits, themselves where they all are."""
+        low, high = (limits.astype(cells.dtype) for limits in self._limits)
+        if cells.size == 0 or (low.max() <= cells.min() and cells.max() <= high.min()):
+            return cells
+        return cells.clip(low, high)
 
     def observed(self, cells: Array) -> Array:
         """Return the observed values nearest to cells that a model makes, `(n_rows, n_columns)`.

@@ -10,14 +10,14 @@ import logging
 
 import torch
 
+from twofold.nn.native import library
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.training import fused
 from twofold.training.autograd import AutogradStep, Step
 from twofold.training.config import TrainingConfig
 from twofold.training.fused import FusedStep
-from twofold.training.native import library
-from twofold.training.native.step import NativeStep, obstacle
+from twofold.training.native import NativeStep, obstacle
 from twofold.training.process_group import SingleProcess, Workers
 from twofold.training.shared import SharedStep, of_gradients
 

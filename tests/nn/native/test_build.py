@@ -14,7 +14,7 @@ from types import ModuleType
 
 import pytest
 
-from twofold.training.native import build
+from twofold.nn.native import build
 
 ROOT = Path(__file__).resolve().parents[3]
 

@@ -13,7 +13,7 @@ import os
 from ctypes import POINTER, Structure, c_char_p, c_double, c_int64, c_void_p
 from dataclasses import dataclass
 
-from twofold.training.native.build import path
+from twofold.nn.native.build import path
 
 logger = logging.getLogger(__name__)
 

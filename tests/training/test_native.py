@@ -31,15 +31,17 @@ from twofold.errors import DivergenceError
 from twofold.nn.activations import ACTIVATIONS as ALL_ACTIVATIONS
 from twofold.nn.corruption import Masking
 from twofold.nn.likelihoods import LIKELIHOODS
+from twofold.nn.native import library
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Column, Schema
 from twofold.training.autograd import AutogradStep
 from twofold.training.batches import Selection, TrainingData
 from twofold.training.config import TrainingConfig
-from twofold.training.native import library
-from twofold.training.native.step import OPTIMIZERS, NativeStep, obstacle
+from twofold.training.native import OPTIMIZERS, NativeStep, obstacle
 from twofold.training.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("compiled")
 
 SETS = ["neon"] if platform.machine() in ("aarch64", "arm64") else ["baseline", "avx2", "avx512"]
 ACTIVATIONS = [

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from twofold.training.native import build
+from twofold.nn.native import build
 
 CHECK = Path(__file__).with_name("check.c")
 SANITIZERS = {

@@ -10,11 +10,11 @@ import pytest
 import torch
 
 from tests.training.test_fused import PLAN
+from twofold.nn.native import library
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.schema.schema import Column, Schema
-from twofold.training.native import library
-from twofold.training.native.step import NativeStep
+from twofold.training.native import NativeStep
 
 WIDTHS, BATCH = (784, 392, 196), 32
 CONFIG = replace(PLAN, batch_size=BATCH)

@@ -3,45 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from ctypes import pointer
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
-from twofold.nn.activations import ACTIVATIONS
-from twofold.nn.layers import DensePair
+from twofold.nn.native import library, stack
+from twofold.nn.native.library import Batches, Inputs, Update
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.training.autograd import corrupt
 from twofold.training.config import TrainingConfig
-from twofold.training.native import library
-from twofold.training.native.library import Batches, Inputs, Pair, Parameter, Stack, Update
 from twofold.training.optimizers import Optimizer
 
 # As numbered in native.h.
 OPTIMIZERS = {"sgd": 0, "adam": 1, "adamw": 2}
-_MOST_PAIRS = 64
 _CALL_WORK = 2e9  # multiplications per call: about 20 ms, for Ctrl-C and progress
 
 
 def obstacle(network: Network, objective: Objective, config: TrainingConfig) -> str:
     """Say what keeps the native step from training this, nothing if nothing does."""
-    found = library.find()
-    if found.library is None:
-        return found.reason
-    pairs = network.pairs
-    if type(network) is not Network or any(type(pair) is not DensePair for pair in pairs):
-        return "not a dense stack"
-    if len(pairs) > _MOST_PAIRS:
-        return f"more than {_MOST_PAIRS} pairs"
-    if not network.bottleneck.is_plain:
-        return "a bottleneck"
-    for activation in (network.activation, network.code_activation):
-        if ACTIVATIONS[activation].kernel is None:
-            return f"activation {activation}"
+    if lacks := stack.obstacle(network):
+        return lacks
     for likelihood, _ in objective.groups:
         if likelihood.kernel is None:
             return f"likelihood {type(likelihood).__name__}"
@@ -49,13 +34,8 @@ def obstacle(network: Network, objective: Objective, config: TrainingConfig) -> 
         return f"optimizer {config.optimizer}"
     if config.bfloat16:
         return "bfloat16"
-    for parameter in network.parameters():
-        if parameter.device.type != "cpu":
-            return f"device {parameter.device.type}"
-        if parameter.dtype != torch.float32:
-            return str(parameter.dtype).removeprefix("torch.")
-        if not parameter.requires_grad or not parameter.is_contiguous():
-            return "frozen parameters"
+    if not all(parameter.requires_grad for parameter in network.parameters()):
+        return "frozen parameters"
     return ""
 
 
@@ -144,8 +124,10 @@ class NativeStep:
     ) -> Tensor:
         found = library.find(self._instruction_set)
         assert found.library is not None
-        stack = stack_of(self.network, found.isa, self._optimizer)
-        n_bytes = found.library.twofold_train_bytes(stack, int(sizes.max()))
+        optimizer = self._optimizer
+        moments = dict(zip(map(id, optimizer.parameters), optimizer.moments, strict=True))
+        own = stack.stack_of(self.network, found.isa, moments)
+        n_bytes = found.library.twofold_train_bytes(own, int(sizes.max()))
         if n_bytes > len(self._scratch):
             self._scratch = torch.empty(n_bytes, dtype=torch.uint8)
         config, losses = self._config, torch.empty(len(sizes), dtype=torch.float64)
@@ -168,7 +150,7 @@ class NativeStep:
             losses.data_ptr(),
         )
         n_done = found.library.twofold_train(
-            stack, self._inputs.now(), update, batches, self._scratch.data_ptr()
+            own, self._inputs.now(), update, batches, self._scratch.data_ptr()
         )
         self._optimizer.n_updates += n_done
         return losses[:n_done].to(given.dtype)
@@ -231,45 +213,3 @@ class _InputTable:
             self._offset[self._adaptive] = np.log(noise)
         parts = (self._likelihood, self._scale, self._offset, self._counts)
         return Inputs(*(part.ctypes.data for part in parts))
-
-
-def _kernel(activation: str) -> int:
-    number = ACTIVATIONS[activation].kernel
-    assert number is not None
-    return number
-
-
-def stack_of(network: Network, isa: int, optimizer: Optimizer | None = None) -> Stack:
-    """Return the stack as C knows it, with what the optimizer remembers of each parameter."""
-    moments = {}
-    if optimizer is not None:
-        for p, own in zip(optimizer.parameters, optimizer.moments, strict=True):
-            moments[id(p)] = [m.data_ptr() for m in own]
-
-    def parameter(tensor: Tensor | None) -> Parameter:
-        if tensor is None:
-            return Parameter()
-        return Parameter(tensor.data_ptr(), *moments.get(id(tensor), ()))
-
-    def pair_of(pair: nn.Module, up: str, down: str) -> Pair:
-        assert isinstance(pair, DensePair)
-        return Pair(
-            pair.n_in,
-            pair.n_out,
-            _kernel(up),
-            _kernel(down),
-            parameter(pair.weight),
-            parameter(pair.decoder_weight),
-            parameter(pair.encoder_bias),
-            parameter(pair.decoder_bias),
-        )
-
-    names = zip(network.encoder_activations, reversed(network.decoder_activations), strict=True)
-    pairs = [pair_of(pair, *own) for pair, own in zip(network.pairs, names, strict=True)]
-    stack = Stack(len(pairs), (Pair * len(pairs))(*pairs), None)
-    stack.n_threads, stack.isa = torch.get_num_threads(), isa
-    if network.shortcut is not None:
-        stack.shortcut = pointer(pair_of(network.shortcut, "identity", "identity"))
-        stack.encoder_gate = parameter(network.encoder_gate)
-        stack.decoder_gate = parameter(network.decoder_gate)
-    return stack

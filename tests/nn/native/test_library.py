@@ -12,10 +12,10 @@ import torch
 
 from tests.training.test_fused import PLAN, parts, rows
 from twofold.nn.corruption import Masking
+from twofold.nn.native import library
 from twofold.training.autograd import AutogradStep
 from twofold.training.fused import FusedStep
-from twofold.training.native import library
-from twofold.training.native.step import NativeStep
+from twofold.training.native import NativeStep
 from twofold.training.step import make_step
 
 
