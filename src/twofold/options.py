@@ -228,6 +228,18 @@ _KIND_WORDS = {
     "seed": "an integer at least 0, or a numpy RandomState",
 }
 
+# What Keras, PyTorch and pandas call the same things.
+_ELSEWHERE = {
+    "binary_crossentropy": "bernoulli", "bce": "bernoulli", "bcewithlogits": "bernoulli",
+    "mse": "gaussian", "mean_squared_error": "gaussian", "squared_error": "gaussian",
+    "categorical_crossentropy": "categorical", "cross_entropy": "categorical",
+    "vae": "variational", "swish": "silu", "linear": "identity",
+    "none": "identity", "logistic": "sigmoid", "dropout": "masking", "noise": "gaussian",
+    "number": "real", "numeric": "real", "float": "real", "continuous": "real", "int": "count",
+    "integer": "count", "bool": "binary", "boolean": "binary", "categorical": "category",
+    "date": "time", "datetime": "time", "image": "pixel", "drop": "ignored", "1cycle": "one-cycle",
+}  # fmt: skip
+
 OPTIONS: dict[str, Option] = {
     "n_components": Option(
         None,
@@ -463,10 +475,42 @@ def check(values: Mapping[str, Any]) -> None:
             hint = f" Did you mean {near[0]}?" if near else ""
             mistakes.append(f"Unknown option {name}.{hint}")
         elif not entry.accepts(value):
-            mistakes.append(f"{name} must be {entry.expected()}; got {_short(value)}.")
+            mistakes.append(
+                f"Expected {name} to be {entry.expected()}, got {_short(value)}. "
+                f"{_advice(entry, value)}"
+            )
     mistakes += _conflicts(values)
     if mistakes:
         raise OptionError("\n".join(mistakes))
+
+
+def _advice(entry: Option, value: Any) -> str:
+    """Say what to give instead of an invalid value: a near word, or the default."""
+    if "layers" in entry.kinds and _is_layer(value):
+        return f"Write ({value!r},) for a single layer."
+    given = value.values() if isinstance(value, Mapping) else [value]
+    for word in [str(word) for word in given if isinstance(word, str) and word not in entry.words]:
+        known = {near: near for near in entry.words} | {
+            other: ours for other, ours in _ELSEWHERE.items() if ours in entry.words
+        }
+        near = difflib.get_close_matches(word.lower().replace(" ", "_"), known, n=1)
+        if near:
+            return f"Did you mean {known[near[0]]!r}?"
+    return f"Leave it out for {entry.default!r}."
+
+
+def require_integer(name: str, value: Any, least: int = 1, most: float = math.inf) -> int:
+    """Return a whole number within bounds, or raise OptionError that names the parameter.
+
+    Examples
+    --------
+    >>> require_integer("n_draws", 3)
+    3
+    """
+    if _is_integer(value) and least <= value <= most:
+        return int(value)
+    bounds = f"of at least {least}" if most == math.inf else f"from {least} to {most}"
+    raise OptionError(f"Expected {name} to be an integer {bounds}, got {_short(value)}.")
 
 
 def _conflicts(values: Mapping[str, Any]) -> list[str]:

@@ -47,7 +47,10 @@ class Registry(Mapping[str, Record], Generic[Record]):
                 f"underscores, got {name!r}. Choose another name."
             )
         if name in self._records:
-            raise OptionError(f"There is a {self.noun} named {name!r} already. Choose another.")
+            raise OptionError(
+                f"Expected a new name for a {self.noun}, got {name!r}, which is taken. Choose "
+                f"another."
+            )
         self._records[name] = record
 
     def remove(self, name: str) -> None:

@@ -248,8 +248,8 @@ def test_explained_numbers_stay_numbers(folder: Path, tmp_path: Path) -> None:
     [
         ("--row 60", "from 0 to 59, got --row 60: "),
         ("--row -1", "has 60 rows"),
-        ("--top 0", "--top must be an integer of at least 1, got 0."),
-        ("--columns 0", "--columns must be an integer of at least 1, got 0."),
+        ("--top 0", "Expected --top to be an integer of at least 1, got 0."),
+        ("--columns 0", "Expected --columns to be an integer of at least 1, got 0."),
         ("--top 3 --row 3", "Expected --top or --row, got both"),
         ("--output x.npy", "Write .csv or .parquet."),
         ("--output x.txt", "outputs are .csv, .parquet, .npy"),
@@ -369,7 +369,7 @@ def test_draws_that_cannot_all_be_written_leave_nothing(
 def test_impute_refuses_no_draws(mixed: Path, tmp_path: Path, n: int) -> None:
     words = ("--n-draws", n, "-o", tmp_path / "i.csv")
     said = fail("impute", mixed / "model", mixed / "rows.csv", *words)
-    assert said == f"Error: n_draws={n} must be a whole number of at least 1.\n"
+    assert said == f"Error: Expected n_draws to be an integer of at least 1, got {n}.\n"
 
 
 def test_impute_needs_a_file_name(mixed: Path) -> None:
@@ -429,9 +429,12 @@ def test_sample_draws_what_python_draws(mixed: Path, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        ("--rows 0", "n must be an integer of at least 1, got 0"),
-        ("--rows 3 --random-state -1", "random_state must be None"),
-        ("--rows 3 --random-state 4294967296", "random_state=4294967296 is not a seed"),
+        ("--rows 0", "Expected n to be an integer of at least 1, got 0"),
+        ("--rows 3 --random-state -1", "Expected random_state to be None"),
+        (
+            "--rows 3 --random-state 4294967296",
+            "Expected random_state to be a seed, got 4294967296",
+        ),
     ],
 )
 def test_sample_refuses_what_cannot_be(

@@ -437,7 +437,9 @@ def test_text_in_an_array_is_told_by_place() -> None:
     ids=["rows", "columns", "pandas rows", "pandas columns", "polars", "images", "list", "lists"],
 )
 def test_an_empty_table_is_refused(rows: Any) -> None:
-    with pytest.raises(DataError, match=r"minimum of 1 is required|Expected 2D array"):
+    with pytest.raises(
+        DataError, match=r"minimum of 1 is required|Expected 2D array|Expected at least one row"
+    ):
         Autoencoder(**QUICK).fit(rows)
 
 
@@ -494,7 +496,7 @@ def test_bernoulli_for_wide_ranging_columns_is_refused() -> None:
 
 @pytest.mark.parametrize("device", ["gpuu", "cuda:99", "meta"])
 def test_a_device_that_is_not_there_is_refused(device: str) -> None:
-    with pytest.raises(OptionError, match=f"device='{device}' cannot be used here: .*Try 'cpu'"):
+    with pytest.raises(OptionError, match=f"got device='{device}' .*Try 'cpu'"):
         Autoencoder(**QUICK | {"device": device}).fit(ROWS)
 
 
@@ -834,7 +836,7 @@ def test_on_event_receives_what_happens_from_start_to_end() -> None:
 
 
 def test_divergence_names_place_and_cause() -> None:
-    text = r"^loss became (NaN|infinite) at epoch 1, step \d; learning_rate=1e\+30 is the likely"
+    text = r"got (NaN|infinite) at epoch 1, step \d. The likely cause is learning_rate=1e\+30"
     with pytest.raises(DivergenceError, match=text):
         Autoencoder(**QUICK | DIVERGES).fit(ROWS)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from unittest.mock import ANY
 
 import numpy as np
 import pandas as pd
@@ -58,6 +59,16 @@ def test_codes_are_coloured_by_their_scores(ae: Autoencoder, drawn: dict[str, An
 def test_a_column_of_colours_gives_its_name(ae: Autoencoder, drawn: dict[str, Any]) -> None:
     ae.plot_codes(ROWS, pd.Series(range(40), name="size"), "pca", 0)
     assert drawn["title"] == "size"
+
+
+def test_importance_names_the_column_that_is_wrong(ae: Autoencoder) -> None:
+    wrong = ROWS[:5].copy()
+    wrong[:, 3] += 40
+    axes = ae.plot_importance(wrong, 2).axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["x3", ANY, "6 other columns"]
+    shown = sum(bar.get_width() for bar in axes.patches)
+    np.testing.assert_allclose(shown, ae.explain(wrong).importance.sum())
+    assert axes.get_xlabel() == "mean contribution to the anomaly score (nats)"
 
 
 def test_the_first_five_components_are_traversed(ae: Autoencoder, drawn: dict[str, Any]) -> None:

@@ -131,6 +131,24 @@ def test_rows_without_weight_might_as_well_not_be_there() -> None:
     assert ae.offset_ == without.offset_
 
 
+def test_weights_of_one_change_no_bit() -> None:
+    ones, none = weighted(np.ones(60)), weighted(None)
+    for name, tensor in none.network_.state_dict().items():
+        assert torch.equal(ones.network_.state_dict()[name], tensor), name
+    np.testing.assert_array_equal(ones.score_samples(ROWS), none.score_samples(ROWS))
+    assert ones.offset_ == none.offset_
+
+
+def test_whole_weights_are_repeated_rows() -> None:
+    # On batches of all rows; the order of the rows in them changes sums by rounding.
+    times = np.arange(60) % 3 + 1
+    recipe = {"batch_size": 120, "validation_fraction": 0.0, "optimizer": "sgd"}
+    recipe |= {"n_components": 2, "epochs": 5, "random_state": 0, "precision": "float64"}
+    heavy = Autoencoder(**recipe).fit(ROWS, sample_weight=times)
+    repeated = Autoencoder(**recipe).fit(np.repeat(ROWS, times, axis=0))
+    np.testing.assert_allclose(heavy.transform(ROWS), repeated.transform(ROWS), rtol=1e-9)
+
+
 def test_heavy_rows_are_reconstructed_better_and_move_the_scale() -> None:
     heavy = np.repeat([15, 1], 30)
     errors = []

@@ -179,7 +179,7 @@ def test_survives_pickling() -> None:
 
 
 def test_refuses_another_estimator() -> None:
-    with pytest.raises(OptionError, match="must be an Autoencoder or None; got Ridge()"):
+    with pytest.raises(OptionError, match="to be an Autoencoder or None, got Ridge()"):
         Imputer(Ridge()).fit(X)  # type: ignore[arg-type]
 
 

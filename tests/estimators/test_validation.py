@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from twofold import Autoencoder, Files
-from twofold.errors import DataError
+from twofold.errors import DataError, OptionError
 from twofold.estimators import validation
 from twofold.nn.bottlenecks import Ordered
 from twofold.nn.network import Network
@@ -124,7 +124,25 @@ def test_weights_that_cannot_be_are_refused(weight: list[float], text: str) -> N
         Autoencoder().fit(ROWS, sample_weight=weight)
 
 
+def test_a_pair_as_in_keras_is_refused_as_validation_data() -> None:
+    with pytest.raises(DataError, match="Pass validation_data=X_valid"):
+        Autoencoder(epochs=1).fit(ROWS, validation_data=(ROWS, ROWS))
+
+
+def test_a_callback_alone_is_refused() -> None:
+    with pytest.raises(OptionError, match=r"Write callbacks=\[\.\.\.\]"):
+        Autoencoder(epochs=1).fit(ROWS, callbacks=print)  # type: ignore[arg-type]
+
+
+def test_images_of_another_size_are_told_which_was_expected() -> None:
+    images = np.zeros((30, 4, 4))
+    images[:, :2] = np.arange(30)[:, None, None]
+    ae = Autoencoder(n_components=1, epochs=1, random_state=0).fit(images)
+    with pytest.raises(DataError, match=r"shape \(4, 4\), as in training, got \(5, 4\)"):
+        ae.predict(np.zeros((3, 5, 4)))
+
+
 def test_weights_of_rows_in_files_are_refused(tmp_path: Path) -> None:
     pd.DataFrame(ROWS).to_csv(tmp_path / "rows.csv", index=False)
-    with pytest.raises(DataError, match="sample_weight needs rows in memory"):
+    with pytest.raises(DataError, match="Expected rows in memory for sample_weight"):
         Autoencoder().fit(Files(str(tmp_path / "rows.csv"), stream=True), sample_weight=[1.0] * 30)

@@ -355,7 +355,7 @@ def test_a_selection_that_is_too_large_is_refused(table: TestClient) -> None:
         ("/rows/about/c99", "or score, got 'c99'"),
         ("/rows/values/pc1?points=some", "neither 'sample' nor 'all'"),
         ("/rows/anomalies?order=best", "one of lowest, highest, row"),
-        ("/rows/anomalies?start=-1", "must be an integer"),
+        ("/rows/anomalies?start=-1", "to be an integer"),
     ],
 )
 def test_what_does_not_exist_is_refused_in_words(table: TestClient, path: str, text: str) -> None:

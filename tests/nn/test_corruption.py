@@ -162,15 +162,15 @@ def test_an_object_and_none_stand_for_themselves() -> None:
 @pytest.mark.parametrize("kind", [Masking, Swap, SaltAndPepper])
 @pytest.mark.parametrize("share", [0, 1, -0.1, float("nan"), "half"])
 def test_a_share_that_means_nothing_is_refused(kind: Any, share: Any) -> None:
-    with pytest.raises(OptionError, match="share must lie between 0 and 1"):
+    with pytest.raises(OptionError, match="Expected a share between 0 and 1"):
         kind(share)
 
 
 @pytest.mark.parametrize("scale", [0, -1, float("inf"), float("nan")])
 def test_a_scale_that_means_nothing_is_refused(scale: float) -> None:
-    with pytest.raises(OptionError, match="scale must be above 0"):
+    with pytest.raises(OptionError, match="scale to be above 0"):
         Gaussian(scale)
-    with pytest.raises(OptionError, match="amount must be above 0"):
+    with pytest.raises(OptionError, match="amount to be above 0"):
         Warp(scale)
 
 
@@ -303,7 +303,7 @@ def test_binarising_numbers_that_are_no_probabilities_is_refused() -> None:
     numbers = np.random.default_rng(0).normal(size=(40, 3))
     with pytest.raises(OptionError, match="got 'gaussian' as well"):
         Autoencoder(corruption="binarize").fit(numbers)
-    with pytest.raises(OptionError, match="corruption must be"):
+    with pytest.raises(OptionError, match="Expected corruption to be"):
         Autoencoder(corruption="binarize:0.3").fit(numbers)
 
 

@@ -94,20 +94,20 @@ def test_numbers_of_numpy_become_plain_ones() -> None:
     "layer", ["conv", "conv:16", "conv:0:3", "conv:4:3:0", "recurrent:8:foo", "dense:3", 0, 2.5]
 )
 def test_what_is_no_layer_is_refused(layer: Any) -> None:
-    with pytest.raises(OptionError, match="hidden_layers must be"):
+    with pytest.raises(OptionError, match="Expected hidden_layers to be"):
         check({"hidden_layers": (layer,)})
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Conv(0, 3), "channels must be an integer of at least 1"),
-        (lambda: Conv(4, 2.5), "size must be an integer"),  # type: ignore[arg-type]
-        (lambda: Conv(4, 3, 0), "stride must be an integer of at least 1"),
-        (lambda: Conv(4, 3, padding=-1), "padding must be an integer of at least 0"),
-        (lambda: Conv(4, 3, padding=3), "padding must be below size"),
-        (lambda: Recurrent(True), "units must be an integer"),
-        (lambda: Recurrent(4, "gated"), "choose the cell 'gru', 'lstm' or 'rnn'"),
+        (lambda: Conv(0, 3), "channels to be an integer of at least 1"),
+        (lambda: Conv(4, 2.5), "size to be an integer"),  # type: ignore[arg-type]
+        (lambda: Conv(4, 3, 0), "stride to be an integer of at least 1"),
+        (lambda: Conv(4, 3, padding=-1), "padding to be an integer of at least 0"),
+        (lambda: Conv(4, 3, padding=3), "Expected padding below size"),
+        (lambda: Recurrent(True), "units to be an integer"),
+        (lambda: Recurrent(4, "gated"), "Expected the cell 'gru', 'lstm' or 'rnn'"),
         (lambda: layers.resolve("conv:4"), "'conv:4' is not a layer. Write a width"),
         (lambda: layers.resolve("pool:2:2"), "'pool:2:2' is not a layer"),
     ],

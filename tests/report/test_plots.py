@@ -144,8 +144,13 @@ def test_a_table_of_zeros_is_drawn() -> None:
     ids=["none", "unlike", "empty", "one row without an axis"],
 )
 def test_what_cannot_be_drawn_is_refused(stacks: dict[str, NDArray[Any]]) -> None:
-    with pytest.raises(DataError, match="A figure needs"):
+    with pytest.raises(DataError, match="Expected stacks of one shape|Expected at least one row"):
         plots.rows(stacks)
+
+
+def test_bars_without_a_name_each_are_refused() -> None:
+    with pytest.raises(DataError, match="a value for each of 2 names, got 3"):
+        plots.bars(["a", "b"], [1, 2, 3], "nats")
 
 
 def test_validation_loss_is_thicker_in_the_same_colour() -> None:

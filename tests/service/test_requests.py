@@ -37,10 +37,14 @@ from twofold import Autoencoder
         ("sample", {"n": True}, "Expected an integer for n, got true."),
         ("sample", {"n": "3"}, "Expected an integer for n, got '3'."),
         ("sample", {"n": [3]}, "Expected an integer for n, got a list."),
-        ("sample", {"n": 0}, "n must be an integer of at least 1, got 0."),
-        ("sample", {"n": 1, "random_state": -1}, "random_state must be "),
-        ("sample", {"n": 1, "random_state": 2**40}, "random_state=1099511627776 is not a seed."),
-        ("impute", {"rows": [[1, 2, 3]], "n_draws": 0}, "n_draws=0 must be a whole number"),
+        ("sample", {"n": 0}, "Expected n to be an integer of at least 1, got 0."),
+        ("sample", {"n": 1, "random_state": -1}, "Expected random_state to be "),
+        (
+            "sample",
+            {"n": 1, "random_state": 2**40},
+            "Expected random_state to be a seed, got 1099511627776.",
+        ),
+        ("impute", {"rows": [[1, 2, 3]], "n_draws": 0}, "Expected n_draws to be an integer"),
         ("impute", {"rows": [[1, 2, 3]], "n_draws": "2x"}, "Expected an integer for n_draws"),
     ],
 )

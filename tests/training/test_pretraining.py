@@ -409,9 +409,9 @@ def test_only_fresh_weights_are_pretrained(how: str, monkeypatch: pytest.MonkeyP
             {"code_activation": "sigmoid", "pretraining": "pca"},
             "code_activation='sigmoid' is nearly straight, and with tied weights",
         ),
-        ({"pretraining": "layerwise:0"}, "pretraining must be 'pca', 'layerwise', None or"),
-        ({"pretraining": "layerwise:many"}, "pretraining must be"),
-        ({"pretraining": True}, "pretraining must be"),
+        ({"pretraining": "layerwise:0"}, "Expected pretraining to be 'pca', 'layerwise', None or"),
+        ({"pretraining": "layerwise:many"}, "Expected pretraining to be"),
+        ({"pretraining": True}, "Expected pretraining to be"),
     ],
 )
 def test_what_has_no_meaning_is_refused(options: dict[str, Any], said: str) -> None:

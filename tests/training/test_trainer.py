@@ -329,8 +329,8 @@ def test_divergence_is_told_at_its_step_with_the_rate_and_what_to_try(
     value: float, word: str
 ) -> None:
     text = (
-        rf"^loss became {word} at epoch 2, step 3; learning_rate=0.05 is the likely cause: "
-        "try 0.005$"
+        rf"got {word} at epoch 2, step 3. The likely cause is learning_rate=0.05: "
+        r"try 0.005\.$"
     )
     spy = StepSpy(lambda number: value if number == 8 else 1.0)
     with pytest.raises(DivergenceError, match=text):
@@ -389,7 +389,7 @@ def test_losses_are_not_looked_at_before_it_is_time() -> None:
     bad = torch.tensor(math.nan)
     losses.add(bad.as_subclass(Unread), 8)
     losses.add(bad.as_subclass(Unread), 8)
-    with pytest.raises(DivergenceError, match="at epoch 1, step 1;"):
+    with pytest.raises(DivergenceError, match=r"at epoch 1, step 1\."):
         losses.add(bad, 8)
 
 
@@ -399,7 +399,7 @@ def test_a_late_look_names_the_very_step_that_diverged(
 ) -> None:
     look_every(every, monkeypatch)
     spy = StepSpy(lambda number: math.nan if number >= 8 else 1.0)
-    with pytest.raises(DivergenceError, match="at epoch 2, step 3;"):
+    with pytest.raises(DivergenceError, match=r"at epoch 2, step 3\."):
         Run(PLAN, step=spy)
     assert 8 <= len(spy.batches) <= min(10, 7 + every)
 
@@ -535,7 +535,7 @@ def test_a_whole_fit_on_a_gpu_goes_as_on_the_cpu(optimizer: str, tied: bool) -> 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 def test_divergence_on_a_gpu_names_its_step() -> None:
-    with pytest.raises(DivergenceError, match=r"^loss became .* at epoch 1, step \d+;"):
+    with pytest.raises(DivergenceError, match=r"got .* at epoch 1, step \d+\."):
         Autoencoder(optimizer="sgd", learning_rate=1e10, epochs=2, batch_size=4, device="cuda").fit(
             ROWS
         )

@@ -32,7 +32,7 @@ from twofold.cli.common import (
 )
 from twofold.errors import DataError, OptionError
 from twofold.formatting import counted
-from twofold.options import check
+from twofold.options import check, require_integer
 from twofold.verbs import VERBS
 
 if TYPE_CHECKING:
@@ -186,8 +186,7 @@ def explain(
         raise OptionError("Expected --top or --row, got both. Leave one of them out.")
     n_top = 10 if top is None else top
     for name, n in {"top": n_top, "columns": columns}.items():
-        if n < 1:
-            raise OptionError(f"--{name} must be an integer of at least 1, got {n}.")
+        require_integer(f"--{name}", n)
     if output is not None and output.suffix.lower() == ".npy":
         raise DataError(
             f"Expected a file that can hold column names, got {output}. Write .csv or .parquet."

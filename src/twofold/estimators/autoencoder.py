@@ -367,8 +367,7 @@ class Autoencoder(
             share one input.
         """
         check_is_fitted(self, "network_")
-        if n_draws < 1:
-            raise OptionError(f"n_draws={n_draws} must be a whole number of at least 1.")
+        options.require_integer("n_draws", n_draws)
         rng = sampling.random_state(random_state)
 
         def draws(table: Table) -> list[Array]:

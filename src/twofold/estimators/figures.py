@@ -53,6 +53,19 @@ class Plots:
         name = str(getattr(color, "name", None) or "")
         return plots.places(places, np.asarray(color), name, titles)
 
+    def plot_importance(self, X: Any, n_columns: int = 10) -> Figure:
+        """Draw how much each column contributes to the anomaly scores of X's rows, on average.
+
+        Of anomalies, `X[ae.predict(X) == -1]`, it shows what makes them so; of a single row, its
+        explanation. Values are those of `ae.explain(X).importance`.
+        """
+        from twofold.report import plots
+
+        found = cast("Autoencoder", self).explain(X)
+        of = "contribution" if len(found.rows) == 1 else "mean contribution"
+        title = f"{of} to the anomaly score (nats)"
+        return plots.bars(found.columns, found.importance, title, n_columns)
+
     def plot_traversals(
         self, row: Any, components: Sequence[int] | None = None, steps: int = 10
     ) -> Figure:

@@ -128,7 +128,7 @@ def infer_schema(ae: Autoencoder, rows: Source) -> Schema:
     """
     table = rows.sample
     if table.n_rows < 2:
-        raise DataError("Fitting needs at least 2 rows, and this table has n_samples = 1.")
+        raise DataError("Expected at least 2 rows to fit, got n_samples = 1. Add rows.")
     table.check_finite(missing=True)
     sequences = layers.reads_sequences(ae.hidden_layers)
     schema = Schema.infer(table, ae.likelihood, ae.kinds, rows.statistics, sequences=sequences)

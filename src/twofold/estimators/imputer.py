@@ -116,7 +116,7 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
             seed = int(sampling.random_state(self.random_state).randint(2**31 - 1))
             wanted = filling_autoencoder(random_state=seed)
         if not isinstance(wanted, Autoencoder):
-            raise OptionError(f"autoencoder must be an Autoencoder or None; got {wanted!r}.")
+            raise OptionError(f"Expected autoencoder to be an Autoencoder or None, got {wanted!r}.")
         self.autoencoder_ = clone(wanted).fit(X)
         self.regressions_ = (
             fitting.regressions(self.autoencoder_, X) if self.autoencoder is None else None

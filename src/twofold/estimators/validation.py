@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
@@ -22,6 +23,12 @@ from twofold.training.batches import InMemory, Source
 from twofold.training.streaming import Stream
 
 Array = NDArray[Any]
+# What to do, after what scikit-learn says.
+_ADVICE = {
+    "The feature names should match": "\nPass the columns of feature_names_in_, in that order.",
+    "Found array with 0 sample(s)": " Pass at least one row.",
+    "Expected a 2-dimensional container": " A row is X.iloc[[i]], a column X[[name]].",
+}
 _MOST_COPIES = 10  # times as many rows as there are, for weights that are not whole
 
 
@@ -69,7 +76,18 @@ def training_rows(
 
 
 def held_out(estimator: Any, X: Any) -> Table:
-    """Read rows to measure training on: all, or a sample of those that do not fit into memory."""
+    """Read rows to measure training on: all, or a sample of those that do not fit into memory.
+
+    Raises
+    ------
+    DataError
+        If they are a pair of rows and targets, which Keras takes.
+    """
+    if isinstance(X, tuple) and len(X) == 2 and all(getattr(part, "ndim", 0) > 1 for part in X):
+        raise DataError(
+            "Expected validation_data to be rows alone, got a pair. Pass validation_data=X_valid: "
+            "rows are their own targets."
+        )
     X = open_rows(estimator, X)
     if not isinstance(X, OpenFiles):
         rows: Table = estimator.read(X)
@@ -88,8 +106,9 @@ def _require_same_types(schema: Schema, sample: Table) -> None:
         kinds = zip(found.given, found.formats, strict=True)
         names = [n for n, (a, b) in zip(schema.names, kinds, strict=True) if a.type != b.type]
         raise DataError(
-            f"Columns {sources.listed(names)} have other types than in training. Write them in "
-            f"the training table's types, or read the rows into a frame first."
+            f"Expected columns of the training table's types, got others in "
+            f"{sources.listed(names)}. Write them in those types, or read the rows into a frame "
+            f"first."
         )
 
 
@@ -109,15 +128,18 @@ def weighted(rows: Source, sample_weight: Any) -> Source:
         return rows
     if not isinstance(rows, InMemory):
         raise DataError(
-            "sample_weight needs rows in memory, and these stay in their files. Read them into a "
-            "frame first."
+            "Expected rows in memory for sample_weight, got rows that stay in their files. Read "
+            "them into a frame first."
         )
     try:
         weight = _check_sample_weight(
             sample_weight, rows.sample.values, dtype=np.float64, ensure_non_negative=True
         )
     except ValueError as error:
-        raise DataError(str(error)) from error
+        raise DataError(
+            f"Expected sample_weight to be a number of at least 0 for each of the "
+            f"{rows.sample.n_rows:,} rows, got other weights: {error}"
+        ) from error
     known = np.flatnonzero(weight)
     weight = weight[known]
     if weight.sum() > _MOST_COPIES * len(weight) or (weight != weight.round()).any():
@@ -139,7 +161,7 @@ def table(estimator: BaseEstimator, X: Any, reset: bool) -> Table:
         _validated(estimator, source, reset, skip_check_array=True)
         rows = sources.read(source)
         if rows.n_rows == 0:
-            raise DataError("The table has no rows (0 sample(s)); a minimum of 1 is required.")
+            raise DataError("Expected at least one row, got none (0 sample(s)).")
         return rows
     if not reset:
         _require_many(estimator, source)
@@ -179,7 +201,7 @@ def codes(network: Network, X: Any) -> tuple[Array, Any]:
     if not fits:
         raise DataError(
             f"Expected codes with {k} components{' or fewer' if ordered else ''}, got an array of "
-            f"shape {shape}."
+            f"shape {shape}. Pass what transform returns."
         )
     table.check_finite()
     values = table.values.astype(inference.dtype_of(table), copy=False)
@@ -198,7 +220,7 @@ def give_back(schema: Schema, values: Array, like: Table | None = None, index: A
 
 
 def _require_many(estimator: BaseEstimator, source: Any) -> None:
-    """Refuse a single image or sequence: its first axis would be read as rows."""
+    """Refuse images or sequences of another size, and a single one, whose lines are not rows."""
     shape = tuple(getattr(source, "shape", ()))
     schema = getattr(estimator, "schema_", None)
     # One of a single line of pixels, or of one step, is a row as it is.
@@ -207,17 +229,26 @@ def _require_many(estimator: BaseEstimator, source: Any) -> None:
             f"Expected rows of shape (n, {', '.join(map(str, shape))}), got a single one of shape "
             f"{shape}. Pass X[None]."
         )
+    if schema is not None and len(shape) > 2 and math.prod(shape[1:]) != len(schema.columns):
+        raise DataError(
+            f"Expected rows of shape {schema.row_shape}, as in training, got {shape[1:]}. Bring "
+            f"them to that shape."
+        )
 
 
 def _validated(estimator: BaseEstimator, X: Any, reset: bool, **checks: bool) -> Any:
     try:
         return validate_data(estimator, X, reset=reset, **checks)
     except ValueError as error:
-        raise DataError(str(error)) from error
+        text = str(error).rstrip()
+        advice = next((do for start, do in _ADVICE.items() if text.startswith(start)), "")
+        raise DataError(text + advice) from error
 
 
 def _array(rows: Any) -> Array:
     try:
         return np.asarray(rows)
     except ValueError as error:
-        raise DataError(f"Expected rows of equal length: {error}") from error
+        raise DataError(
+            f"Expected rows of equal length, got others ({error}). Fill them up with NaN."
+        ) from error

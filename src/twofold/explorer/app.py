@@ -302,7 +302,7 @@ class _Pages:
         """Return the row numbers of the points that are asked for."""
         points = request.query_params.get("points", "sample")
         if points not in ("sample", "all"):
-            raise OptionError(f"points={points!r} is neither 'sample' nor 'all'.")
+            raise OptionError(f"Expected points to be 'sample' or 'all', got {points!r}.")
         return self._rows.sample if points == "sample" else self._rows.everything
 
     def _values(self, request: Request) -> Response:
@@ -366,13 +366,11 @@ class _Pages:
             corners = [[float(a), float(b)] for a, b in polygon]
         except (TypeError, KeyError, ValueError) as error:
             raise OptionError(
-                "A selection is {x, y, polygon} with two axes and corners [a, b], or {label} with "
-                "-1 or 1."
+                "Expected a selection {x, y, polygon} with two axes and corners [a, b], or "
+                "{label} with -1 or 1, got another."
             ) from error
         if len(corners) > _MOST_CORNERS:
-            raise OptionError(
-                f"The polygon has {len(corners):,} corners; at most {_MOST_CORNERS:,} will do."
-            )
+            raise OptionError(f"Expected at most {_MOST_CORNERS:,} corners, got {len(corners):,}.")
         return self._rows.within(x, y, corners)
 
     def _mask(self, selection: str, _: Request) -> Response:
@@ -399,7 +397,9 @@ class _Pages:
     def _export(self, selection: str, request: Request) -> Response:
         suffix = request.query_params.get("format", "csv")
         if suffix not in _FORMATS:
-            raise OptionError(f"format must be one of {', '.join(_FORMATS)}, got {suffix!r}.")
+            raise OptionError(
+                f"Expected format to be one of {', '.join(_FORMATS)}, got {suffix!r}."
+            )
         rows = self._rows
         labels = rows.scores.label
         more = {"score": rows.scores.score, "p_value": rows.scores.p_value, "label": labels}
@@ -479,5 +479,5 @@ def _shares(share: float | None, of: str = "") -> str:
 
 def _whole(text: str, name: str) -> int:
     if not text.isdecimal():
-        raise OptionError(f"{name} must be an integer, got {text!r}.")
+        raise OptionError(f"Expected {name} to be an integer, got {text!r}.")
     return int(text)

@@ -188,7 +188,9 @@ class CodeMap:
         """
         corners = np.array(polygon, dtype=np.float64)
         if corners.ndim != 2 or corners.shape[1] != 2 or len(corners) < 3:
-            raise OptionError("A polygon has at least three corners, each of two numbers.")
+            raise OptionError(
+                "Expected a polygon of at least three corners of two numbers, got another."
+            )
         if not np.isfinite(corners).all():
             raise OptionError(
                 "Expected corners of finite numbers, got others. Draw the selection again."
@@ -242,7 +244,7 @@ def _computed(ae: Autoencoder, source: Source, progress: Progress | None) -> tup
     """Encode and score every row, part by part."""
     n_rows, k = source.n_rows, len(ae.get_feature_names_out())
     if n_rows == 0:
-        raise DataError("The source has no rows, so there is nothing to explore.")
+        raise DataError("Expected rows to explore, got a source without any.")
     codes: Array
     if n_rows * k * 4 <= _IN_MEMORY:
         codes = np.empty((n_rows, k), dtype=np.float32)

@@ -20,6 +20,7 @@ from twofold.nn.native.stack import applied
 from twofold.nn.network import Network
 from twofold.nn.scorer import Scorer
 from twofold.nn.threads import few_for
+from twofold.options import require_integer
 from twofold.schema.schema import Schema
 from twofold.schema.tensors import tensor
 
@@ -69,14 +70,13 @@ def importance_sampler(n_samples: int, generator: torch.Generator) -> Function:
     OptionError
         If `n_samples` is less than 1, or, in the call, if the bottleneck is not variational.
     """
-    if n_samples < 1:
-        raise OptionError(f"n_samples must be an integer of at least 1, got {n_samples}.")
+    require_integer("n_samples", n_samples)
 
     def estimate(network: Network, scorer: Scorer, x: Tensor) -> Tensor:
         if not network.bottleneck.has_posterior:
             raise OptionError(
-                "log_likelihood draws codes from the encoder's posterior, which only a variational "
-                "bottleneck has. Fit with bottleneck='variational', or use score_samples."
+                "Expected a variational bottleneck, from whose posterior log_likelihood draws "
+                "codes, got another. Fit with bottleneck='variational', or use score_samples."
             )
         path = network.path(complete(network, scorer, x), network.seen(x))
         total = torch.full_like(path[-1][:, 0], -math.inf)
@@ -207,7 +207,7 @@ def find_device(name: str) -> torch.device:
         torch.zeros((), device=device).item()  # a device may exist and yet hold no numbers
     except (RuntimeError, AssertionError) as error:
         raise OptionError(
-            f"device={name!r} cannot be used here: {str(error).splitlines()[0].rstrip('.')}. Try "
-            f"'cpu' or 'auto'."
+            f"Expected a device that this machine can compute on, got device={name!r} "
+            f"({str(error).splitlines()[0].rstrip('.')}). Try 'cpu' or 'auto'."
         ) from error
     return device

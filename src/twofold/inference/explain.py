@@ -21,7 +21,7 @@ from torch import Tensor
 
 from twofold.data.sources import row_chunks
 from twofold.data.table import Table, cells
-from twofold.formatting import cell, html_table, table
+from twofold.formatting import cell, counted, html_table, table
 from twofold.inference.apply import complete, in_dtype, row_log_prob
 from twofold.nn.cell_model import observed
 from twofold.nn.network import Network
@@ -67,6 +67,15 @@ class Explanation:
     base: Array
     rows: NDArray[np.int64]
 
+    @property
+    def importance(self) -> NDArray[np.float64]:
+        """Mean contribution of each column over these rows, in nats, `(n_columns,)`.
+
+        All together are by how much the rows score below their expected rows, on average. Of rows
+        that are anomalies, they say which columns make them so: global feature importance.
+        """
+        return np.asarray(self.contribution.mean(axis=0))
+
     def top(self, row: int, n: int = 3) -> list[str]:
         """Name the columns that contribute most to the row at position `row`, the first one most.
 
@@ -94,7 +103,8 @@ class Explanation:
                 lines.append((str(row), self.columns[j], *texts, share))
         n, k = self.contribution.shape
         hidden = n > _SHOWN_ROWS or k > _SHOWN_COLUMNS
-        note = f"{n:,} rows of {k:,} columns; to_frame() has all." if hidden else ""
+        shape = f"{counted(n, 'row')} of {counted(k, 'column')}"
+        note = f"Contributions are in nats. {shape}; to_frame() has all." if hidden else ""
         return EXPLANATION_COLUMNS, lines, note
 
     def to_frame(self, top: int | None = None) -> pandas.DataFrame:

@@ -11,6 +11,7 @@ from sklearn.manifold import TSNE
 from sklearn.neighbors import NearestNeighbors
 
 from twofold.errors import OptionError
+from twofold.options import require_integer
 
 Array = NDArray[Any]
 MAPS = ("auto", "codes", "pca", "tsne")
@@ -21,17 +22,19 @@ def on_a_map(codes: Array, method: str, random_state: np.random.RandomState) -> 
     """Return a place in the plane for each code, `(n_rows, 2)`; `Autoencoder.code_map` says how."""
     n_rows, k = codes.shape
     if method not in MAPS:
-        raise OptionError(f"Expected method to be one of {', '.join(MAPS)}, got {method!r}.")
+        raise OptionError(
+            f"Expected method to be one of {', '.join(MAPS)}, got {method!r}. Choose one."
+        )
     if method == "codes" and k != 2:
         raise OptionError(
-            f"method='codes' draws codes as they are, and these have {k} components instead of 2. "
+            f"Expected codes of 2 components, which method='codes' draws as they are, got {k}. "
             f"Choose 'pca' or 'tsne', or fit with n_components=2."
         )
     if method == "tsne":
         if n_rows < _LEAST_PERPLEXITY_ROWS:
             raise OptionError(
-                f"method='tsne' places rows by their neighbours, and {n_rows} rows are too few. "
-                f"Choose 'pca'."
+                f"Expected at least {_LEAST_PERPLEXITY_ROWS} rows, which method='tsne' places by "
+                f"their neighbours, got {n_rows}. Choose 'pca'."
             )
         # A row's perplexity is about how many neighbours it has (van der Maaten and Hinton, 2008).
         tsne = TSNE(perplexity=min(30.0, (n_rows - 1) / 3), random_state=random_state)
@@ -59,11 +62,8 @@ def nearest(codes: Array, among: Array, n: int) -> tuple[Array, NDArray[np.int64
     Raises
     ------
     OptionError
-        Where `among` holds fewer than `n` rows.
+        If `among` holds fewer than `n` rows.
     """
-    if not 1 <= n <= len(among):
-        raise OptionError(
-            f"n={n} nearest rows cannot be found among {len(among)}; ask for 1 to {len(among)}."
-        )
+    require_integer("n", n, 1, len(among))
     distances, positions = NearestNeighbors(n_neighbors=n).fit(among).kneighbors(codes)
     return distances, positions

@@ -21,6 +21,7 @@ from twofold.inference.level_pairs import MISSING, SEEN, UNSEEN, LevelPairs
 from twofold.nn.cell_model import observed
 from twofold.nn.network import Network
 from twofold.nn.scorer import Scorer
+from twofold.options import require_integer
 from twofold.schema.column import Column
 from twofold.schema.schema import Schema
 
@@ -44,7 +45,7 @@ def random_state(seed: int | np.random.RandomState | None) -> np.random.RandomSt
         # Not scikit-learn's check_random_state: for None that one draws from numpy's global state.
         return np.random.RandomState(seed)
     except ValueError as error:
-        raise OptionError(f"random_state={seed!r} is not a seed. {error}.") from error
+        raise OptionError(f"Expected random_state to be a seed, got {seed!r}. {error}.") from error
 
 
 def torch_generator(rng: np.random.RandomState) -> torch.Generator:
@@ -227,10 +228,11 @@ def interpolation(ends: Sequence[Array], steps: int) -> Array:
     OptionError
         If an end is not a single code, or `steps` is less than 2.
     """
-    if steps < 2 or any(len(codes) != 1 for codes in ends):
+    require_integer("steps", steps, 2)
+    if any(len(codes) != 1 for codes in ends):
         raise OptionError(
-            f"Expected tables of one row each and at least 2 steps, got {len(ends[0])} and "
-            f"{len(ends[1])} rows and steps={steps}."
+            f"Expected tables of one row each, got {len(ends[0])} and {len(ends[1])} rows. Pass "
+            f"slices such as X[:1]."
         )
     way = np.linspace(0, 1, steps, dtype=ends[0].dtype)[:, None]
     return np.asarray((1 - way) * ends[0] + way * ends[1])
@@ -246,15 +248,12 @@ def traversal(
     OptionError
         If `code` is not a single one, it has no such component, or `steps` is less than 2.
     """
-    if len(code) != 1 or steps < 2:
+    require_integer("steps", steps, 2)
+    if len(code) != 1:
         raise OptionError(
-            f"Expected a table of one row and at least 2 steps, got {len(code)} rows and "
-            f"steps={steps}."
+            f"Expected a table of one row, got {len(code)} rows. Pass a slice such as X[:1]."
         )
-    if not 0 <= component < code.shape[1]:
-        raise OptionError(
-            f"component must be an integer from 0 to {code.shape[1] - 1}, got {component}."
-        )
+    require_integer("component", component, 0, code.shape[1] - 1)
     mean, spread = code_moments(network)
     values = mean[component] + reach * spread[component] * np.linspace(-1, 1, steps)
     moved = np.repeat(code, steps, axis=0)
@@ -280,8 +279,7 @@ def batches(
     OptionError
         If `n_rows` is less than 1.
     """
-    if n_rows < 1:
-        raise OptionError(f"n must be an integer of at least 1, got {n_rows}.")
+    require_integer("n", n_rows)
     most = min(_CHUNK_ROWS, network.rows_per_pass)
     for start in range(0, n_rows, most):
         with torch.no_grad():

@@ -23,6 +23,7 @@ from twofold.nn.bottleneck import (
     register_bottleneck,
 )
 from twofold.nn.code_density import CodeDensity
+from twofold.options import require_integer
 
 _LEAST_LOG_VARIANCE, _MOST_LOG_VARIANCE = -12.0, 6.0  # keeps exp within reach of 32-bit numbers
 _FIRST_LOG_VARIANCE = -2.0  # training begins with codes that tell more than their noise hides
@@ -63,23 +64,31 @@ class Sparse(BottleneckSpec):
 
     def __post_init__(self) -> None:
         if self.kind not in _DEFAULT_WEIGHTS:
-            raise OptionError(f"Sparse({self.kind!r}): choose 'l1', 'kl' or 'topk'.")
+            raise OptionError(
+                f"Expected Sparse('l1'), 'kl' or 'topk', got {self.kind!r}. Choose one."
+            )
         if self.weight is not None and not 0 < self.weight < math.inf:
-            raise OptionError(f"Sparse(weight={self.weight!r}): weight must be above 0.")
+            raise OptionError(f"Expected weight to be above 0, got Sparse(weight={self.weight!r}).")
         if not 0 < self.target < 1:
-            raise OptionError(f"Sparse(target={self.target!r}): target must lie between 0 and 1.")
-        if self.k is not None and not (isinstance(self.k, int) and self.k >= 1):
-            raise OptionError(f"Sparse(k={self.k!r}): k must be an integer of at least 1.")
+            raise OptionError(
+                f"Expected target to be between 0 and 1, got Sparse(target={self.target!r})."
+            )
+        if self.k is not None:
+            require_integer("k", self.k)
         if self.kind == "topk" and (self.hidden or self.weight is not None):
-            raise OptionError("Sparse('topk') has no penalty. Leave out weight and hidden.")
+            raise OptionError(
+                "Expected no penalty for Sparse('topk'), got one. Leave out weight and hidden."
+            )
         if self.kind != "topk" and self.k is not None:
-            raise OptionError(f"Sparse({self.kind!r}, k={self.k}): k is for 'topk'. Leave it out.")
+            raise OptionError(
+                f"Expected k with 'topk' only, got {self.kind!r} and k={self.k}. Leave it out."
+            )
 
     def module(self, n_components: int, n_below: int) -> SparseCode:
         """Make the module for a code of this size above a layer of `n_below` outputs."""
         if self.k is not None and self.k > n_components:
             raise OptionError(
-                f"Sparse(k={self.k}) keeps more components than the {n_components} there are. "
+                f"Expected k of at most n_components={n_components}, got Sparse(k={self.k}). "
                 f"Choose a smaller k or more components."
             )
         return SparseCode(self, n_components)
@@ -140,11 +149,8 @@ class Variational(BottleneckSpec):
 
     def __post_init__(self) -> None:
         if not 0 < self.beta < math.inf:
-            raise OptionError(f"Variational(beta={self.beta!r}): beta must be above 0.")
-        if not (isinstance(self.n_samples, int) and self.n_samples >= 1):
-            raise OptionError(
-                f"Variational(n_samples={self.n_samples!r}) must be an integer of at least 1."
-            )
+            raise OptionError(f"Expected beta to be above 0, got Variational(beta={self.beta!r}).")
+        require_integer("n_samples", self.n_samples)
 
     def module(self, n_components: int, n_below: int) -> VariationalCode:
         """Make the module for a code of this size above a layer of `n_below` outputs."""
@@ -190,26 +196,25 @@ class Ordered(BottleneckSpec):
     takes_shortcut: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if not (isinstance(self.n_cuts, int) and self.n_cuts >= 1):
-            raise OptionError(f"Ordered(n_cuts={self.n_cuts!r}) must be an integer of at least 1.")
+        require_integer("n_cuts", self.n_cuts)
         if self.sizes is None:
             return
         sizes = tuple(self.sizes) if isinstance(self.sizes, Iterable) else ()
         if not sizes or not all(isinstance(size, int) and size >= 1 for size in sizes):
             raise OptionError(
-                f"Ordered(sizes={self.sizes!r}): sizes must be a sequence of integers of at "
-                f"least 1, as in Ordered(sizes=(2, 10))."
+                f"Expected sizes to be a sequence of integers of at least 1, got "
+                f"{self.sizes!r}. Write them as in Ordered(sizes=(2, 10))."
             )
         if self.n_cuts != _N_CUTS:
-            raise OptionError("Ordered: n_cuts are drawn if no sizes are given. Leave one out.")
+            raise OptionError("Expected n_cuts or sizes, got both. Leave one out.")
         object.__setattr__(self, "sizes", tuple(sorted(set(sizes))))
 
     def module(self, n_components: int, n_below: int) -> OrderedCode:
         """Make the module for a code of this size above a layer of `n_below` outputs."""
         if self.sizes is not None and self.sizes[-1] > n_components:
             raise OptionError(
-                f"Ordered(sizes={self.sizes}) cuts at more components than the {n_components} "
-                f"there are. Choose smaller sizes or more components."
+                f"Expected sizes of at most n_components={n_components}, got {self.sizes}. "
+                f"Choose smaller sizes or more components."
             )
         return OrderedCode(self, n_components)
 

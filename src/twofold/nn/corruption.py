@@ -131,7 +131,7 @@ class Gaussian(Corruption):
 
     def __post_init__(self) -> None:
         if not 0 < self.scale < float("inf"):
-            raise OptionError(f"Gaussian(scale={self.scale!r}): scale must be above 0.")
+            raise OptionError(f"Expected scale to be above 0, got Gaussian(scale={self.scale!r}).")
 
     def __call__(self, x: Tensor, cells: Cells, generator: torch.Generator) -> Tensor:
         """Return the inputs with noise on them."""
@@ -219,7 +219,7 @@ class Warp(Corruption):
 
     def __post_init__(self) -> None:
         if not 0 < self.amount < math.inf:
-            raise OptionError(f"Warp(amount={self.amount!r}): amount must be above 0.")
+            raise OptionError(f"Expected amount to be above 0, got Warp(amount={self.amount!r}).")
 
     def __call__(self, x: Tensor, cells: Cells, generator: torch.Generator) -> Tensor:
         """Return warped images; what lies beyond an edge is like the edge."""
@@ -305,4 +305,4 @@ def _require_share(corruption: Any) -> None:
     name, share = type(corruption).__name__, corruption.share
     first = fields(corruption)[0].name
     if not (isinstance(share, int | float) and 0 < share < 1):
-        raise OptionError(f"{name}({first}={share!r}): share must lie between 0 and 1.")
+        raise OptionError(f"Expected a share between 0 and 1, got {name}({first}={share!r}).")

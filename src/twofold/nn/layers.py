@@ -68,7 +68,8 @@ class Conv:
             _require_whole(self, "padding", 0)
         if self.zeros >= self.size:
             raise OptionError(
-                f"{self!r}: padding must be below size, or filters would see nothing but zeros."
+                f"Expected padding below size, so that filters see more than zeros, got {self!r}. "
+                f"Choose a smaller padding."
             )
 
     @property
@@ -115,7 +116,9 @@ class Recurrent:
     def __post_init__(self) -> None:
         _require_whole(self, "units", 1)
         if self.cell not in CELLS:
-            raise OptionError(f"{self!r}: choose the cell 'gru', 'lstm' or 'rnn'.")
+            raise OptionError(
+                f"Expected the cell 'gru', 'lstm' or 'rnn', got {self.cell!r}. Choose one."
+            )
 
     def __str__(self) -> str:
         return f"recurrent:{self.units}:{self.cell}"
@@ -619,6 +622,7 @@ def _require_whole(layer: Conv | Recurrent, name: str, least: int) -> None:
     if number < least:
         given = ", ".join(f"{f.name}={getattr(layer, f.name)!r}" for f in fields(layer))
         raise OptionError(
-            f"{type(layer).__name__}({given}): {name} must be an integer of at least {least}."
+            f"Expected {name} to be an integer of at least {least}, got "
+            f"{type(layer).__name__}({given})."
         )
     object.__setattr__(layer, name, number)  # JSON cannot hold a number of numpy's

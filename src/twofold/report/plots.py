@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from twofold.errors import DataError
+from twofold.formatting import counted
 from twofold.schema.column import white
 
 if TYPE_CHECKING:
@@ -67,10 +68,10 @@ def rows(stacks: Mapping[str, ArrayLike], names: Sequence[str] | None = None) ->
     shapes = {array.shape for array in arrays.values()}
     if len(shapes) != 1:
         listed = ", ".join(f"{title!r} {array.shape}" for title, array in arrays.items())
-        raise DataError(f"A figure needs stacks of one shape; got {listed or 'none'}.")
+        raise DataError(f"Expected stacks of one shape, got {listed or 'none'}. Cut them alike.")
     shape = shapes.pop()
     if len(shape) < 2 or 0 in shape:
-        raise DataError(f"A figure needs at least one row to draw; got the shape {shape}.")
+        raise DataError(f"Expected at least one row to draw, got the shape {shape}.")
     if len(shape) in (3, 4):
         return _images(arrays)
     return _profiles({k: a.reshape(shape[0], -1) for k, a in arrays.items()}, names)
@@ -141,7 +142,7 @@ def places(
         If there is not one number or word for each place.
     """
     if len(points) != len(shades) or len(points) == 0:
-        raise DataError(f"{len(points)} places need as many colours; got {len(shades)}.")
+        raise DataError(f"Expected a colour for each of {len(points)} rows, got {len(shades)}.")
     figure = _figure(6.0, 4.6)
     axes = figure.subplots()
     # Many points lie over one another: they are smaller, and what is below shines through.
@@ -178,6 +179,41 @@ def places(
     axes.grid(visible=True, axis="both", color=_FAINT, linewidth=0.6)
     axes.set_xlabel(axis_titles[0], fontsize=_POINTS, color=_INK)
     axes.set_ylabel(axis_titles[1], fontsize=_POINTS, color=_INK)
+    return figure
+
+
+def bars(names: Sequence[str], values: ArrayLike, title: str, n_bars: int = 10) -> Figure:
+    """Draw the largest of some values as bars, one for each name; `title` names their axis.
+
+    A last bar is the sum of those that are left out.
+
+    Raises
+    ------
+    DataError
+        If there is not one name for each value.
+    """
+    heights = np.asarray(values, dtype=np.float64)
+    if len(names) != len(heights) or len(heights) == 0:
+        raise DataError(f"Expected a value for each of {len(names)} names, got {len(heights)}.")
+    order = np.argsort(-heights, kind="stable")
+    kept, rest = order[:n_bars], order[n_bars:]
+    labels = [_short(str(names[i]), 40) for i in kept]
+    drawn = [*heights[kept], *([heights[rest].sum()] if len(rest) else [])]
+    if len(rest):
+        labels.append(f"{counted(len(rest), 'other column')}")
+    figure = _figure(6.0, 0.8 + 0.28 * len(drawn))
+    axes = figure.subplots()
+    colours = [COLOURS[0]] * len(kept) + [_GREY] * bool(len(rest))
+    found = axes.barh(range(len(drawn)), drawn, color=colours, height=0.7)
+    axes.bar_label(found, [f"{value:.3g}" for value in drawn], padding=3, fontsize=8, color=_INK)
+    _style(axes)
+    axes.grid(visible=False, axis="y")
+    axes.grid(visible=True, axis="x", color=_FAINT, linewidth=0.6)
+    axes.set_yticks(range(len(drawn)), labels)
+    _plain_text(axes.get_yticklabels())
+    axes.margins(x=0.12)
+    axes.invert_yaxis()
+    axes.set_xlabel(title, fontsize=_POINTS, color=_INK)
     return figure
 
 
@@ -354,7 +390,7 @@ def _column_ticks(panel: Axes, names: Sequence[str] | None, width: int) -> None:
         panel.set_xlim(-0.01 * width - 0.5, 1.01 * width - 0.5)
         return
     labels = [str(i) for i in range(width)] if names is None else [str(name) for name in names]
-    short = [label if len(label) <= 18 else f"{label[:17]}…" for label in labels]
+    short = [_short(label, 18) for label in labels]
     upright = max(map(len, short)) * width > 60
     panel.set_xticks(
         range(width),
@@ -365,6 +401,10 @@ def _column_ticks(panel: Axes, names: Sequence[str] | None, width: int) -> None:
     )
     panel.set_xlim(-0.4, width - 0.6)
     _plain_text(panel.get_xticklabels())
+
+
+def _short(label: str, most: int) -> str:
+    return label if len(label) <= most else f"{label[: most - 1]}…"
 
 
 def _mark_best(

@@ -163,7 +163,9 @@ class InMemory:
         """
         start = self._rng.uniform() if (weight % 1).any() else 0.0
         copies = np.diff(np.floor(np.cumsum(weight) + start), prepend=0.0).astype(np.int64)
-        return InMemory(self.sample.take(rows), self._rng, self._fraction, copies)
+        # Weights of one are as good as none, bit by bit.
+        several = None if (copies == 1).all() else copies
+        return InMemory(self.sample.take(rows), self._rng, self._fraction, several)
 
     def repeated(self) -> InMemory:
         """Return the rows as a table that holds each as often as it counts."""

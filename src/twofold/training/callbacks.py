@@ -25,6 +25,7 @@ import torch
 
 from twofold.data.output import atomic_write
 from twofold.errors import DataError, MissingExtraError, OptionError
+from twofold.options import require_integer
 from twofold.training.events import Event, StopTraining
 from twofold.training.step import make_step
 
@@ -71,9 +72,8 @@ class EarlyStopping:
     def __init__(
         self, monitor: str = "validation_loss", patience: int = 10, min_delta: float = 0.0
     ) -> None:
-        if patience < 1:
-            raise OptionError(f"patience must be an integer at least 1; got {patience!r}.")
-        self.monitor, self.patience, self.min_delta = monitor, patience, min_delta
+        self.patience = require_integer("patience", patience)
+        self.monitor, self.min_delta = monitor, min_delta
         self.stopped_epoch: int | None = None
         self._best, self._waited = math.inf, 0
 

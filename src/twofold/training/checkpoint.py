@@ -278,10 +278,12 @@ def open_run(
     """
     if folder is None:
         if resume:
-            raise OptionError("resume=True needs checkpoint=<folder>.")
+            raise OptionError(
+                "Expected a folder for resume=True, got none. Pass checkpoint=<folder>."
+            )
         return None
     if not seconds >= 0:
-        raise OptionError(f"checkpoint_seconds must be a number of at least 0, got {seconds!r}.")
+        raise OptionError(f"Expected checkpoint_seconds to be at least 0, got {seconds!r}.")
     saved = Checkpoint(folder, resume=resume, seconds=seconds)
     # Where a model is trained, and what is shown of it, does not change it.
     model = {name: v for name, v in options.items() if name not in ("device", "verbose")}

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Protocol, Self
 
+from twofold.errors import OptionError
 from twofold.training.events import Callback, Event
 from twofold.training.process_group import current_workers
 
@@ -81,7 +82,15 @@ class Progress:
 
 @contextmanager
 def shown(callbacks: Sequence[Callback], verbose: int) -> Iterator[Sequence[Callback]]:
-    """Give the callbacks; if there are none, and `verbose` asks for it, a progress bar instead."""
+    """Give the callbacks; if there are none, and `verbose` asks for it, a progress bar instead.
+
+    Raises
+    ------
+    OptionError
+        If they are a single callback.
+    """
+    if callable(callbacks):
+        raise OptionError("Expected a sequence of callbacks, got one. Write callbacks=[...].")
     if callbacks or not verbose or not current_workers().is_main:
         yield callbacks
         return

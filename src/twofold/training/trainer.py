@@ -451,8 +451,8 @@ def _require_finite(loss: float, epoch: int, step: int, config: TrainingConfig) 
         return
     what = "NaN" if math.isnan(loss) else "infinite"
     raise DivergenceError(
-        f"loss became {what} at epoch {epoch}, step {step}; learning_rate={config.learning_rate:g} "
-        f"is the likely cause: try {config.learning_rate / 10:g}"
+        f"Expected a finite loss, got {what} at epoch {epoch}, step {step}. The likely cause is "
+        f"learning_rate={config.learning_rate:g}: try {config.learning_rate / 10:g}."
     )
 
 
