@@ -8,7 +8,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from twofold.data.detection import Detector, Hints
+from twofold.data.candidates import Hints
+from twofold.data.detection import Detector
 from twofold.data.notation import Notation
 
 

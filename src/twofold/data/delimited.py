@@ -17,7 +17,8 @@ import pyarrow.csv
 from twofold.data import dialect as dialects
 from twofold.data import formats, sources
 from twofold.data import notation as notations
-from twofold.data.detection import Detector, Hints
+from twofold.data.candidates import Hints
+from twofold.data.detection import Detector
 from twofold.data.dialect import HEAD_BYTES, Dialect, Layout
 from twofold.data.discovery import Place
 from twofold.data.formats import Part, unpack

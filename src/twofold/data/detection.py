@@ -17,7 +17,17 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from twofold.data import dates
 from twofold.data import notation as notations
+from twofold.data.candidates import (
+    COMPACT_DAY,
+    NUMBER,
+    Hints,
+    are_compact_days,
+    candidates,
+    dated,
+    is_of_clocks,
+)
 from twofold.data.notation import MISSING, MISSING_IN_TEXT, Notation
 
 _SAMPLE = 2000  # cells
@@ -29,79 +39,14 @@ _LONGEST_WHOLE = 18  # digits that 64 bits hold in any case
 _LONGEST_PHONE = 6  # digits after a plus sign
 _MOST_WHOLE = 10**18
 _LONG_CODE = r"^[+-]?\d{19,}$"
-_CURRENCY = (
-    "US$",
-    "$",
-    "€",
-    "£",
-    "¥",
-    "₹",
-    "₽",
-    "₩",
-    "CHF",
-    "EUR",
-    "USD",
-    "GBP",
-    "Fr.",
-    "kr",
-    "Rs",
-)
-_SUFFIX = r"\d[.,]?(?P<suffix>\s*(?P<mark>%|‰|€|\$|£|kr|CHF|EUR|USD|GBP|zł|Kč))$"
-_UNIT = r"^[-+]?[\d.,]+(?P<suffix>\s[A-Za-zµ°/²³]{1,6}|°\s?[A-Za-z]?|[A-Za-zµ]{2,4}[²³]?)$"
 _NO_ZERO = re.compile(r"[-+]?[^\d.,]*[.,]\d")
 _THOUSANDS = re.compile(r"[-+]?(\d{1,3}|[1-9]\d{0,2}(\.\d{3})+)")
 _EXPONENT = re.compile(r"[-+]?\d(?:[.,](\d+))?([eE])[-+]?\d+")
 _CLOCKED = re.compile(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d(:\d\d)?(\.\d+)?(Z|[+-]\d\d(:?\d\d)?)?")
-_CLOCK_UNPADDED = re.compile(r"\s*\d:")
+_CLOCK_UNPADDED = re.compile(r"\s*[-+]?\d:")
+_FRACTION = re.compile(r":\d\d[.,](\d+)\s*$")
+_INDIAN = re.compile(r"\D*[1-9]\d?(,\d\d)+,\d{3}")
 _HOUR_UNPADDED = re.compile(r"(?:^|[ T,])\d:\d\d")
-_DAY_DIGITS = re.compile(r"(1[89]|2[01])\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
-_COMPACT_DAY = Notation("time", "timestamp[s]", pattern=notations.COMPACT_DAY)
-_FEWEST_DAYS = 3  # fewer can be other numbers
-_TAIL = re.compile(
-    r"\d(?: ?[AaPp][Mm])?( (?:UTC|GMT|[A-Z]{3,4})(?:[+-]\d{1,2}(?::?\d\d)?)?| ?[+-]\d{4})$"
-)
-_WEEKDAY = re.compile(
-    r"(?:(Mon|Tue|Wed|Thu|Fri|Sat|Sun)|((?:Mon|Tues|Wednes|Thurs|Fri|Satur|Sun)day))(,?) "
-)
-_STYLES = (
-    (".", ","),
-    (",", ""),
-    (",", "."),
-    (".", " "),
-    (",", " "),
-    (".", "'"),
-    (".", "’"),
-    (".", ""),
-)
-_NUMBER = Notation("number", "double")
-_BOOLEANS = (("true", "false"), ("TRUE", "FALSE"), ("True", "False"))
-
-
-@dataclass(frozen=True)
-class Hints:
-    """What is known of a column before its cells are looked at.
-
-    Attributes
-    ----------
-    missing : tuple of str or None
-        Words for missing values, in place of those that are detected.
-    decimal : str or None
-    date_format : str or None
-        As in `strftime`.
-    wanted : str
-        "number" or "time" if the column has to be one, so that other cells are missing; else "".
-    known : Notation or None
-        How the column was written when the model was trained: preferred if cells fit.
-    commas : bool
-        Whether the file leaves commas free to stand before decimals, so that "1.234" could be 1234.
-    """
-
-    missing: tuple[str, ...] | None = None
-    decimal: str | None = None
-    date_format: str | None = None
-    wanted: str = ""
-    known: Notation | None = None
-    commas: bool = False
 
 
 @dataclass
@@ -188,10 +133,10 @@ class Detector:
 
     def _look_for_days(self, cells: Any, kind: str) -> None:
         """Find out whether all whole numbers are days, as in 20210131."""
-        if self._are_days is False or kind != "int64" or not _are_compact_days(self._sample[:50]):
+        if self._are_days is False or kind != "int64" or not are_compact_days(self._sample[:50]):
             self._are_days = False
             return
-        read = _COMPACT_DAY.matches(cells)
+        read = COMPACT_DAY.matches(cells)
         self._are_days = pc.sum(read).as_py() == len(cells) - cells.null_count
 
     def _look_for_codes(self, cells: Any, first: int) -> None:
@@ -249,18 +194,18 @@ class Detector:
 
         Some of the cells that are not plain numbers are looked at in any case.
         """
-        others = cells.filter(pc.invert(_NUMBER.matches(cells)))[:_MOST_MORE].to_pylist()
+        others = cells.filter(pc.invert(NUMBER.matches(cells)))[:_MOST_MORE].to_pylist()
         sample = pa.array(sorted({*self._known_cells(), *others}), pa.string())
         self._candidates = []
-        for notation in _candidates(sample, self._hints):
+        for notation in candidates(sample, self._hints):
             n = pc.sum(notation.matches(sample)).as_py() or 0
             if n >= max(1, _LEAST_SHARE * len(sample)):
                 candidate = _Candidate(notation)
-                of_numbers = notation.type == "number" and not notation.is_clock
+                of_numbers = notation.type == "number" and not is_of_clocks(notation)
                 if before and of_numbers and (self._plain == "int64" or notation.decimal == "."):
                     candidate.n_read = before
                     candidate.has_point = self._plain == "double"
-                elif before and self._are_days and notation == _COMPACT_DAY:
+                elif before and self._are_days and notation == COMPACT_DAY:
                     candidate.n_read = before
                 elif before and self._first is not None:
                     candidate.n_others = before
@@ -336,8 +281,8 @@ class Detector:
                     f"numbers written as codes (row {self._code[1]}: {self._code[0]!r})"
                 )
             if self._are_days and "number" not in (hints.wanted, known.type if known else ""):
-                return replace(_COMPACT_DAY, arrow="date32[day]")
-            return _written_alike(replace(_NUMBER, arrow=self._plain), self._known_cells())
+                return replace(COMPACT_DAY, arrow="date32[day]")
+            return _written_alike(replace(NUMBER, arrow=self._plain), self._known_cells())
         words = tuple(sorted(self._seen - {""}))
         chosen = self._best(decimal or hints.decimal or "")
         if chosen is None:
@@ -378,7 +323,9 @@ class Detector:
     def _typed(self, chosen: _Candidate, decimal: str) -> Notation:
         """Return the chosen notation with the type of its cells, and what to say about it."""
         notation = chosen.notation
-        if notation.type == "number" and not notation.is_clock:
+        if is_of_clocks(notation):
+            return self._clocked(notation)
+        if notation.type == "number":
             note = ""
             if self._is_ambiguous() and not decimal and not self._hints.decimal:
                 other = "," if notation.decimal == "." else "."
@@ -390,14 +337,15 @@ class Detector:
                 notation,
                 arrow="double" if chosen.has_point or chosen.is_wide else "int64",
                 group=self._space(notation.group) if chosen.has_group else "",
+                indian=notation.group == "," and any(map(_INDIAN.match, self._known_cells())),
                 note=note,
             )
             return _written_alike(notation, self._known_cells())
         if notation.type != "time":
-            unpadded = any(_CLOCK_UNPADDED.match(cell) for cell in self._known_cells())
-            return replace(notation, padded=not (notation.is_clock and unpadded))
+            return notation
         if notation.pattern:
-            padded = not any(_is_unpadded(cell) for cell in self._sample)
+            cells = self._known_cells()
+            padded = not any(dates.is_unpadded(cell) for cell in self._sample)
             note = ""
             other = notation.pattern.replace("%m", "%_").replace("%d", "%m").replace("%_", "%d")
             clean = [
@@ -411,11 +359,31 @@ class Detector:
             clock = "%H" in notation.pattern or "%I" in notation.pattern
             kind = "timestamp[s]" if clock else "date32[day]"
             hours = not any(_HOUR_UNPADDED.search(cell) for cell in self._sample)
-            return replace(notation, arrow=kind, padded=padded, hours_padded=hours, note=note)
+            return replace(
+                notation,
+                arrow=kind,
+                pattern=dates.with_case(notation.pattern, cells),
+                case=dates.case_of(cells, notation.pattern, notation.language),
+                padded=padded,
+                hours_padded=hours,
+                note=note,
+            )
         if not self._times["clock"]:
             return replace(notation, arrow="date32[day]")
         arrow = notation.arrow if self._times["fraction"] else notation.arrow.replace("[ns", "[s")
         return replace(notation, arrow=arrow, style=_iso_style(self._known_cells()))
+
+    def _clocked(self, notation: Notation) -> Notation:
+        """Return the notation of times of day or durations with what new cells need."""
+        cells = self._known_cells()
+        places = [len(found[1]) for cell in cells if (found := _FRACTION.search(cell))]
+        return replace(
+            notation,
+            pattern=dates.with_case(notation.pattern, cells),
+            padded=not any(map(_CLOCK_UNPADDED.match, cells)),
+            decimals=max(places, default=-1),
+            plus=notation.is_duration and _has_plus(cells),
+        )
 
     def _space(self, group: str) -> str:
         """Return which space it is that stands between thousands."""
@@ -443,13 +411,13 @@ class Detector:
     def _dates_of_several_forms(self) -> str:
         """Say that cells are dates, if they are and their forms differ; "" if they are none."""
         sample = pa.array(sorted(set(self._known_cells()))[:_SAMPLE], pa.string())
-        if not len(sample) or not _looks_like_dates(sample):
+        if not len(sample) or not dates.look_like_dates(sample):
             return ""
         left, examples = sample, []
         iso = [Notation("time", kind) for kind in ("timestamp[ns]", "timestamp[ns, tz=UTC]")]
         for notation in (
             *iso,
-            *(Notation("time", "timestamp[s]", pattern=p) for p in notations.patterns()),
+            *dated(sample.to_pylist()),
         ):
             read = pc.fill_null(notation.matches(left), False)
             if pc.any(read).as_py():
@@ -524,11 +492,6 @@ def _has_plus(sample: Sequence[str]) -> bool:
     )
 
 
-def _is_unpadded(cell: str) -> bool:
-    parts = re.split(r"[-/., ]+", cell)
-    return any(len(part) == 1 and part.isdigit() for part in parts)
-
-
 def _decimals(sample: Sequence[str], decimal: str) -> int:
     """Return how many decimals all cells have, -1 if not all have as many."""
     found = set()
@@ -542,93 +505,3 @@ def _decimals(sample: Sequence[str], decimal: str) -> int:
         if len(found) > 1:
             return -1
     return found.pop() if found and max(found) > 0 else -1
-
-
-def _candidates(sample: Any, hints: Hints) -> list[Notation]:
-    """Return the notations that are tried, the likelier first."""
-    found = [_NUMBER]
-    found += [Notation("boolean", "bool", words=_boolean_words(sample))]
-    found += [Notation("number", "time32[s]", pattern=_clock_pattern(sample))]
-    given = hints.date_format or (hints.known.pattern if hints.known else "")
-    if "%" in given and not (hints.known and hints.known.is_clock):
-        found.insert(0, Notation("time", "timestamp[s]", pattern=given))
-    # Nanoseconds hold the years from 1678 to 2262 only.
-    for unit in ("ns", "s"):
-        found += [Notation("time", f"timestamp[{unit}{zone}]") for zone in ("", ", tz=UTC")]
-    if hints.wanted != "number" and _are_compact_days(sample[:50].to_pylist()):
-        found.insert(0, _COMPACT_DAY)
-    before, after = _affix(sample)
-    minus = _minus(sample)
-    for point, group in _STYLES:
-        if hints.decimal is None or point == hints.decimal:
-            found.append(Notation("number", "double", point, group, before, after, minus=minus))
-    if hints.decimal == ",":  # a point, too, may stand between thousands only
-        found = [n for n in found if n != _NUMBER] + [_NUMBER]
-    if not hints.date_format and _looks_like_dates(sample):
-        weekday, tail = _around_dates(sample[:100].to_pylist())
-        patterns = [f"{weekday}{pattern}{tail}" for pattern in notations.patterns()]
-        found += [Notation("time", "timestamp[s]", pattern=pattern) for pattern in patterns]
-    return found
-
-
-def _are_compact_days(cells: Sequence[str]) -> bool:
-    return len(cells) >= _FEWEST_DAYS and all(_DAY_DIGITS.fullmatch(cell) for cell in cells)
-
-
-def _around_dates(cells: Sequence[str]) -> tuple[str, str]:
-    """Return what dates have before and after them: a weekday's name, and a zone that all have."""
-    days = [_WEEKDAY.match(cell.strip()) for cell in cells]
-    weekday = ""
-    if days and all(days) and days[0] is not None:
-        weekday = f"{'%a' if days[0][1] else '%A'}{days[0][3]} "
-    ends = {found[1] if (found := _TAIL.search(cell.strip())) else "" for cell in cells}
-    return weekday, ends.pop() if len(ends) == 1 else ""
-
-
-def _boolean_words(sample: Any) -> tuple[str, str]:
-    cells = {c.strip() for c in sample[:100].to_pylist()}
-    return next((pair for pair in _BOOLEANS if cells & set(pair)), _BOOLEANS[0])
-
-
-def _clock_pattern(sample: Any) -> str:
-    return "%H:%M" if all(len(c.strip()) <= 5 for c in sample[:100].to_pylist()) else ""
-
-
-def _minus(sample: Any) -> str:
-    """Return how cells write numbers below 0."""
-    for minus, regex in (
-        ("−1", r"^\s*−"),
-        ("(1)", r"\(\D{0,4}[\d.,]+\D{0,4}\)"),
-        ("1-", r"\d\s?\D{0,4}-$"),
-    ):
-        if pc.any(pc.match_substring_regex(sample, regex)).as_py():
-            return minus
-    return "-1"
-
-
-def _affix(sample: Any) -> tuple[str, str]:
-    """Return the sign of a currency, percent or a unit that most cells have."""
-    cells = sample[:200].to_pylist()
-    for mark in _CURRENCY:
-        if 2 * sum(cell.lstrip(" -+(").startswith(mark) for cell in cells) > len(cells):
-            bare = [c.lstrip(" -+(") for c in cells if c.lstrip(" -+(").startswith(mark)]
-            return mark + " " * bare[0].startswith(f"{mark} "), ""
-    for regex in (_SUFFIX, _UNIT):
-        found = pc.extract_regex(pc.utf8_trim_whitespace(sample[:200]), regex).drop_null()
-        ends = pc.struct_field(found, "suffix").to_pylist() if len(found) else []
-        if any(re.match(r"[-+]?0\d", cell) for cell in cells):
-            continue  # codes, whatever letters end them
-        if (
-            ends
-            and 2 * ends.count(ends[0]) > len(cells)
-            and (regex is _SUFFIX or len(set(ends)) == 1)
-        ):
-            return "", ends[0]
-    return "", ""
-
-
-def _looks_like_dates(sample: Any) -> bool:
-    """Whether most cells have digits, and something that dates have between them."""
-    part = r"|[A-Za-z]{3,9}\.?)[/.\- ,]+"
-    regex = rf"^\s*([A-Z][a-z]{{2,8}},? )?(\d{{1,4}}{part}(\d{{1,2}}{part}\d{{1,4}}\b"
-    return 2 * (pc.sum(pc.match_substring_regex(sample, regex)).as_py() or 0) >= len(sample)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
 from typing import Any
@@ -17,10 +17,12 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from twofold.data import clocks, dates
+from twofold.data.dates import COMPACT_DAY
+
 KEY = b"twofold.notation"
 ID_KEY = b"twofold.id"
 UNDERSTOOD_KEY = b"twofold.understood"
-COMPACT_DAY = "%Y%m%d"
 SPACES = " \u00a0\u202f"  # that separate thousands: plain, no-break and narrow
 # Words that stand for missing values in columns of numbers, times and booleans.
 MISSING = frozenset(
@@ -106,23 +108,8 @@ FLAGS = {
     **dict.fromkeys(("true", "yes", "y", "t", "on"), True),
     **dict.fromkeys(("false", "no", "n", "f", "off"), False),
 }
-_TOKENS = {
-    "%Y": r"\d{4}",
-    "%y": r"\d{2}",
-    "%m": r"\d{1,2}",
-    "%d": r"\d{1,2}",
-    "%H": r"\d{1,2}",
-    "%I": r"\d{1,2}",
-    "%M": r"\d{2}",
-    "%S": r"\d{2}",
-    "%b": r"[A-Za-z]{3}\.?",
-    "%B": r"[A-Za-z]{3,9}",
-    "%p": r"[AaPp][Mm]",
-    "%a": r"[A-Za-z]{3}",
-    "%A": r"[A-Za-z]{6,9}",
-}
 _ISO = r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}(:?\d{2})?)?)?"
-_CLOCK = r"([01]?\d|2[0-3]):[0-5]\d(:[0-5]\d)?"
+_CLOCK = "%H:%M:%S"
 _MINUS = "\u2212"
 
 
@@ -133,7 +120,8 @@ class Notation:
     Attributes
     ----------
     type : str
-        "text", "number", "boolean" or "time"; a time of day is a number, whose `arrow` says so.
+        "text", "number", "boolean" or "time". A time of day is a number, whose `arrow` says so, and
+        so is a duration, which has a pattern.
     arrow : str
         The Arrow type of the cells once they are read.
     decimal, group : str
@@ -141,7 +129,16 @@ class Notation:
     prefix, suffix : str
         What stands before and after every number, such as "$" and "%".
     pattern : str
-        Of times: as in `strftime`; "" for ISO 8601.
+        Of times: as in `strftime` and in `dates`; "" for ISO 8601. Of times of day and durations:
+        as in `clocks`; "" for "%H:%M:%S".
+    language : str
+        Of times with a pattern: that of the names of months and weekdays, "" for English ones as
+        `strftime` knows them.
+    case : str
+        "upper", "lower" or "title" if all such names are written so.
+    indian : bool
+        Whether marks between thousands stand before the last three digits and then before each two,
+        as in 12,34,567.
     style : str
         Of ISO 8601 times: how new ones are written, as in `strftime` and with the zone as it
         stands; "" for "%Y-%m-%d %H:%M:%S".
@@ -175,6 +172,9 @@ class Notation:
     prefix: str = ""
     suffix: str = ""
     pattern: str = ""
+    language: str = ""
+    case: str = ""
+    indian: bool = False
     padded: bool = True
     hours_padded: bool = True
     words: tuple[str, ...] = ()
@@ -195,7 +195,12 @@ class Notation:
     @property
     def is_clock(self) -> bool:
         """Whether cells are times of day."""
-        return self.arrow == "time32[s]"
+        return self.arrow in ("time32[s]", "time64[us]")
+
+    @property
+    def is_duration(self) -> bool:
+        """Whether cells are durations such as 1:05:30, read as seconds."""
+        return self.type == "number" and bool(self.pattern) and not self.is_clock
 
     @property
     def is_plain(self) -> bool:
@@ -209,13 +214,17 @@ class Notation:
         if self.decimal != ".":
             parts.append(f"decimal {self.decimal!r}")
         if self.group:
-            parts.append(f"thousands {self.group!r}")
+            spaced = "a space" if self.group in SPACES else repr(self.group)
+            parts.append(f"thousands {spaced}{' as in 12,34,567' * self.indian}")
         if self.prefix or self.suffix:
             parts.append(f"{(self.prefix or self.suffix).strip()!r} left out")
         if self.minus != "-1":
             parts.append(f"{self.minus} below 0")
         if self.pattern:
-            parts.append(f"{'times of day' if self.is_clock else 'dates'} {self.pattern}")
+            what = "times of day" if self.is_clock else "dates"
+            what = "durations, in seconds:" if self.is_duration else what
+            named = f" ({self.language})" if self.language else ""
+            parts.append(f"{what} {self.pattern}{named}")
         if self.missing:
             parts.append(f"missing: {', '.join(map(repr, self.missing[:5]))}")
         return "; ".join(parts)
@@ -226,14 +235,18 @@ class Notation:
         if self.type == "boolean":
             return f"(?i)^({'|'.join(map(re.escape, self.words or ('true', 'false')))})$"
         if self.type == "time":
-            return f"^{_shape(self.pattern) if self.pattern else _ISO}$"
-        if self.is_clock:
-            return f"^{_CLOCK}$"
+            shape = dates.shape_of(self.pattern, self.language) if self.pattern else _ISO
+            return f"^{shape}$"
+        if self.is_clock or self.is_duration:
+            return f"^{clocks.shape_of(self.pattern or _CLOCK)}$"
         point = re.escape(self.decimal)
         number = rf"(\d+({point}\d*)?|{point}\d+)([eE][+-]?\d+)?"
         if self.group:  # "0,125" and "5,218e-05" have a decimal comma
             gap = f"[{SPACES}]" if self.group in SPACES else re.escape(self.group)
-            number = rf"([1-9]\d{{0,2}}({gap}\d{{3}})+({point}\d*)?|{number})"
+            western = rf"[1-9]\d{{0,2}}({gap}\d{{3}})+"
+            indian = rf"[1-9]\d?({gap}\d{{2}})+{gap}\d{{3}}"
+            grouped = f"({western}|{indian})" if self.group == "," else western
+            number = rf"({grouped}({point}\d*)?|{number})"
         before = rf"({re.escape(self.prefix.strip())}\s*)?" if self.prefix else ""
         after = rf"(\s*{re.escape(self.suffix.strip())})?" if self.suffix else ""
         sign = f"[+-{_MINUS}]?".replace("+-", "+\\-")
@@ -287,19 +300,21 @@ class Notation:
             if read.null_count > cells.null_count:
                 raise pa.ArrowInvalid("a cell is not a time")
             return read
-        if self.is_clock:
-            return self._clocks(cells)
+        if self.is_clock or self.is_duration:
+            return self._seconds(cells)
         return self._numbers(cells).cast(self.kind)
 
-    def _clocks(self, cells: Any) -> Any:
-        parts = pc.extract_regex(cells, r"^(?P<h>\d{1,2}):(?P<m>\d{2})(?P<rest>:(?P<s>\d{2}))?$")
-        if parts.null_count > cells.null_count:
-            raise pa.ArrowInvalid("a cell is not a time of day")
-        hours, minutes, seconds = (pc.struct_field(parts, name) for name in "hms")
-        seconds = pc.if_else(pc.equal(seconds, ""), "0", seconds)
-        minutes = pc.add(pc.multiply(hours.cast(pa.int32()), 60), minutes.cast(pa.int32()))
-        total = pc.add(pc.multiply(minutes, 60), seconds.cast(pa.int32()))
-        return total.cast(pa.int32()).cast(self.kind)
+    def _seconds(self, cells: Any) -> Any:
+        seconds = clocks.read(cells, self.pattern or _CLOCK)
+        if seconds.null_count > cells.null_count:
+            raise pa.ArrowInvalid("a cell is not a time of day, or a duration")
+        return seconds if self.is_duration else self.of_seconds(seconds)
+
+    def of_seconds(self, seconds: Any) -> Any:
+        """Return times of day in the column's type."""
+        if self.arrow == "time32[s]":
+            return pc.round(seconds).cast(pa.int32()).cast(self.kind)
+        return pc.round(pc.multiply(seconds, 1e6)).cast(pa.int64()).cast(self.kind)
 
     def _booleans(self, cells: Any) -> Any:
         yes, no = self.words or ("true", "false")
@@ -317,7 +332,12 @@ class Notation:
                 return pa.chunked_array(
                     [[_iso(c, self.kind) for c in cells.to_pylist()]], self.kind
                 )
-        read = pc.strptime(cells, format=self.pattern, unit="s", error_is_null=True)
+        if self.language:
+            cells = _one_by_one(
+                cells, lambda some: dates.in_english(some, self.pattern, self.language)
+            )
+        pattern = dates.strptime_pattern(self.pattern, self.language)
+        read = pc.strptime(cells, format=pattern, unit="s", error_is_null=True)
         if self.pattern == COMPACT_DAY:  # numbers could be days that there are not
             same = pc.equal(pc.strftime(read, format=self.pattern, locale="C"), cells)
             read = pc.if_else(same, read, None)
@@ -346,11 +366,14 @@ class Notation:
             return pc.if_else(cells, yes, no)
         if self.type == "time":
             return self._written_times(cells)
-        if self.is_clock:
-            text = cells.cast(pa.string())
-            if self.pattern == "%H:%M":
-                text = pc.utf8_slice_codeunits(text, 0, 5)
-            return text if self.padded else pc.replace_substring_regex(text, "^0", "")
+        if self.is_clock or self.is_duration:
+            seconds = cells
+            if self.is_clock:
+                ticks = cells.cast(pa.int32() if cells.type.bit_width == 32 else pa.int64())
+                unit = 1e6 if cells.type.bit_width == 64 else 1.0
+                seconds = pc.divide(ticks.cast(pa.float64()), unit)
+            how = (self.pattern or _CLOCK, self.padded, self.decimals, self.plus)
+            return pa.array(clocks.write(seconds.to_pylist(), *how), pa.string())
         if self.decimals < 0 and self.is_plain and not self.plus and self.zero:
             return plain_text(cells)
         listed = [None if cell is None else self._written(cell) for cell in cells.to_pylist()]
@@ -372,6 +395,10 @@ class Notation:
         if float(text.replace(",", "")) == 0:
             text = text.lstrip("-")
         whole, _, part = text.lstrip("-").partition(".")
+        if self.indian:
+            head, last = whole.replace(",", "")[:-3], whole[-3:]
+            pairs = re.sub(r"(?<=\d)(?=(\d\d)+$)", ",", head)
+            whole = f"{pairs},{last}" if head else whole
         whole = whole if self.zero or whole != "0" or not part else ""
         digits = f"{whole.replace(',', self.group)}{self.decimal * bool(part)}{part}"
         if text.startswith("-") and self.minus != "-1":
@@ -387,12 +414,16 @@ class Notation:
             return plain_text(cells)
         if pa.types.is_timestamp(cells.type):
             cells = cells.cast(pa.timestamp("s"), safe=False)
-        text = pc.strftime(cells, format=self.pattern, locale="C")
+        pattern = dates.strftime_pattern(self.pattern, self.language)
+        text = pc.strftime(cells, format=pattern, locale="C")
         if not self.padded:  # re2 does not look around: once for each of two neighbours
             for _ in range(2):
                 text = pc.replace_substring_regex(text, r"(^|[^\d:])0(\d)([^\d:]|$)", r"\1\2\3")
         if not self.hours_padded:
             text = pc.replace_substring_regex(text, r"(^|[^\d:])0(\d:)", r"\1\2")
+        if self.language or self.case or "%P" in self.pattern:
+            how = (self.pattern, self.language, self.case)
+            text = _one_by_one(text, lambda some: dates.in_words(some, *how))
         return text
 
     def _styled_times(self, cells: Any) -> Any:
@@ -425,8 +456,10 @@ class Notation:
         if notation.arrow not in _TYPES or notation.type not in _KINDS:
             raise ValueError(f"a column is not written as {document!r}")
         texts = (notation.decimal, notation.group, notation.prefix, notation.suffix, notation.note)
-        more = (notation.pattern, notation.style, notation.exponent)
+        more = (notation.pattern, notation.style, notation.exponent, notation.case)
         if not all(isinstance(text, str) for text in (*texts, *more)):
+            raise ValueError(f"a column is not written as {document!r}")
+        if notation.language and notation.language not in dates.LANGUAGES:
             raise ValueError(f"a column is not written as {document!r}")
         if notation.minus not in _MINUSES or (notation.exponent and notation.decimals < 0):
             raise ValueError(f"a column is not written as {document!r}")
@@ -443,6 +476,7 @@ _TYPES: dict[str, Any] = {
     "bool": pa.bool_(),
     "date32[day]": pa.date32(),
     "time32[s]": pa.time32("s"),
+    "time64[us]": pa.time64("us"),
     "timestamp[s]": pa.timestamp("s"),
     "timestamp[ns]": pa.timestamp("ns"),
     "timestamp[s, tz=UTC]": pa.timestamp("s", "UTC"),
@@ -497,14 +531,16 @@ def read_table(table: Any) -> Any:
     return pa.Table.from_arrays(columns, schema=pa.schema(new))
 
 
-def shape_of(pattern: str) -> str:
-    """Return the regular expression of times that are written so."""
-    return _shape(pattern)
+def _one_by_one(cells: Any, make: Callable[[list[str | None]], Sequence[str | None]]) -> Any:
+    """Return what Python makes of text, once for each different cell."""
+    encoded = chunk_of(cells).dictionary_encode()
+    made = pa.array(make(encoded.dictionary.to_pylist()), pa.string())
+    return pa.chunked_array([made.take(encoded.indices)])
 
 
-def _shape(pattern: str) -> str:
-    parts = re.split(r"(%[A-Za-z])", pattern)
-    return "".join(_TOKENS.get(part) or re.escape(part) for part in parts)
+def chunk_of(cells: Any) -> Any:
+    """Return an array of one chunk."""
+    return cells.combine_chunks() if isinstance(cells, pa.ChunkedArray) else cells
 
 
 def _iso(cell: str | None, kind: Any) -> Any:
@@ -536,13 +572,3 @@ def _short_number(cell: float) -> str:
 
 def _short_time(text: str) -> str:
     return text.rstrip("0").rstrip(".") if "." in text else text
-
-
-def patterns() -> Sequence[str]:
-    """Return the ways in which people write dates, the likelier first."""
-    days = ["%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%Y.%m.%d"]
-    days += ["%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y"]
-    days += ["%b %d %Y", "%b %d, %Y", "%B %d, %Y", "%B %d %Y", "%d. %b %Y", "%d. %B %Y"]
-    days += ["%b-%d-%Y", "%Y-%b-%d", "%d/%b/%Y"]
-    clocks = ["", " %H:%M:%S", " %H:%M", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", "T%H:%M:%S"]
-    return [f"{day}{clock}" for day in days for clock in clocks]

@@ -226,8 +226,8 @@ class ExplanationReport:
             cells = pyarrow.array([value], pyarrow.timestamp("us"))
         else:
             cells = pyarrow.array([value]).cast(pyarrow.float64())
-        if written.is_clock:  # seconds
-            cells = cells.cast(pyarrow.int32(), safe=False)
+        if written.is_clock:
+            cells = written.of_seconds(cells)
         text: str = written.write(cells.cast(written.kind, safe=False))[0].as_py()
         return text
 

@@ -145,6 +145,7 @@ def _as_text(form: Format) -> str:
     if found.note or found.missing or found.type in ("text", "boolean") or is_count:
         return ""
     what = "times" if found.type == "time" or found.is_clock else "numbers"
+    what = "durations" if found.is_duration else what
     return f"holds {what} as text, such as {texts[0]!r}: turn the column into {what} first"
 
 

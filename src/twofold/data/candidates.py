@@ -1,0 +1,185 @@
+"""Which ways to write cells are worth a test of all of a column's cells: chosen by some of them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import pyarrow.compute as pc
+
+from twofold.data import clocks, dates
+from twofold.data.notation import Notation
+
+_CURRENCY = (
+    "US$",
+    "$",
+    "€",
+    "£",
+    "¥",
+    "₹",
+    "₽",
+    "₩",
+    "CHF",
+    "EUR",
+    "USD",
+    "GBP",
+    "Fr.",
+    "kr",
+    "Rs.",
+    "Rs",
+)
+_SUFFIX = r"\d[.,]?(?P<suffix>\s*(?P<mark>%|‰|€|\$|£|kr|CHF|EUR|USD|GBP|zł|Kč))$"
+_UNIT = r"^[-+]?[\d.,]+(?P<suffix>\s[A-Za-zµ°/²³]{1,6}|°\s?[A-Za-z]?|[A-Za-zµ]{2,4}[²³]?)$"
+_USUAL = "%H:%M:%S"
+_DAY_DIGITS = re.compile(r"(1[89]|2[01])\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
+COMPACT_DAY = Notation("time", "timestamp[s]", pattern=dates.COMPACT_DAY)
+_FEWEST_DAYS = 3  # fewer can be other numbers
+_STYLES = (
+    (".", ","),
+    (",", ""),
+    (",", "."),
+    (".", " "),
+    (",", " "),
+    (".", "'"),
+    (".", "’"),
+    (".", ""),
+)
+NUMBER = Notation("number", "double")
+_BOOLEANS = (("true", "false"), ("TRUE", "FALSE"), ("True", "False"))
+
+
+@dataclass(frozen=True)
+class Hints:
+    """What is known of a column before its cells are looked at.
+
+    Attributes
+    ----------
+    missing : tuple of str or None
+        Words for missing values, in place of those that are detected.
+    decimal : str or None
+    date_format : str or None
+        As in `strftime`.
+    wanted : str
+        "number" or "time" if the column has to be one, so that other cells are missing; else "".
+    known : Notation or None
+        How the column was written when the model was trained: preferred if cells fit.
+    commas : bool
+        Whether the file leaves commas free to stand before decimals, so that "1.234" could be 1234.
+    """
+
+    missing: tuple[str, ...] | None = None
+    decimal: str | None = None
+    date_format: str | None = None
+    wanted: str = ""
+    known: Notation | None = None
+    commas: bool = False
+
+
+def candidates(sample: Any, hints: Hints) -> list[Notation]:
+    """Return the notations that are tried, the likelier first."""
+    found = [NUMBER]
+    found += [Notation("boolean", "bool", words=_boolean_words(sample))]
+    found += _clocks(sample)
+    known = hints.known
+    if hints.date_format:
+        found.insert(0, dated(sample.to_pylist(), hints.date_format)[0])
+    elif known is not None and known.pattern:
+        kind = "timestamp[s]" if known.type == "time" else known.arrow
+        found.insert(0, replace(known, arrow=kind, missing=(), note=""))
+    # Nanoseconds hold the years from 1678 to 2262 only.
+    for unit in ("ns", "s"):
+        found += [Notation("time", f"timestamp[{unit}{zone}]") for zone in ("", ", tz=UTC")]
+    if hints.wanted != "number" and are_compact_days(sample[:50].to_pylist()):
+        found.insert(0, COMPACT_DAY)
+    before, after = _affix(sample)
+    minus = _minus(sample)
+    for point, group in _STYLES:
+        if hints.decimal is None or point == hints.decimal:
+            found.append(Notation("number", "double", point, group, before, after, minus=minus))
+    if hints.decimal == ",":  # a point, too, may stand between thousands only
+        found = [n for n in found if n != NUMBER] + [NUMBER]
+    if not hints.date_format and dates.look_like_dates(sample):
+        found += dated(sample.to_pylist())
+    return found
+
+
+def dated(cells: Sequence[str], pattern: str = "") -> list[Notation]:
+    """Return how dates could be written: as a pattern says, or in all ways that may fit."""
+    words, some = any(map(dates.has_words, cells[:50])), cells[:200]
+    language = dates.language_of(some) if words else ""
+    if pattern:
+        language = "" if language == "en" and "%o" not in pattern else language
+        return [Notation("time", "timestamp[s]", pattern=pattern, language=language)]
+    found = []
+    for tongue in dict.fromkeys(["", language]):
+        before, after = dates.around(some, tongue)
+        for form in dates.patterns(tongue, any(":" in cell for cell in some)):
+            form = f"{before}{form}{after}"
+            found.append(Notation("time", "timestamp[s]", pattern=form, language=tongue))
+    return found
+
+
+def is_of_clocks(notation: Notation) -> bool:
+    """Whether cells are times of day or durations."""
+    return notation.is_clock or notation.is_duration
+
+
+def are_compact_days(cells: Sequence[str]) -> bool:
+    """Whether cells could be days such as 20210131."""
+    return len(cells) >= _FEWEST_DAYS and all(_DAY_DIGITS.fullmatch(cell) for cell in cells)
+
+
+def _boolean_words(sample: Any) -> tuple[str, str]:
+    cells = {c.strip() for c in sample[:100].to_pylist()}
+    return next((pair for pair in _BOOLEANS if cells & set(pair)), _BOOLEANS[0])
+
+
+def _clocks(sample: Any) -> list[Notation]:
+    """Return how most cells could be times of day, and how they could be durations."""
+    if not any(":" in cell for cell in sample[:50].to_pylist()):
+        return []
+    found, cells = [], pc.utf8_trim_whitespace(sample)
+    for patterns in (clocks.CLOCKS, clocks.DURATIONS):
+        shapes = {p: pc.match_substring_regex(cells, f"^{clocks.shape_of(p)}$") for p in patterns}
+        counts = {p: pc.sum(fits).as_py() or 0 for p, fits in shapes.items()}
+        pattern = max(counts, key=lambda p: counts[p])
+        arrow = "time64[us]" if "%f" in pattern else "time32[s]"
+        arrow = arrow if clocks.is_clock(pattern) else "double"
+        if counts[pattern]:
+            found.append(Notation("number", arrow, pattern="" if pattern == _USUAL else pattern))
+    return found
+
+
+def _minus(sample: Any) -> str:
+    """Return how cells write numbers below 0."""
+    for minus, regex in (
+        ("−1", r"^\s*−"),
+        ("(1)", r"\(\D{0,4}[\d.,]+\D{0,4}\)"),
+        ("1-", r"\d\s?\D{0,4}-$"),
+    ):
+        if pc.any(pc.match_substring_regex(sample, regex)).as_py():
+            return minus
+    return "-1"
+
+
+def _affix(sample: Any) -> tuple[str, str]:
+    """Return the sign of a currency, percent or a unit that most cells have."""
+    cells = sample[:200].to_pylist()
+    for mark in _CURRENCY:
+        if 2 * sum(cell.lstrip(" -+(").startswith(mark) for cell in cells) > len(cells):
+            bare = [c.lstrip(" -+(") for c in cells if c.lstrip(" -+(").startswith(mark)]
+            return mark + " " * bare[0].startswith(f"{mark} "), ""
+    for regex in (_SUFFIX, _UNIT):
+        found = pc.extract_regex(pc.utf8_trim_whitespace(sample[:200]), regex).drop_null()
+        ends = pc.struct_field(found, "suffix").to_pylist() if len(found) else []
+        if any(re.match(r"[-+]?0\d", cell) for cell in cells):
+            continue  # codes, whatever letters end them
+        if (
+            ends
+            and 2 * ends.count(ends[0]) > len(cells)
+            and (regex is _SUFFIX or len(set(ends)) == 1)
+        ):
+            return "", ends[0]
+    return "", ""

@@ -1,0 +1,125 @@
+"""Times of day and durations as text: read as seconds, and written again.
+
+A pattern is made of the parts of `strftime`: "%H:%M:%S", "%H:%M" or "%I:%M %p" for times of day,
+and "%M:%S", "%J:%M:%S" or "%j days %H:%M:%S" for durations, whose first part has no limit ("%J"
+stands for hours, "%j" for days). "%f" is a fraction of a second, "%P" am and pm in lower case.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+CLOCKS = (
+    "%H:%M",
+    "%H:%M:%S",
+    "%H:%M:%S%f",
+    "%I:%M %p",
+    "%I:%M:%S %p",
+    "%I:%M%p",
+    "%I:%M:%S%p",
+)
+DURATIONS = ("%J:%M:%S", "%J:%M:%S%f", "%M:%S", "%M:%S%f", "%j days %H:%M:%S", "%j days %H:%M:%S%f")
+_PARTS = {
+    "%H": r"(?P<H>[01]?\d|2[0-3])",
+    "%I": r"(?P<I>0?[1-9]|1[0-2])",
+    "%J": r"(?P<J>\d{1,5})",
+    "%j": r"(?P<j>\d{1,6})",
+    "%M": r"(?P<M>[0-5]\d)",
+    "%S": r"(?P<S>[0-5]\d)",
+    "%f": r"(?P<f>[.,]\d{1,6})",
+    "%p": r"(?P<p>[AaPp])[Mm]",
+    "%P": r"(?P<p>[AaPp])[Mm]",
+}
+_SECONDS = {"j": 86_400, "J": 3600, "H": 3600, "I": 3600, "M": 60, "S": 1}
+
+
+def shape_of(pattern: str) -> str:
+    """Return the regular expression of cells that are written so."""
+    parts = re.split(r"(%[A-Za-z])", pattern.replace(" days ", "\x01"))
+    text = "".join(_PARTS.get(part) or re.escape(part) for part in parts)
+    if pattern == "%H:%M:%S":  # which some cells may leave out
+        text = text.replace(f":{_PARTS['%S']}", f"(?::{_PARTS['%S']})?")
+    if pattern.startswith("%M"):  # the minutes of a duration
+        text = text.replace(_PARTS["%M"], r"(?P<M>\d{1,5})", 1)
+    if "%f" in pattern:  # which not all cells need have
+        text = text.replace(_PARTS["%f"], r"(?P<f>(?:[.,]\d{1,9})?)")
+    sign = r"(?P<sign>[+-]?)" if has_sign(pattern) else ""
+    return sign + text.replace("\x01", r" days?,? ")
+
+
+def is_clock(pattern: str) -> bool:
+    """Whether the pattern is one of times of day."""
+    return pattern.startswith(("%H", "%I"))
+
+
+def has_sign(pattern: str) -> bool:
+    """Whether cells may be below 0."""
+    return not is_clock(pattern) and not pattern.startswith("%j")
+
+
+def read(cells: Any, pattern: str) -> Any:
+    """Return cells, a chunked array of text, as seconds; null where a cell is not written so."""
+    parts = pc.extract_regex(cells, f"^{shape_of(pattern)}$")
+    total: Any = None
+    for name in re.findall(r"\(\?P<(\w+)>", shape_of(pattern)):
+        field = pc.struct_field(parts, name)
+        if name == "f":
+            field = pc.replace_substring(field, ",", ".")
+            field = pc.if_else(pc.equal(field, ""), "0", field).cast(pa.float64())
+        elif name == "p":
+            field = pc.multiply(pc.is_in(field, pa.array(["p", "P"])).cast(pa.float64()), 43_200.0)
+        elif name == "sign":
+            continue
+        else:
+            field = pc.if_else(pc.equal(field, ""), "0", field).cast(pa.float64())
+            if name == "I":  # 12 is the first hour
+                field = pc.if_else(pc.equal(field, 12.0), 0.0, field)
+            field = pc.multiply(field, float(_SECONDS[name]))
+        total = field if total is None else pc.add(total, field)
+    if has_sign(pattern):
+        minus = pc.equal(pc.struct_field(parts, "sign"), "-")
+        total = pc.if_else(minus, pc.negate(total), total)
+    return pc.if_else(pc.is_valid(parts), total, None)
+
+
+def write(
+    cells: Sequence[float | None], pattern: str, padded: bool, decimals: int, plus: bool
+) -> list[str | None]:
+    """Return seconds as text; `padded` says whether the first part has two digits."""
+    return [None if c is None else _written(c, pattern, padded, decimals, plus) for c in cells]
+
+
+def _written(cell: float, pattern: str, padded: bool, decimals: int, plus: bool) -> str:
+    places = max(0, decimals) if "%f" in pattern else 0
+    least = 1 if "%S" in pattern else 60
+    whole = round(abs(cell) / least, places) * least
+    if is_clock(pattern):
+        whole = min(whole, 86_400 - (10**-places if "%S" in pattern else 60))
+    fraction = f"{whole % 1:.{places}f}"[1:] if places else ""
+    left, values = int(whole) if places else round(whole), dict[str, int]()
+    first = re.findall(r"%([jJHIM])", pattern)[0]
+    for name in "jJHIMS":
+        if f"%{name}" in pattern:
+            values[name], left = divmod(left, _SECONDS[name])
+    values["I"] = (values.get("I", 0) - 1) % 12 + 1 if "I" in values else 0
+
+    def one(part: re.Match[str]) -> str:
+        name = part[1]
+        if name == "f":
+            return fraction
+        if name in "pP":
+            half = "PM" if whole >= 43_200 else "AM"
+            return half.lower() if name == "P" else half
+        return (
+            f"{values[name]:02d}"
+            if name != first or (padded and name != "j")
+            else str(values[name])
+        )
+
+    sign = "-" if cell < 0 else "+" * plus
+    return sign + re.sub(r"%([A-Za-z])", one, pattern)
