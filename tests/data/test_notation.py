@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import date, datetime
+from datetime import date, datetime, time
 
 import pyarrow as pa
 import pytest
@@ -37,6 +37,26 @@ def text(*cells: str | None) -> pa.ChunkedArray:
             ["10/05/2020 13:08"],
             [datetime(2020, 10, 5, 13, 8)],
         ),
+        (
+            Notation("time", "date32[day]", pattern="%d %B %Y", language="fr"),
+            ["5 AOUT 2020", "1er février 2021"],
+            [date(2020, 8, 5), date(2021, 2, 1)],
+        ),
+        (
+            Notation("number", "time32[s]", pattern="%I:%M %p"),
+            ["12:05 AM", "8:12 pm"],
+            [time(0, 5), time(20, 12)],
+        ),
+        (
+            Notation("number", "time64[us]", pattern="%H:%M:%S%f"),
+            ["08:12:33.250"],
+            [time(8, 12, 33, 250_000)],
+        ),
+        (
+            Notation("number", "double", pattern="%j days %H:%M:%S"),
+            ["1 day, 2:00:01", "0 days 00:00:05"],
+            [93_601.0, 5.0],
+        ),
     ],
 )
 def test_cells_are_read_as_they_are_meant(
@@ -54,6 +74,10 @@ def test_cells_are_read_as_they_are_meant(
         (Notation("boolean", "bool"), "maybe"),
         (Notation("time", "date32[day]", pattern="%d.%m.%Y"), "2020-10-05"),
         (Notation("number", "time32[s]"), "25:00"),
+        (Notation("number", "time32[s]", pattern="%I:%M %p"), "13:05 PM"),
+        (Notation("number", "double", group=","), "1,2,345"),
+        (Notation("time", "date32[day]", pattern="%d. %B %Y", language="de"), "5. Mai. 20"),
+        (Notation("time", "date32[day]", pattern="%d. %b %Y", language="de"), "5. March 2020"),
     ],
 )
 def test_cells_that_are_written_otherwise_do_not_match(written: Notation, cells: str) -> None:
@@ -72,6 +96,37 @@ def test_cells_that_are_written_otherwise_do_not_match(written: Notation, cells:
         (Notation("time", "date32[day]", pattern="%b %d %Y", padded=False), ["Jan 5 1999"]),
         (Notation("time", "timestamp[s]", pattern="%d.%m.%Y %H:%M:%S"), ["05.01.1999 07:08:09"]),
         (Notation(), ["0501", " x "]),
+        (
+            Notation("number", "double", group=",", indian=True, decimals=2, prefix="₹ "),
+            ["₹ 12,34,567.50", "₹ 999.00", "₹ 1,00,000.25"],
+        ),
+        (
+            Notation("time", "date32[day]", pattern="%A, %d. %B %Y", language="de", padded=False),
+            ["Freitag, 5. März 2021", "Dienstag, 12. Mai 2020"],
+        ),
+        (
+            Notation("time", "date32[day]", pattern="%d %b. %Y", language="fr", padded=False),
+            ["3 févr. 2021", "12 mai 2020"],
+        ),
+        (
+            Notation("time", "date32[day]", pattern="%B %d%o, %Y", language="en", padded=False),
+            ["March 1st, 2021", "June 12th, 2020", "May 23rd, 2020"],
+        ),
+        (Notation("time", "date32[day]", pattern="%d-%b-%Y", case="upper"), ["05-MAR-2021"]),
+        (
+            Notation("time", "timestamp[s]", pattern="%m/%d/%Y %I:%M %P", hours_padded=False),
+            ["03/05/2021 8:12 pm"],
+        ),
+        (
+            Notation("number", "time32[s]", pattern="%I:%M %P", padded=False),
+            ["8:12 am", "12:00 pm", "12:59 am"],
+        ),
+        (Notation("number", "double", pattern="%M:%S%f", decimals=3, padded=False), ["1:27.345"]),
+        (
+            Notation("number", "double", pattern="%M:%S", plus=True, padded=False),
+            ["+0:23", "-1:05"],
+        ),
+        (Notation("number", "double", pattern="%J:%M:%S"), ["07:04:05", "102:03:45"]),
     ],
 )
 def test_new_cells_are_written_like_the_others(written: Notation, cells: list[str]) -> None:

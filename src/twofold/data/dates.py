@@ -188,11 +188,14 @@ def in_english(cells: Sequence[str | None], pattern: str, language: str) -> list
     if "%b." in pattern:
         names = {**others, **names}
 
+    first = pattern.startswith(("%a", "%A"))  # "mar" is a day and a month in Italian
+    days = _english_days(language)
+
     def one(word: re.Match[str]) -> str:
         folded = _folded(word[0])
-        name = names.get(folded)
+        name = (days if first and word.start() == 0 else names).get(folded)
         if name is None:  # what `strptime` would take for the one that was meant
-            return "?" if folded in others else word[0]
+            return "?" if folded in others or folded[:3].title() in _MONTHS else word[0]
         return name + "." * (word[0].endswith(".") and "%b." not in pattern)
 
     return [None if c is None else _WORD.sub(one, _ORDINAL.sub("", c)) for c in cells]
@@ -272,7 +275,8 @@ def look_like_dates(sample: Any) -> bool:
     month = rf"^\s*({word}[-, ]{{1,2}}(\d\d|\d{{4}})|\d{{4}}-(0[1-9]|1[0-2])|\d{{4}} {word})\s*$"
     regex = f"({regex}|{month})"
     cells = sample[:100].to_pylist()
-    if all(c[4:5] == "-" and c[5:7] == f"{int(c[2:4]) + 1:02d}" for c in cells if c[2:4].isdigit()):
+    seasons = (c[:4].isdigit() and c[4:] == f"-{(int(c[:4]) + 1) % 100:02d}" for c in cells)
+    if all(seasons):
         return False  # seasons, such as 2010-11
     return 2 * (pc.sum(pc.match_substring_regex(sample, regex)).as_py() or 0) >= len(sample)
 
@@ -312,11 +316,18 @@ def _folded(word: str) -> str:
 @cache
 def _english(language: str, in_full: bool) -> dict[str, str]:
     """Return the English abbreviations of a language's names of months and weekdays."""
-    months, short, days, short_days = (map(_folded, text.split()) for text in _NAMES[language])
-    found = {**dict(zip(days, _DAYS, strict=True)), **dict(zip(short_days, _DAYS, strict=True))}
-    found |= zip(months if in_full else short, _MONTHS, strict=True)
+    months, short = (map(_folded, text.split()) for text in _NAMES[language][:2])
+    found = {
+        **_english_days(language),
+        **dict(zip(months if in_full else short, _MONTHS, strict=True)),
+    }
     variants = _VARIANTS.get(language, {})
     return found | {word: found[usual] for word, usual in variants.items() if usual in found}
+
+
+def _english_days(language: str) -> dict[str, str]:
+    names = [list(map(_folded, text.split())) for text in _NAMES[language][2:]]
+    return {day: english for own in names for day, english in zip(own, _DAYS, strict=True)}
 
 
 _MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
