@@ -18,7 +18,7 @@ from twofold import Files
 from twofold.data import files
 from twofold.errors import DataError
 from twofold.schema import scan as scanning
-from twofold.schema.scan import RowSampler, ScanResult, Texts, ahead, scan
+from twofold.schema.scan import RowSampler, ScanResult, ahead, scan
 from twofold.training.process_group import SingleProcess
 
 LEVELS = ["pear", "apple", "fig", "apple"]
@@ -89,12 +89,6 @@ def test_as_many_rows_are_drawn_as_are_asked_for(held_out: int, sampled: int) ->
     numbers = sampler.numbers(0, 100)
     assert int((~sampler.trains(numbers)).sum()) == held_out
     assert int(sampler.in_sample(numbers).sum()) == min(sampled, 100 - held_out)
-
-
-def test_a_text_that_was_not_there_has_the_last_position() -> None:
-    texts = Texts(pa.string(), ["a", "b"], learning=False)
-    cells = texts.read(pa.array(["b", "new", None, "a"]))
-    np.testing.assert_array_equal(cells, [1, 2, np.nan, 0])
 
 
 def test_items_made_ahead_come_in_order() -> None:

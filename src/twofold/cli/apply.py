@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from twofold.data.files import Files
     from twofold.distributed.results import Progress, Summary
     from twofold.estimators.autoencoder import Autoencoder
+    from twofold.schema.schema import Schema
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +111,7 @@ def decode(
 
     ae = _for_files(_open(model, output, force))
     rows = ae.inverse_transform(load(codes, columns=list(ae.get_feature_names_out())))
-    _save(rows, ae.schema_.names, output, force, csv_safe)
+    _save(rows, ae.schema_, output, force, csv_safe)
     print_written(f"{len(rows):,} rows", output)
 
 
@@ -283,7 +284,7 @@ def sample(
     check({"random_state": random_state})
     ae = _for_files(_open(model, output, force))
     drawn = ae.sample(rows, random_state)
-    _save(drawn, ae.schema_.names, output, force, csv_safe)
+    _save(drawn, ae.schema_, output, force, csv_safe)
     print_written(counted(rows, "new row"), output)
 
 
@@ -304,15 +305,19 @@ def _for_files(ae: Autoencoder) -> Autoencoder:
     return ae
 
 
-def _save(rows: Any, names: Sequence[str], output: Path, force: bool, csv_safe: bool) -> None:
-    """Write rows, an array `(n_rows, ...)` or an Arrow table, to a file."""
+def _save(rows: Any, schema: Schema, output: Path, force: bool, csv_safe: bool) -> None:
+    """Write rows, an array `(n_rows, ...)` or an Arrow table, as the training file was written."""
     import numpy as np
 
     from twofold.data.convert import to_arrow
+    from twofold.data.notation import DELIMITER_KEY
     from twofold.data.output import write
 
-    if isinstance(rows, np.ndarray) and output.suffix.lower() != ".npy":
-        rows = to_arrow(rows.reshape(len(rows), len(names)), names)
+    if isinstance(rows, np.ndarray):
+        if output.suffix.lower() != ".npy":
+            rows = to_arrow(rows.reshape(len(rows), len(schema.names)), schema.names)
+    else:
+        rows = rows.replace_schema_metadata({DELIMITER_KEY: schema.delimiter})
     write(rows, output, force, csv_safe=csv_safe)
 
 

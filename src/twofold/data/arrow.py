@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from twofold.data.table import Format
+from twofold.data import notation
+from twofold.data.table import Format, Table
 
 Array = NDArray[Any]
 _EXACT_LEVELS = 2**24  # float32 counts so far without a gap
@@ -44,6 +46,12 @@ class Refused(Exception):
             "Cells are numbers, text, booleans or times: drop what is none of these, or take it "
             "apart into columns that are."
         )
+
+
+def with_layout(table: Table, schema: Any) -> Table:
+    """Return a table with what an Arrow schema says of the text files that it is of."""
+    said, mark = notation.understood(schema), notation.delimiter(schema)
+    return replace(table, understood=said, delimiter=mark)
 
 
 def chunked(column: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from twofold.data import frames
+from twofold.data import filling, frames
 from twofold.data.sources import as_floats
 from twofold.data.table import Format, Table
 
@@ -70,7 +70,7 @@ def fill(source: Any, table: Table, filled: Array, formats: Sequence[Format] | N
         the table's: the training table's, say.
     """
     if table.container not in ("numpy", "torch"):
-        return frames.fill(source, table, filled, formats)
+        return filling.fill(source, table, filled, formats)
     empty = np.isnan(table.values) & ~np.isnan(filled)
     if table.container == "torch":
         import torch

@@ -173,12 +173,13 @@ def shape_of(pattern: str, language: str = "") -> str:
 def language_of(cells: Sequence[str]) -> str:
     """Return the language whose names of months nearly all dates have; "" for none."""
     words = [{_folded(word) for word in _WORD.findall(_ORDINAL.sub("", cell))} for cell in cells]
-    best, most = "", 0.9 * len(words)
+    best, most = "", (0.9 * len(words), 0)
     for language in _NAMES:
         known = {**_english(language, True), **_english(language, False)}
         n = sum(any(known.get(word, "") in _MONTHS for word in found) for found in words)
-        if n > most:
-            best, most = language, n
+        of_all = sum(word in known for found in words for word in found)
+        if n > 0.9 * len(words) and (n, of_all) > most:
+            best, most = language, (n, of_all)
     return best
 
 

@@ -42,7 +42,7 @@ from twofold.data.formats import (
     TableFile,
     text_with,
 )
-from twofold.data.notation import Notation, as_id, field_of
+from twofold.data.notation import DELIMITER_KEY, UNDERSTOOD_KEY, Notation, as_id, field_of
 from twofold.data.table import Format
 from twofold.errors import DataError, DetectedWarning, OptionError, SkippedFilesWarning
 
@@ -414,12 +414,10 @@ class OpenFiles:
             text for file in self._files for text in cast(TextFile, file).dialect.said
         )
         about = {
-            "understood": "; ".join(said),
-            "delimiter": cast(TextFile, self._files[0]).dialect.delimiter,
+            UNDERSTOOD_KEY: "; ".join(said),
+            DELIMITER_KEY: cast(TextFile, self._files[0]).dialect.delimiter,
         }
-        self.schema = self._with_id(self.schema).with_metadata(
-            {f"twofold.{key}": value for key, value in about.items()}
-        )
+        self.schema = self._with_id(self.schema).with_metadata(about)
         if any(text.startswith("no header") for text in said) and self._columns is None:
             warnings.warn(
                 f"{self._places[0].shown} seems to have no header, so its columns are called "

@@ -52,15 +52,15 @@ def read(frame: Any, container: str) -> Table:
     names = frame.schema.names if container == "arrow" else list(frame.columns)
     if not names:
         raise DataError("The table has no columns (0 feature(s)); a minimum of 1 is required.")
-    said = notation.understood(frame.schema) if container == "arrow" else ""
     if container == "arrow" and (floats := arrow.read_floats(frame)) is not None:
-        return Table(floats[0], tuple(names), (len(names),), container, None, floats[1], said)
+        plain = Table(floats[0], tuple(names), (len(names),), container, None, floats[1])
+        return arrow.with_layout(plain, frame.schema)
     columns: list[Array] = []
     formats: list[Format] = []
     mistakes: list[str] = []
     remedies: dict[str, None] = {}
     for position, name in enumerate(names):
-        column = _column(frame, position, container)
+        column = column_of(frame, position, container)
         written = notation.of_field(frame.schema.field(position)) if container == "arrow" else None
         if written is not None and notation.is_as_written(frame.schema.field(position)):
             column = written.read(arrow.chunked(column))
@@ -79,11 +79,12 @@ def read(frame: Any, container: str) -> Table:
         raise DataError(" ".join([*shown, *remedies]))
     index = frame.index if container == "pandas" else None
     texts = tuple(str(name) for name in names)
-    values = _side_by_side(columns)
-    return Table(values, texts, (len(texts),), container, index, tuple(formats), said)
+    table = Table(_side_by_side(columns), texts, (len(texts),), container, index, tuple(formats))
+    return arrow.with_layout(table, frame.schema) if container == "arrow" else table
 
 
-def _column(frame: Any, position: int, container: str) -> Any:
+def column_of(frame: Any, position: int, container: str) -> Any:
+    """Return a column of a frame."""
     if container == "pandas":
         return frame.iloc[:, position]
     return frame.to_series(position) if container == "polars" else frame.column(position)
@@ -100,7 +101,7 @@ def _side_by_side(columns: list[Array]) -> Array:
     return values
 
 
-def _columns(values: Array) -> Iterator[Array]:
+def columns_of(values: Array) -> Iterator[Array]:
     """Return column after column as 64-bit floats that lie side by side in memory."""
     for first in range(0, values.shape[1], _BLOCK_COLUMNS):
         some = values[:, first : first + _BLOCK_COLUMNS]
@@ -279,13 +280,13 @@ def give_back(
     if container == "arrow":
         return to_arrow(values, names, formats)
     module = extra(container)
-    columns = zip(_columns(values), formats, strict=True)
+    columns = zip(columns_of(values), formats, strict=True)
     if container == "polars":
-        parts = [_polars_series(cells, form, _polars_dtype(form)) for cells, form in columns]
+        parts = [polars_series(cells, form, polars_dtype(form)) for cells, form in columns]
         return module.DataFrame([s.alias(n) for s, n in zip(parts, names, strict=True)])
     if index is None:
         index = module.RangeIndex(len(values))
-    arrays = [_pandas_array(cells, form, _pandas_dtype(form)) for cells, form in columns]
+    arrays = [pandas_array(cells, form, pandas_dtype(form)) for cells, form in columns]
     # With the type said, for pandas would find another one for objects; and by position first,
     # since columns may share a name.
     series = {i: module.Series(a, index, a.dtype, copy=False) for i, a in enumerate(arrays)}
@@ -312,7 +313,7 @@ def to_arrow(values: Array, names: Sequence[str], formats: Sequence[Format] | No
     else:
         columns = [
             arrow.array(cells, form, arrow.kind_of(form))
-            for cells, form in zip(_columns(values), formats, strict=True)
+            for cells, form in zip(columns_of(values), formats, strict=True)
         ]
     # From lists and not from a mapping, which would lose columns of the same name.
     fields = [pa.field(name, c.type) for name, c in zip(names, columns, strict=True)]
@@ -323,7 +324,8 @@ def to_arrow(values: Array, names: Sequence[str], formats: Sequence[Format] | No
     return pa.Table.from_arrays(columns, schema=pa.schema(fields))
 
 
-def _polars_series(cells: Array, form: Format, dtype: Any) -> Any:
+def polars_series(cells: Array, form: Format, dtype: Any) -> Any:
+    """Return numbers as a polars series."""
     import polars as pl
 
     if dtype is None or form.type == "text" or isinstance(dtype, pl.Null):
@@ -338,7 +340,7 @@ def _polars_series(cells: Array, form: Format, dtype: Any) -> Any:
     return series.cast(dtype)
 
 
-def _polars_dtype(form: Format) -> Any:
+def polars_dtype(form: Format) -> Any:
     """Return the polars type that a format names; None where its cells decide."""
     import polars as pl
 
@@ -358,7 +360,7 @@ def _polars_dtype(form: Format) -> Any:
     pairs = re.findall(r"(\w+)=('[^']*'|\w+)", arguments)
     try:
         dtype: Any = named(**{key: literal_eval(value) for key, value in pairs})
-        _polars_series(np.empty(0), form, dtype)  # model files may say anything: is it a type?
+        polars_series(np.empty(0), form, dtype)  # model files may say anything: is it a type?
     except (TypeError, ValueError, pa.ArrowException, pl.exceptions.PolarsError):
         return None
     if form.type == "boolean":
@@ -370,7 +372,8 @@ def _polars_dtype(form: Format) -> Any:
     return dtype if fits else None
 
 
-def _pandas_array(cells: Array, form: Format, dtype: Any) -> Any:
+def pandas_array(cells: Array, form: Format, dtype: Any) -> Any:
+    """Return numbers as an array of a pandas type."""
     import pandas as pd
 
     missing = np.isnan(cells)
@@ -434,7 +437,7 @@ def _objects(cells: Array, form: Format) -> Array:
     return result
 
 
-def _pandas_dtype(form: Format) -> Any:
+def pandas_dtype(form: Format) -> Any:
     """Return the pandas type that a format names, or else one that holds its cells."""
     import pandas as pd
 
@@ -442,7 +445,7 @@ def _pandas_dtype(form: Format) -> Any:
         dtype = _pandas_dtype_named(form.dtype, form)
         if _fits_pandas(dtype, form):
             # Model files may say anything: does it hold the levels?
-            pd.Series(_pandas_array(np.empty(0), form, dtype), dtype=dtype)
+            pd.Series(pandas_array(np.empty(0), form, dtype), dtype=dtype)
             return dtype
     except (TypeError, ValueError, AttributeError):
         pass
@@ -494,157 +497,3 @@ def _fits_pandas(dtype: Any, form: Format) -> bool:
     if form.type == "time":
         return dtype.kind == "M" or isinstance(dtype, pd.PeriodDtype)
     return dtype.kind in ("b" if form.type == "boolean" else "iufm")
-
-
-def fill(frame: Any, table: Table, filled: Array, formats: Sequence[Format] | None = None) -> Any:
-    """Return a copy of a frame with numbers of `filled` in the places of its missing cells.
-
-    All other cells are copied as they are, and not by way of the table's numbers. A cell that is
-    NaN in `filled` too stays missing. `formats` has the levels that text in `filled` is counted by,
-    where they are not the table's; a category that the frame lacks is added to its categories.
-    """
-    own = table.given or table.formats or ()
-    parts: dict[int, Any] = {}
-    columns = zip(_columns(table.values), _columns(filled), own, formats or own, strict=True)
-    for position, (seen, cells, form, trained) in enumerate(columns):
-        empty = np.isnan(seen) & ~np.isnan(cells)
-        apart = trained.type != form.type and {trained.type, form.type} != {"number", "boolean"}
-        if table.container == "arrow" and notation.is_as_written(frame.schema.field(position)):
-            if empty.any():
-                column = arrow.chunked(frame.column(position))
-                fitting, fitted = (
-                    (cells[empty], trained) if apart else _in_levels_of(form, cells[empty], trained)
-                )
-                parts[position] = _fill_written(column, empty, fitting, fitted)
-        elif apart and empty.all():
-            # Nothing in the column says what it holds, so it becomes what it was in training.
-            name = (table.names or ())[position]
-            alone = give_back(cells[:, None], table.container, [name], table.index, [trained])
-            parts[position] = _column(alone, 0, table.container)
-        elif empty.any():
-            column = _column(frame, position, table.container)
-            translate = _as_written if apart and trained.type != "text" else _in_levels_of
-            fitting, form = translate(form, cells[empty], trained)
-            parts[position] = _FILLERS[table.container](column, empty, fitting, form)
-    if table.container == "pandas":
-        frame = frame.copy()
-        for position, series in parts.items():
-            frame.isetitem(position, series)
-        return frame
-    if table.container == "polars":
-        return frame.with_columns(*parts.values())
-    new = [parts.get(i, frame.column(i)) for i in range(table.n_columns)]
-    fields = [field.with_type(c.type) for field, c in zip(frame.schema, new, strict=True)]
-    if isinstance(frame, pa.RecordBatch):
-        new = [c.combine_chunks() if isinstance(c, pa.ChunkedArray) else c for c in new]
-    return type(frame).from_arrays(new, schema=pa.schema(fields, frame.schema.metadata))
-
-
-def _in_levels_of(form: Format, cells: Array, trained: Format) -> tuple[Array, Format]:
-    """Return text cells as positions in the levels of `form`, which those it lacks are added to.
-
-    Where `form` is one of numbers, they are the numbers that the texts are.
-    """
-    if trained.type != "text" or trained.levels == form.levels:
-        return cells, form
-    if form.type != "text":
-        texts = [trained.levels[code] for code in arrow.positions(cells, trained)[0]]
-        try:
-            return np.array([float(notation.FLAGS.get(str(t).lower(), t)) for t in texts]), form
-        except ValueError as error:
-            raise DataError(
-                f"A column of numbers has missing cells that would become text: {error}. Pass the "
-                f"column as text."
-            ) from None
-    place = {level: position for position, level in enumerate(form.levels)}
-    codes, _ = arrow.positions(cells, trained)
-    known = {code: _like(trained.levels[code], form.levels) for code in np.unique(codes).tolist()}
-    for level in known.values():
-        place.setdefault(level, len(place))
-    rank = np.full(len(trained.levels), np.nan)
-    rank[list(known)] = [place[level] for level in known.values()]
-    return rank[codes], replace(form, levels=tuple(place))
-
-
-def _like(level: Any, levels: Sequence[Any]) -> Any:
-    """Return a level of text as the number that it is, if the levels are numbers."""
-    if not levels or isinstance(levels[0], str) or not isinstance(level, str):
-        return level
-    try:
-        return type(levels[0])(float(notation.FLAGS.get(level.lower(), level)))
-    except ValueError:
-        return level
-
-
-def _as_written(form: Format, cells: Array, trained: Format) -> tuple[Array, Format]:
-    """Return numbers or times as positions in the levels of `form`, which new ones are added to.
-
-    If `form` is one of numbers, they are times that are written as such.
-    """
-    new: list[Any] = _written(cells, trained).to_pylist()
-    if form.type != "text":
-        return np.array(new, np.float64), form
-    if form.levels and not isinstance(form.levels[0], str):
-        new = [type(form.levels[0])(cell) for cell in cells]
-    place = {level: position for position, level in enumerate(form.levels)}
-    for level in new:
-        place.setdefault(level, len(place))
-    return np.array([float(place[level]) for level in new]), replace(form, levels=tuple(place))
-
-
-def _written(cells: Array, form: Format) -> Any:
-    """Return cells as text in their column's notation."""
-    kind = arrow.kind_of(form)
-    written = form.notation or notation.Notation(form.type, str(kind))
-    return written.write(arrow.array(cells, form, kind)).cast(pa.string())
-
-
-def _fill_arrow(column: Any, empty: Array, cells: Array, form: Format) -> Any:
-    return arrow.filled(arrow.chunked(column), empty, cells, form)
-
-
-def _fill_written(column: Any, empty: Array, cells: Array, form: Format) -> Any:
-    """Fill cells that are as a file has them with new ones in their column's notation."""
-    new = _written(cells, form)
-    rows = np.arange(len(column))
-    rows[empty] = len(column) + np.arange(len(cells))
-    both = pa.chunked_array(
-        [*arrow.chunked(column).chunks, *arrow.chunked(new).chunks], pa.string()
-    )
-    return both.take(pa.array(rows))
-
-
-def _fill_polars(series: Any, empty: Array, cells: Array, form: Format) -> Any:
-    import polars as pl
-
-    if isinstance(series.dtype, pl.Categorical):  # whose categories may not be those of others
-        text = _fill_polars(series.cast(pl.String), empty, cells, form)
-        return text.cast(series.dtype)
-    named = isinstance(series.dtype, pl.Enum)
-    new = _polars_series(cells, form, _polars_dtype(form) if named else series.dtype)
-    rows = np.arange(len(series))
-    rows[empty] = len(series) + np.arange(len(cells))
-    if new.dtype != series.dtype:  # there was nothing in it, or its categories are more now
-        series = series.cast(new.dtype)
-    return pl.concat([series, new.alias(series.name)]).gather(rows)
-
-
-def _fill_pandas(series: Any, empty: Array, cells: Array, form: Format) -> Any:
-    import pandas as pd
-
-    dtype = series.dtype
-    if isinstance(dtype, pd.CategoricalDtype) and len(dtype.categories) < len(form.levels):
-        known = len(dtype.categories)
-        added = _pandas_dtype(form).categories[known:] if known else list(form.levels)
-        series = series.cat.add_categories(added)
-    new = _pandas_array(cells, form, series.dtype)
-    if isinstance(dtype, pd.SparseDtype):  # which lets no cell be set
-        dense = series.to_numpy().copy()
-        dense[empty] = new
-        return pd.Series(dense, series.index).astype(dtype)
-    array = series.array.copy()
-    array[empty] = new
-    return pd.Series(array, series.index, series.dtype, copy=False)
-
-
-_FILLERS = {"arrow": _fill_arrow, "pandas": _fill_pandas, "polars": _fill_polars}

@@ -23,6 +23,7 @@ from twofold.data.dates import COMPACT_DAY
 KEY = b"twofold.notation"
 ID_KEY = b"twofold.id"
 UNDERSTOOD_KEY = b"twofold.understood"
+DELIMITER_KEY = b"twofold.delimiter"
 SPACES = " \u00a0\u202f"  # that separate thousands: plain, no-break and narrow
 # Words that stand for missing values in columns of numbers, times and booleans.
 MISSING = frozenset(
@@ -501,6 +502,12 @@ def understood(schema: Any) -> str:
     """Return what was detected of the layout of the text files that an Arrow schema is of."""
     said: bytes = (schema.metadata or {}).get(UNDERSTOOD_KEY, b"")
     return said.decode()
+
+
+def delimiter(schema: Any) -> str:
+    """Return what separates the cells of the text files that an Arrow schema is of."""
+    mark: bytes = (schema.metadata or {}).get(DELIMITER_KEY, b",")
+    return mark.decode()
 
 
 def is_id(column: Any) -> bool:

@@ -345,8 +345,7 @@ class _Csv:
         self._file, self._safe, self._first = file, safe, True
 
     def write(self, table: Any) -> None:
-        said = table.schema.metadata or {}
-        delimiter = said.get(b"twofold.delimiter", b",").decode()
+        delimiter = notation.delimiter(table.schema)
         if self._first:
             names = [pa.chunked_array([[name]], pa.string()) for name in table.column_names]
             self._lines([_quoted(self._checked(name), delimiter) for name in names], delimiter)

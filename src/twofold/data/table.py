@@ -63,8 +63,8 @@ class Table:
     one row, `(28, 28)` for images. `container` is "numpy", "pandas", "polars", "arrow" or "torch";
     `index` is the row index of a pandas frame. `formats` has one entry per column of a frame, and
     is None for arrays, which hold nothing but numbers. `understood` says what was detected of the
-    layout of text files. `given` are the formats of the caller's columns, if cells were matched
-    with those of a training table.
+    layout of text files, and `delimiter` what separates their cells. `given` are the formats of the
+    caller's columns, if cells were matched with those of a training table.
     """
 
     values: Array
@@ -75,6 +75,7 @@ class Table:
     formats: tuple[Format, ...] | None = None
     understood: str = ""
     given: tuple[Format, ...] | None = None
+    delimiter: str = ","
 
     @property
     def n_rows(self) -> int:

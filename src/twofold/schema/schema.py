@@ -42,7 +42,8 @@ class Schema:
 
     `noise` is the standard deviation, in [0, 1], of noise that rows may carry beyond their range:
     whoever learns to remove noise is given rows that have it. `understood` says what was detected
-    of the layout of the text files that the training rows came from.
+    of the layout of the text files that the training rows came from, and `delimiter` what separates
+    their cells.
 
     Examples
     --------
@@ -61,6 +62,7 @@ class Schema:
     is_sequence: bool = False
     noise: float = 0.0
     understood: str = ""
+    delimiter: str = ","
 
     @classmethod
     def infer(
@@ -112,6 +114,7 @@ class Schema:
             table.container,
             table.names is not None,
             understood="; ".join(filter(None, (table.understood, totals))),
+            delimiter=table.delimiter,
         )
 
     @cached_property
@@ -507,6 +510,7 @@ class Schema:
             "is_sequence": self.is_sequence,
             "noise": self.noise,
             "understood": self.understood,
+            "delimiter": self.delimiter,
             "columns": [column.to_json() for column in self.columns],
         }
 
@@ -524,6 +528,7 @@ class Schema:
             is_sequence=bool(document.get("is_sequence", False)),
             noise=float(document.get("noise", 0.0)),
             understood=str(document.get("understood", "")),
+            delimiter=str(document.get("delimiter", ",")),
         )
         if not 0 <= schema.noise < math.inf:
             raise ValueError(f"noise of {schema.noise} is none")

@@ -1,0 +1,29 @@
+"""Times of day and durations are seconds, and are written as they were."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from twofold.data import clocks
+
+
+@pytest.mark.parametrize(
+    ("pattern", "cells", "seconds"),
+    [
+        ("%H:%M:%S", ["13:08:05", "00:00:00"], [47_285, 0]),
+        ("%I:%M %p", ["12:00 AM", "12:59 PM", "01:00 PM"], [0, 46_740, 46_800]),
+        ("%J:%M:%S", ["100:00:01"], [360_001]),
+        ("%j days %H:%M:%S", ["2 days 03:00:00"], [183_600]),
+    ],
+)
+def test_seconds_come_back(pattern: str, cells: list[str], seconds: list[float]) -> None:
+    found = clocks.read(pa.chunked_array([cells]), pattern).to_pylist()
+    assert found == seconds
+    assert clocks.write(found, pattern, True, -1, False) == cells
+
+
+def test_the_last_second_of_a_day_is_not_the_next_day() -> None:
+    assert clocks.write([86_399.9], "%H:%M", True, -1, False) == ["23:59"]
+    assert clocks.write([86_399.9996], "%H:%M:%S%f", True, 3, False) == ["23:59:59.999"]
+    assert clocks.write([59.9996], "%M:%S%f", False, 3, False) == ["1:00.000"]
