@@ -315,11 +315,11 @@ def test_a_selection_can_be_saved(table: TestClient, suffix: str) -> None:
     [
         ({"x": "pc1", "y": "c99", "polygon": [[0, 0], [1, 0], [0, 1]]}, "or score, got 'c99'"),
         ({"x": "pc1", "y": "pc2", "polygon": [[0, 0], [1, 0]]}, "at least three corners"),
-        ({"x": "pc1", "y": "pc2", "polygon": [[0, "a"]] * 3}, "A selection is"),
-        ({"x": "pc1", "y": "pc2", "polygon": 7}, "A selection is"),
-        ({"x": "pc1", "y": "pc2", "polygon": [[0, 0]] * 6000}, "6,000 corners"),
-        ([1, 2], "A selection is"),
-        ({"label": 3}, "A selection is"),
+        ({"x": "pc1", "y": "pc2", "polygon": [[0, "a"]] * 3}, "Expected a selection"),
+        ({"x": "pc1", "y": "pc2", "polygon": 7}, "Expected a selection"),
+        ({"x": "pc1", "y": "pc2", "polygon": [[0, 0]] * 6000}, "5,000 corners, got 6,000"),
+        ([1, 2], "Expected a selection"),
+        ({"label": 3}, "Expected a selection"),
     ],
 )
 def test_a_selection_that_means_nothing_is_refused(table: TestClient, body: Any, text: str) -> None:
@@ -353,7 +353,7 @@ def test_a_selection_that_is_too_large_is_refused(table: TestClient) -> None:
         ("/rows/300", "got 300"),
         ("/rows/values/c99", "or score, got 'c99'"),
         ("/rows/about/c99", "or score, got 'c99'"),
-        ("/rows/values/pc1?points=some", "neither 'sample' nor 'all'"),
+        ("/rows/values/pc1?points=some", "to be 'sample' or 'all'"),
         ("/rows/anomalies?order=best", "one of lowest, highest, row"),
         ("/rows/anomalies?start=-1", "to be an integer"),
     ],

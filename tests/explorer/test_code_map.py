@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import matplotlib.path
@@ -10,6 +11,7 @@ import pandas as pd
 import pytest
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA
+from sklearn.neighbors import NearestNeighbors
 
 from twofold import Autoencoder
 from twofold.errors import DataError, OptionError
@@ -89,7 +91,7 @@ def test_a_row_that_cannot_be_used_is_named_by_its_number(
 def test_no_rows_make_no_map() -> None:
     frame = pd.DataFrame(rows(50), columns=list("abcdefghi"))
     model = Autoencoder(n_components=2, epochs=1, random_state=0).fit(frame)
-    with pytest.raises(DataError, match="no rows"):
+    with pytest.raises(DataError, match="Expected rows to explore"):
         CodeMap(model, Source.read(frame[:0], model.schema_))
 
 
@@ -212,3 +214,43 @@ def test_a_row_is_described(model: Autoencoder, mapped: CodeMap) -> None:
     assert told["label"] == model.predict(rows()[17:18])[0]
     assert told["axes"]["pc2"] == mapped.along("pc2")[17]
     assert np.allclose(told["code"], mapped.codes[17])
+
+
+def test_the_neighbor_map_keeps_neighbours_together(
+    model: Autoencoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(code_map, "_LANDMARKS", 120)
+    found = CodeMap(model, Source.read(rows(), model.schema_))
+    assert "tsne1" not in found.describe(0)["axes"]  # nothing is worked out before it is asked for
+    places = np.column_stack([found.along("tsne1"), found.along("tsne2")])
+    assert places.shape == (600, 2)
+    assert np.isfinite(places).all()
+    near = NearestNeighbors(n_neighbors=2).fit(found.codes).kneighbors(found.codes)[1][:, 1]
+    spread = np.linalg.norm(places - places.mean(axis=0), axis=1).mean()
+    assert np.median(np.linalg.norm(places - places[near], axis=1)) < 0.25 * spread
+    assert found.describe(7)["axes"]["tsne2"] == places[7, 1]
+
+
+def test_the_neighbor_map_is_worked_out_once(
+    mapped: CodeMap, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = []
+
+    def placed(codes: Array, method: str, rng: np.random.RandomState) -> Array:
+        calls.append(method)
+        return codes[:, :2]
+
+    monkeypatch.setattr(code_map.neighbors, "on_a_map", placed)
+    mapped._placed = None
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(mapped.along, ["tsne1", "tsne2", "tsne1", "tsne2"]))
+    mapped._placed = None
+    assert calls == ["tsne"]
+
+
+def test_many_rows_and_short_codes_have_no_neighbor_map(
+    model: Autoencoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(code_map, "SAMPLE", 599)
+    with pytest.raises(OptionError, match="Expected an axis such as pc1, pc2"):
+        CodeMap(model, Source.read(rows(), model.schema_)).along("tsne1")

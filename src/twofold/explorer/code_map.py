@@ -1,12 +1,13 @@
 """The codes of a source's rows on a map: positions, scores, a sample to draw, and what lies where.
 
 Codes of two components are the map themselves. Of longer codes the map shows the first two
-principal components, or any two components that are chosen.
+principal components, any two components that are chosen, or neighbours near each other (t-SNE).
 """
 
 from __future__ import annotations
 
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -20,9 +21,11 @@ from twofold import metrics
 from twofold.errors import DataError, OptionError
 from twofold.estimators.autoencoder import Autoencoder
 from twofold.explorer.source import Source
+from twofold.inference import neighbors
 
 Array = NDArray[Any]
 Progress = Callable[[str], object]
+NEIGHBOR_AXES = ("tsne1", "tsne2")
 SAMPLE = 100_000  # points that stay fluid on a machine without a graphics card
 _LEAST_NORMAL = SAMPLE // 2  # of a sample, however many anomalies there are
 _CHUNK_CELLS = 8_000_000  # encoded at a time
@@ -30,6 +33,9 @@ _PROGRESS_SECONDS = 2.0
 _IN_MEMORY = 2**28  # bytes of codes beyond which they lie in a temporary file
 _STUDIED = 100_000  # codes enough for principal components and quantiles
 _TAIL = 0.005  # of the codes on either side that sliders leave out
+# t-SNE of so many rows takes some ten seconds of a core; others go among their nearest of these.
+_LANDMARKS, _NEAREST = 3_000, 5
+_LEAST_LANDMARKS = 10
 _GRID = 256  # cells a side, over which a sample is spread
 
 
@@ -62,6 +68,8 @@ class CodeMap:
         self.ae, self.source = ae, source
         self.codes, score = _computed(ae, source, progress)
         self.scores = metrics.Scores.of(score, ae.calibration_scores_, ae.offset_)
+        self._placing = threading.Lock()
+        self._placed: NDArray[np.float32] | None = None
         self._study()
 
     def _study(self) -> None:
@@ -92,6 +100,8 @@ class CodeMap:
                 axes.append(Axis(f"pc{i + 1}", f"principal component {i + 1}", value / total))
         for i in range(k):
             axes.append(Axis(f"c{i}", f"component {i}", float(variances[i]) / total, i))
+        if k > 2 and len(some) >= _LEAST_LANDMARKS and n_rows <= SAMPLE:
+            axes += [Axis(key, f"t-SNE {key[-1]}") for key in NEIGHBOR_AXES]
         axes.append(Axis("score", "score"))
         self.axes = tuple(axes)
         self.default_axes = ("pc1", "pc2") if k > 2 else ("c0", "c1") if k == 2 else ("c0", "score")
@@ -116,13 +126,42 @@ class CodeMap:
         """
         axis = next((axis for axis in self.axes if axis.key == key), None)
         if axis is None:
-            raise OptionError(f"Expected axis to be pc1, pc2, c0, c1, ... or score, got {key!r}.")
+            known = ", ".join(axis.key for axis in self.axes[:4])
+            raise OptionError(f"Expected an axis such as {known} or score, got {key!r}.")
         if axis.component is not None:
             return np.ascontiguousarray(self.codes[:, axis.component])
         if key == "score":
             return self.scores.score.astype(np.float32)
+        if key in NEIGHBOR_AXES:
+            return self._neighbor_positions()[NEIGHBOR_AXES.index(key)]
         along: NDArray[np.float32] = self._principal_positions[int(key[2:]) - 1]
         return along
+
+    def _neighbor_positions(self) -> NDArray[np.float32]:
+        """Return the rows' places by their neighbours, (2, n_rows), worked out when first asked.
+
+        A row that is not one of those that t-SNE places goes to the mean of its nearest of them.
+        """
+        with self._placing:
+            if self._placed is None:
+                finite = np.isfinite(self.codes).all(axis=1)
+                order = self.everything[finite[self.everything]]
+                # Half of them anomalies at most, the lowest scores; the others are a random sample.
+                n_anomalies = min(int(self.scores.is_anomaly[order].sum()), _LANDMARKS // 2)
+                n_normal = max(0, min(_LANDMARKS, len(order)) - n_anomalies)
+                chosen = np.concatenate([order[:n_normal], order[len(order) - n_anomalies :]])
+                codes = np.asarray(self.codes[chosen])
+                places = neighbors.on_a_map(codes, "tsne", np.random.RandomState(0))
+                placed = np.full((2, len(self.codes)), np.nan, dtype=np.float32)
+                placed[:, chosen] = places.T
+                finite[chosen] = False
+                left = np.flatnonzero(finite)
+                if len(left):
+                    near = min(_NEAREST, len(chosen))
+                    nearest = neighbors.nearest(self.codes[left], codes, near)[1]
+                    placed[:, left] = places[nearest].mean(axis=1).T
+                self._placed = placed
+            return self._placed
 
     @cached_property
     def everything(self) -> NDArray[np.uint32]:
@@ -200,7 +239,12 @@ class CodeMap:
     def describe(self, row: int) -> dict[str, Any]:
         """Return what there is to know of one row without asking the model."""
         cells, extras = self.source.cells(row)
-        axes = [axis.key for axis in self.axes if axis.component is None]
+        placed = self._placed is not None
+        axes = [
+            axis.key
+            for axis in self.axes
+            if axis.component is None and (placed or axis.key not in NEIGHBOR_AXES)
+        ]
         return {
             "row": row,
             "name": self.source.name_of(row),

@@ -11,6 +11,7 @@ import { State } from "./state.js";
 
 const $ = (id) => document.getElementById(id);
 const PANELS = ["row", "anomalies", "selection", "decoder", "model"];
+const NEIGHBORS = { x: "tsne1", y: "tsne2" }; // a map as a whole: one axis of it says nothing
 const HOVER_PAUSE = 25; // milliseconds that the pointer rests before a row is asked for
 
 class App {
@@ -80,7 +81,7 @@ class App {
     fill($("color"), group("Model", about.shades), group("Not seen by the model", about.columns.filter((column) => !column.own)), group("Columns", own));
     for (const side of ["x", "y"]) {
       fill($(side), about.axes.map((axis) => option(axis)));
-      $(side).addEventListener("change", () => state.set({ [side]: $(side).value }));
+      $(side).addEventListener("change", () => this.chooseAxis(side, $(side).value));
     }
     $("color").addEventListener("change", () => state.set({ color: $("color").value }));
     $("points").hidden = !about.sampled;
@@ -134,6 +135,16 @@ class App {
     });
   }
 
+  chooseAxis(side, key) {
+    const [x, y] = this.about.default_axes;
+    const left = this.byNeighbors ? { x, y } : {};
+    this.state.set(Object.values(NEIGHBORS).includes(key) ? NEIGHBORS : { ...left, [side]: key });
+  }
+
+  get byNeighbors() {
+    return [this.state.values.x, this.state.values.y].some((key) => Object.values(NEIGHBORS).includes(key));
+  }
+
   async begin() {
     await this.load();
     this.follow(new Set(["row", "panel"]));
@@ -166,6 +177,7 @@ class App {
   async load() {
     const { points, x, y, color } = this.state.values;
     const mine = (this.loadingPoints = {});
+    $("loading").textContent = this.byNeighbors && !this.placed ? "Placing rows by their neighbours: a minute at most…" : "Loading…";
     $("loading").hidden = false;
     for (const name of ["x", "y", "color", "points"]) $(name).value = this.state.values[name];
     const value = (key) => numbers(`rows/values/${key}?points=${points}`);
@@ -176,6 +188,10 @@ class App {
       this.fetchShades(color, points),
     ]);
     if (this.loadingPoints !== mine) return;
+    if (this.byNeighbors && !this.placed) {
+      this.placed = true;
+      this.rows.forget("row"); // those that came before do not say where they are on this map
+    }
     this.shown = shown;
     const anomalies = points === "all" ? this.about.n_anomalies : this.about.n_anomalies_shown;
     this.map.setPoints(px, py, shown.length - anomalies, [x, y].map((key) => [this.axes.get(key).label, this.axes.get(key).title]));
@@ -285,9 +301,11 @@ class App {
     try {
       const records = await Promise.all([...texts.keys()].map((n) => this.rows.row(n)));
       if (this.marking !== mine) return;
-      this.marks = records.map((record) => ({ ...this.position(record), text: texts.get(record.row) }));
+      this.marks = records
+        .map((record) => ({ ...this.position(record), text: texts.get(record.row) }))
+        .filter(({ x, y }) => Number.isFinite(x + y));
       this.showMarks();
-      if (row !== null && this.bringIntoView) this.map.show(this.marks[0].x, this.marks[0].y);
+      if (row !== null && this.bringIntoView && this.marks.length) this.map.show(this.marks[0].x, this.marks[0].y);
       this.bringIntoView = false;
     } catch (error) {
       this.fail(error);
@@ -419,9 +437,10 @@ class App {
     const { about, state } = this;
     const isSample = about.sampled && state.values.points === "sample";
     const kept = about.n_anomalies_shown < about.n_anomalies ? `the ${count(about.n_anomalies_shown)} lowest-scoring anomalies` : "every anomaly";
-    $("note").textContent = isSample
+    const limits = "t-SNE puts rows with similar codes near each other; distances between groups and the sizes of groups say little. ";
+    $("note").textContent = (this.byNeighbors ? limits : "") + (isSample
       ? `A sample of ${count(about.n_shown)} of ${count(about.n_rows)} rows: ${kept}, and of the others each region's share. Selections count all rows.`
-      : "";
+      : "");
   }
 
   noteView(inView, outside) {

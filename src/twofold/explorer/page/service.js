@@ -87,6 +87,10 @@ export class Rows {
     return made;
   }
 
+  forget(kind) {
+    for (const key of [...this.kept.keys()]) if (key.startsWith(`${kind} `)) this.kept.delete(key);
+  }
+
   row(row) {
     return this.keep("row", row, () => get(`rows/${row}`));
   }
