@@ -133,8 +133,9 @@ class CodeMap:
         if key == "score":
             return self.scores.score.astype(np.float32)
         if key in NEIGHBOR_AXES:
-            return self._neighbor_positions()[NEIGHBOR_AXES.index(key)]
-        along: NDArray[np.float32] = self._principal_positions[int(key[2:]) - 1]
+            along: NDArray[np.float32] = self._neighbor_positions()[NEIGHBOR_AXES.index(key)]
+        else:
+            along = self._principal_positions[int(key[2:]) - 1]
         return along
 
     def _neighbor_positions(self) -> NDArray[np.float32]:
@@ -144,7 +145,7 @@ class CodeMap:
         """
         with self._placing:
             if self._placed is None:
-                finite = np.isfinite(self.codes).all(axis=1)
+                finite = np.asarray(np.isfinite(self.codes).all(axis=1))
                 order = self.everything[finite[self.everything]]
                 # Half of them anomalies at most, the lowest scores; the others are a random sample.
                 n_anomalies = min(int(self.scores.is_anomaly[order].sum()), _LANDMARKS // 2)

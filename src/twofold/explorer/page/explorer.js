@@ -177,7 +177,7 @@ class App {
   async load() {
     const { points, x, y, color } = this.state.values;
     const mine = (this.loadingPoints = {});
-    $("loading").textContent = this.byNeighbors && !this.placed ? "Placing rows by their neighbours: a minute at most…" : "Loading…";
+    $("loading").textContent = this.byNeighbors && !this.placed ? "Placing rows by their neighbours; this may take a minute…" : "Loading…";
     $("loading").hidden = false;
     for (const name of ["x", "y", "color", "points"]) $(name).value = this.state.values[name];
     const value = (key) => numbers(`rows/values/${key}?points=${points}`);
