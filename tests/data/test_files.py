@@ -5,10 +5,8 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
-import threading
 import tracemalloc
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +34,7 @@ from twofold.errors import (
 )
 from twofold.estimators import fitting
 from twofold.schema import scan
-from twofold.schema.scan import RowSampler, ahead
+from twofold.schema.scan import RowSampler
 from twofold.schema.schema import Schema
 from twofold.training.streaming import Stream, StreamedRows
 
@@ -831,25 +829,6 @@ def test_sampler_of_many_rows_draws_about_as_many(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(scan, "_EXACT_ROWS", 100)
     sampler = RowSampler.of(7, 100_000, 10_000, 0)
     assert (~sampler.trains(sampler.numbers(0, 100_000))).sum() == pytest.approx(10_000, rel=0.03)
-
-
-def test_ahead_gives_all_and_hands_on_errors() -> None:
-    def items() -> Iterator[int]:
-        yield from range(50)
-        raise ValueError("broken")
-
-    found = []
-    with pytest.raises(ValueError, match="broken"):
-        found.extend(found.append(item) or item for item in ahead(items()))
-    assert list(ahead(iter(range(9)))) == list(range(9))
-
-
-def test_ahead_ends_its_thread_with_the_one_who_asks() -> None:
-    before = threading.active_count()
-    items = ahead(iter(range(1000)))
-    assert next(items) == 0
-    items.close()  # type: ignore[attr-defined]
-    assert threading.active_count() == before
 
 
 def test_memory_does_not_grow_with_the_rows(

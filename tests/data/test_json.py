@@ -29,7 +29,6 @@ REAL, TEXT, TIME = (
         ([1, None], pa.int32(), pa.array([1, None], pa.int32())),
         ([1, 2**40], pa.int32(), pa.array([1, 2**40])),
         ([True, None], pa.bool_(), pa.array([True, None])),
-        ([True, 2], pa.float64(), pa.array([1.0, 2.0])),
         ([2**70, 1], pa.float64(), pa.array([2.0**70, 1.0])),
         ([None, None], pa.string(), pa.nulls(2, pa.string())),
     ],
@@ -43,6 +42,12 @@ def test_numbers_get_the_columns_type_where_it_holds_them(
 def test_cells_next_to_text_become_text_as_a_file_writes_them() -> None:
     found = json.column([True, 2.0, "two", None, 2.5], TEXT, pa.string(), "x")
     assert found.to_pylist() == ["true", "2", "two", None, "2.5"]
+
+
+def test_booleans_are_numbers_in_a_column_of_booleans_alone() -> None:
+    flags = json.column([True, 0, None], Format("boolean", "bool"), pa.bool_(), "x")
+    assert flags.to_pylist() == [1, 0, None]
+    assert json.column([True, 2], REAL, pa.float64(), "x").to_pylist() == ["true", "2"]
 
 
 def test_texts_become_times_where_the_column_holds_times() -> None:

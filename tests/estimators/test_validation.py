@@ -46,6 +46,12 @@ def test_codes_have_the_networks_number_of_components(shape: tuple[int, ...]) ->
         validation.codes(Network(4, (), 2), np.zeros(shape))
 
 
+def test_codes_are_numbers() -> None:
+    rows = pd.DataFrame({"a": [1.0], "town": ["Bern"]})
+    with pytest.raises(DataError, match="numbers, got text in column 'town'"):
+        validation.codes(Network(4, (), 2), rows)
+
+
 def test_the_first_components_of_an_ordered_code_are_enough() -> None:
     network = Network(4, (), 2, bottleneck=Ordered())
     codes, index = validation.codes(network, np.ones((5, 1)))

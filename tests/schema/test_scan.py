@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
@@ -18,7 +17,7 @@ from twofold import Files
 from twofold.data import files
 from twofold.errors import DataError
 from twofold.schema import scan as scanning
-from twofold.schema.scan import RowSampler, ScanResult, ahead, scan
+from twofold.schema.scan import RowSampler, ScanResult, scan
 from twofold.training.process_group import SingleProcess
 
 LEVELS = ["pear", "apple", "fig", "apple"]
@@ -89,29 +88,6 @@ def test_as_many_rows_are_drawn_as_are_asked_for(held_out: int, sampled: int) ->
     numbers = sampler.numbers(0, 100)
     assert int((~sampler.trains(numbers)).sum()) == held_out
     assert int(sampler.in_sample(numbers).sum()) == min(sampled, 100 - held_out)
-
-
-def test_items_made_ahead_come_in_order() -> None:
-    assert list(ahead(range(20))) == list(range(20))
-
-
-def test_an_error_made_ahead_comes_after_the_items_before_it() -> None:
-    def items() -> Iterator[int]:
-        yield 1
-        raise KeyError("second")
-
-    found: list[int] = []
-    with pytest.raises(KeyError, match="second"):
-        found.extend(ahead(items()))
-    assert found == [1]
-
-
-def test_the_thread_ends_when_nobody_waits_for_items() -> None:
-    before = threading.enumerate()
-    made = ahead(iter(range(10**9)))
-    next(made)
-    made.close()
-    assert set(threading.enumerate()) <= set(before)
 
 
 class Workers:

@@ -6,7 +6,6 @@ import codecs
 import io
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -24,6 +23,7 @@ from twofold.data.discovery import Place
 from twofold.data.formats import Part, unpack
 from twofold.data.notation import Notation
 from twofold.data.table import Format
+from twofold.data.threads import in_threads
 from twofold.errors import DataError, MissingExtraError
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt", ".data", ".dat")
@@ -417,8 +417,7 @@ def read_columns(table: Any, schema: Any, read: Mapping[str, Any]) -> Any:
         cells = table.column(column.name)
         return cells if notation is None else notation.read(cells).cast(column.type)
 
-    with ThreadPoolExecutor(min(4, pa.cpu_count())) as pool:
-        columns = list(pool.map(one, schema))
+    columns = in_threads(one, list(schema), min(4, pa.cpu_count()))
     return pa.Table.from_arrays(columns, schema=schema)
 
 

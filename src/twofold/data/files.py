@@ -10,7 +10,6 @@ import os
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
 from functools import cached_property, partial
 from typing import Any, cast
@@ -44,6 +43,7 @@ from twofold.data.formats import (
 )
 from twofold.data.notation import DELIMITER_KEY, UNDERSTOOD_KEY, Notation, as_id, field_of
 from twofold.data.table import Format
+from twofold.data.threads import in_threads
 from twofold.errors import DataError, DetectedWarning, OptionError, SkippedFilesWarning
 
 CHUNK_ROWS = 65_536  # rows at a time, where they are taken in order
@@ -399,9 +399,9 @@ class OpenFiles:
         del tables
         read: dict[str, Any] = {}
         if self.schema is None:
-            with ThreadPoolExecutor(min(4, pa.cpu_count())) as pool:
-                found = pool.map(lambda d: d[1].add(text.column(d[0])), detectors.items())
-                read = dict(zip(detectors, found, strict=True))
+            pairs = list(detectors.items())
+            found = in_threads(lambda d: d[1].add(text.column(d[0])), pairs, min(4, pa.cpu_count()))
+            read = dict(zip(detectors, found, strict=True))
             self._fit_text(detectors)
         return self._meant(text, self.schema, read)
 

@@ -8,7 +8,6 @@ import struct
 import zlib
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from twofold.data.threads import in_threads
 from twofold.errors import DataError
 
 if TYPE_CHECKING:
@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 SUFFIXES = (".png", ".jpg", ".jpeg")
 _FORMATS = ("PNG", "JPEG")  # no decoder of other formats is let near the files
-_BLOCK = 256  # files between two looks at whether one of them is broken
 _MOST_THREADS = 8
 _SHOWN = 3  # files that a message names
 _ORIENTATION, _TURNED = 0x0112, (5, 6, 7, 8)  # EXIF's tag, and its values for a quarter turn
@@ -116,9 +115,7 @@ class Images:
         def fill(i: int) -> None:
             pixels[i] = self.pixels(chosen[i])
 
-        with ThreadPoolExecutor(min(_MOST_THREADS, os.cpu_count() or 1)) as pool:
-            for start in range(0, len(chosen), _BLOCK):
-                list(pool.map(fill, range(start, min(start + _BLOCK, len(chosen)))))
+        in_threads(fill, range(len(chosen)), min(_MOST_THREADS, os.cpu_count() or 1))
         return pixels
 
     def pixels(self, path: Path) -> NDArray[np.uint8]:

@@ -79,7 +79,7 @@ def column(values: list[Any], form: Format, kind: Any, name: str, first_row: int
         return pa.nulls(len(values), kind)
     if found == {str}:
         return _texts(values, form, kind)
-    if str in found:
+    if str in found or (form.type == "number" and bool in found and len(found) > 1):
         return pa.array([_as_text(cell) for cell in values], pa.string())
     if found == {bool}:
         return pa.array(values, pa.bool_())
@@ -87,7 +87,7 @@ def column(values: list[Any], form: Format, kind: Any, name: str, first_row: int
 
 
 def _numbers(values: list[Any], found: set[type], kind: Any, name: str, first_row: int) -> Any:
-    if bool in found:
+    if bool in found:  # in a column of booleans
         values = [float(cell) if isinstance(cell, bool) else cell for cell in values]
     own = [kind] if pa.types.is_integer(kind) or pa.types.is_floating(kind) else []
     for candidate in (*own, pa.int64(), pa.float64()):

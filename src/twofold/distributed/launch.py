@@ -370,7 +370,7 @@ class LocalWorkers:
             known["GLOO_SOCKET_IFNAME"] = "lo"  # all are on this machine, so nothing leaves it
         environment = {**known, **os.environ}
         sent = pickle.dumps(job)
-        self._lines: queue.Queue[tuple[int, str | None]] = queue.Queue()
+        self._lines: queue.SimpleQueue[tuple[int, str | None]] = queue.SimpleQueue()
         self._errors: dict[int, TwofoldError] = {}
         self._processes: list[subprocess.Popen[bytes]] = []
         for rank in range(workers):

@@ -180,7 +180,7 @@ class Worker:
     """One worker, as an actor: it trains in one thread, and answers in others."""
 
     def __init__(self) -> None:
-        self._messages: queue.Queue[Message] = queue.Queue()
+        self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._group: WorkerGroup | None = None
         self._stops = False
         self._store: Any = None

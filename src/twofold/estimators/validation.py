@@ -192,7 +192,8 @@ def codes(network: Network, X: Any) -> tuple[Array, Any]:
     Raises
     ------
     DataError
-        If they have another number of components, or cells that are missing or infinite.
+        If they have another number of components, or cells that are missing, infinite or no
+        numbers.
     """
     table = sources.read(X)
     k, ordered = network.n_components, network.bottleneck.is_ordered
@@ -203,6 +204,12 @@ def codes(network: Network, X: Any) -> tuple[Array, Any]:
             f"Expected codes with {k} components{' or fewer' if ordered else ''}, got an array of "
             f"shape {shape}. Pass what transform returns."
         )
+    for position, form in enumerate(table.formats or ()):
+        if form.type in ("text", "time"):
+            raise DataError(
+                f"Expected codes, which are numbers, got {form.type} in column "
+                f"{table.name(position)}. Pass what transform returned."
+            )
     table.check_finite()
     values = table.values.astype(inference.dtype_of(table), copy=False)
     return np.pad(values, ((0, 0), (0, k - shape[1]))), table.index

@@ -7,9 +7,7 @@ Counts, ranges, means, spreads and the levels of text are those of all rows; wha
 from __future__ import annotations
 
 import math
-import queue
-import threading
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol, TypeVar, cast
 
@@ -19,6 +17,7 @@ from numpy.typing import NDArray
 from twofold.data import arrow
 from twofold.data.files import OpenFiles
 from twofold.data.table import Table
+from twofold.data.threads import ahead
 from twofold.errors import DataError
 from twofold.schema.batches import Reader
 from twofold.schema.infer import Statistics, fences, reach_of
@@ -31,44 +30,6 @@ _MOST_ROWS, _MOST_CELLS, _LEAST_ROWS = 100_000, 4_000_000, 5_000  # of a sample
 _EXACT_ROWS = 2**22  # up to so many, as many rows are held out as are asked for, not about so many
 _FENCE_PARTS, _FENCE_ROWS, _FENCE_CELLS = 24, 1024, 2**22
 _LEAST_BATCH = 64  # rows, however wide
-
-
-def ahead(items: Iterable[Item], depth: int = 1) -> Iterator[Item]:
-    """Give the items, while a thread of its own makes the next ones."""
-    made: queue.Queue[tuple[Any, BaseException | None]] = queue.Queue(depth)
-    left = threading.Event()
-
-    def put(item: Any, error: BaseException | None) -> None:
-        while not left.is_set():
-            try:
-                return made.put((item, error), timeout=0.05)
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for item in items:
-                put(item, None)
-                if left.is_set():
-                    return
-            put(None, StopIteration())
-        except BaseException as error:
-            put(None, error)
-
-    thread = threading.Thread(target=work, name="twofold-ahead", daemon=True)
-    thread.start()
-    try:
-        while True:
-            item, error = made.get()
-            if isinstance(error, StopIteration):
-                return
-            if error is not None:
-                raise error
-            yield item
-            del item
-    finally:
-        left.set()
-        thread.join()
 
 
 @dataclass(frozen=True)

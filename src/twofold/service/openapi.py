@@ -9,8 +9,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from twofold import __version__
+from twofold.data import arrow
 from twofold.data.json import dumps, loads, rows
 from twofold.schema.column import Column
 from twofold.service.json_rows import JsonRows
@@ -23,12 +25,6 @@ from twofold.verbs import VERBS, Parameter, Verb
 _MOST_PROPERTIES = 200  # columns that are described one by one
 _NUMBER = {"type": ["number", "null"]}
 _CELL = {"type": ["number", "string", "boolean", "null"]}
-_CELL_OF_TYPE: dict[str, dict[str, Any]] = {
-    "number": {"type": ["number", "boolean", "null"]},
-    "boolean": {"enum": [True, False, 0, 1, None]},
-    "text": {"type": ["string", "number", "boolean", "null"]},
-    "time": {"type": ["string", "null"], "format": "date-time"},
-}
 _BINARY = {"schema": {"type": "string", "format": "binary"}}
 _ERRORS = {
     "400": "The body cannot be read.",
@@ -244,14 +240,29 @@ def _rows(served: ServedModel) -> dict[str, Any]:
 
 
 def _cell(column: Column) -> dict[str, Any]:
-    kind = "number" if column.format is None else column.format.type
-    return _CELL_OF_TYPE[kind] if column.kind != "ignored" else _CELL
+    form = column.format
+    if form is None or column.kind == "ignored":
+        return _CELL if form is not None else {"type": ["number", "boolean", "null"]}
+    if form.type == "number":
+        return _NUMBER
+    if form.type == "boolean":
+        return {"enum": [True, False, 0, 1, None]}
+    if form.type == "text":
+        others = [level for level in form.levels if not isinstance(level, str)]
+        text = {"type": ["string", "null"]}
+        return {"anyOf": [text, {"enum": others}]} if others else text
+    kind = arrow.kind_of(form)
+    zoned = pa.types.is_timestamp(kind) and kind.tz
+    # The second is of OpenAPI's registry of formats.
+    return {"type": ["string", "null"], "format": "date-time" if zoned else "date-time-local"}
 
 
 def _codes(served: ServedModel) -> dict[str, Any]:
     n = len(served.code_names)
     most = served.limits.most_rows(len(served.names))
-    return _list(_list({"type": "number"}, minItems=n, maxItems=n), minItems=1, maxItems=most)
+    return _list(
+        _list({"type": ["number", "boolean"]}, minItems=n, maxItems=n), minItems=1, maxItems=most
+    )
 
 
 def _short(value: Any) -> Any:

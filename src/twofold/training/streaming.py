@@ -18,9 +18,10 @@ from torch import Tensor
 
 from twofold.data.files import OpenFiles
 from twofold.data.table import Table
+from twofold.data.threads import ahead
 from twofold.schema import tensors
 from twofold.schema.batches import Reader
-from twofold.schema.scan import ScanResult, ahead, scan
+from twofold.schema.scan import ScanResult, scan
 from twofold.schema.schema import Schema
 from twofold.training import batches as rows
 from twofold.training.process_group import current_workers
