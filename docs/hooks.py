@@ -26,3 +26,8 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     """Let links to README lead to the first page, and name other files outside of the site."""
     markdown = markdown.replace("](../README.md", "](index.md")
     return OUTSIDE.sub(r"\1 (`\2`)", markdown)
+
+
+def on_post_page(output: str, **_: Any) -> str:
+    """Give the theme's search dialog a name, for those who hear the page."""
+    return output.replace('role="dialog">', 'role="dialog" aria-label="Search">')

@@ -33,7 +33,7 @@ def test_info_tells_what_the_network_sees(mixed: Path) -> None:
     text = succeed("info", mixed / "model").stdout
     assert re.search(r"^id +ignored +none +nothing +looks like an identifier", text, re.M)
     assert re.search(r'^城市 +category +categorical +3 levels: Zürich, Bern, "alt"', text, re.M)
-    assert re.search(r"^joined +time +gaussian +around 2024-0\d-\d\dT", text, re.M)
+    assert re.search(r"^joined +time +gaussian +centre 2024-0\d-\d\dT", text, re.M)
     assert re.search(r"^visits +count +negative_binomial +around ", text, re.M)
 
 

@@ -129,7 +129,7 @@ def score(batch: Batch) -> None:
     n = summary.n_anomalies
     verb = "is an anomaly" if n == 1 else "are anomalies"
     typer.echo(
-        f"{n:,} of {counted(summary.n_rows, 'row')} {verb} (score below {ae.offset_:.6g}); the "
+        f"{n:,} of {counted(summary.n_rows, 'row')} {verb} (score below {ae.offset_:.6g} nats); the "
         f"scores are in {batch.output}"
     )
     if n:
@@ -212,7 +212,7 @@ def explain(
         write(report.arrow(), output, force, csv_safe=csv_safe)
     which = f"Row {row}" if row is not None else f"The {len(chosen):,} most anomalous"
     typer.echo(
-        f"{which} of {counted(n_rows, 'row')}; a score below {ae.offset_:.6g} is an anomaly. "
+        f"{which} of {counted(n_rows, 'row')}; a score below {ae.offset_:.6g} nats is an anomaly. "
         f"Contributions are in nats.\n"
     )
     typer.echo(report.table(scored))

@@ -283,7 +283,7 @@ class _Pages:
             "parameters": f"{ae.network_.n_parameters:,}",
             "variance kept": f"{100 * comparison.r2:.1f} % of {which}",
             "PCA keeps": f"{100 * comparison.r2_pca:.1f} % with a code of the same size",
-            "anomalies": f"score below {ae.offset_:.6g}",
+            "anomalies": f"score below {ae.offset_:.6g} nats",
             "epochs": f"{len(ae.history_):,}, weights "
             + (f"of epoch {ae.best_epoch_:,}" if ae.best_epoch_ else "that training started with"),
         }

@@ -72,7 +72,7 @@ def training(ae: Autoencoder) -> str:
         lines["last"] = f"epoch {last['epoch']:,}: {_losses(last)}"
         lines["time"] = f"{last['seconds']:.1f} s"
     lines["variance kept"] = _variance_kept(ae)
-    lines["anomalies"] = f"score below {ae.offset_:.6g}"
+    lines["anomalies"] = f"score below {ae.offset_:.6g} nats"
     return pairs(lines)
 
 
@@ -87,7 +87,7 @@ def fitted(ae: Autoencoder, n_rows: int) -> dict[str, str]:
         lines["epochs"] = f"{len(ae.history_):,} run; the start was better on the held-out rows"
     lines["variance kept"] = _variance_kept(ae)
     lines["compared with PCA"] = _compared_with_pca(ae)
-    lines["anomalies"] = f"score below {ae.offset_:.6g}"
+    lines["anomalies"] = f"score below {ae.offset_:.6g} nats"
     return lines
 
 
@@ -104,7 +104,7 @@ def _compared_with_pca(ae: Autoencoder) -> str:
 
 
 def _losses(epoch: Mapping[str, float]) -> str:
-    text = f"{epoch['loss']:.5g}"
+    text = f"{epoch['loss']:.5g} nats per cell"
     if "validation_loss" in epoch:
         text += f", {epoch['validation_loss']:.5g} on held-out rows"
     return text

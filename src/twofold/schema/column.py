@@ -27,6 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from twofold.data.table import Format
+from twofold.formatting import counted
 from twofold.options import KIND_NAMES
 from twofold.registry import LIKELIHOODS
 from twofold.schema.domain import UNKNOWN, Domain
@@ -295,7 +296,9 @@ class Column:
         """Say in a few words what the network sees of the column."""
         if self.kind == "category":
             shown = ", ".join(as_text(self.levels[i]) for i in self.kept[:4])
-            return f"{len(self.levels):,} levels: {shown}{', ...' * (len(self.levels) > 4)}"
+            return (
+                f"{counted(len(self.levels), 'level')}: {shown}{', ...' * (len(self.levels) > 4)}"
+            )
         if self.kind == "ignored":
             return self.note
         if self.knots:
@@ -305,10 +308,10 @@ class Column:
         if self.kind == "count":
             return f"around {math.expm1(self.center):.4g}"
         if self.kind == "time":
-            turns = f"; turns: {', '.join(self.cycles)}" if self.cycles else ""
+            turns = f"; cycles: {', '.join(self.cycles)}" if self.cycles else ""
             around = np.datetime64(int(self.center), "s")
-            return f"around {around} by {self.scale / CYCLES['day']:.3g} days{turns}"
-        return f"{self.center:.6g} by {self.scale:.6g}"
+            return f"centre {around}, scale {self.scale / CYCLES['day']:.3g} days{turns}"
+        return f"centre {self.center:.6g}, scale {self.scale:.6g}"
 
     def to_json(self) -> dict[str, Any]:
         """Return what differs from the defaults, as plain data."""

@@ -180,7 +180,7 @@ export class AnomaliesPanel {
         const why = await Promise.all(page.rows.map((row) => rows.explanation(row.row)));
         page.rows.forEach((row, i) => this.add(row, why[i]));
         this.more.hidden = this.items.length >= page.total;
-        const rule = `score below ${number(about.offset)}`;
+        const rule = `score below ${number(about.offset)} nats`;
         this.total.textContent = page.total
           ? `${count(this.items.length)} of ${count(page.total)}: ${rule}`
           : `No row is an anomaly: none has a ${rule}.`;
