@@ -129,8 +129,8 @@ def score(batch: Batch) -> None:
     n = summary.n_anomalies
     verb = "is an anomaly" if n == 1 else "are anomalies"
     typer.echo(
-        f"{n:,} of {counted(summary.n_rows, 'row')} {verb} (score below {ae.offset_:.6g} nats); the "
-        f"scores are in {batch.output}"
+        f"{n:,} of {counted(summary.n_rows, 'row')} {verb} (score below {ae.offset_:.6g} nats); "
+        f"the scores are in {batch.output}"
     )
     if n:
         typer.echo("\n" + summary.anomaly_table())
