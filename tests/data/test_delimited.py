@@ -290,3 +290,22 @@ def test_cells_with_escaped_quotes_and_line_breaks_are_whole(tmp_path: Path) -> 
             else rows
         )
         assert found.column("text").to_pylist() == cells * 20
+
+
+def test_a_file_in_apostrophes_has_its_cells_and_line_numbers(tmp_path: Path) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("'a';'b'\n" + "'1;2';'it''s'\n" * 9, encoding="utf-8")
+    rows = Files(path).open()
+    assert rows.to_pylist() == [{"a": "1;2", "b": "it's"}] * 9
+    path.write_text(path.read_text(encoding="utf-8") + "'1;2'\n", encoding="utf-8")
+    with pytest.raises(DataError, match="line 11 has 1 cells and the header 2"):
+        Files(path).open()
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_empty_lines_that_a_spreadsheet_leaves_are_no_rows(tmp_path: Path, stream: bool) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text("a,b,c\n" + "1,2,3\n" * 9 + ",,\n" * 20_000, encoding="utf-8")
+    rows = Files(path, stream=stream).open()
+    assert len(rows) == 9
+    assert notation.understood(rows.schema) == "20,000 empty lines below the rows left out"

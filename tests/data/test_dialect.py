@@ -138,3 +138,40 @@ def test_the_names_of_the_training_table_tell_a_header() -> None:
     assert not detect("name,3\n" + "Ann,4\n" * 5, names=unnamed).has_header
     assert detect("column1,column2\nAnn,3\n", names=unnamed).has_header
     assert detect("p,x\n" * 5 + "e,x\n" * 4, names=("x", "p")).has_header
+
+
+QUOTED = {
+    "'": "'a;b','c','d'\n" + "'x,1','it''s','2'\n" * 9,
+    "' where needed": "a,b,c\n" + "'x,1',y,2\nz,y,2\n" * 9,
+    " '": "a, b, c\n" + "1, 'y, z', 2\n" * 9,
+    ' "': '"a", "b", "c"\n' + '1, "y, z", 2\n' * 9,
+    '"': 'a,b,c\n1,"y, z",2\n' * 9,
+    '" and apostrophes in text': "a,b,c\n" + "1,'tis,2\n1,rock 'n' roll,2\n" * 9,
+    '" and one cell in apostrophes': "a,b,c\n" + "1,'so',2\n" + "1,so,2\n" * 9,
+}
+
+
+@pytest.mark.parametrize("quoting", QUOTED)
+def test_cells_may_be_quoted_otherwise(quoting: str) -> None:
+    found = detect(QUOTED[quoting])
+    assert (found.quoting, found.delimiter) == (quoting[: 1 + quoting.startswith(" ")], ",")
+    if found.quoting != '"':
+        again = dialect.requoted(QUOTED[quoting], ",", found.quoting)
+        assert detect(again).quoting == '"'
+        assert {len(dialect.first_row(line, found)) for line in again.splitlines()} == {3}
+
+
+@pytest.mark.parametrize(
+    ("tail", "width", "n"),
+    [
+        (",,\n,,\n", 3, 2),
+        ('"",,""\n, ,\n\n,,', 3, 3),
+        (",,\n", 3, 0),
+        (",\n" * 4, 2, 0),
+        (",\n" * 5, 2, 5),
+        ("1,,\n", 3, 0),
+    ],
+)
+def test_lines_without_cells_end_a_table(tail: str, width: int, n: int) -> None:
+    found = dialect.empty_end(f"1,2,3\n4,5,6\n{tail}".encode(), Dialect(), width)
+    assert found == (len(tail) * bool(n), n)

@@ -503,34 +503,6 @@ def test_pixels_share_the_scale_of_pixels_alone() -> None:
     assert [c.scale for c in columns[1:3]] == pytest.approx([np.sqrt(grey.var(0).mean())] * 2)
 
 
-# --- rows of totals
-
-
-def sales(last: list[Any]) -> pd.DataFrame:
-    rng = np.random.default_rng(3)
-    columns = {"month": rng.choice(["Jan", "Feb"], 12), "sold": rng.integers(1, 90, 12)}
-    frame = pd.DataFrame({**columns, "paid": rng.gamma(2, 40, 12).round(2)})
-    return pd.concat([frame, pd.DataFrame([last], columns=frame.columns)], ignore_index=True)
-
-
-@pytest.mark.parametrize(
-    ("last", "said"),
-    [
-        (["Total", 1.0, 2.0], "row 12 looks like a row of totals ('Total' in column 'month')"),
-        (["Summe:", None, None], "('Summe' in column 'month')"),
-        ([None, "sold", "paid"], "(its numbers are the sums of those above)"),
-        (["Jan", 4, 7.5], ""),
-        ([None, "sold", 3.0], ""),
-    ],
-)
-def test_a_row_of_totals_is_named(last: list[Any], said: str) -> None:
-    above = sales(["Jan", 0, 0.0])
-    frame = sales([above[cell].sum() if cell in ("sold", "paid") else cell for cell in last])
-    found = Schema.infer(sources.read(frame)).understood
-    assert said in found
-    assert bool(found) == bool(said)
-
-
 def test_times_and_amounts_that_a_frame_holds_as_text_are_named() -> None:
     days = pd.Series(pd.date_range("2021-01-01", periods=30))
     frame = pd.DataFrame({"day": days.dt.strftime("%d.%m.%Y"), "x": np.arange(30.0) % 7})

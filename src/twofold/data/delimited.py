@@ -147,9 +147,9 @@ class CsvFile(TextFile):
             if not head.strip():
                 raise DataError(f"{place.shown} cannot be read as CSV: Empty CSV file.")
             self.dialect = dialects.detect(head, reading.layout, place.shown, is_whole)
-            spaced = self.dialect.delimiter == " "
-            if spaced or not self.dialect.is_single_byte or self._ends_in_returns(head):
-                self._content = self._in_unicode(self._all(), self.dialect.encoding, spaced)
+            usual = self.dialect.delimiter != " " and self.dialect.quoting == '"'
+            if not (usual and self.dialect.is_single_byte) or self._ends_in_returns(head):
+                self._content = self._in_unicode(self._all(), self.dialect)
                 self._is_converted = True
                 head = self._content[:HEAD_BYTES]
             self._layout(head)
@@ -171,10 +171,15 @@ class CsvFile(TextFile):
         return unpack(content, self.place.compression)
 
     @staticmethod
-    def _in_unicode(content: bytes, encoding: str, spaced: bool) -> bytes:
-        text = content.decode(encoding)
+    def _in_unicode(content: bytes, dialect: Dialect) -> bytes:
+        text = content.decode(dialect.encoding)
         text = text.replace("\r\n", "\n").replace("\r", "\n")
-        text = dialects.single_spaced(text) if spaced else text
+        if dialect.delimiter == " ":
+            text = dialects.single_spaced(text)
+        if dialect.quoting != '"':
+            above = text.split("\n", dialect.skip)
+            above[-1] = dialects.requoted(above[-1], dialect.delimiter, dialect.quoting)
+            text = "\n".join(above)
         return text.lstrip("\ufeff").encode()
 
     def _layout(self, head: bytes) -> None:
@@ -199,14 +204,29 @@ class CsvFile(TextFile):
 
     def _length_of_rows(self, size: int) -> int:
         """Return how many bytes rows take up before what is written below them."""
-        with self._stream() as stream:
-            stream.seek(self._start + max(0, size - _TAIL_BYTES))
-            tail = bytes(stream.read(_TAIL_BYTES))
-        left, n = dialects.footer(tail, self.dialect, len(self.names))
-        if n:
-            said = f"{n} line{'s' * (n > 1)} below the rows left out"
-            self.dialect = replace(self.dialect, said=(*self.dialect.said, said))
+        width, above = len(self.names), b""
+        n_bytes, empty, n_empty = _TAIL_BYTES, 0, 0
+        while width > 1:  # until there is a line that holds cells
+            empty, n_empty = dialects.empty_end(self._tail(size, n_bytes), self.dialect, width)
+            if n_bytes >= size or empty < n_bytes // 2:
+                break
+            n_bytes *= 4
+        size -= empty
+        above = self._tail(size, _TAIL_BYTES)
+        left, n = dialects.footer(above, self.dialect, width)
+        for lines, what in ((n, "line"), (n_empty, "empty line")):
+            if lines:
+                said = f"{lines:,} {what}{'s' * (lines > 1)} below the rows left out"
+                self.dialect = replace(self.dialect, said=(*self.dialect.said, said))
         return size - left
+
+    def _tail(self, size: int, n_bytes: int) -> bytes:
+        """Return the last bytes of `size` ones from where the rows begin, and what ends a line."""
+        n_bytes = min(n_bytes, size)
+        with self._stream() as stream:
+            stream.seek(self._start + size - n_bytes)
+            tail = bytes(stream.read(n_bytes))
+        return tail if n_bytes < size else b"\n" + tail
 
     def _codec(self) -> str:
         is_utf8 = self._is_converted or self.dialect.encoding == "utf-8-sig"

@@ -25,6 +25,7 @@ HEAD_BYTES = 2**18  # read to find out
 _MOST_LINES = 200
 _MOST_PREAMBLE = 30  # lines before the header
 _LEAST_BELOW_UNITS = 6  # lines that show what the second one is
+_FEWEST_EMPTY = 2  # lines without a cell that end a table of three columns
 _MOST_FOOTER = 20  # lines below the rows
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -66,6 +67,9 @@ class Dialect:
         Lines between the header and the rows: units, or a second header.
     unnamed : str
         Which column the header lacks: "first", "last" or "" for none.
+    quoting : str
+        What quoted cells begin with in the file: a quote or an apostrophe, and a space before it if
+        one follows the delimiter.
     escape : str
         What stands before a quote within quotes: a backslash, or "" where it is doubled.
     said : tuple of str
@@ -80,6 +84,7 @@ class Dialect:
     below: int = 0
     unnamed: str = ""
     escape: str = ""
+    quoting: str = '"'
     said: tuple[str, ...] = field(default=(), compare=False)
 
     @property
@@ -137,6 +142,13 @@ def detect(head: bytes, layout: Layout, name: str, is_whole: bool = False) -> Di
     while skip < min(len(lines), _MOST_PREAMBLE) and _is_comment(lines, skip):
         skip += 1
     rest = "".join(lines[skip:])
+    found_quoting = _quoting(rest, delimiter)
+    quoting = '"'
+    if found_quoting is not None:
+        delimiter, quoting = found_quoting
+        rest = requoted(rest, delimiter, quoting)
+        lines[skip:] = rest.splitlines(keepends=True)
+        said.append("cells quoted by " + ("apostrophes" if "'" in quoting else "quotes and spaces"))
     delimiter = delimiter or _delimiter(rest, name)
     if delimiter == " ":
         lines[skip:] = single_spaced(rest).splitlines(keepends=True)
@@ -167,8 +179,18 @@ def detect(head: bytes, layout: Layout, name: str, is_whole: bool = False) -> Di
     if not has_header and known is None:
         said.append("no header: the columns are called column1, column2, ...")
     quoted = any("\n" in cell or "\r" in cell for row in rows for cell in row)
-    layout_of_rows = (skip, has_header, quoted, below, unnamed if has_header else "", escape)
-    return Dialect(delimiter, encoding, *layout_of_rows, tuple(said))
+    return Dialect(
+        delimiter,
+        encoding,
+        skip,
+        has_header,
+        quoted,
+        below,
+        unnamed if has_header else "",
+        escape,
+        quoting,
+        tuple(said),
+    )
 
 
 def _require_rows(head: bytes, name: str) -> None:
@@ -248,6 +270,66 @@ def _names_columns(line: str, rows: Sequence[Sequence[str]], delimiter: str) -> 
     body = [names, *rows]
     alike = len(names) > 1 and len(rows) > 0 and len(names) == len(rows[0])
     return alike and all(names) and _has_header(body) and not _has_header(rows)
+
+
+def _quoting(text: str, delimiter: str | None) -> tuple[str, str] | None:
+    """Return the delimiter and what cells are quoted by, if not by quotes right after delimiters.
+
+    Rows are of one length only so, or every line has a cell that is quoted so.
+    """
+    if not re.search(r"(?m)(^|[,;\t|]) ?'|[,;\t|] +\"", text):
+        return None
+    for mark in [delimiter] if delimiter else DELIMITERS:
+        for quoting in (' "', "'", " '"):
+            between, quote = re.escape(mark), quoting[-1]
+            ahead = f"{between} +" if " " in quoting else f"(?:^|{between})"
+            cell = f"{quote}(?:[^{quote}\\n]|{quote}{quote})*{quote}(?= *(?:{between}|\\r?$))"
+            n_begun = len(re.findall(f"(?m){ahead}{quote}", text))
+            n_cells = len(re.findall(f"(?m){ahead}{cell}", text))
+            if n_cells < 3 or n_cells < 0.9 * n_begun:
+                continue
+            if quote == "'" and re.search(f'(?m)(^|{between} ?)"', text):
+                continue
+            length, share = _usual_length(_rows(requoted(text, mark, quoting), mark))
+            if length < 2 or share < 0.9:
+                continue
+            if n_cells >= text.count("\n") or _usual_length(_rows(text, mark))[1] < share:
+                return mark, quoting
+    return None
+
+
+def _usual_length(rows: Sequence[Sequence[str]]) -> tuple[int, float]:
+    """Return how many cells most rows have, and the share of the rows that have as many."""
+    lengths = Counter(len(row) for row in rows)
+    usual = max(lengths, key=lambda n: lengths[n], default=0)
+    return usual, lengths[usual] / max(1, len(rows))
+
+
+def requoted(text: str, delimiter: str, quoting: str) -> str:
+    """Return rows whose cells are quoted otherwise as they are written usually."""
+    spaced, quote = quoting.startswith(" "), quoting[-1]
+    reader = csv.reader(
+        io.StringIO(text), delimiter=delimiter, quotechar=quote, skipinitialspace=spaced
+    )
+    written = io.StringIO()
+    csv.writer(written, delimiter=delimiter, lineterminator="\n").writerows(reader)
+    return written.getvalue()
+
+
+def empty_end(tail: bytes, dialect: Dialect, width: int) -> tuple[int, int]:
+    """Return how many bytes and lines at the end of a file hold delimiters only.
+
+    Spreadsheets write such lines below a table. A few can be rows whose cells are all missing.
+    """
+    mark = re.escape(dialect.delimiter.encode())
+    is_empty = re.compile(rb'[ ]*(?:"")?(?:' + mark + rb'[ ]*(?:"")?)+[ ]*\s*').fullmatch
+    left = n = 0
+    for line in reversed(tail.splitlines(keepends=True)[1:]):
+        if line.strip(b"\r\n") and not is_empty(line):
+            break
+        left += len(line)
+        n += bool(line.strip(b"\r\n"))
+    return (left, n) if n >= _FEWEST_EMPTY + 3 * (width < 3) else (0, 0)
 
 
 def footer(tail: bytes, dialect: Dialect, width: int) -> tuple[int, int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -14,6 +13,7 @@ from twofold.data.detection import Detector
 from twofold.data.table import Format, Table, row_chunks
 from twofold.errors import DataError
 from twofold.formatting import shortened
+from twofold.schema import doubts
 from twofold.schema.column import (
     FAR,
     KINDS,
@@ -46,12 +46,6 @@ _FURTHEST = 100.0  # times that far cells widen a histogram's unit: a code for "
 _PROSE = 4.0  # words per cell of free text: names and titles have fewer
 _EXAMPLE = 40  # letters
 _LEAST_LEVELS_OF_TIMES, _MOST_LOOKED_AT = 5, 1000  # different texts
-_LEAST_SUMMED = 4  # rows above their totals
-_TOTAL = re.compile(
-    r"((grand|sub)[- ]?)?totals?|sums?|summen?|gesamt(summe)?|insgesamt|totaux|somme|totale|suma|"
-    r"overall|all( rows)?|average|mean",
-    re.IGNORECASE,
-)
 ROW_NAMES = "names the rows"
 IDENTIFIER = "looks like an identifier"
 EACH_ONCE = "each once"
@@ -82,7 +76,8 @@ def infer_columns(
             mistakes.append(str(mistake))
             continue
         column = _with_note_of_cells(column, table, i)
-        columns.append(_with_domain(column, table.values[:, i], stats, i))
+        column = _with_domain(column, table.values[:, i], stats, i)
+        columns.append(doubts.with_stand_ins(column, table.values[:, i]))
     if mistakes:
         raise DataError(" ".join(mistakes))
     if all(column.kind == "ignored" for column in columns):
@@ -92,36 +87,6 @@ def infer_columns(
             f"or add columns."
         )
     return _with_pooled_pixels(columns, stats)
-
-
-def row_of_totals(table: Table) -> str:
-    """Say that the last row holds the totals of the others, if it does; else nothing.
-
-    Its numbers are the sums of those above, or a text says so that no other row has.
-    """
-    if table.formats is None or table.n_rows <= _LEAST_SUMMED:
-        return ""
-    last, above = table.values[-1], table.values[:-1]
-    summed = compared = 0
-    for i, form in enumerate(table.formats):
-        if np.isnan(last[i]):
-            continue
-        if form.type == "text":
-            level = str(form.levels[int(last[i])]).strip(" :")
-            if _TOTAL.fullmatch(level) and not (above[:, i] == last[i]).any():
-                return _totals(table, f"{level!r} in column {table.name(i)}")
-        elif form.type == "number":
-            cells = above[:, i].astype(np.float64)
-            some = int(np.count_nonzero(np.nan_to_num(cells))) >= _LEAST_SUMMED
-            compared += 1
-            summed += int(some and bool(np.isclose(np.nansum(cells), last[i], rtol=1e-3, atol=0)))
-    if summed >= 2 or (summed == 1 and compared == 1):
-        return _totals(table, "its numbers are the sums of those above")
-    return ""
-
-
-def _totals(table: Table, why: str) -> str:
-    return f"row {table.n_rows - 1:,} looks like a row of totals ({why}): remove it if so"
 
 
 def _with_note_of_cells(column: Column, table: Table, i: int) -> Column:
@@ -434,7 +399,7 @@ class Statistics:
 
     The last ones are for a table that is a sample of all rows: their number, how often each of a
     text column's levels occurs, and the columns of more texts than were counted (with all others
-    in one last count).
+    in one last count), the sums of all cells, and the last row.
     """
 
     n: NDArray[np.int64]
@@ -448,6 +413,8 @@ class Statistics:
     n_rows: int | None = None
     counts: Mapping[int, NDArray[np.int64]] = field(default_factory=dict)
     overfull: frozenset[int] = frozenset()
+    sums: NDArray[np.float64] | None = None
+    last: NDArray[np.float64] | None = None
 
     @classmethod
     def of(cls, values: Array) -> Statistics:

@@ -25,7 +25,7 @@ from twofold.schema.infer import Statistics, fences, reach_of
 Array = NDArray[Any]
 Item = TypeVar("Item")
 _BATCH_ROWS, _BATCH_CELLS = 8192, 2**20  # stay in the processor's cache
-_ADDED_UP = ("_n", "_low", "_high", "_only_01", "_whole", "_sum", "_squares", "_counts")
+_ADDED_UP = ("_n", "_low", "_high", "_only_01", "_whole", "_sum", "_squares", "_total", "_last")
 _MOST_ROWS, _MOST_CELLS, _LEAST_ROWS = 100_000, 4_000_000, 5_000  # of a sample
 _EXACT_ROWS = 2**22  # up to so many, as many rows are held out as are asked for, not about so many
 _FENCE_PARTS, _FENCE_ROWS, _FENCE_CELLS = 24, 1024, 2**22
@@ -334,6 +334,7 @@ class _RunningStatistics:
         self._low, self._high = np.full(width, np.inf), np.full(width, -np.inf)
         self._only_01, self._whole = np.ones(width, dtype=bool), np.ones(width, dtype=bool)
         self._sum, self._squares = np.zeros(width), np.zeros(width)
+        self._total, self._last = np.zeros(width), np.full(width, np.nan)
         self._counts = {i: np.zeros(0, np.int64) for i in reader.texts}
         self.none = np.empty((0, width), reader.dtype or np.float64)
 
@@ -341,9 +342,14 @@ class _RunningStatistics:
         """Take the next rows."""
         self.none = values[:0]
         with np.errstate(over="ignore", invalid="ignore"):
-            missing = None if np.isfinite(values.sum()) else np.isnan(values)
+            total = values.sum(axis=0, dtype=np.float64)
+            missing = None if np.isfinite(total).all() else np.isnan(values)
+            if missing is not None and missing.any():
+                total = np.nansum(values, axis=0, dtype=np.float64)
+            self._total += total
         if missing is not None and not missing.any():
             missing = None
+        self._last = values[-1].astype(np.float64)
         self._n += len(values) if missing is None else (~missing).sum(axis=0)
         np.fmin(self._low, np.fmin.reduce(values, axis=0), out=self._low)
         np.fmax(self._high, np.fmax.reduce(values, axis=0), out=self._high)
@@ -364,7 +370,8 @@ class _RunningStatistics:
     def state(self) -> dict[str, Any]:
         """Return what was added up, as another worker can take it."""
         texts = {i: (text.levels, text.overfull) for i, text in self.reader.texts.items()}
-        return {**{name: getattr(self, name) for name in _ADDED_UP}, "texts": texts}
+        added = {name: getattr(self, name) for name in _ADDED_UP}
+        return {**added, "_counts": self._counts, "texts": texts}
 
     def merge(self, state: dict[str, Any]) -> dict[int, Array]:
         """Add what another worker found in later rows; return the new codes of its levels."""
@@ -375,10 +382,15 @@ class _RunningStatistics:
         self._whole &= state["_whole"]
         self._sum += state["_sum"]
         self._squares += state["_squares"]
+        self._total += state["_total"]
+        if state["_n"].any():
+            self._last = state["_last"].copy()
         codes = {}
         for i, (levels, overfull) in state["texts"].items():
             text = self.reader.texts[i]
             codes[i] = text.codes_of(levels, overfull)
+            if state["_n"].any():
+                self._last[i] = arrow.looked_up(codes[i], _places(self._last[i : i + 1]))[0]
             found = state["_counts"][i]
             self._add(i, np.bincount(codes[i][: len(found)].astype(np.int64), found))
         return codes
@@ -410,6 +422,10 @@ class _RunningStatistics:
             # In the order of the sorted levels; what has no level comes last.
             whole[ranks[i]] = whole[:n_levels].copy()
             counts[i] = whole
+        last = self._last.copy()
+        for i, rank in ranks.items():
+            place = np.append(rank, len(rank)).astype(np.float64)
+            last[i] = arrow.looked_up(place, _places(last[i : i + 1]))[0]
         # What the sample does not show cannot be settled.
         shown = ~np.isnan(sample).all(axis=0)
         return Statistics(
@@ -424,6 +440,8 @@ class _RunningStatistics:
             n_rows,
             counts,
             overfull,
+            self._total,
+            last,
         )
 
 

@@ -20,12 +20,12 @@ from twofold.schema import column as rules
 from twofold.schema import matching
 from twofold.schema.column import Column
 from twofold.schema.domain import Domain, nearest
+from twofold.schema.doubts import row_of_totals
 from twofold.schema.infer import (
     EACH_ONCE,
     IDENTIFIER,
     Statistics,
     infer_columns,
-    row_of_totals,
 )
 from twofold.schema.matching import words
 
@@ -107,7 +107,7 @@ class Schema:
             )
             return cls(columns, row_shape, table.container, is_sequence=True)
         columns = infer_columns(table, likelihood, kinds, statistics)
-        totals = row_of_totals(table) if statistics is None else ""
+        totals = row_of_totals(table, statistics)
         return cls(
             columns,
             row_shape,
