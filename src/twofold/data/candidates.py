@@ -32,6 +32,7 @@ _CURRENCY = (
 )
 _SUFFIX = r"\d[.,]?(?P<suffix>\s*(?P<mark>%|‰|€|\$|£|kr|CHF|EUR|USD|GBP|zł|Kč))$"
 _UNIT = r"^[-+]?[\d.,]+(?P<suffix>\s[A-Za-zµ°/²³]{1,6}|°\s?[A-Za-z]?|[A-Za-zµ]{2,4}[²³]?)$"
+_ORDINALS = {"st", "nd", "rd", "th"}
 _USUAL = "%H:%M:%S"
 _DAY_DIGITS = re.compile(r"(1[89]|2[01])\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 COMPACT_DAY = Notation("time", "timestamp[s]", pattern=dates.COMPACT_DAY)
@@ -174,8 +175,8 @@ def _affix(sample: Any) -> tuple[str, str]:
     for regex in (_SUFFIX, _UNIT):
         found = pc.extract_regex(pc.utf8_trim_whitespace(sample[:200]), regex).drop_null()
         ends = pc.struct_field(found, "suffix").to_pylist() if len(found) else []
-        if any(re.match(r"[-+]?0\d", cell) for cell in cells):
-            continue  # codes, whatever letters end them
+        if any(re.match(r"[-+]?0\d", cell) for cell in cells) or {*ends} & _ORDINALS:
+            continue  # codes, whatever letters end them, and ordinals
         if (
             ends
             and 2 * ends.count(ends[0]) > len(cells)

@@ -24,7 +24,7 @@ _TOTAL = re.compile(
     r"overall|all( rows)?|average|mean",
     re.IGNORECASE,
 )
-_NINES = re.compile(r"-?(9{2,}|8{2,}|7{2,})(\.(9*|8*|7*|0))?|-[987](\.0)?")
+_NINES = re.compile(r"-?9{2,}(\.9*)?|-(8{2,}|7{2,}|[987])")
 _LIMITS = {-32768.0, 32767.0, -2147483648.0, 2147483647.0, 1e20, 1e30}  # of types, and of programs
 _FIRST_DAYS = {-2208988800.0, -2209161600.0, 0.0, -62135596800.0}  # of calendars of programs
 _LAST_DAY = 253370764800.0  # 9999-01-01
@@ -65,7 +65,8 @@ def row_of_totals(table: Table, stats: Statistics | None = None) -> str:
             if stats is not None and stats.sums is not None:
                 total = stats.sums[i] - last[i]
             compared += 1
-            summed += int(some and bool(np.isclose(total, last[i], rtol=1e-3, atol=0)))
+            same = last[i] != 0 and bool(np.isclose(total, last[i], rtol=1e-3, atol=0))
+            summed += int(some and same)
     if summed >= 2 or (summed == 1 and compared == 1):
         return _totals(n_rows, "its numbers are the sums of those above")
     return ""
@@ -94,7 +95,7 @@ def with_stand_ins(column: Column, cells: Array) -> Column:
         low, high = float(others.min()), float(others.max())
         gap = low - end if end < low else end - high
         alone = end < 0 <= low and column.kind != "time" and (end < -1 or low >= 10)
-        if gap > high - low or alone:
+        if low < high and (gap > high - low or alone):
             shown = _written(column, [end, low, high])
             notes.append(
                 f"{n:,} of {len(cells):,} cells hold {shown[0]}, and all others are from "
