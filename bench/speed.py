@@ -29,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 import children
+import figure
 import machine
 import table
 from children import OWN, Child, Failed
@@ -37,7 +38,8 @@ HERE = Path(__file__).parent
 TARGET_LOSS = 0.0675  # validation loss of the tutorial's tied net after its 20 epochs
 TUTORIAL_EPOCHS = 20
 BUSY = (0, 1, 3)  # other processes on the cores
-ROWS = ("epoch", "steps", "to-loss", "transform", "busy", "start", "growth")
+ROWS = ("epoch", "steps", "tying", "tables", "to-loss", "transform", "busy", "start", "growth")
+TABLES = ((1000, 20), (10_000, 50))
 
 
 @dataclass(frozen=True)
@@ -313,6 +315,33 @@ def _tutorial(bench: Bench, target: float) -> dict[str, Any]:
     return {"seconds": seconds, "how": how, "reached": reached, "epochs": epochs}
 
 
+def tables_row(bench: Bench) -> dict[str, Any]:
+    """Time fits of small tables with all defaults, on one thread, next to other libraries."""
+    result: dict[str, Any] = {}
+    whos = {"twofold": "twofold", "pca": "sklearn", "mlp": "sklearn", "pyod": "pyod"}
+    for n_rows, n_columns in TABLES[:1] if bench.quick else TABLES:
+        entry = result[f"{n_rows:,} × {n_columns}"] = {}
+        with ExitStack() as stack:
+            running = {}
+            for who, name in whos.items():
+                settings = {"who": who, "n_rows": n_rows, "n_columns": n_columns, "threads": 1}
+                try:
+                    child = bench.child(name, settings, "peers/table_fit.py")
+                    stack.callback(child.end)
+                    child.answer(children.START_SECONDS)
+                except Failed as error:
+                    entry[who] = {"failed": str(error)}
+                    continue
+                child.pause()
+                running[who], entry[who] = child, {"seconds": []}
+            for _ in range(min(bench.rounds, 3)):
+                for who, child in running.items():
+                    entry[who]["seconds"].append(bench.watched(child.epoch)["seconds"])
+        for who in running:
+            entry[who]["median"] = statistics.median(entry[who]["seconds"])
+    return result
+
+
 def transform_row(bench: Bench) -> dict[str, Any]:
     """Encode a large table."""
     settings = {"n_rows": 100_000 if bench.quick else 1_000_000, "rounds": min(bench.rounds, 3)}
@@ -449,6 +478,8 @@ def run(bench: Bench, rows: list[str]) -> dict[str, Any]:
     measures: dict[str, Callable[[], dict[str, Any]]] = {
         "epoch": lambda: epoch_row(bench),
         "steps": lambda: bench.alone("measures/steps.py", {"rounds": 3 * bench.rounds}),
+        "tying": lambda: bench.alone("measures/tying.py", {"rounds": 2 * bench.rounds - 1}),
+        "tables": lambda: tables_row(bench),
         "to-loss": lambda: to_loss_row(bench, result.get("epoch")),
         "transform": lambda: transform_row(bench),
         "busy": lambda: busy_row(bench),
@@ -550,9 +581,10 @@ def main() -> None:
         output = Path(tempfile.gettempdir()) / "twofold-bench" / "speed.json"
     write_atomically(output, json.dumps(result, indent=1) + "\n")
     if "rows" in result.get("growth", {}):
-        import figure
-
         figure.growth(result["growth"], output.with_name("growth.png"))
+    if "points" in result.get("tying", {}):
+        shown = HERE.parent / "docs" / "images" if output == kept else output.parent
+        figure.tying(result["tying"]["points"], shown / "tying.png")
     say(f"wrote {output}")
     print(table.markdown(result))
 

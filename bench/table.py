@@ -69,6 +69,7 @@ def _others(result: dict[str, Any]) -> str:
     rows = [
         *_shares(result.get("epoch", {})),
         *_steps(result.get("steps", {})),
+        *_tables(result.get("tables", {})),
         *_to_loss(result.get("to-loss", {})),
         *_transform(result.get("transform", {})),
         *_busy(result.get("busy", {})),
@@ -94,6 +95,26 @@ def _shares(epoch: dict[str, Any]) -> list[tuple[str, str]]:
     ]
     if shares:
         rows.append(("share of a tied epoch that its matrix products need", ", ".join(shares)))
+    return rows
+
+
+def _tables(row: dict[str, Any]) -> list[tuple[str, str]]:
+    titles = {
+        "twofold": "",
+        "pyod": "PyOD's AutoEncoder ",
+        "mlp": "scikit-learn's MLPRegressor ",
+        "pca": "its PCA ",
+    }
+    rows = []
+    for size, entry in row.items():
+        if "×" not in size:
+            continue
+        said = [
+            f"{titles[who]}{entry[who]['median']:.2g} s"
+            for who in titles
+            if "median" in entry.get(who, {})
+        ]
+        rows.append((f"`fit` of {size} numbers with all defaults, one thread", "; ".join(said)))
     return rows
 
 

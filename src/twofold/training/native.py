@@ -85,6 +85,9 @@ class NativeStep:
         self._forget_memory()
 
     def _forget_memory(self) -> None:
+        optimizer = self._optimizer
+        moments = list(zip(optimizer.parameters, optimizer.moments, strict=True))
+        self._stack = stack.NetworkStack(self.network, moments)
         self._scratch = torch.empty(0, dtype=torch.uint8)
         self._x = self._given = torch.empty(0, self.network.width)
         self._n_filled = 0
@@ -124,9 +127,7 @@ class NativeStep:
     ) -> Tensor:
         found = library.find(self._instruction_set)
         assert found.library is not None
-        optimizer = self._optimizer
-        moments = dict(zip(map(id, optimizer.parameters), optimizer.moments, strict=True))
-        own = stack.stack_of(self.network, found.isa, moments)
+        own = self._stack.now(found.isa)
         n_bytes = found.library.twofold_train_bytes(own, int(sizes.max()))
         if n_bytes > len(self._scratch):
             self._scratch = torch.empty(n_bytes, dtype=torch.uint8)
@@ -164,7 +165,7 @@ class NativeStep:
         self._optimizer.load_state_dict(state)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_scratch": None, "_x": None}
+        return {**self.__dict__, "_stack": None, "_scratch": None, "_x": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)

@@ -21,6 +21,7 @@ from torch import Tensor
 from twofold.errors import DivergenceError, InterruptedWarning
 from twofold.nn.cell_model import observed
 from twofold.nn.corruption import Corruption
+from twofold.nn.native.stack import applied
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.nn.threads import Threads, few_for
@@ -206,6 +207,7 @@ class _Run:
         )
         self.generator, self.workers = trainer.generator, trainer.workers
         self.step = trainer.step_for(data)
+        self._applied = applied(self.network)
         self.rows = data.rows.share(self.workers.rank, self.workers.size)
         self.held_out = data.held_out
         self.events = EventEmitter(self.config, len(data.rows), trainer.callbacks, trainer.stage)
@@ -315,7 +317,7 @@ class _Run:
 
     def _loss_of(self, probe: Rows) -> float:
         turn = self.workers.rank, self.workers.size
-        loss = _summed_loss(self.network, self.objective, probe, self.config.corruption, turn)
+        loss = _summed_loss(self._applied, self.objective, probe, self.config.corruption, turn)
         return self.workers.all_reduce_sum([loss])[0] / len(probe)
 
     def _look_at(self, probe: Rows) -> tuple[dict[str, float], float]:

@@ -43,19 +43,35 @@ def obstacle(network: Network) -> str:
     return ""
 
 
-def stack_of(
-    network: Network, isa: int, moments: Mapping[int, Sequence[Tensor]] | None = None
-) -> Stack:
-    """Return the stack as C knows it, with as many threads as PyTorch has now.
+class NetworkStack:
+    """A network's stack as C knows it, made again where its parameters have moved.
 
-    `moments` are what an optimizer remembers of each parameter, by the parameter's `id`.
+    `moments` are parameters, each with what an optimizer remembers of it.
     """
-    remembered = {} if moments is None else moments
 
+    def __init__(
+        self, network: Network, moments: Sequence[tuple[Tensor, Sequence[Tensor]]] = ()
+    ) -> None:
+        self._network, self._moments = network, moments
+        self._stack = Stack()
+        self._places: list[int] = []
+
+    def now(self, isa: int) -> Stack:
+        """Return the stack, with as many threads as PyTorch has now."""
+        places = [p.data_ptr() for p in self._network.parameters()]
+        places += [moment.data_ptr() for _, own in self._moments for moment in own]
+        if places != self._places:
+            moments = {id(p): own for p, own in self._moments}
+            self._stack, self._places = _stack_of(self._network, moments), places
+        self._stack.n_threads, self._stack.isa = torch.get_num_threads(), isa
+        return self._stack
+
+
+def _stack_of(network: Network, moments: Mapping[int, Sequence[Tensor]]) -> Stack:
     def parameter(tensor: Tensor | None) -> Parameter:
         if tensor is None:
             return Parameter()
-        own = remembered.get(id(tensor), ())
+        own = moments.get(id(tensor), ())
         return Parameter(tensor.data_ptr(), *(moment.data_ptr() for moment in own))
 
     def pair_of(pair: nn.Module, up: str, down: str) -> Pair:
@@ -74,7 +90,6 @@ def stack_of(
     names = zip(network.encoder_activations, reversed(network.decoder_activations), strict=True)
     pairs = [pair_of(pair, *own) for pair, own in zip(network.pairs, names, strict=True)]
     stack = Stack(len(pairs), (Pair * len(pairs))(*pairs), None)
-    stack.n_threads, stack.isa = torch.get_num_threads(), isa
     if network.shortcut is not None:
         stack.shortcut = pointer(pair_of(network.shortcut, "identity", "identity"))
         stack.encoder_gate = parameter(network.encoder_gate)
@@ -91,8 +106,8 @@ def _kernel(activation: str) -> int:
 class AppliedNetwork(Network):
     """A dense stack whose encoder and decoder run in C, for rows without gradients.
 
-    It shares its parameters with the network it is made of, which must stay as it is meanwhile. The
-    result for a row depends neither on the other rows nor on the number of threads.
+    It shares its parameters with the network it is made of, and follows their updates. The result
+    for a row depends neither on the other rows nor on the number of threads.
 
     Parameters
     ----------
@@ -102,11 +117,7 @@ class AppliedNetwork(Network):
 
     def __init__(self, network: Network) -> None:
         self.__dict__.update(network.__dict__)
-        found = library.find()
-        assert found.library is not None
-        self._library, self._stack = found.library, stack_of(network, found.isa)
-        n_bytes = found.library.twofold_apply_bytes(self._stack)
-        self._scratch = torch.empty(n_bytes, dtype=torch.uint8)
+        self._stack, self._scratch = NetworkStack(network), torch.empty(0, dtype=torch.uint8)
 
     def path(self, x: Tensor, seen: Tensor | None = None) -> list[Tensor]:
         """Return the rows and their codes; what lies between is not kept."""
@@ -128,8 +139,14 @@ class AppliedNetwork(Network):
         return theta
 
     def _run(self, x: Tensor | None, code: Tensor, theta: Tensor | None) -> None:
-        self._library.twofold_apply(
-            self._stack,
+        found = library.find()
+        assert found.library is not None
+        stack = self._stack.now(found.isa)
+        n_bytes = found.library.twofold_apply_bytes(stack)
+        if n_bytes > len(self._scratch):
+            self._scratch = torch.empty(n_bytes, dtype=torch.uint8)
+        found.library.twofold_apply(
+            stack,
             len(code),
             None if x is None else x.data_ptr(),
             code.data_ptr(),
