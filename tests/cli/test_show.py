@@ -54,7 +54,7 @@ def test_info_tells_what_the_model_is(folder: Path) -> None:
     assert re.search(r"^random_state +0 +default none$", text, re.M)
     assert "batch_size" not in text
     assert re.search(r"^d, e +real +gaussian +centre -?[\d.e-]+, scale [\d.e-]+$", text, re.M)
-    assert re.search(r"^constant +real +gaussian +7 by 0.07 +constant$", text, re.M)
+    assert re.search(r"^constant +real +gaussian +centre 7, scale 0.07 +constant$", text, re.M)
     assert ae.summary() in text
     assert f"epoch {ae.n_iter_}: {ae.history_[-1]['loss']:.5g}" in text
     assert f"score below {ae.offset_:.6g}" in text

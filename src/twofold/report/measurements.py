@@ -208,7 +208,9 @@ def examine(ae: Fitted, X: Any, progress: Progress | None = None) -> Measurement
     shown = _shown(errors, 8 if is_picture(schema) else 3)
     chosen = np.concatenate([*shown.values()])
     observed = cells(table.values[chosen], table.formats)
-    expected = cells(schema.from_matrix(x_hat[chosen]), schema.formats())
+    # As `reconstruct` gives them: in tables, values that their columns can have.
+    possible = schema.from_matrix(x_hat[chosen], observed=table.formats is not None)
+    expected = cells(possible, schema.formats())
     return Measurements(
         n_rows=n_rows,
         sample=sample,
