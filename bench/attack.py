@@ -45,7 +45,7 @@ def post(port: int, path: str, body: bytes, media_type: str = JSON, seconds: flo
         answer = connection.getresponse()
         answer.read()
         return answer.status
-    except OSError:
+    except (OSError, http.client.HTTPException):  # it refuses, or ends in the middle of an answer
         return 0
     finally:
         connection.close()
@@ -274,6 +274,28 @@ def measure(folder: Path, attack: Callable[[int], Any], seconds: float) -> dict[
         "end_seconds": round(ended, 1),
         "exit_status": status,
     }
+
+
+def markdown(result: dict[str, Any]) -> str:
+    """Return the results as a table."""
+    lines = [
+        "| attack | memory, of the bound | slowest `/healthz` | p99 of a row | rows refused | "
+        "SIGTERM to the end |",
+        "| --- | --: | --: | --: | --: | --: |",
+    ]
+    for attack in ATTACKS:
+        if found := result["attacks"].get(attack.__name__):
+            what = (attack.__doc__ or "").rstrip(".")
+            cells = (
+                what,
+                f"{found['peak_of_bound']:.2f}",
+                f"{found['healthz_most_ms']:,} ms",
+                f"{found['row_p99_ms']:,} ms",
+                f"{found['rows_failed']:,} of {found['rows_asked']:,}",
+                f"{found['end_seconds']:.1f} s",
+            )
+            lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
 
 
 def main() -> None:

@@ -7,7 +7,9 @@ Each trial runs a command in a process of its own, in a folder of its own, and e
 SIGINT at a time drawn at random, or lets it write only so many bytes into a file (RLIMIT_FSIZE),
 as on a full disk. Then the inputs must be as they were, an output must be whole or not there, and
 the same command, run again after every fifth trial, must come to the same result. A fit that is
-interrupted may write the model that it has so far, which then has to load.
+interrupted may write the model that it has so far, which then has to load; of the demo, which
+writes several models and pages, some may be there, each whole. After SIGKILL a file that was being
+written may be left over under its temporary name, which begins with a dot.
 
 Then commands meet circumstances that are not as they should be (`CIRCUMSTANCES`): they have to do
 their work or say what is wrong, without a traceback, and leave their inputs alone.
@@ -44,7 +46,9 @@ COMMANDS = {
     "sample": ["sample", "model", "--rows", "5000", "--random-state", "0", "--output", "out.csv"],
     "demo": ["demo", "--dataset", "digits", "--epochs", "2", "--output", "out"],
 }
+HUNG = 1000  # in place of the exit status of a command that did not end
 FAULTS = ("SIGKILL", "SIGINT", "full disk")
+MOST_SECONDS = 300.0  # after which a command hangs
 VARYING = {"figures.json", "index.html", "demo.html", "model.json"}  # which hold times
 
 
@@ -61,10 +65,20 @@ def rows(path: Path, n: int = 4_000) -> None:
 
 
 def run(command: str, folder: Path, ended: Any = None, after: float = 0.0, most: int = -1) -> int:
-    """Run a command in a process of its own; return its exit status, or minus the signal."""
+    """Run a command in a process of its own; return its exit status, or minus the signal, or HUNG.
+
+    It ends by the signal `ended` `after` so many seconds, or writes at most `most` bytes.
+    """
     pid = os.fork()
     if pid:
-        return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        start = time.perf_counter()
+        while not (found := os.waitpid(pid, os.WNOHANG))[0]:
+            if time.perf_counter() - start > MOST_SECONDS:
+                os.kill(pid, signal.SIGKILL)
+                os.waitpid(pid, 0)
+                return HUNG
+            time.sleep(0.02)
+        return os.waitstatus_to_exitcode(found[1])
     os.chdir(folder)
     out = os.open("/dev/null" if ended is None else str(folder / ".said"), os.O_WRONLY | os.O_CREAT)
     os.dup2(out, 1)
@@ -133,8 +147,8 @@ def measure(command: str, scratch: Path, trials: int) -> dict[str, Any]:
     largest = max(f.stat().st_size for f in whole.rglob("*") if f.is_file())
     rng, found = random.Random(1), {}
     for fault in FAULTS:
-        count = dict.fromkeys(("trials", "ended", "whole", "absent"), 0)
-        count |= dict.fromkeys(("half", "inputs_changed", "left_over", "not_repeatable"), 0)
+        count = dict.fromkeys(("trials", "ended", "whole", "absent", "some_files", "half"), 0)
+        count |= dict.fromkeys(("inputs_changed", "left_over", "not_repeatable", "hung"), 0)
         statuses: dict[int, int] = {}
         for trial in range(trials):
             folder = fresh()
@@ -149,15 +163,20 @@ def measure(command: str, scratch: Path, trials: int) -> dict[str, Any]:
             got = digest(folder / output)
             count["trials"] += 1
             count["ended"] += status != 0
+            count["hung"] += status == HUNG
             if not got:
                 count["absent"] += 1
             elif got == expected or (fault == "SIGINT" and command == "fit" and loads(folder)):
                 count["whole"] += 1
+            elif command == "demo" and got.items() < expected.items():
+                count["some_files"] += 1
             else:
                 count["half"] += 1
             count["inputs_changed"] += any(now.get(name) != text for name, text in before.items())
             others = set(os.listdir(folder)) - {"rows.csv", "model", output, ".said"}
             count["left_over"] += bool(others)
+            visible = {name for name in others if not name.startswith(".")}
+            count["half"] += bool(visible)
             shutil.rmtree(folder / output, ignore_errors=True)
             (folder / output).unlink(missing_ok=True)
             if trial % 5 == 0:
@@ -318,14 +337,15 @@ def race(scratch: Path, trials: int) -> dict[str, int]:
 def markdown(result: dict[str, Any]) -> str:
     """Return the results as tables."""
     lines = [
-        "| command | fault | trials | ended by it | output whole | none | half | inputs changed | "
-        "files left over | not repeatable |",
-        "| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: |",
+        "| command | fault | trials | ended by it | output whole | some files, whole | none | "
+        "half | inputs changed | hidden files left over | not repeatable | hung |",
+        "| --- | --- | --: | --: | --: | --: | --: | --: | --: | --: | --: | --: |",
     ]
-    columns = ("trials", "ended", "whole", "absent", "half", "inputs_changed", "left_over")
+    columns = ("trials", "ended", "whole", "some_files", "absent", "half", "inputs_changed")
     for command, found in result.get("commands", {}).items():
         for fault in FAULTS:
-            cells = [str(found[fault][name]) for name in (*columns, "not_repeatable")]
+            more = ("left_over", "not_repeatable", "hung")
+            cells = [str(found[fault].get(name, 0)) for name in (*columns, *more)]
             lines.append("| " + " | ".join([f"`{command}`", fault, *cells]) + " |")
     if race := result.get("race"):
         lines += [

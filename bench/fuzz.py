@@ -48,6 +48,7 @@ CELLS = (
 )
 CELLS += ("1e5", "\x00", "\u2028", "x" * 5_000, [], [1], [[[]]], {}, {"a": 1})
 AT_ONCE = 16
+TYPES = {"JSON": service.JSON, "Arrow": service.ARROW}
 ROUTES = ("score", "encode", "reconstruct", "impute", "explain")
 
 
@@ -192,14 +193,14 @@ def stream(table: Any) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def with_other_cells(frame: Any, media_type: str, rng: random.Random) -> bytes:
-    """Return a body of a few rows with cells, names or types that nobody meant."""
+def with_other_cells(good: Any, media_type: str, rng: random.Random) -> bytes:
+    """Return good rows, or a good table, with cells, names or types that nobody meant."""
     import pyarrow as pa
 
-    rows = json.loads(frame[: rng.choice((1, 3, 40))].to_json(orient="records", date_format="iso"))
     if media_type == service.JSON:
+        rows = [dict(row) for row in good]
         for _ in range(rng.choice((1, 1, 2, 5))):
-            row, name = rng.choice(rows), rng.choice(list(frame.columns))
+            row, name = rng.choice(rows), rng.choice(list(good[0]))
             if rng.random() < 0.2:
                 row[rng.choice(["", "more", "x" * 300])] = row.pop(name, None)
             else:
@@ -209,18 +210,18 @@ def with_other_cells(frame: Any, media_type: str, rng: random.Random) -> bytes:
         if rng.random() < 0.2:
             given[rng.choice(["n_draws", "random_state", "n", "codes"])] = rng.choice(CELLS)
         return json.dumps(given).encode()
-    columns = {name: table_of(frame[: len(rows)]).column(name) for name in frame.columns}
+    columns = dict(zip(good.column_names, good.columns, strict=True))
     for _ in range(rng.choice((1, 1, 2, 5))):
         name = rng.choice(list(columns))
         cell = rng.choice([c for c in CELLS if not isinstance(c, int) or abs(c or 0) < 2**63])
-        other = pa.array([cell] * len(rows))
+        other = pa.array([cell] * len(good))
         kind = rng.randrange(4)
         if kind == 0 and len(columns) > 1:
             del columns[name]
         elif kind == 1 and not isinstance(cell, list | dict):
             columns[name] = other.dictionary_encode()
         elif kind == 2:
-            columns[name] = pa.nulls(len(rows))
+            columns[name] = pa.nulls(len(good))
         else:
             columns[name] = other
     return stream(pa.table(columns))
@@ -231,14 +232,16 @@ def mutated(app: Any, frame: Any, media_type: str, n_bodies: int) -> dict[str, A
     import httpx
 
     rng = random.Random(0)
-    bodies = []
+    bodies, parts = [], []
     for n in (1, 3, 40):
         if media_type == service.JSON:
             rows = json.loads(frame[:n].to_json(orient="records", date_format="iso"))
+            parts.append(rows)
             bodies.append(json.dumps({"rows": rows}).encode())
             bodies.append(json.dumps({"rows": [list(row.values()) for row in rows]}).encode())
         else:
-            bodies.append(stream(table_of(frame[:n])))
+            parts.append(table_of(frame[:n]))
+            bodies.append(stream(parts[-1]))
     statuses: Counter[int] = Counter()
     slowest = 0.0
 
@@ -249,7 +252,7 @@ def mutated(app: Any, frame: Any, media_type: str, n_bodies: int) -> dict[str, A
             async def ask(number: int) -> None:
                 nonlocal slowest
                 if number % 2:
-                    body = with_other_cells(frame, media_type, rng)
+                    body = with_other_cells(rng.choice(parts), media_type, rng)
                 else:
                     body = changed(rng.choice(bodies), rng.choice(bodies), rng)
                 start = time.perf_counter()
@@ -297,6 +300,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--bodies", type=int, default=10_000, help="of each type")
     parser.add_argument("--examples", type=int, default=50, help="of each route and way")
+    parser.add_argument("--only", choices=[*TYPES, "generated"])
     parser.add_argument("--output", type=Path, default=RESULTS)
     given = parser.parse_args()
     from twofold import Autoencoder, load
@@ -308,16 +312,18 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         Autoencoder(epochs=2, random_state=0).fit(frame).save(Path(folder) / "model")
         app = create_app(load(Path(folder) / "model"), max_rows=50)
-    watch = machine.Watch()
-    found: dict[str, Any] = {"mutated": {}}
-    for name, media_type in (("JSON", service.JSON), ("Arrow", service.ARROW)):
-        found["mutated"][name] = mutated(app, frame, media_type, given.bodies)
-        print(name, json.dumps(found["mutated"][name]), flush=True)
-    found["generated"] = generated(app, given.examples)
-    print(json.dumps(found["generated"], indent=1), flush=True)
+    kept = json.loads(given.output.read_text()) if given.output.exists() else {"mutated": {}}
+    kept["machine"] = machine.describe(sorted(os.sched_getaffinity(0)))
+    for name, media_type in TYPES.items():
+        if given.only in (None, name):
+            kept["mutated"][name] = mutated(app, frame, media_type, given.bodies)
+            print(name, json.dumps(kept["mutated"][name]), flush=True)
+            service.write_atomically(given.output, json.dumps(kept, indent=1) + "\n")
+    if given.only in (None, "generated"):
+        kept["generated"] = generated(app, given.examples)
+        print(json.dumps(kept["generated"], indent=1), flush=True)
+        service.write_atomically(given.output, json.dumps(kept, indent=1) + "\n")
     app.state.service.close()
-    about = {"machine": machine.describe(sorted(os.sched_getaffinity(0))), "others": watch.stop()}
-    service.write_atomically(given.output, json.dumps(about | found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

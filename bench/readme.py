@@ -17,9 +17,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import attack
 import columns
 import defaults
 import explorer
+import faults
+import fuzz
 import imputation
 import quality_table
 import samples
@@ -74,7 +77,12 @@ PAGES: dict[Path, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
         "rates": ("scaling", scaling.measured),
         "scaling": ("scaling", scaling.table),
     },
-    ROOT / "docs" / "service.md": {"service": ("service", service.markdown)},
+    ROOT / "docs" / "service.md": {
+        "service": ("service", service.markdown),
+        "attack": ("attack", attack.markdown),
+        "fuzz": ("fuzz", fuzz.markdown),
+    },
+    ROOT / "docs" / "files.md": {"faults": ("faults", faults.markdown)},
     ROOT / "docs" / "explorer.md": {"explorer": ("explorer", explorer.markdown)},
 }
 
