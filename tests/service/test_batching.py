@@ -209,6 +209,17 @@ def test_long_requests_that_take_turns_share_no_call(serve: Serve, floats: Autoe
         np.testing.assert_allclose(good(answer)["score"], floats.score_samples(table))
 
 
+def test_requests_of_many_rows_share_no_call(serve: Serve, floats: Autoencoder) -> None:
+    app = serve(floats)
+    verb, calls = app.state.service.current.verbs["score"], list[int]()
+    score, verb.run = verb.run, lambda rows: calls.append(len(rows)) or score(rows)
+    few, many = (pa.table({name: np.arange(float(n)) for name in "abc"}) for n in (100, 300))
+    requests: list[Asked] = [("POST", "/score", body(t, ARROW)) for t in (few, few, many, many)]
+    for answer in together(app, requests):
+        good(answer)
+    assert calls == [200, 300, 300]
+
+
 async def asked(app: Starlette, path: str, document: Any, gone: asyncio.Event) -> list[Any]:
     """Send a request whose client goes away when the event is set; return what was sent to it."""
     sent: list[Any] = []

@@ -41,6 +41,16 @@ def test_examples_are_valid_and_true(
             assert_close(values, answer["example"][name])
 
 
+def test_cells_are_described_as_they_are_taken(people_app: Starlette) -> None:
+    document = people_app.state.service.document()
+    body = document["paths"]["/score"]["post"]["requestBody"]["content"][JSON]["schema"]
+    described = body["properties"]["rows"]["anyOf"][0]["items"]["properties"]
+    assert described["age"] == {"type": ["number", "null"]}
+    assert described["town"] == {"type": ["string", "null"]}
+    assert described["joined"]["format"] == "date-time-local"
+    assert described["smoker"] == {"enum": [True, False, 0, 1, None]}
+
+
 def test_document_asks_for_the_token(serve: Serve, floats: Autoencoder) -> None:
     document = serve(floats, token="a-secret").state.service.document()
     assert document["paths"]["/score"]["post"]["security"] == [{"token": []}]

@@ -200,12 +200,12 @@ class JsonReader:
         return JsonRows(self, tuple(columns), tuple(columns.values()), types)
 
     def _in_order(self, columns: dict[str, list[Any]]) -> list[list[Any]]:
-        lacking = [name for name in self.names if name not in columns]
-        unknown = sorted(set(columns) - set(self.names))
-        if lacking or unknown:
-            which, fault = (lacking, "have no") if lacking else (unknown, "have an unknown")
+        expected = set(self.names)
+        if columns.keys() != expected:
+            name = min(columns.keys() ^ expected)
+            fault = "have no" if name in expected else "have an unknown"
             raise DataError(
-                f"These rows {fault} column {which[0][:_LONG]!r}. Send the columns that GET "
+                f"These rows {fault} column {name[:_LONG]!r}. Send the columns that GET "
                 f"/schema lists, with null for missing cells."
             )
         return [list(row) for row in zip(*(columns[name] for name in self.names), strict=True)]
