@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from decimal import Decimal
 from pathlib import Path
@@ -494,3 +495,10 @@ def test_model_takes_its_columns_from_a_file_and_ignores_others(tmp_path: Path) 
 def test_chunks_cover_every_row_once() -> None:
     chunks = list(sources.row_chunks(20_001, 784))
     assert [row for chunk in chunks for row in range(20_001)[chunk]] == list(range(20_001))
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no pipes with names")
+def test_pipe_is_refused(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "rows.csv")
+    with pytest.raises(DataError, match="which is a pipe or a device"):
+        sources.resolve(tmp_path / "rows.csv")

@@ -86,6 +86,11 @@ def resolve(source: str | os.PathLike[str]) -> list[Path]:
             types = ", ".join((*FILE_SUFFIXES, *images.SUFFIXES))
             raise DataError(f"The folder {path} holds no {types} file.")
     elif path.exists():
+        if not path.is_file():
+            raise DataError(
+                f"Expected a file, got {path}, which is a pipe or a device. Files are read more "
+                f"than once: write what it gives to a file first."
+            )
         paths = [path]
     else:
         found = (Path(name) for name in sorted(glob.glob(str(path), recursive=True)))
