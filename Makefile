@@ -3,7 +3,7 @@
 
 SHELL := /bin/sh
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs sanitize bench quality clean
+.PHONY: help demo test gpu check docs sanitize bench quality clean
 
 VENV := .venv
 PYTHON ?= python3 python3.13 python3.12 python3.11 python
@@ -23,6 +23,9 @@ demo: $(NATIVE) ## train a tied autoencoder on images and show what it can do (A
 
 test: $(NATIVE) ## run the tests (ARGS="-k schema")
 	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
+
+gpu: $(NATIVE) ## run the tests of everything that a GPU computes; they are skipped where there is none
+	@$(VENV)/bin/python -m pytest -n 0 -m gpu $(ARGS)
 
 check: $(READY) ## formatting, lint, types and the layers that imports keep to
 	$(VENV)/bin/ruff format --check .

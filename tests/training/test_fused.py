@@ -546,7 +546,6 @@ def test_the_plain_step_knows_bfloat16_too() -> None:
     torch.testing.assert_close(fused_losses, plain_losses, rtol=0.05, atol=0.01)
 
 
-on_a_gpu = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 # A GPU takes the learning rate in 32 bits, so only such rates are the same on both sides.
 GPU_PLANS = {
     name: replace(plan, learning_rate=2.0 ** round(math.log2(plan.learning_rate)))
@@ -573,7 +572,7 @@ def replays(step: FusedStep) -> list[bool]:
     return [recording is not None and recording._recorded is not None for recording in recordings]
 
 
-@on_a_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=["float64", "float32"])
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("plan", GPU_PLANS.values(), ids=list(GPU_PLANS))
@@ -588,7 +587,7 @@ def test_a_gpu_ends_where_the_cpu_does(
     assert replays(there) == [True, True]
 
 
-@on_a_gpu
+@pytest.mark.gpu
 def test_a_gpu_takes_a_new_rate_at_every_step() -> None:
     there, here = on_both(GPU_PLANS["momentum"], True)
     x = rows()[:8]
@@ -598,7 +597,7 @@ def test_a_gpu_takes_a_new_rate_at_every_step() -> None:
     assert_close_networks(there.network, here.network, 1e-7)
 
 
-@on_a_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("optimizer", GPU_PLANS)
 def test_a_copy_on_a_gpu_goes_on_where_the_original_does(optimizer: str) -> None:
     plan = GPU_PLANS[optimizer]
@@ -610,7 +609,7 @@ def test_a_copy_on_a_gpu_goes_on_where_the_original_does(optimizer: str) -> None
     assert_close_networks(twin.network, step.network.cpu(), 1e-9)
 
 
-@on_a_gpu
+@pytest.mark.gpu
 def test_a_network_moves_to_a_gpu_and_back_between_steps() -> None:
     plan = GPU_PLANS["adam"]
     moved, stayed = on_both(plan, True)
@@ -621,7 +620,7 @@ def test_a_network_moves_to_a_gpu_and_back_between_steps() -> None:
     assert_close_networks(moved.network, stayed.network, 1e-7)
 
 
-@on_a_gpu
+@pytest.mark.gpu
 def test_weights_moved_on_a_gpu_are_the_ones_trained_on() -> None:
     plan = GPU_PLANS["sgd"]
     there, here = on_both(plan, True)
@@ -634,7 +633,7 @@ def test_weights_moved_on_a_gpu_are_the_ones_trained_on() -> None:
     assert_close_networks(there.network, here.network, 1e-7)
 
 
-@on_a_gpu
+@pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_a_recorded_step_does_not_wait_for_the_gpu() -> None:
     plan = GPU_PLANS["adamw"]
@@ -650,7 +649,7 @@ def test_a_recorded_step_does_not_wait_for_the_gpu() -> None:
         torch.cuda.set_sync_debug_mode(before)
 
 
-@on_a_gpu
+@pytest.mark.gpu
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 def test_bfloat16_on_a_gpu_learns_what_float32_does(tied: bool) -> None:
     plan = replace(GPU_PLANS["adam"], bfloat16=True)

@@ -509,7 +509,7 @@ def test_the_history_of_no_epoch_is_empty() -> None:
     assert History() == History([], "all epochs done", 0)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 @pytest.mark.filterwarnings("ignore:PCA with as many components")
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
 @pytest.mark.parametrize("optimizer", ["sgd", "adam"])
@@ -533,7 +533,7 @@ def test_a_whole_fit_on_a_gpu_goes_as_on_the_cpu(optimizer: str, tied: bool) -> 
     np.testing.assert_allclose(there.transform(ROWS), here.transform(ROWS), rtol=0.01, atol=0.01)
 
 
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.gpu
 def test_divergence_on_a_gpu_names_its_step() -> None:
     with pytest.raises(DivergenceError, match=r"got .* at epoch 1, step \d+\."):
         Autoencoder(optimizer="sgd", learning_rate=1e10, epochs=2, batch_size=4, device="cuda").fit(
