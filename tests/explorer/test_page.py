@@ -631,6 +631,31 @@ def test_an_address_that_means_nothing_is_the_start(digits: Served, opened: Open
         assert window.page.locator("#alert").is_hidden()
 
 
+def test_either_axis_of_the_neighbor_map_brings_the_other(
+    houses: Served, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(code_map, "_LANDMARKS", 60)
+    window = opened(houses, "#row=5")
+    window.page.select_option("#y", "tsne2")
+    window.until("document.getElementById('note').textContent.startsWith('t-SNE')")
+    assert window.page.locator("#x").input_value() == "tsne1"
+    assert window.page.locator("#alert").is_hidden()
+    window.page.select_option("#x", "c0")
+    window.until("!document.getElementById('note').textContent.includes('t-SNE')")
+    assert window.page.locator("#y").input_value() == "pc2"
+
+
+def test_no_number_or_name_of_an_explanation_is_cut(houses: Served, opened: Open) -> None:
+    window = opened(houses, "#panel=row&row=5")
+    window.page.wait_for_selector("#panel-row .total")
+    cut = """nodes => nodes.filter(node => node.scrollWidth > node.clientWidth + 1
+        || node.scrollHeight > node.clientHeight + 1).map(node => node.textContent)"""
+    for width in (390, 768, 1280):
+        window.page.set_viewport_size({"width": width, "height": 900})
+        cells = window.page.locator("#panel-row .reasons :is(td, th .name)")
+        assert not cells.evaluate_all(cut), width
+
+
 def test_levels_can_be_hidden(houses: Served, opened: Open) -> None:
     window = opened(houses)
     window.page.select_option("#color", label="ocean_proximity")

@@ -33,6 +33,12 @@ export function number(value, digits = 5) {
 export const percent = (share) =>
   `${share > 0 && share < 0.0995 ? Number((100 * share).toPrecision(2)) : Math.round(100 * share)} %`;
 
+// A contribution in nats: two decimals are enough to compare, and columns of them line up.
+export function nats(share) {
+  const text = Math.abs(share) < 0.005 ? "0" : Math.abs(share) < 1000 ? share.toFixed(2) : number(share, 3);
+  return text.replace("-", "−");
+}
+
 // A cell as a reader knows it.
 export function cell(value, type, digits) {
   if (value === null || value === undefined || Number.isNaN(value)) return "missing";
@@ -47,11 +53,14 @@ export function cell(value, type, digits) {
 
 export const isMissing = (value) => value === null || value === undefined || Number.isNaN(value);
 
+const LONGEST = 120; // characters of a cell; its title has all
+
 export function cellNode(tag, value, type, digits) {
   const text = cell(value, type, digits);
   const missing = isMissing(value);
   const kind = type === "time" ? "timestamp" : typeof value === "number" || missing ? "figure" : "text";
-  return el(tag, { class: `${kind}${missing ? " missing" : ""}`, title: text.length > 9 ? text : null }, text);
+  const shown = text.length > LONGEST ? `${text.slice(0, LONGEST - 1)}…` : text;
+  return el(tag, { class: `${kind}${missing ? " missing" : ""}`, title: text.length > 9 ? text : null }, shown);
 }
 
 // The name of a column, cut by the style sheet where it is long, and whole on request.
@@ -247,7 +256,7 @@ function contributions(about, why, most) {
       el("th", { scope: "row" }, name(why.columns[i])),
       cellNode("td", why.observed[i], type),
       cellNode("td", why.expected[i], type),
-      el("td", { class: "share" }, bar(share / largest, `${number(share, 3)} nats`), el("span", { class: "figure" }, number(share, 3))),
+      el("td", { class: "share" }, bar(share / largest, `${nats(share)} nats`), el("span", { class: "figure" }, nats(share))),
     );
   });
   const titles = [["column"], ["observed", "figure"], ["expected", "figure"], ["contribution", "share"]];
@@ -255,7 +264,7 @@ function contributions(about, why, most) {
   const left = seen.length - rows.length;
   const rest = seen.slice(most).reduce((sum, [share]) => sum + share, 0);
   if (!left) return laidOut;
-  return el("div", {}, laidOut, el("p", { class: "quiet" }, `and ${counted(left, "more column")}, together ${number(rest, 3)}`));
+  return el("div", {}, laidOut, el("p", { class: "quiet" }, `and ${counted(left, "more column")}, together ${nats(rest)}`));
 }
 
 // The first `most` columns of reasons, the largest first, as short bars for a list.
@@ -263,6 +272,6 @@ export function glimpse(about, why) {
   const order = why.contribution.map((share, i) => [share, i]).sort((a, b) => b[0] - a[0]);
   const [largest] = order[0];
   return order.slice(0, 3).filter(([share]) => share > 0).map(([share, i]) =>
-    el("span", { class: "glimpse" }, name(why.columns[i]), bar(share / largest, `${number(share, 3)} nats`)),
+    el("span", { class: "glimpse" }, name(why.columns[i]), bar(share / largest, `${nats(share)} nats`)),
   );
 }
