@@ -228,8 +228,8 @@ def with_other_cells(good: Any, media_type: str, rng: random.Random) -> bytes:
     return stream(pa.table(columns))
 
 
-def mutated(app: Any, frame: Any, media_type: str, n_bodies: int) -> dict[str, Any]:
-    """Return what good bodies come to that were changed at random."""
+def mutated(app: Any, frame: Any, media_type: str, n_bodies: int, minutes: float) -> dict[str, Any]:
+    """Return what good bodies come to that were changed at random, as many as the time allows."""
     import httpx
 
     rng = random.Random(0)
@@ -266,13 +266,16 @@ def mutated(app: Any, frame: Any, media_type: str, n_bodies: int) -> dict[str, A
                 slowest = max(slowest, time.perf_counter() - start)
                 statuses[answer.status_code] += 1
 
+            end = time.perf_counter() + 60 * minutes
             for start in range(0, n_bodies, AT_ONCE):
+                if time.perf_counter() > end:
+                    break
                 stop = min(start + AT_ONCE, n_bodies)
                 await asyncio.gather(*(ask(number) for number in range(start, stop)))
 
     asyncio.run(run())
     return {
-        "bodies": n_bodies,
+        "bodies": sum(statuses.values()),
         "statuses": {str(k): v for k, v in sorted(statuses.items())},
         "server_errors": sum(v for k, v in statuses.items() if k >= 500),
         "slowest_seconds": round(slowest, 2),
@@ -301,6 +304,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n", 1)[0])
     parser.add_argument("--bodies", type=int, default=10_000, help="of each type")
     parser.add_argument("--examples", type=int, default=50, help="of each route and way")
+    parser.add_argument("--minutes", type=float, default=60, help="at most, of each type")
     parser.add_argument("--only", choices=[*TYPES, "generated"])
     parser.add_argument("--output", type=Path, default=RESULTS)
     given = parser.parse_args()
@@ -317,7 +321,7 @@ def main() -> None:
     kept["machine"] = machine.describe(sorted(os.sched_getaffinity(0)))
     for name, media_type in TYPES.items():
         if given.only in (None, name):
-            kept["mutated"][name] = mutated(app, frame, media_type, given.bodies)
+            kept["mutated"][name] = mutated(app, frame, media_type, given.bodies, given.minutes)
             print(name, json.dumps(kept["mutated"][name]), flush=True)
             service.write_atomically(given.output, json.dumps(kept, indent=1) + "\n")
     if given.only in (None, "generated"):

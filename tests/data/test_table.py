@@ -105,3 +105,10 @@ def test_numbers_beside_text_stay_numbers() -> None:
 
 def test_text_without_levels_is_all_missing() -> None:
     assert shown([np.nan, np.nan], Format("text", "str")) == [None, None]
+
+
+def test_time_beyond_the_calendar_is_held_within_it() -> None:
+    formats = (Format("time", "datetime64[us]"),)
+    found = cells(np.array([[1e300], [-1e300], [0.0]]), formats)
+    assert found[2, 0] == datetime(1970, 1, 1)
+    assert found[0, 0] > 0 > found[1, 0]  # microseconds, where Python has no datetime

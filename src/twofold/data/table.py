@@ -13,6 +13,7 @@ from twofold.data.notation import Notation
 from twofold.errors import DataError
 
 Array = NDArray[Any]
+_MOST_SECONDS = 9.2e12  # before or after 1970, in whole microseconds of 64 bits
 _CHUNK_CELLS = 4_000_000  # keeps the temporary arrays of one pass near 32 MB
 
 
@@ -150,7 +151,8 @@ def cells(values: Array, formats: tuple[Format, ...] | None) -> Array:
             places = np.where(missing, 0, column).astype(np.int64).tolist()
             known = [form.levels[place] for place in places] if form.levels else known
         elif form.type == "time":
-            microseconds = np.where(missing, 0, column) * 1e6
+            seconds = np.clip(np.where(missing, 0, column), -_MOST_SECONDS, _MOST_SECONDS)
+            microseconds = seconds * 1e6
             known = microseconds.round().astype("datetime64[us]").tolist()
         result[:, position] = known
         result[missing, position] = None
