@@ -57,6 +57,7 @@ def test_lines_above_the_header_are_left_out(above: str, skip: int) -> None:
         ("p,x\n" * 4 + "e,x\n" * 4, False),
         (",x\n0,1.5\n1,2.5\n", True),
         ("land,2019,2020\n" + "US,1.5,70\nDE,2.5,80\n" * 3, True),
+        ("land,1992,1994,1995\n" + "US,5,70,1\nDE,25,80,3\n" * 3, True),
         ("Ann,3,7\n" + "Bob,4,8\nEve,1,9\nDan,3,5\n", False),
         ("#id\tx\n" + "a\t1.5\nb\t2.5\n" * 3, True),
     ],

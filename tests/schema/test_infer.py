@@ -513,3 +513,18 @@ def test_times_and_amounts_that_a_frame_holds_as_text_are_named() -> None:
     assert notes[0].startswith("holds times as text, such as '01.01.2021'")
     assert notes[2].startswith("holds numbers as text")
     assert schema.id_column == "code"
+
+
+@pytest.mark.parametrize("weight", [3, 2])
+def test_numbers_with_check_digits_are_identifiers(weight: int) -> None:
+    rng = np.random.default_rng(0)
+    digits = rng.integers(0, 10, (30, 11))
+    counted = digits * np.where(np.arange(11) % 2, 1, weight)
+    counted -= 9 * (counted > 9) * (weight == 2)
+    codes = 10**12 + digits @ 10 ** np.arange(1, 12)
+    codes += (-counted.sum(1) - 1) % 10  # the first digit, 1, counts once
+    frame = pd.DataFrame({"ean": codes, "price": rng.random(30)})
+    column = Schema.infer(sources.read(frame)).columns[0]
+    assert column.note.startswith("looks like an identifier: 30 numbers whose last digit is a che")
+    frame["ean"] += np.arange(30) % 2
+    assert Schema.infer(sources.read(frame)).columns[0].kind == "real"

@@ -31,7 +31,7 @@ _CURRENCY = (
     "Rs",
 )
 _SUFFIX = r"\d[.,]?(?P<suffix>\s*(?P<mark>%|‰|€|\$|£|kr|CHF|EUR|USD|GBP|zł|Kč))$"
-_UNIT = r"^[-+]?[\d.,]+(?P<suffix>\s[A-Za-zµ°/²³]{1,6}|°\s?[A-Za-z]?|[A-Za-zµ]{2,4}[²³]?)$"
+_UNIT = r"^[-+]?[\d.,]+(?P<suffix>\s[A-Za-zµ°/²³]{1,6}|°\s?[A-Za-z]?|[A-Za-zµ]{2,4}[²³]?|[kKMB])$"
 _ORDINALS = {"st", "nd", "rd", "th"}
 _USUAL = "%H:%M:%S"
 _DAY_DIGITS = re.compile(r"(1[89]|2[01])\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")

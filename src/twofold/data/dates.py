@@ -160,6 +160,7 @@ def patterns(language: str = "", clocked: bool = True) -> Sequence[str]:
         days += ["%d de %B de %Y", "%d de %b de %Y", "%d de %b. de %Y", "%d%o of %B %Y"]
         days += ["%d%o of %B, %Y", "%d-%b.-%y", "%d. %B %y", "%d %B %Yг."]
     clocks = ["", " %H:%M:%S", " %H:%M", " %I:%M %p", " %I:%M:%S %p", ", %H:%M", "T%H:%M:%S"]
+    clocks += [":%H:%M:%S"]  # of web servers
     return [f"{day}{clock}" for day in days for clock in clocks[: 1 + 9 * clocked]]
 
 

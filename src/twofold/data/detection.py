@@ -432,6 +432,8 @@ class Detector:
 
     def _why(self) -> str:
         """Say why a column of mostly numbers or times is text; "" if it is not one."""
+        if self._code is not None:
+            return ""
         some = [c for c in self._candidates or () if c.n_read and c.n_others]
         best = max(some, key=lambda c: c.n_read, default=None)
         if best is None or best.n_read < _WORTH_A_NOTE * (best.n_read + best.n_others):

@@ -506,14 +506,15 @@ def _in_steps(names: Sequence[str]) -> bool:
 
 
 def _in_even_steps(names: Sequence[str]) -> bool:
-    """Whether names are whole numbers one step apart, or one year, as next to a name of text."""
+    """Whether names are years or whole numbers one step apart, as next to a name of text."""
     try:
         numbers = [int(name) for name in names]
     except ValueError:
         return False
-    if len(numbers) == 1:
-        return 1800 <= numbers[0] < 2200
-    return len({b - a for a, b in pairwise(numbers)}) == 1
+    steps = {b - a for a, b in pairwise(numbers)}
+    if min(numbers) >= 1800 and max(numbers) < 2200 and (min(steps, default=1) > 0):
+        return True
+    return len(steps) == 1
 
 
 def _is_outside(name: str, cells: Sequence[str]) -> bool:

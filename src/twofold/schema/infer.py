@@ -39,6 +39,7 @@ _FENCE = 10.0  # interquartile ranges beyond the quartiles: what lies further do
 _MOST_LEVELS = 64  # inputs that one category may take
 _RARE = 5e-4  # share of the rows below which a level has no input of its own
 _FEW_LEVELS = 50  # so few different texts are categories, however few rows there are
+_LEAST_DIGITS = 7  # before a check digit
 _LEAST_NUMBERED = 20  # rows, for whole numbers that differ to be those of the rows
 _FURTHEST = 100.0  # times that far cells widen a histogram's unit: a code for "missing" wants more
 
@@ -257,6 +258,9 @@ def _kind(table: Table, i: int, stats: Statistics, levels: float, asked: str) ->
         return "time", ""
     if levels:
         return "pixel", ""
+    if _have_check_digits(table, i, stats):
+        many = f"{stats.n[i]:,} numbers whose last digit is a check digit"
+        return "ignored", f"{IDENTIFIER}: {many}, {EACH_ONCE}"
     if _numbers_rows(table, i, stats):
         many = f"{stats.n[i]:,} whole numbers from {stats.low[i]:.0f} to {stats.high[i]:.0f}"
         return "ignored", f"{IDENTIFIER}: {many}, {EACH_ONCE}"
@@ -307,6 +311,26 @@ def _numbers_rows(table: Table, i: int, stats: Statistics) -> bool:
     if stats.high[i] - stats.low[i] + 1 > 2 * n_rows:
         return False
     return len(np.unique(table.values[:, i])) == table.n_rows
+
+
+def _have_check_digits(table: Table, i: int, stats: Statistics) -> bool:
+    """Whether long whole numbers differ, and each ends in the check digit of the others.
+
+    It is that of articles and books (GS1: digits count 3 and 1 in turn), or that of cards and
+    devices (Luhn, 1960: digits count 2 and 1). By accident it is right in one of ten cells.
+    """
+    few = stats.n[i] < _LEAST_NUMBERED or not stats.whole[i]
+    if few or stats.low[i] < 10**_LEAST_DIGITS or stats.high[i] >= 2**53:
+        return False
+    cells = table.values[:, i].astype(np.float64)
+    numbers = cells[~np.isnan(cells)][:_MOST_LOOKED_AT].astype(np.int64)
+    places = range(len(str(int(stats.high[i]))))
+    digits = np.array([numbers // 10**place % 10 for place in places])  # the last one first
+    thrice, twice = digits.copy(), digits.copy()
+    thrice[1::2] *= 3
+    twice[1::2] = 2 * digits[1::2] - 9 * (digits[1::2] > 4)
+    right = any(bool((some.sum(0) % 10 == 0).all()) for some in (thrice, twice))
+    return right and len(np.unique(numbers)) == len(numbers)
 
 
 def _category(
