@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 import statistics
 from collections.abc import Callable
 from typing import Any
@@ -72,20 +73,20 @@ def detection(result: Result) -> str:
         cells = [_bold(method)]
         for row in rows.values():
             found = row["methods"].get(method)
-            mark = "" if found is None or not found["failed"] else " [*]"
+            mark = "" if found is None or not found["failed"] else " †"
             cells += [_spread(found, figure) + mark for figure in ("auroc", "ap")]
         lines.append(cells)
     said = [_detection_words(rows)]
     for name, row in rows.items():
         for method, found in row["methods"].items():
-            for failed, why in found["failed"].items():
-                said.append(
-                    f"[*] {method} failed on {failed} ({DETECTION[name]}: {why}), and its means "
-                    f"leave that set out."
-                )
             if found["failed"]:
-                said.append(_same_sets(row, method, DETECTION[name]))
-    return _table(heads, lines) + "\n\n" + "\n".join(said)
+                sets = ", ".join(re.sub(r"^\d+_", "", failed) for failed in found["failed"])
+                said.append(
+                    f"- † {method} failed on {len(found['failed'])} of the sets ({sets}; "
+                    f"{DETECTION[name]}), which its means leave out. "
+                    + _same_sets(row, method, DETECTION[name])
+                )
+    return _table(heads, lines) + "\n\n" + said[0] + "\n\n" + "\n".join(said[1:])
 
 
 def _same_sets(row: Result, method: str, protocol: str) -> str:

@@ -173,8 +173,11 @@ def _busy(row: dict[str, Any]) -> list[tuple[str, str]]:
             ("torch", "plain PyTorch loop "),
         ):
             found = row.get(name, {})
-            if "median_ratio" in found:
-                said.append(f"{title}{_times(found['median_ratio'][n])} the undisturbed time")
+            ratios = found.get("median_ratio", {})
+            if not isinstance(ratios, dict):  # of one busy process alone, as it was measured first
+                ratios = {"1": ratios}
+            if n in ratios:
+                said.append(f"{title}{_times(ratios[n])} the undisturbed time")
             elif "failed" in found:
                 said.append(f"{title}failed ({found['failed']})")
         if said:
