@@ -63,57 +63,34 @@ def flags(options: dict[str, Any]) -> list[str]:
     return " ".join(words).replace("--shortcut False", "--no-shortcut").split()
 
 
-def test_two_workers_of_the_command_line_make_the_same_model_as_one(
+def test_two_workers_of_the_command_line_make_the_same_model_as_one_though_one_is_killed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     events: list[Event] = []
-    monkeypatch.setattr(Progress, "__call__", lambda self, event: events.append(event))
-    begin, started = launch.LocalWorkers.__init__, []
-
-    def noted(pool: Any, job: Any, workers: int, scratch: Path) -> None:
-        started.append(workers)
-        begin(pool, job, workers, scratch)
-
-    monkeypatch.setattr(launch.LocalWorkers, "__init__", noted)
-    np.save(tmp_path / "rows.npy", HOLES)
-    words = ["fit", tmp_path / "rows.npy", "--output", tmp_path / "model", "--workers", "2"]
-    result = CliRunner().invoke(app, [*map(str, words), *flags(NO_SHORTCUT)])
-    assert result.exit_code == 0, result.output
-    assert_same(load(tmp_path / "model"), Autoencoder(**NO_SHORTCUT).fit(HOLES))
-    assert [event.epoch for event in events if event.kind == "epoch"] == [1, 2, 3, 4]
-    assert started == [2]
-    assert re.search(r"rows +150", result.stdout)
-
-
-def test_where_a_worker_is_killed_all_go_on_from_the_last_checkpoint(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pools: list[Any] = []
+    pools: list[list[subprocess.Popen[bytes]]] = []
     begin = launch.LocalWorkers.__init__
 
     def noted(pool: Any, *given: Any) -> None:
-        pools.append(pool)
         begin(pool, *given)
+        pools.append(pool._processes)
+
+    def kill(_: Progress, event: Event) -> None:
+        events.append(event)
+        if event.epoch == 2 and len(pools) == 1:
+            pools[0][1].send_signal(signal.SIGKILL)
 
     monkeypatch.setattr(launch.LocalWorkers, "__init__", noted)
-
-    def kill(event: Event) -> None:
-        if event.epoch == 2 and len(pools) == 1:
-            pools[0]._processes[1].send_signal(signal.SIGKILL)
-
-    path = tmp_path / "rows.npy"
-    np.save(path, X)
-    with pytest.warns(WorkerWarning, match=r"ended \(signal 9\); all continue"):
-        found = launch.fit(
-            Autoencoder(**OPTIONS),
-            path,
-            workers=2,
-            callbacks=[kill],
-            checkpoint=tmp_path / "run",
-            checkpoint_seconds=0,
-        )
-    assert len(pools) == 2
-    assert_same(found.model, Autoencoder(**OPTIONS).fit(X))
+    monkeypatch.setattr(Progress, "__call__", kill)
+    np.save(tmp_path / "rows.npy", HOLES)
+    words = ["fit", tmp_path / "rows.npy", "--output", tmp_path / "model", "--workers", "2"]
+    often = ["--checkpoint", tmp_path / "run", "--checkpoint-seconds", "0"]
+    result = CliRunner().invoke(app, [*map(str, [*words, *often]), *flags(NO_SHORTCUT)])
+    assert result.exit_code == 0, result.output
+    assert re.search(r"ended \(signal 9\); all\s+continue", result.stderr)
+    assert [len(processes) for processes in pools] == [2, 2]
+    assert {event.epoch for event in events if event.kind == "epoch"} == {1, 2, 3, 4}
+    assert re.search(r"rows +150", result.stdout)
+    assert_same(load(tmp_path / "model"), Autoencoder(**NO_SHORTCUT).fit(HOLES))
 
 
 def test_what_a_worker_cannot_do_is_raised_as_by_one_process() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,16 +25,16 @@ from typer.testing import CliRunner
 from twofold import Autoencoder, Files, load
 from twofold.cli.main import app
 from twofold.data import files
-from twofold.distributed import batch_inference, launch
+from twofold.distributed import batch_inference, job, launch
 from twofold.distributed import ray as cluster
 from twofold.errors import (
     DataError,
     DivergenceError,
+    InterruptedWarning,
     MissingExtraError,
     OptionError,
     OutputExistsError,
     WorkerError,
-    WorkerWarning,
 )
 from twofold.training.events import Event
 
@@ -45,7 +47,6 @@ pytestmark = [
 ]
 RNG = np.random.default_rng(4)
 X = RNG.normal(size=(150, 3)) @ RNG.normal(size=(3, 6)) + 0.1 * RNG.normal(size=(150, 6))
-HOLES = np.where(RNG.random(X.shape) < 0.1, np.nan, X)
 OPTIONS: dict[str, Any] = {
     "n_components": 2,
     "epochs": 4,
@@ -53,22 +54,21 @@ OPTIONS: dict[str, Any] = {
     "random_state": 0,
     "precision": "float64",
 }
-# Where cells are missing, a network next to a shortcut learns from hidden cells, and each worker
-# hides others.
-NO_SHORTCUT: dict[str, Any] = {**OPTIONS, "shortcut": False}
-LONG: dict[str, Any] = {**OPTIONS, "epochs": 12, "patience": None}
+MANY = RNG.normal(size=(1200, 3)) @ RNG.normal(size=(3, 6)) + 0.1 * RNG.normal(size=(1200, 6))
 N_FILES, N_ROWS = 8, 2500
 NAMES = [f"x{i}" for i in range(6)]
 
 
 @pytest.fixture(scope="module")
 def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
-    """Two machines of one CPU each, both of them this one, and this process on the first."""
+    """A machine of one CPU, and this process on it; more of them are this one, too."""
     from ray.cluster_utils import Cluster
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
+        patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         folder = tmp_path_factory.mktemp("ray", numbered=False)
         short = Path("/tmp", f"twofold-{os.getpid()}")  # paths of sockets have to be short
         short.symlink_to(folder)
@@ -80,7 +80,6 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         head = {**usual, "temp_dir": str(short), "_system_config": sooner}
         made = Cluster(initialize_head=True, head_node_args=head)
         try:
-            made.add_node(**usual)
             ray.init(made.address, log_to_driver=False, logging_level="ERROR")
             made.wait_for_nodes()
             yield made
@@ -90,121 +89,82 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
             short.unlink()
 
 
-@pytest.fixture
-def pools(monkeypatch: pytest.MonkeyPatch) -> list[cluster.RayWorkers]:
-    """The pools of workers that were started."""
-    found: list[cluster.RayWorkers] = []
-    begin = cluster.RayWorkers.__init__
-
-    def noted(pool: cluster.RayWorkers, *given: Any) -> None:
-        begin(pool, *given)
-        found.append(pool)
-
-    monkeypatch.setattr(cluster.RayWorkers, "__init__", noted)
-    return found
-
-
 def assert_same(found: Autoencoder, expected: Autoencoder) -> None:
-    """The same model, to rounding."""
+    """The same network, to the rounding of hundreds of epochs.
+
+    Thresholds depend on what was drawn until the interrupt, which comes in the next epoch or not.
+    """
     ours, theirs = found.network_.state_dict(), expected.network_.state_dict()
     for name in theirs:
-        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-7, atol=1e-9)
-    for mine, other in zip(found.history_, expected.history_, strict=True):
-        assert mine["loss"] == pytest.approx(other["loss"], rel=1e-9)
-    assert found.offset_ == pytest.approx(expected.offset_, rel=1e-6)
+        torch.testing.assert_close(ours[name], theirs[name], rtol=1e-6, atol=1e-7)
+    for mine, other in zip(found.history_, expected.history_, strict=False):
+        assert mine["loss"] == pytest.approx(other["loss"], rel=1e-6)
 
 
-def test_where_a_worker_is_killed_all_go_on_from_the_last_checkpoint(
-    nodes: Any, pools: list[cluster.RayWorkers], tmp_path: Path
+@pytest.mark.timeout(900)
+def test_workers_come_and_go_and_make_the_same_model_as_one(
+    nodes: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    epochs: list[int] = []
+    monkeypatch.setattr(cluster, "_RESIZE_SECONDS", 1.0)
+    new, sizes, events = job.Messages.new, [], list[Event]()
 
-    def kill(event: Event) -> None:
-        if event.kind == "epoch":
-            epochs.append(event.epoch)
-        if event.epoch == 2 and len(pools) == 1:
-            os.kill(pools[0].places[1][1], signal.SIGKILL)
+    def noted(messages: job.Messages) -> Iterator[job.Message]:
+        for message in new(messages):
+            if "workers" in message:
+                sizes.append(message["workers"])
+                events.clear()
+            yield message
 
-    path = tmp_path / "rows.npy"
-    np.save(path, X)
-    with pytest.warns(WorkerWarning, match="is gone.*all continue from the last checkpoint"):
+    def happen(event: Event) -> None:
+        """Once a number of workers has got to a further epoch, let the next thing happen."""
+        events.append(event)
+        if event.kind != "epoch" or len([e for e in events if e.kind == "epoch"]) != 3:
+            return
+        if sizes == [1]:
+            nodes.add_node(num_cpus=1, object_store_memory=80 * 2**20, include_dashboard=False)
+        elif sizes == [1, 2]:
+            os.kill(processes("ray::RayTrainWorker")[-1], signal.SIGKILL)
+        elif sizes == [1, 2, 2]:
+            nodes.remove_node(nodes.worker_nodes.copy().pop(), allow_graceful=False)
+        else:
+            raise KeyboardInterrupt  # as Ctrl-C does
+
+    def stop(event: Event, after: int = 2) -> None:
+        if event.kind == "epoch" and event.epoch == after:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(job.Messages, "new", noted)
+    options = {**OPTIONS, "epochs": 100_000, "patience": 100_000, "schedule": "constant"}
+    with pytest.warns(InterruptedWarning):
+        Autoencoder(**options).fit(MANY, checkpoint=tmp_path / "run", callbacks=[stop])
+    with pytest.warns() as warned:
         found = launch.fit(
-            Autoencoder(**LONG),
-            path,
-            workers=2,
-            address="auto",
-            callbacks=[kill],
+            Autoencoder(**options),
+            MANY,
+            workers=(1, 8),
+            address=nodes.address,
+            callbacks=[happen],
             checkpoint=tmp_path / "run",
+            resume=True,
             checkpoint_seconds=0,
         )
-    assert len(pools) == 2
-    assert len(epochs) - len(set(epochs)) <= 1
-    assert sorted(set(epochs)) == list(range(1, 13))
-    assert_same(found.model, Autoencoder(**LONG).fit(X))
-
-
-def test_without_one_machine_the_rest_goes_on(nodes: Any, pools: list[cluster.RayWorkers]) -> None:
-    second = next(node for node in nodes.worker_nodes)
-
-    def lose(event: Event) -> None:
-        if event.epoch == 2 and len(pools) == 1 and second in nodes.worker_nodes:
-            nodes.remove_node(second, allow_graceful=False)
-
-    try:
-        with pytest.warns(WorkerWarning, match="all continue from the last checkpoint"):
-            found = launch.fit(
-                Autoencoder(**LONG),
-                X,
-                workers=(1, 2),
-                address="auto",
-                callbacks=[lose],
-                checkpoint_seconds=0,
-            )
-    finally:
-        nodes.add_node(num_cpus=1, object_store_memory=80 * 2**20, include_dashboard=False)
-        nodes.wait_for_nodes()
-    assert [len(pool.places) for pool in pools] == [2, 1]
-    assert_same(found.model, Autoencoder(**LONG).fit(X))
-
-
-def test_as_many_workers_go_on_as_there_is_room_for_and_make_the_same_model_as_one(
-    nodes: Any, pools: list[cluster.RayWorkers], tmp_path: Path
-) -> None:
-    events: list[Event] = []
-
-    def stop(event: Event) -> None:
-        if event.kind == "epoch" and event.epoch == 2:
-            raise SystemExit
-
-    with pytest.raises(SystemExit):
-        Autoencoder(**NO_SHORTCUT).fit(
-            HOLES, checkpoint=tmp_path, callbacks=[stop], checkpoint_seconds=0
-        )
-    went_on = launch.fit(
-        Autoencoder(**NO_SHORTCUT),
-        HOLES,
-        workers=(1, 8),
-        address=nodes.address,
-        checkpoint=tmp_path,
-        resume=True,
-        callbacks=[events.append],
-    )
-    assert [len(pool.places) for pool in pools] == [2]
-    assert went_on.n_rows == 150
-    assert [event.epoch for event in events if event.kind == "epoch"] == [2, 3, 4]
-    assert_same(went_on.model, Autoencoder(**NO_SHORTCUT).fit(HOLES))
+    assert sizes == [1, 2, 2, 1]
+    said = [str(warning.message) for warning in warned]
+    gone = re.compile(r"is gone.*all continue from the last checkpoint", re.DOTALL)
+    assert len(list(filter(gone.search, said))) == 2
+    assert any(warning.category is InterruptedWarning for warning in warned)
+    assert found.n_rows == len(MANY)
+    n_epochs = len(found.model.history_)
+    with pytest.warns(InterruptedWarning):
+        expected = Autoencoder(**options).fit(MANY, callbacks=[partial(stop, after=n_epochs)])
+    assert found.model.best_epoch_ == expected.best_epoch_
+    assert_same(found.model, expected)
 
 
 def test_what_a_worker_cannot_do_is_raised_as_by_one_process(nodes: Any) -> None:
     model = Autoencoder(**OPTIONS, optimizer="sgd", learning_rate=1e200)
     with pytest.raises(DivergenceError, match="at epoch 1, step"):
         launch.fit(model, X, workers=1, address="auto")
-
-
-def test_where_there_is_no_room_it_is_reported(nodes: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cluster, "_START_SECONDS", 1.0)
-    with pytest.raises(WorkerError, match=r"Could not schedule 9 workers.*has 2 in all"):
-        launch.fit(Autoencoder(**OPTIONS), X, workers=9, address="auto")
 
 
 @pytest.fixture(scope="module")
@@ -252,8 +212,8 @@ def by_one_process(verb: str, model: Path, rows: Path, output: Path) -> pa.Table
     return whole(output)
 
 
-def processes_of_tasks() -> list[int]:
-    """Processes below this one that do tasks of Ray, or wait for one."""
+def processes(*begins: str) -> list[int]:
+    """Processes below this one whose command begins so."""
     parents, names = {}, {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -266,7 +226,7 @@ def processes_of_tasks() -> list[int]:
     own = {os.getpid()}
     while more := {pid for pid, parent in parents.items() if parent in own} - own:
         own |= more
-    return [pid for pid in own if names.get(pid, "").startswith(("ray::apply", "ray::IDLE"))]
+    return sorted(pid for pid in own if names.get(pid, "").startswith(begins))
 
 
 @pytest.mark.usefixtures("_small_parts")
@@ -280,7 +240,7 @@ def test_every_row_is_encoded_once_whatever_is_killed(
     def noted(run: Any, ref: Any) -> Any:
         done.append(ref)
         if len(done) == 2:
-            for pid in processes_of_tasks():
+            for pid in processes("ray::apply", "ray::IDLE"):
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
         return result(run, ref)

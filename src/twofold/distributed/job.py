@@ -1,14 +1,26 @@
-"""What workers are asked to do, and what they report: plain data between processes."""
+"""What workers are asked to do, and what they report: plain data between processes.
+
+The main worker, which is on the machine of the process that waits for it, appends what happens to a
+file; where another file appears beside it, all workers stop after the next update.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import json
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from twofold.data.files import Files, OpenFiles
+from twofold.estimators import validation
+from twofold.estimators.autoencoder import Autoencoder
+from twofold.training.events import Event
+from twofold.training.process_group import WorkerGroup, current_workers
+
 Message = dict[str, Any]  # from a worker to whoever waits for it
-Send = Callable[[Message], None]
 
 
 @dataclass(frozen=True)
@@ -16,7 +28,7 @@ class TrainingJob:
     """What every worker trains, on which rows, and where it keeps what.
 
     `rows` and `validation` are what `Autoencoder.fit` takes; `folder` is for checkpoints, of which
-    there is one every `seconds`, and `output` for the model.
+    there is one every `seconds`, and `output` for the model and for messages.
     """
 
     options: Mapping[str, Any]
@@ -26,6 +38,91 @@ class TrainingJob:
     seconds: float
     output: Path
 
+    @property
+    def model(self) -> Path:
+        """Where the main worker saves the model."""
+        return self.output / "model"
 
-# A worker's part of a job, in the current group of workers; `send` takes its messages.
-Work = Callable[[TrainingJob, Send], None]
+    def send(self, message: Message) -> None:
+        """Report to whoever waits; an error means that nobody does any more."""
+        with (self.output / "messages").open("a", encoding="utf-8") as file:
+            file.write(f"\n{json.dumps(message)}\n")
+
+    def request_stop(self) -> None:
+        """Ask the workers to stop after the next update."""
+        (self.output / "stop").touch()
+
+    def is_to_stop(self) -> bool:
+        """Whether the workers were asked to stop."""
+        return (self.output / "stop").exists()
+
+
+class Messages:
+    """The messages of a job's workers, in the order in which they were sent."""
+
+    def __init__(self, job: TrainingJob) -> None:
+        path = job.output / "messages"
+        path.touch()
+        self._file = path.open(encoding="utf-8")
+
+    def new(self) -> Iterator[Message]:
+        """Give those that have come and were not given yet."""
+        while True:
+            at, line = self._file.tell(), self._file.readline()
+            if not line.endswith("\n"):
+                self._file.seek(at)
+                return
+            # A worker that was killed may have left half a line.
+            with suppress(json.JSONDecodeError):
+                yield json.loads(line)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+def opened(files: Files, model: Autoencoder) -> Any:
+    """Open the files as the main worker does: whether rows are streamed depends on its memory."""
+    workers, wanted = current_workers(), validation.wanted_types(model.kinds)
+    rows = files.open(wanted=wanted) if workers.is_main else None
+    if isinstance(rows, OpenFiles) and workers.size > 1:
+        _ = rows.parts  # which are looked for once
+    streams = workers.broadcast(isinstance(rows, OpenFiles))
+    if streams:
+        return workers.broadcast(rows)
+    return rows if workers.is_main else files.open(stream=False, wanted=wanted)
+
+
+def count(rows: Any) -> int:
+    """Return the number of rows of a source."""
+    return len(rows) if hasattr(rows, "__len__") else int(rows.shape[0])
+
+
+def work(job: TrainingJob, group: WorkerGroup) -> None:
+    """Do one worker's part of the job; the main worker sends its events, warnings and rows."""
+    model = Autoencoder(**job.options)
+    if group.is_main:
+        job.send({"workers": group.size})
+    rows = opened(job.rows, model) if isinstance(job.rows, Files) else job.rows
+
+    def report(event: Event) -> None:
+        job.send({"event": {**asdict(event), "losses": dict(event.losses)}})
+        if job.is_to_stop():
+            group.request_stop()
+
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", UserWarning)
+        model.fit(
+            rows,
+            validation_data=job.validation,
+            callbacks=[report],
+            checkpoint=job.folder,
+            resume=True,
+            checkpoint_seconds=job.seconds,
+        )
+    if group.is_main:
+        model.save(job.model)
+        for warning in caught:
+            name = getattr(warning.category, "__name__", "UserWarning")
+            job.send({"warning": [name, str(warning.message)]})
+        job.send({"rows": count(rows)})

@@ -1,8 +1,7 @@
 """Training by several workers: processes of this machine, of `torchrun`, or of a Ray cluster.
 
 Whoever starts the workers, each runs the same `Autoencoder.fit` as part of a `WorkerGroup`. Here is
-what starts them, what they send to the process that waits for them, and what happens when one of
-them dies: all start again from the last checkpoint.
+what starts them, and what happens when one of them dies: all start again from the last checkpoint.
 """
 
 from __future__ import annotations
@@ -12,7 +11,6 @@ import json
 import logging
 import os
 import pickle
-import queue
 import shutil
 import subprocess
 import sys
@@ -22,10 +20,9 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
-from dataclasses import asdict, replace
+from contextlib import closing, suppress
+from dataclasses import replace
 from datetime import timedelta
-from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -38,11 +35,11 @@ from torch.distributed.rendezvous import rendezvous
 from twofold import errors
 from twofold.data import sources
 from twofold.data.addresses import address_of
-from twofold.data.files import Files, OpenFiles
+from twofold.data.files import Files
 from twofold.distributed import ray as cluster
-from twofold.distributed.job import Message, Send, TrainingJob
+from twofold.distributed.job import Messages, TrainingJob, count, opened, work
 from twofold.errors import OptionError, TwofoldError, WorkerError, WorkerWarning
-from twofold.estimators import autoencoder, validation
+from twofold.estimators import autoencoder
 from twofold.estimators.autoencoder import Autoencoder
 from twofold.training import checkpoint as checkpoints
 from twofold.training.events import Callback, Event
@@ -56,7 +53,7 @@ from twofold.training.process_group import (
 
 _log = logging.getLogger(__name__)
 _RESTARTS = 3  # without a checkpoint in between
-_PREFIX = "twofold:"  # of lines that are messages; libraries may print others
+_LISTEN_SECONDS = 0.02
 _CHILD = "from twofold.distributed.launch import _child; _child()"
 
 
@@ -197,22 +194,27 @@ def fit(
             resume=resume,
             checkpoint_seconds=checkpoint_seconds,
         )
-        return Outcome(model, _count(rows))
+        return Outcome(model, count(rows))
     scratch = Path(tempfile.mkdtemp(prefix="twofold-workers-"))
     try:
         folder = scratch / "checkpoints" if checkpoint is None else Path(checkpoint)
         _prepare(folder, resume)
-        output, options = scratch / "model", model.get_params(deep=False)
-        job = TrainingJob(options, X, validation_data, folder, checkpoint_seconds, output)
+        options = model.get_params(deep=False)
+        job = TrainingJob(options, X, validation_data, folder, checkpoint_seconds, scratch)
         if address is None:
-
-            def start() -> WorkerPool:
-                return LocalWorkers(job, most, Path(tempfile.mkdtemp(dir=scratch)))
-
-            report = _run_until_done(start, folder, callbacks)
-        else:
-            report = _run_on_cluster(job, (least, most), address, callbacks)
-        return Outcome(autoencoder.load(job.output), int(report["rows"]))
+            return _run_until_done(lambda: LocalWorkers(job, most), job, callbacks)
+        with cluster.connected(address, most) as ray:
+            # Rows in memory travel once, not to every worker at every attempt.
+            rows, validation = (
+                given if given is None or isinstance(given, Files) else ray.put(given)
+                for given in (_everywhere(X), _everywhere(validation_data))
+            )
+            # The working folder of workers is another one.
+            folder = folder if address_of(folder) else folder.absolute()
+            job = replace(job, rows=rows, validation=validation, folder=folder)
+            return _run_until_done(
+                lambda: cluster.RayWorkers(ray, job, (least, most)), job, callbacks
+            )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
@@ -232,82 +234,6 @@ def _prepare(folder: Path, resume: bool) -> None:
         checkpoints.clear(folder)
 
 
-def opened(files: Files, model: Autoencoder) -> Any:
-    """Open the files as the main worker does: whether rows are streamed depends on its memory."""
-    workers, wanted = current_workers(), validation.wanted_types(model.kinds)
-    rows = files.open(wanted=wanted) if workers.is_main else None
-    if isinstance(rows, OpenFiles) and workers.size > 1:
-        _ = rows.parts  # which are looked for once
-    streams = workers.broadcast(isinstance(rows, OpenFiles))
-    if streams:
-        return workers.broadcast(rows)
-    return rows if workers.is_main else files.open(stream=False, wanted=wanted)
-
-
-def work(job: TrainingJob, send: Send) -> None:
-    """Do one worker's part of the job; the main worker sends its events, warnings and rows."""
-    model = Autoencoder(**job.options)
-    rows = opened(job.rows, model) if isinstance(job.rows, Files) else job.rows
-    is_main = current_workers().is_main
-
-    def report(event: Event) -> None:
-        send({"event": {**asdict(event), "losses": dict(event.losses)}})
-
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always", UserWarning)
-        model.fit(
-            rows,
-            validation_data=job.validation,
-            callbacks=[report],
-            checkpoint=job.folder,
-            resume=True,
-            checkpoint_seconds=job.seconds,
-        )
-    if is_main:
-        model.save(job.output)
-        for warning in caught:
-            name = getattr(warning.category, "__name__", "UserWarning")
-            send({"warning": [name, str(warning.message)]})
-        send({"rows": _count(rows)})
-
-
-def _count(rows: Any) -> int:
-    return len(rows) if hasattr(rows, "__len__") else int(rows.shape[0])
-
-
-class WorkerPool(Protocol):
-    """The workers of one attempt."""
-
-    def wait(self, receive: Send) -> str | None:
-        """Wait for all to end; return None if all succeeded, else how a worker ended.
-
-        `receive` gets their messages, and what one of them could not do is raised.
-        """
-
-    def kill(self) -> None:
-        """End what still runs."""
-
-
-def _run_on_cluster(
-    job: TrainingJob, workers: tuple[int, int], address: str, callbacks: Sequence[Callback]
-) -> Message:
-    """Run a job as `_run_until_done` does, with workers on a cluster."""
-    # The working folder of workers is another one.
-    job = job if address_of(job.folder) else replace(job, folder=job.folder.absolute())
-    with cluster.connected(address, workers[1]) as ray:
-        # Rows in memory travel once, not to every worker at every attempt.
-        held = [
-            rows if rows is None or isinstance(rows, Files) else ray.put(rows)
-            for rows in (_everywhere(job.rows), _everywhere(job.validation))
-        ]
-        bare = replace(job, rows=None, validation=None)
-
-        def start() -> WorkerPool:
-            return cluster.RayWorkers(ray, work, bare, held[0], held[1], workers)
-
-        return _run_until_done(start, job.folder, callbacks)
-
-
 def _everywhere(rows: Any) -> Any:
     """Return rows, or the files that hold them by a name that means the same in any folder."""
     if sources.is_path(rows):
@@ -319,104 +245,110 @@ def _everywhere(rows: Any) -> Any:
     return replace(rows, source=os.path.abspath(source)) if here else rows
 
 
+class WorkerPool(Protocol):
+    """The workers of one attempt."""
+
+    def ended(self) -> str | None:
+        """Return None while they run, "" if all succeeded, else how one of them has ended.
+
+        What one of them could not do is raised.
+        """
+
+    def kill(self) -> None:
+        """End what still runs."""
+
+
 def _run_until_done(
-    start: Callable[[], WorkerPool], folder: Path, callbacks: Sequence[Callback]
-) -> Message:
-    """Start the workers, and restart them if one was killed; return the main worker's report."""
-    left, newest = _RESTARTS, checkpoints.newest(folder)
-    while True:
-        report: Message = {}
-        pool = start()
-        try:
-            ended = pool.wait(partial(_receive, report, callbacks))
-        finally:
-            pool.kill()
-        if ended is None:
-            return report
-        # Counted from the last checkpoint: a long run may lose many workers, one by one.
-        left = _RESTARTS if checkpoints.newest(folder) != newest else left - 1
-        newest = checkpoints.newest(folder)
-        if left < 0:
-            raise WorkerError(
-                f"Training failed after {_RESTARTS} restarts without a new checkpoint ({ended}). A "
-                f"likely cause is too little memory: use fewer workers, or a smaller batch_size."
+    start: Callable[[], WorkerPool], job: TrainingJob, callbacks: Sequence[Callback]
+) -> Outcome:
+    """Start the workers, and restart them if one was killed."""
+    left, newest = _RESTARTS, checkpoints.newest(job.folder)
+    with closing(Messages(job)) as messages:
+        while True:
+            pool = start()
+            try:
+                ended, n_rows = _wait(pool, job, messages, callbacks)
+            finally:
+                pool.kill()
+            if not ended:
+                return Outcome(autoencoder.load(job.model), n_rows)
+            # Counted from the last checkpoint: a long run may lose many workers, one by one.
+            left = _RESTARTS if checkpoints.newest(job.folder) != newest else left - 1
+            newest = checkpoints.newest(job.folder)
+            if left < 0:
+                raise WorkerError(
+                    f"Training failed after {_RESTARTS} restarts without a new checkpoint "
+                    f"({ended}). A likely cause is too little memory: use fewer workers, or a "
+                    f"smaller batch_size."
+                )
+            warnings.warn(
+                f"A worker has ended ({ended}); all continue from the last checkpoint.",
+                WorkerWarning,
+                stacklevel=3,
             )
-        warnings.warn(
-            f"A worker has ended ({ended}); all continue from the last checkpoint.",
-            WorkerWarning,
-            stacklevel=3,
-        )
 
 
-def _receive(report: Message, callbacks: Sequence[Callback], message: Message) -> None:
-    """Pass on a worker's message, and note it in the report."""
-    if "event" in message:
-        event = Event(**message["event"])
-        for callback in callbacks:
-            callback(event)
-    if "warning" in message:
-        name, text = message["warning"]
-        warnings.warn(text, getattr(errors, name, UserWarning), stacklevel=5)
-    report |= message
+def _wait(
+    pool: WorkerPool, job: TrainingJob, messages: Messages, callbacks: Sequence[Callback]
+) -> tuple[str, int]:
+    """Pass on what workers report until all have ended; return how, and the number of rows."""
+    n_rows, interrupted = 0, False
+    while True:
+        try:
+            ended = pool.ended()
+            for message in messages.new():
+                if "event" in message:
+                    for callback in callbacks:
+                        callback(Event(**message["event"]))
+                if "warning" in message:
+                    name, text = message["warning"]
+                    warnings.warn(text, getattr(errors, name, UserWarning), stacklevel=4)
+                n_rows = message.get("rows", n_rows)
+            if ended and interrupted:
+                raise KeyboardInterrupt
+            if ended is not None:
+                return ended, n_rows
+            time.sleep(_LISTEN_SECONDS)
+        except KeyboardInterrupt:
+            if interrupted:
+                raise
+            interrupted = True
+            job.request_stop()
 
 
 class LocalWorkers:
     """Processes of this machine."""
 
-    def __init__(self, job: TrainingJob, workers: int, scratch: Path) -> None:
-        n_threads = max(1, (os.cpu_count() or 1) // workers)
-        known = {"OMP_NUM_THREADS": str(n_threads)}
+    def __init__(self, job: TrainingJob, workers: int) -> None:
+        known = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
         if sys.platform == "linux":
             known["GLOO_SOCKET_IFNAME"] = "lo"  # all are on this machine, so nothing leaves it
-        environment = {**known, **os.environ}
-        sent = pickle.dumps(job)
-        self._lines: queue.SimpleQueue[tuple[int, str | None]] = queue.SimpleQueue()
-        self._errors: dict[int, TwofoldError] = {}
+        self._place = Path(tempfile.mkdtemp(dir=job.output))
         self._processes: list[subprocess.Popen[bytes]] = []
-        for rank in range(workers):
-            process = subprocess.Popen(
-                [sys.executable, "-c", _CHILD],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                env=environment,
+        sent = pickle.dumps(job)
+        for _ in range(workers):
+            command, environment = [sys.executable, "-c", _CHILD], {**known, **os.environ}
+            self._processes.append(
+                subprocess.Popen(command, stdin=subprocess.PIPE, env=environment)
             )
-            self._processes.append(process)
-            threading.Thread(target=self._listen, args=[rank], daemon=True).start()
         for rank, process in enumerate(self._processes):
-            place = (str(scratch / "meeting"), rank, workers)
             assert process.stdin is not None
             # The pipe stays open: its end means to a worker that nobody waits for it any more.
             with suppress(BrokenPipeError):  # how a reader ended is found out elsewhere
-                pickle.dump((place, sent), process.stdin)
+                pickle.dump((self._place, rank, workers, sent), process.stdin)
                 process.stdin.flush()
 
-    def wait(self, receive: Send) -> str | None:
-        """Wait for all to end; return None if all succeeded, else how a worker ended."""
-        running, interrupted = set(range(len(self._processes))), False
-        while running:
-            try:
-                rank, line = self._lines.get()
-                if line is not None:
-                    self._parse(rank, line, receive)
-                    continue
-                running.discard(rank)
-                code = self._processes[rank].wait()
-                if code == 0:
-                    continue
-                if interrupted:
-                    raise KeyboardInterrupt
-                # Others fail because it has gone, and maybe were quicker to say so.
-                codes = [process.poll() for process in self._processes]
-                killed = [c for c in codes if c is not None and c < 0]
-                if not killed and self._errors:
-                    raise self._errors[min(self._errors)]
-                return f"signal {-killed[0]}" if killed else f"exit status {code}"
-            except KeyboardInterrupt:
-                # Ctrl-C reaches the workers too, who end after the next update and save the model.
-                if interrupted:
-                    raise
-                interrupted = True
-        return None
+    def ended(self) -> str | None:
+        """Return None while they run, "" if all succeeded, else how one of them has ended."""
+        codes = [process.poll() for process in self._processes]
+        failed = [code for code in codes if code]
+        if not failed:
+            return None if None in codes else ""
+        # Others fail because one was killed, and maybe were quicker to say so.
+        for path in sorted(self._place.glob("error-*")) if min(failed) > 0 else ():
+            name, text = json.loads(path.read_text(encoding="utf-8"))
+            raise getattr(errors, name, WorkerError)(text)
+        return f"signal {-min(failed)}" if min(failed) < 0 else f"exit status {failed[0]}"
 
     def kill(self) -> None:
         """End what still runs."""
@@ -428,48 +360,28 @@ class LocalWorkers:
             with suppress(BrokenPipeError):
                 process.stdin.close()
 
-    def _listen(self, rank: int) -> None:
-        stdout = self._processes[rank].stdout
-        assert stdout is not None
-        for line in stdout:
-            self._lines.put((rank, line.decode(errors="replace")))
-        stdout.close()
-        self._lines.put((rank, None))
-
-    def _parse(self, rank: int, line: str, receive: Send) -> None:
-        if not line.startswith(_PREFIX):
-            return
-        message = json.loads(line[len(_PREFIX) :])
-        if "error" in message:
-            name, text = message["error"]
-            self._errors[rank] = getattr(errors, name, WorkerError)(text)
-        else:
-            receive(message)
-
 
 def _child() -> None:
     """Be one of the local workers."""
-    (meeting, rank, size), sent = pickle.load(sys.stdin.buffer)
+    place, rank, size, sent = pickle.load(sys.stdin.buffer)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    job: TrainingJob = pickle.loads(sent)
-
-    def send(message: Message) -> None:
-        sys.stdout.write(f"{_PREFIX}{json.dumps(message)}\n")
-        sys.stdout.flush()
-
     code = 1
     try:
-        dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=size)
-        with using(WorkerGroup()):
-            work(job, send)
+        meeting = f"file://{place / 'meeting'}"
+        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
+        group = WorkerGroup()
+        with using(group):
+            work(pickle.loads(sent), group)
         code = 0
-    except TwofoldError as error:
-        send({"error": [type(error).__name__, str(error)]})
     except KeyboardInterrupt:
         code = 130
     except Exception as error:
-        _log.exception("worker %d", rank)
-        send({"error": ["WorkerError", f"A worker failed: {type(error).__name__}: {error}"]})
+        known = isinstance(error, TwofoldError)
+        text = str(error) if known else f"A worker failed: {type(error).__name__}: {error}"
+        if not known:
+            _log.exception("worker %d", rank)
+        said = json.dumps([type(error).__name__, text])
+        (place / f"error-{rank:06d}").write_text(said, encoding="utf-8")
     # The thread that waits for the parent's end holds standard input, so that Python cannot close
     # it in order.
     sys.stderr.flush()

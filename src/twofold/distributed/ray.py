@@ -7,9 +7,9 @@ do between processes of one machine.
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
-import queue
 import re
 import shutil
 import signal
@@ -25,13 +25,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
-from twofold import errors
-from twofold.distributed.job import Message, Send, TrainingJob, Work
+from twofold.distributed.job import TrainingJob
 from twofold.errors import MissingExtraError, OptionError, TwofoldError, WorkerError
-from twofold.training.process_group import WorkerGroup, using
 
 try:
     import fcntl
@@ -41,10 +40,9 @@ except ImportError:  # Windows
 AUTO, LOCAL = "auto", "local"
 _CLUSTERS = "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER"  # 0: this machine alone, on any system
 _ADDRESS = re.compile(r"(?!\w+://)\S+:\d+")
-_ANSWER_SECONDS = 10.0  # for a cluster to be reached, and for a worker that lives to say so
+_ANSWER_SECONDS = 10.0  # for a cluster to be reached
 _START_SECONDS = 300.0  # for as many workers to start as are needed: machines may be on their way
-_QUIET_SECONDS = 20.0  # without one more that starts, the rest is not waited for
-_LISTEN_SECONDS = 1.0
+_RESIZE_SECONDS = 60.0  # between two looks at whether there is room for more workers
 _IPV4_OF_INTERFACE = 0x8915  # SIOCGIFADDR of Linux, see man 7 netdevice
 _log = logging.getLogger(__name__)
 
@@ -176,252 +174,144 @@ def _own_signals() -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-class Worker:
-    """One worker, as an actor: it trains in one thread, and answers in others."""
-
-    def __init__(self) -> None:
-        self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
-        self._group: WorkerGroup | None = None
-        self._stops = False
-        self._store: Any = None
-
-    def place(self) -> tuple[str, int]:
-        """Return the address of the worker's node, and its process id."""
-        import ray
-
-        return str(ray.util.get_node_ip_address()), os.getpid()  # type: ignore[no-untyped-call]
-
-    def meet(self) -> tuple[str, int]:
-        """Open the place where workers find each other, at the address of the node alone."""
-        host, _ = self.place()
-        listener = socket.create_server((host, 0))
-        port = int(listener.getsockname()[1])
-        self._store = TCPStore(
-            host,
-            port,
-            is_master=True,
-            wait_for_workers=False,
-            master_listen_fd=listener.detach(),
-        )
-        return host, port
-
-    def run(
-        self,
-        work: Work,
-        job: TrainingJob,
-        rows: Any,
-        validation: Any,
-        meeting: tuple[str, int],
-        rank: int,
-        size: int,
-    ) -> Message | None:
-        """Do a worker's part of the job; return what went wrong."""
-        try:
-            name = _interface(self.place()[0])
-            if name is not None:
-                # Or gloo would take what the machine's name stands for, which may be itself alone.
-                os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
-            store = self._store or TCPStore(*meeting, is_master=False)
-            dist.init_process_group("gloo", store=store, rank=rank, world_size=size)
-            self._group = WorkerGroup()
-            if self._stops:
-                self._group.request_stop()
-            with using(self._group):
-                work(replace(job, rows=rows, validation=validation), self._messages.put)
-        except TwofoldError as error:
-            return {"error": [type(error).__name__, str(error)]}
-        except Exception as error:
-            _log.exception("worker %d", rank)
-            text = f"A worker failed: {type(error).__name__}: {error}"
-            return {"error": ["WorkerError", text]}
-        return None
-
-    def messages(self, seconds: float = _LISTEN_SECONDS) -> list[Message]:
-        """Return the messages there are, after waiting for the first one."""
-        found: list[Message] = []
-        with suppress(queue.Empty):
-            found.append(
-                self._messages.get(timeout=seconds) if seconds else self._messages.get_nowait()
-            )
-            while True:
-                found.append(self._messages.get_nowait())
-        return found
-
-    def stop(self) -> None:
-        """End after the next update."""
-        self._stops = True
-        if self._group is not None:
-            self._group.request_stop()
-
-
 class RayWorkers:
-    """The workers of one attempt.
+    """The workers of one attempt, which Ray Train starts, watches and, within limits, adds to.
+
+    The first of them is on this machine.
 
     Parameters
     ----------
     ray : module
         Connected to a cluster.
-    work : callable
-        What each of them does; importable on all nodes.
-    job, rows, validation
-        The job, and its rows: as they are, or references to what the cluster holds.
+    job : TrainingJob
+        Its rows may be references to what the cluster holds.
     workers : tuple of int
-        How many at least, and at most.
-
-    Attributes
-    ----------
-    places : list of (address, process id)
-
-    Raises
-    ------
-    WorkerError
-        Where not enough workers can be started.
+        How many at least, and at most. Where the two differ, all begin again from the last
+        checkpoint where there is room for more of them.
     """
 
-    def __init__(
-        self,
-        ray: Any,
-        work: Work,
-        job: TrainingJob,
-        rows: Any,
-        validation: Any,
-        workers: tuple[int, int],
-    ) -> None:
-        self._ray = ray
-        self._workers: list[Any] = []
-        self._running: dict[Any, int] = {}
-        self._failures: list[str] = []
-        try:
-            self.places = self._gather(*workers)
-            size, first = len(self._workers), self._workers[0]
-            meeting = ray.get(first.meet.remote())
-            for rank, worker in enumerate(self._workers):
-                given = (work, job, rows, validation, meeting, rank, size)
-                self._running[worker.run.remote(*given)] = rank
-        except BaseException as error:
-            self.kill()
-            if isinstance(error, ray.exceptions.RayError):
-                raise WorkerError(f"Workers cannot start: {_first_line(error)}.") from error
-            raise
-        _log.info("training with %d workers: %s", size, self.places)
+    def __init__(self, ray: Any, job: TrainingJob, workers: tuple[int, int]) -> None:
+        from ray.train.backend import Backend
+        from ray.train.torch import TorchConfig, TorchTrainer
 
-    def wait(self, receive: Send) -> str | None:
-        """Wait for all to end; return None if all succeeded, else how a worker ended."""
-        ray, running, interrupted = self._ray, dict(self._running), False
-        first = self._workers[0]
-        heard = first.messages.remote()
-        while True:
+        class Bare(TorchConfig):
+            """Leaves the process group to the workers: one that others do not reach."""
+
+            backend_cls = property(lambda self: Backend)
+
+        train = importlib.import_module("ray.train")
+        (least, most), node = workers, ray.get_runtime_context().get_node_id()
+        here: dict[str, str] = {"ray.io/node-id": node}
+        trainer = TorchTrainer(
+            _train,
+            train_loop_config={"job": job},
+            torch_config=Bare(),
+            scaling_config=train.ScalingConfig(
+                num_workers=most if least == most else workers,
+                use_gpu=job.options["device"] != "cpu"
+                and ray.cluster_resources().get("GPU", 0) > 0,
+                label_selector=[here, *({} for _ in range(most - 1))],
+                elastic_resize_monitor_interval_s=_RESIZE_SECONDS,
+            ),
+            run_config=train.RunConfig(
+                storage_path=str(job.output / "ray"),
+                logging_config=train.LoggingConfig("CRITICAL"),
+            ),
+        )
+        self._ray, self._train, self._workers = ray, train, workers
+        self._begun, self._started = job.output / "messages", time.monotonic()
+        self._size = self._begun.stat().st_size
+        self._result: list[BaseException | None] = []
+
+        def run() -> None:
             try:
-                if not running:
-                    # What it said last may have come after it was last listened to.
-                    for message in [*ray.get(heard), *ray.get(first.messages.remote(0))]:
-                        receive(message)
-                    return None
-                for ref in ray.wait([heard, *running])[0]:
-                    found = ray.get(ref)
-                    if ref not in running:
-                        for message in found:
-                            receive(message)
-                        heard = first.messages.remote()
-                        continue
-                    del running[ref]
-                    if found is None:
-                        continue
-                    name, text = found["error"]
-                    # Where another one has gone, this one may have failed for that alone.
-                    gone = self._gone() if name == WorkerError.__name__ else None
-                    if gone is None:
-                        raise getattr(errors, name, WorkerError)(text)
-                    if interrupted:
-                        raise KeyboardInterrupt
-                    return gone
-            except ray.exceptions.RayError as error:
-                if interrupted:
-                    raise KeyboardInterrupt from error
-                return self._gone() or _first_line(error)
-            except KeyboardInterrupt:
-                if interrupted:
-                    raise
-                interrupted = True
-                for worker in self._workers:
-                    worker.stop.remote()
+                trainer.fit()
+                self._result.append(None)
+            except BaseException as error:
+                self._result.append(error)
+
+        # Ray Train catches Ctrl-C in the main thread.
+        self._thread = threading.Thread(target=run, daemon=True)
+        self._thread.start()
+
+    def ended(self) -> str | None:
+        """Return None while they run, "" if all succeeded, else how one of them has ended."""
+        if not self._result:
+            late = time.monotonic() - self._started > _START_SECONDS
+            if late and self._begun.stat().st_size == self._size:
+                raise WorkerError(
+                    f"Could not schedule {self._workers[0]} workers within {_START_SECONDS:.0f} s. "
+                    f"Each takes a CPU, the first one a CPU of this machine; the cluster has "
+                    f"{_count(self._ray, 'CPU')} in all."
+                )
+            return None
+        error = self._result[0]
+        if error is None:
+            return ""
+        if not isinstance(error, self._train.WorkerGroupError):
+            raise WorkerError(f"Workers cannot start: {_first_line(error)}.") from error
+        failures = dict(sorted(error.worker_failures.items()))
+        # Where one has gone, others may have failed for that alone.
+        for rank, failure in failures.items():
+            cause = getattr(failure, "health_check_failure", failure)
+            if isinstance(cause, self._ray.exceptions.RayError):
+                return f"worker {rank} is gone"
+        known = [failure for failure in failures.values() if isinstance(failure, TwofoldError)]
+        if known:
+            raise known[0]
+        rank, failure = next(iter(failures.items()))
+        if isinstance(failure, RuntimeError):  # of gloo, which notices an end before Ray does
+            return f"to worker {rank} another one is gone: {_first_line(failure)}"
+        raise WorkerError(f"A worker failed: {type(failure).__name__}: {failure}") from error
 
     def kill(self) -> None:
-        """End all that are there, and wait until they have ended: they may write checkpoints."""
-        for worker in self._workers:
-            self._ray.kill(worker)
-        refs = list(self._running)
-        if refs:
-            self._ray.wait(refs, num_returns=len(refs), timeout=_ANSWER_SECONDS)
-
-    def _gone(self) -> str | None:
-        """Say which worker has gone."""
-        pings = [worker.place.remote() for worker in self._workers]
-        self._ray.wait(pings, num_returns=len(pings), timeout=_ANSWER_SECONDS)
-        for (host, pid), ping in zip(self.places, pings, strict=True):
-            try:
-                self._ray.get(ping, timeout=0)
-            except self._ray.exceptions.RayError:
-                return f"process {pid} on {host} is gone"
-        return None
-
-    def _gather(self, least: int, most: int) -> list[tuple[str, int]]:
-        """Start as many workers as there is room for now; return where they are."""
-        ray = self._ray
-        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
-        actor = ray.remote(num_cpus=1, max_concurrency=4, max_restarts=0)(Worker)
-        deadline = time.monotonic() + _START_SECONDS
-        self._workers = [actor.options(scheduling_strategy=here).remote()]
-        self._workers += [actor.remote() for _ in range(most - 1)]
-        there = self._arrived(least, most, deadline)
-        if there and 0 not in there:  # others may have taken the room that the first one needs
-            for worker in self._workers[1:]:
-                ray.kill(worker)
-            self._workers[1:] = []
-            there = self._arrived(1, 1, deadline)
-            self._workers += [actor.remote() for _ in range(most - 1)]
-            there = self._arrived(least, most, deadline) if there else {}
-        late = [worker for i, worker in enumerate(self._workers) if i not in there]
-        if 0 not in there or len(there) < least:
-            raise WorkerError(
-                f"Could not schedule {least} workers within {_START_SECONDS:.0f} s ({len(there)} "
-                f"started). Each takes a CPU, the first one a CPU of this machine; the cluster has "
-                f"{_cpus(ray)} in all." + "".join(f" {f}." for f in self._failures)
-            )
-        self._workers = [self._workers[i] for i in sorted(there)]
-        for worker in late:
-            ray.kill(worker)
-        return [there[i] for i in sorted(there)]
-
-    def _arrived(self, least: int, most: int, deadline: float) -> dict[int, tuple[str, int]]:
-        """Wait for workers to start; return those that have, by their numbers."""
-        ray = self._ray
-        there: dict[int, tuple[str, int]] = {}
-        waiting = {worker.place.remote(): i for i, worker in enumerate(self._workers)}
-        changed = time.monotonic()
-        while waiting:
-            for ref in ray.wait(list(waiting), timeout=_LISTEN_SECONDS)[0]:
-                number = waiting.pop(ref)
-                try:
-                    there[number] = ray.get(ref)
-                    changed = time.monotonic()
-                except ray.exceptions.RayError as error:  # its node has gone, say
-                    self._failures.append(_first_line(error))
-            now, quiet = time.monotonic(), time.monotonic() - changed
-            full = len(there) >= min(most, _cpus(ray)) or quiet > _QUIET_SECONDS
-            enough = 0 in there and len(there) >= least
-            stuck = there and 0 not in there and quiet > _QUIET_SECONDS
-            if now > deadline or stuck or (enough and full):
-                break
-        return there
+        """Let go of the workers: they end where what they report is not taken."""
 
 
-def _cpus(ray: Any) -> int:
-    """Return how many CPUs the nodes that live have in all."""
-    living = (node for node in ray.nodes() if node["Alive"])
-    return int(sum(node["Resources"].get("CPU", 0) for node in living))
+def _count(ray: Any, resource: str) -> int:
+    return int(ray.cluster_resources().get(resource, 0))
+
+
+def _train(config: dict[str, Any]) -> None:
+    """Be one of the workers."""
+    import ray
+    import ray.train as train
+    from ray.train.collective import broadcast_from_rank_zero
+
+    from twofold.distributed.job import work
+    from twofold.training.process_group import WorkerGroup, using
+
+    context, job = train.get_context(), config["job"]
+    rank, size = context.get_world_rank(), context.get_world_size()
+    host = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
+    name = _interface(host)
+    if name is not None:
+        # Or gloo would take what the machine's name stands for, which may be itself alone.
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+    store = _store(host) if rank == 0 else None
+    place: tuple[str, int] = broadcast_from_rank_zero((host, store.port if store else 0))
+    store = store or TCPStore(*place, is_master=False)
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    dist.init_process_group(backend, store=store, rank=rank, world_size=size)
+    rows, validation = (
+        ray.get(held) if isinstance(held, ray.ObjectRef) else held
+        for held in (job.rows, job.validation)
+    )
+    group = WorkerGroup()
+    with using(group):
+        work(replace(job, rows=rows, validation=validation), group)
+
+
+def _store(host: str) -> TCPStore:
+    """Open the place where workers find each other, at the address of the node alone."""
+    listener = socket.create_server((host, 0))
+    return TCPStore(
+        host,
+        int(listener.getsockname()[1]),
+        is_master=True,
+        wait_for_workers=False,
+        master_listen_fd=listener.detach(),
+    )
 
 
 def _interface(address: str) -> str | None:
