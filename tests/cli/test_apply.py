@@ -500,3 +500,13 @@ def test_times_of_day_and_zones_are_told(tmp_path: Path) -> None:
     assert re.search(rf"^  day +{moments[4]:%Y-%m-%d} +\d{{4}}-\d\d-\d\d ", text, re.M)
     assert re.search(rf"^  hour +{moments[4]:%H:%M:%S} +\d\d:\d\d:\d\d ", text, re.M)
     assert re.search(rf"^  moment +{moments[4]:%Y-%m-%d %H:%M:%S}Z +\d.*Z ", text, re.M)
+
+
+def test_new_rows_are_written_as_the_training_file_was(tmp_path: Path) -> None:
+    rows = [f"{i % 7},5;{i % 28 + 1}. März 2021;{'ab'[i % 2]}" for i in range(40)]
+    (tmp_path / "x.csv").write_text("\n".join(["n;day;t", *rows, ""]), encoding="utf-8")
+    Autoencoder(epochs=1, random_state=0).fit(tmp_path / "x.csv").save(tmp_path / "m")
+    succeed("sample", tmp_path / "m", "--rows", 3, "-o", tmp_path / "s.csv")
+    first, *new = (tmp_path / "s.csv").read_text(encoding="utf-8").splitlines()
+    assert (first, len(new)) == ("n;day;t", 3)
+    assert all(re.fullmatch(r"\d,5;\d{1,2}\. März 2021;[ab]", row) for row in new)
