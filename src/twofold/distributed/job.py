@@ -1,7 +1,7 @@
 """What workers are asked to do, and what they report: plain data between processes.
 
 The main worker, which is on the machine of the process that waits for it, appends what happens to a
-file; where another file appears beside it, all workers stop after the next update.
+file; where another file appears next to it, all workers stop after the next update.
 """
 
 from __future__ import annotations
