@@ -100,7 +100,8 @@ def test_fit_tells_what_came_of_it(folder: Path, tmp_path: Path) -> None:
     assert ae.summary() in result.stdout
     lines = dict(re.findall(r"^(\w[\w ]*?)  +(.*)$", result.stdout.split("\n\n")[-1], re.M))
     last = ae.history_[ae.best_epoch_ - 1]
-    assert lines["loss"] == f"{last['loss']:.5g}, {last['validation_loss']:.5g} on held-out rows"
+    losses = f"{last['loss']:.5g} nats per cell, {last['validation_loss']:.5g} on held-out rows"
+    assert lines["loss"] == losses
     assert lines["variance kept"] == f"{100 * ae.reconstruction_r2_:.1f} % on held-out rows"
     assert f"network {100 * ae.comparison_.r2:.1f} %" in lines["compared with PCA"]
     assert f"on {ae.comparison_.n_rows} held-out rows" in lines["compared with PCA"]
