@@ -33,7 +33,8 @@ from twofold.errors import (
     SkippedFilesWarning,
 )
 from twofold.estimators import fitting
-from twofold.schema import batches, scan
+from twofold.schema import batches as schema_batches
+from twofold.schema import scan
 from twofold.schema.scan import RowSampler
 from twofold.schema.schema import Schema
 from twofold.training.streaming import Stream, StreamedRows
@@ -204,7 +205,7 @@ def test_levels_are_united_and_counted_across_files(various: Path) -> None:
 def test_too_many_different_texts_are_no_category(
     various: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "_MOST_TEXTS", 3)
+    monkeypatch.setattr(schema_batches, "_MOST_TEXTS", 3)
     schema, _ = schema_of(various / "parquet")
     assert schema.columns[2].kind == "ignored"
     assert schema.columns[2].note == "holds more than 3 different texts"
@@ -213,7 +214,7 @@ def test_too_many_different_texts_are_no_category(
 def test_category_that_was_asked_for_keeps_the_first_texts(
     various: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(batches, "_MOST_TEXTS", 3)
+    monkeypatch.setattr(schema_batches, "_MOST_TEXTS", 3)
     ae = fit(streamed(various / "parquet"), kinds={"town": "category"}, epochs=1)
     column = ae.schema_.columns[2]
     assert len(column.levels) == 3
