@@ -174,8 +174,6 @@ def _busy(row: dict[str, Any]) -> list[tuple[str, str]]:
         ):
             found = row.get(name, {})
             ratios = found.get("median_ratio", {})
-            if not isinstance(ratios, dict):  # of one busy process alone, as it was measured first
-                ratios = {"1": ratios}
             if n in ratios:
                 said.append(f"{title}{_times(ratios[n])} the undisturbed time")
             elif "failed" in found:

@@ -26,7 +26,8 @@ def made(who: str, n_columns: int) -> Any:
         return PCA(n_columns // 4)
     from sklearn.neural_network import MLPRegressor
 
-    return MLPRegressor((64, 32, n_columns // 4, 32, 64), max_iter=200, random_state=0)
+    widths = (64, 32, n_columns // 4, 32, 64)
+    return MLPRegressor(hidden_layer_sizes=widths, max_iter=200, random_state=0)
 
 
 def table(n_rows: int, n_columns: int) -> np.ndarray:
