@@ -94,6 +94,9 @@ def test_cells_that_are_written_otherwise_do_not_match(written: Notation, cells:
         (Notation("number", "time32[s]", pattern="%H:%M"), ["13:08", "00:00"]),
         (Notation("boolean", "bool", words=("TRUE", "FALSE")), ["TRUE", "FALSE"]),
         (Notation("time", "date32[day]", pattern="%b %d %Y", padded=False), ["Jan 5 1999"]),
+        (Notation("time", "date32[day]", pattern="%m/%d/%y", padded=False), ["1/2/09", "11/30/10"]),
+        (Notation("time", "date32[day]", pattern="%d-%b-%y", padded=False), ["4-Sep-09"]),
+        (Notation("time", "date32[day]", pattern="%y.%m.%d", padded=False), ["09.1.2"]),
         (Notation("time", "timestamp[s]", pattern="%d.%m.%Y %H:%M:%S"), ["05.01.1999 07:08:09"]),
         (Notation(), ["0501", " x "]),
         (

@@ -416,10 +416,14 @@ class Notation:
         if pa.types.is_timestamp(cells.type):
             cells = cells.cast(pa.timestamp("s"), safe=False)
         pattern = dates.strftime_pattern(self.pattern, self.language)
+        if not self.padded:  # a year keeps its two digits
+            pattern = pattern.replace("%y", "\x1f%y")
         text = pc.strftime(cells, format=pattern, locale="C")
         if not self.padded:  # re2 does not look around: once for each of two neighbours
             for _ in range(2):
-                text = pc.replace_substring_regex(text, r"(^|[^\d:])0(\d)([^\d:]|$)", r"\1\2\3")
+                unpadded = r"(^|[^\d:\x1f])0(\d)([^\d:]|$)"
+                text = pc.replace_substring_regex(text, unpadded, r"\1\2\3")
+            text = pc.replace_substring(text, "\x1f", "")
         if not self.hours_padded:
             text = pc.replace_substring_regex(text, r"(^|[^\d:])0(\d:)", r"\1\2")
         if self.language or self.case or "%P" in self.pattern:
