@@ -97,6 +97,10 @@ def test_cells_that_are_written_otherwise_do_not_match(written: Notation, cells:
         (Notation("time", "date32[day]", pattern="%m/%d/%y", padded=False), ["1/2/09", "11/30/10"]),
         (Notation("time", "date32[day]", pattern="%d-%b-%y", padded=False), ["4-Sep-09"]),
         (Notation("time", "date32[day]", pattern="%y.%m.%d", padded=False), ["09.1.2"]),
+        (
+            Notation("time", "timestamp[s]", pattern="%d.%m.%Y %H.%M", padded=False),
+            ["5.3.2020 08.05"],
+        ),
         (Notation("time", "timestamp[s]", pattern="%d.%m.%Y %H:%M:%S"), ["05.01.1999 07:08:09"]),
         (Notation(), ["0501", " x "]),
         (

@@ -27,6 +27,18 @@ def parts() -> tuple[Table, Schema, Network, Scorer]:
     return table, schema, network, Scorer(schema).float()
 
 
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("function", [inference.encode, inference.reconstruct])
+def test_what_a_row_gets_depends_on_no_other_row(
+    parts: tuple[Table, Schema, Network, Scorer], function: inference.Function
+) -> None:
+    table, schema, network, scorer = parts
+    whole = inference.apply_to_table(function, network, scorer, schema, table)
+    for at in (slice(0, 1), slice(5, 40), slice(299, 300)):
+        alone = inference.apply_to_table(function, network, scorer, schema, table.slice(at))
+        np.testing.assert_array_equal(alone, whole[at])
+
+
 @pytest.mark.parametrize("function", [inference.encode, inference.log_density])
 def test_chunks_give_what_the_whole_gives(
     parts: tuple[Table, Schema, Network, Scorer],

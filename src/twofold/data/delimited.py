@@ -204,16 +204,14 @@ class CsvFile(TextFile):
 
     def _length_of_rows(self, size: int) -> int:
         """Return how many bytes rows take up before what is written below them."""
-        width, above = len(self.names), b""
-        n_bytes, empty, n_empty = _TAIL_BYTES, 0, 0
+        width, n_bytes, empty, n_empty = len(self.names), _TAIL_BYTES, 0, 0
         while width > 1:  # until there is a line that holds cells
             empty, n_empty = dialects.empty_end(self._tail(size, n_bytes), self.dialect, width)
             if n_bytes >= size or empty < n_bytes // 2:
                 break
             n_bytes *= 4
         size -= empty
-        above = self._tail(size, _TAIL_BYTES)
-        left, n = dialects.footer(above, self.dialect, width)
+        left, n = dialects.footer(self._tail(size, _TAIL_BYTES), self.dialect, width)
         for lines, what in ((n, "line"), (n_empty, "empty line")):
             if lines:
                 said = f"{lines:,} {what}{'s' * (lines > 1)} below the rows left out"

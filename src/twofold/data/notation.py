@@ -111,6 +111,7 @@ FLAGS = {
 }
 _ISO = r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}(:?\d{2})?)?)?"
 _CLOCK = "%H:%M:%S"
+_BARE = "\x1f"  # before a part of a time that may lose a leading 0
 _MINUS = "\u2212"
 
 
@@ -416,16 +417,12 @@ class Notation:
         if pa.types.is_timestamp(cells.type):
             cells = cells.cast(pa.timestamp("s"), safe=False)
         pattern = dates.strftime_pattern(self.pattern, self.language)
-        if not self.padded:  # a year keeps its two digits
-            pattern = pattern.replace("%y", "\x1f%y")
+        bare = "dm" * (not self.padded) + "HI" * (not self.hours_padded)
+        if bare:  # a mark stands before what loses a leading 0
+            pattern = re.sub(f"%[{bare}]", rf"{_BARE}\g<0>", pattern)
         text = pc.strftime(cells, format=pattern, locale="C")
-        if not self.padded:  # re2 does not look around: once for each of two neighbours
-            for _ in range(2):
-                unpadded = r"(^|[^\d:\x1f])0(\d)([^\d:]|$)"
-                text = pc.replace_substring_regex(text, unpadded, r"\1\2\3")
-            text = pc.replace_substring(text, "\x1f", "")
-        if not self.hours_padded:
-            text = pc.replace_substring_regex(text, r"(^|[^\d:])0(\d:)", r"\1\2")
+        if bare:
+            text = pc.replace_substring_regex(text, f"{_BARE}0?", "")
         if self.language or self.case or "%P" in self.pattern:
             how = (self.pattern, self.language, self.case)
             text = _one_by_one(text, lambda some: dates.in_words(some, *how))
