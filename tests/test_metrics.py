@@ -6,6 +6,7 @@ import warnings
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from sklearn.decomposition import PCA as SklearnPCA
 from sklearn.metrics import r2_score
@@ -100,6 +101,12 @@ def test_randomised_pca_of_few_rows_has_as_many_components_as_there_are_rows(
 ) -> None:
     monkeypatch.setattr(metrics, "_EXACT_WIDTH", 5)
     assert fit_pca(ROWS[:4], 10, seed()).components.shape == (4, 12)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_components_of_one_column_can_become_a_tensor(dtype: type) -> None:
+    components = fit_pca(ROWS[:, :1].astype(dtype), 1, seed()).components
+    assert torch.from_numpy(components).shape == (1, 1)
 
 
 @pytest.mark.parametrize("exact", [True, False])

@@ -114,7 +114,8 @@ def fit_pca(
     else:
         centred = _centred(x[np.sort(chosen)], short_mean)
         components = _range_finder(centred, n_components, random_state)
-    return PCA(short_mean, np.ascontiguousarray(components, dtype=x.dtype))
+    # A copy: NumPy leaves a negative stride to a length of 1, which PyTorch refuses.
+    return PCA(short_mean, np.array(components, dtype=x.dtype, order="C"))
 
 
 def _centred(x: Array, mean: Array) -> Array:

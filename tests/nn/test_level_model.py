@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from twofold.data import sources
-from twofold.nn.level_model import LevelModel, Tempering
+from twofold.nn.level_model import KNOTS, LevelModel, Tempering, _quantiles
 from twofold.schema.schema import Schema
 
 N = 1000
@@ -120,6 +120,22 @@ def test_two_hundred_levels_are_counted() -> None:
     found.fit(x, None)
     assert found.has_partner.all()
     assert torch.isfinite(found(x, None)).all()
+
+
+NEAR = {
+    "apart by rounding alone": np.repeat([-1.4, 0.72506, 0.72506 + 1e-15, 4.3], 25),
+    "apart less than 32 bits tell": np.repeat([-1.0, 0.5, 0.5 + 1e-9, 2.0], 25),
+    "so large that 1 is lost": np.repeat([0.0, 3e9], 50),
+    "equal": np.full(100, 7.0),
+}
+
+
+@pytest.mark.parametrize("name", NEAR)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_knots_rise_in_the_precision_of_the_file(name: str, dtype: torch.dtype) -> None:
+    found = _quantiles(torch.from_numpy(NEAR[name]).to(dtype))
+    assert len(found) == KNOTS
+    assert (found.to(torch.float32).diff() > 0).all()
 
 
 def test_a_table_without_categories_has_no_levels() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -13,10 +14,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
 from twofold import Autoencoder, load
-from twofold.errors import LosesToPCAWarning, ModelFileError
+from twofold.errors import DataError, LosesToPCAWarning, ModelFileError
 from twofold.estimators import validation
 from twofold.persistence import folder as model_folder
 from twofold.persistence import model as modelfile
@@ -132,6 +135,39 @@ def test_the_precision_of_training_is_kept(precision: str, tmp_path: Path) -> No
     loaded = load(tmp_path / "model")
     assert {p.dtype for p in loaded.network_.parameters()} == {getattr(torch, precision)}
     np.testing.assert_array_equal(loaded.score_samples(FRAME), ae.score_samples(FRAME))
+
+
+CELLS: dict[str, Callable[[np.random.Generator], Any]] = {
+    "counts": lambda rng: rng.poisson(rng.choice([0.1, 1, 20]), 60),
+    "far": lambda rng: rng.standard_cauchy(60) * 10.0 ** rng.integers(-20, 20),
+    "skewed": lambda rng: np.exp(rng.normal(size=60) * rng.choice([1, 5, 15])),
+    "mostly 0": lambda rng: np.where(rng.random(60) < 0.95, 0.0, rng.normal(size=60) * 1e6),
+    "nearly equal": lambda rng: np.where(rng.random(60) < 0.9, 1 + rng.random(60) * 1e-12, 5.0),
+    "about 1e9": lambda rng: 1e9 + rng.normal(size=60) * 10.0 ** rng.integers(-3, 3),
+    "letters": lambda rng: rng.choice(list("abcde"), 60),
+    "names": lambda rng: [f"n{i}" for i in rng.integers(0, 30, 60)],
+    "flag": lambda rng: rng.random(60) < 0.3,
+}
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(
+    chosen=st.lists(st.sampled_from(sorted(CELLS)), min_size=1, max_size=5),
+    seed=st.integers(0, 2**31),
+    precision=st.sampled_from(["float32", "float64"]),
+)
+def test_whatever_was_fitted_can_be_loaded(chosen: list[str], seed: int, precision: str) -> None:
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame({f"c{i}": CELLS[name](rng) for i, name in enumerate(chosen)})
+    frame = frame.mask(rng.random(frame.shape) < 0.1)
+    try:
+        fitted = Autoencoder(epochs=1, random_state=0, precision=precision).fit(frame)
+    except DataError:  # identifiers alone
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        fitted.save(Path(folder) / "model")
+        again = load(Path(folder) / "model")
+    np.testing.assert_array_equal(again.score_samples(frame), fitted.score_samples(frame))
 
 
 def test_the_document_tells_what_each_column_is(folder: Path) -> None:

@@ -193,13 +193,25 @@ class LevelModel(nn.Module):
 
 
 def _quantiles(cells: Tensor) -> Tensor:
-    """Return knots at quantiles of the cells, each above the one before."""
+    """Return knots at quantiles of the cells, each above the one before in 32 bits too."""
     if len(cells) == 0:
         return torch.arange(float(KNOTS), device=cells.device)
     shares = torch.linspace(0, 1, KNOTS, dtype=torch.float64, device=cells.device)
-    found = torch.unique(torch.quantile(cells[:100_000].double(), shares))
+    found = torch.quantile(cells[:100_000].double(), shares)
+    least = _resolution(found)
+    found = found[_far_from_next(found, least)]
     beyond = torch.arange(1, KNOTS + 1 - len(found), device=cells.device)
-    return torch.cat([found, found[-1] + beyond])
+    return torch.cat([found, found[-1] + beyond * max(1.0, least)])
+
+
+def _resolution(found: Tensor) -> float:
+    """Return how far numbers must be apart to differ after rounding to 32 bits: about 16 times."""
+    return 1e-6 * (1 + float(found.abs().max()))
+
+
+def _far_from_next(ordered: Tensor, least: float) -> Tensor:
+    """Return which of rising numbers are more than `least` below the next; the last one is."""
+    return torch.cat([ordered.diff() > least, ordered.new_ones(1, dtype=torch.bool)])
 
 
 def _information(counts: Tensor) -> float:
@@ -254,9 +266,9 @@ class Tempering(nn.Module):
             n, n_knots = len(ordered), self.at.shape[1]
             shares = torch.logspace(0, 1, n_knots, base=1 / (n + 1), dtype=torch.float64).flip(0)
             found = torch.quantile(ordered[:: max(1, n // 100_000)], shares.clamp(0, 1).to(ordered))
-            least = 1e-6 * (1 + float(found.abs().max())) + 1e-3 * float(found[-1] - found[0])
+            least = _resolution(found) + 1e-3 * float(found[-1] - found[0])
             # Where many rows are equal, their number is at the share of them all.
-            last = torch.cat([found.diff() > least, torch.ones(1, dtype=torch.bool)])
+            last = _far_from_next(found, least)
             found, shares = found[last], shares[last]
             more = torch.arange(1, n_knots - len(found) + 1)
             self.at[j].copy_(torch.cat([found, found[-1] + least * more]))
