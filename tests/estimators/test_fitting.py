@@ -99,6 +99,12 @@ def test_a_share_trains_a_few_more_components_than_pca_needs() -> None:
     assert 3 < size <= 6
 
 
+def test_a_code_that_was_cut_to_a_share_learns_on() -> None:
+    ae = Autoencoder(n_components=0.8, epochs=2, random_state=0).fit(ROWS)
+    kept = ae.transform(ROWS).shape
+    assert ae.partial_fit(ROWS).transform(ROWS).shape == kept
+
+
 def test_a_share_is_not_settled_before_training() -> None:
     with pytest.raises(OptionError, match=r"needs an integer n_components, got 0\.5"):
         fitting.require_settled_size(0.5)

@@ -143,6 +143,13 @@ def test_a_table_without_categories_has_no_levels() -> None:
     assert LevelModel(Schema.infer(sources.read(frame))).targets == ()
 
 
+def test_rounding_is_not_stretched_to_a_tail() -> None:
+    scores = torch.tensor([[2.0057], [2.0057 + 1e-5], [2.0057 - 1e-5]])
+    tempering = Tempering(rounding=1e-3)
+    tempering.fit(scores)
+    assert tempering(scores).std() < 0.02
+
+
 def test_tempered_scores_are_logarithms_of_tail_shares() -> None:
     scores = torch.from_numpy(np.random.default_rng(0).normal(-50, 20, (5000, 1)))
     tempering = Tempering().double()

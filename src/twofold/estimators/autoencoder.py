@@ -221,9 +221,7 @@ class Autoencoder(
             history = fitting.train(self, trainer, data)
             if not trainer.workers.is_main:
                 return self
-            fitting.keep_share(
-                self.n_components if first else None, self.network_, self.schema_, data.probe()
-            )
+            fitting.keep_share(self, self.n_components if first else None, data.probe())
             fitting.calibrate(self, rows, data, rng)
         # Last, so that nothing is lost where warnings are turned into errors.
         history.warn_if_interrupted(trainer)

@@ -455,16 +455,16 @@ def from_state(kind: type[Autoencoder], state: ModelState) -> Autoencoder:
     return ae
 
 
-def keep_share(
-    n_components: int | float | None, network: Network, schema: Schema, rows: Tensor
-) -> None:
+def keep_share(ae: Autoencoder, n_components: int | float | None, rows: Tensor) -> None:
     """Cut the code to the components that keep a share of the variance, if one was asked for."""
     if not is_share(n_components):
         return
-    kept = inference.variance_kept(network, calibration.unfitted_scorer(network, schema), rows)
+    network = ae.network_
+    kept = inference.variance_kept(network, calibration.unfitted_scorer(network, ae.schema_), rows)
     enough = torch.nonzero(kept >= n_components)
     if len(enough):
         network.cut(int(enough[0]) + 1)
+        ae._step = None  # its optimizer remembers gradients of what is cut off
         return
     warnings.warn(
         f"{len(kept)} components keep {float(kept[-1]):.3g} of the held-out rows' variance and "

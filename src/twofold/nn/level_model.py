@@ -20,6 +20,7 @@ from twofold.schema.schema import Schema
 KNOTS = 8  # soft bins of a number that a level is seen given
 _SMOOTHING = 1.0  # rows, with the column's own shares, that each level of the other column gets
 _NUMBERS = ("real", "count", "time")
+_ROUNDING = 1e-6  # of a number in 32 bits, about 16 times over
 
 
 class LevelModel(nn.Module):
@@ -204,9 +205,9 @@ def _quantiles(cells: Tensor) -> Tensor:
     return torch.cat([found, found[-1] + beyond * max(1.0, least)])
 
 
-def _resolution(found: Tensor) -> float:
-    """Return how far numbers must be apart to differ after rounding to 32 bits: about 16 times."""
-    return 1e-6 * (1 + float(found.abs().max()))
+def _resolution(found: Tensor, relative: float = _ROUNDING) -> float:
+    """Return how far numbers must be apart to differ by more than rounding."""
+    return relative * (1 + float(found.abs().max()))
 
 
 def _far_from_next(ordered: Tensor, least: float) -> Tensor:
@@ -236,14 +237,16 @@ class Tempering(nn.Module):
     """Numbers on the scale of their own tails: the logarithm of the share of rows not above.
 
     In nats, densities of numbers can outweigh any level; on this scale they do not. Below all
-    training rows it goes on like a logarithm. Each of the `n` numbers of a row has a scale.
+    training rows it goes on like a logarithm. Each of the `n` numbers of a row has a scale, on
+    which numbers that differ by less than `rounding`, of their size, are one.
     """
 
     at: Tensor
     log_share: Tensor
 
-    def __init__(self, n: int = 1, n_knots: int = 33) -> None:
+    def __init__(self, n: int = 1, n_knots: int = 33, rounding: float = _ROUNDING) -> None:
         super().__init__()
+        self._rounding = rounding
         self.register_buffer("at", torch.arange(float(n_knots)).repeat(n, 1))
         self.register_buffer("log_share", torch.linspace(-1, 0, n_knots).repeat(n, 1))
 
@@ -266,7 +269,7 @@ class Tempering(nn.Module):
             n, n_knots = len(ordered), self.at.shape[1]
             shares = torch.logspace(0, 1, n_knots, base=1 / (n + 1), dtype=torch.float64).flip(0)
             found = torch.quantile(ordered[:: max(1, n // 100_000)], shares.clamp(0, 1).to(ordered))
-            least = _resolution(found) + 1e-3 * float(found[-1] - found[0])
+            least = _resolution(found, self._rounding) + 1e-3 * float(found[-1] - found[0])
             # Where many rows are equal, their number is at the share of them all.
             last = _far_from_next(found, least)
             found, shares = found[last], shares[last]

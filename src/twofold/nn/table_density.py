@@ -43,7 +43,8 @@ class TableDensity(nn.Module):
 
     def __init__(self, schema: Schema, normal: Sequence[int]) -> None:
         super().__init__()
-        self.levels, self.tempering = LevelModel(schema), Tempering()
+        # Log-densities are sums, whose rounding depends on which other rows there are.
+        self.levels, self.tempering = LevelModel(schema), Tempering(rounding=1e-3)
         pairs = list(zip(schema.columns, schema.inputs, strict=True))
         numbers = [
             i
