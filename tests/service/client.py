@@ -73,7 +73,7 @@ def ask_all(app: Starlette, requests: list[Asked]) -> list[httpx.Response]:
 
     async def run() -> list[httpx.Response]:
         # Errors that the application should have answered fail the test.
-        transport = httpx.ASGITransport(app)
+        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             return await asyncio.gather(*(client.request(m, p, **k) for m, p, k in requests))
 

@@ -31,7 +31,6 @@ from tests.service.client import (
 from twofold import Autoencoder
 from twofold.errors import OptionError, TwofoldError
 from twofold.service import app as service
-from twofold.service import model as verbs
 
 
 @pytest.mark.parametrize("form", [cells, objects])
@@ -182,14 +181,13 @@ def test_unknown_path_and_method_are_refused(people_app: Starlette) -> None:
     assert answer.headers["allow"] == "POST"
 
 
-def test_failure_of_the_service_is_told_without_details(
-    serve: Serve, floats: Autoencoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def broken(self: Any, rows: Any) -> Any:
+def test_failure_of_the_service_is_told_without_details(serve: Serve, floats: Autoencoder) -> None:
+    def broken(rows: Any) -> Any:
         raise RuntimeError("secret")
 
-    monkeypatch.setattr(verbs.ServedModel, "score", broken)
-    answer = post(serve(floats), "/score", {"rows": [[1, 2, 3]]})
+    app = serve(floats)
+    app.state.service.current.verbs["score"].run = broken
+    answer = post(app, "/score", {"rows": [[1, 2, 3]]})
     refused(answer, 500)
     assert "secret" not in answer.text
 

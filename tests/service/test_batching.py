@@ -257,7 +257,7 @@ def test_short_requests_have_their_turn_between_the_pieces_of_a_long_one(
             answers = [await client.post("/score", json={"rows": [[1, 2, 3]]}) for _ in range(5)]
         assert not long.done()
         gone.set()
-        assert [message["status"] for message in await long if "status" in message] == [499]
+        assert await long == []
         return answers[-1]
 
     good(asyncio.run(run()))

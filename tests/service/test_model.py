@@ -14,6 +14,7 @@ from starlette.applications import Starlette
 from tests.service.client import Serve, ask, fitted, good, people, post
 from twofold import Autoencoder
 from twofold.errors import OptionError, TwofoldError
+from twofold.service.memory import Account, Share
 from twofold.service.model import ServedModel
 from twofold.service.requests import finished
 
@@ -43,12 +44,11 @@ def test_draws_of_many_rows_are_those_of_python(
     def chunks(n: int, width: int) -> Iterator[slice]:
         return (slice(i, min(i + 50, n)) for i in range(0, n, 50))
 
-    served = ServedModel(mixed)
-    for module in ("data.sources", "inference.apply", "inference.sampling"):
+    served, share = ServedModel(mixed), Share(Account(2**30))
+    for module in ("estimators.fitting", "inference.apply", "inference.sampling"):
         monkeypatch.setattr(f"twofold.{module}.row_chunks", chunks)
     table = pa.Table.from_pandas(people(), preserve_index=False)
-    steps = served.draws(table, 2, 7)
-    found = finished(steps)
+    found = finished(served.draws(table, 2, 7, share))["draws"]
     for ours, python in zip(found, mixed.impute(table, n_draws=2, random_state=7), strict=True):
         assert ours.to_pydict() == python.to_pydict()
 
@@ -57,7 +57,7 @@ def test_new_rows_in_parts_are_those_of_python(
     mixed: Autoencoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("twofold.inference.sampling._CHUNK_ROWS", 7)
-    found = finished(ServedModel(mixed).sample(30, 3))
+    found = finished(ServedModel(mixed).sample(30, 3, Share(Account(2**30))))
     assert found["rows"].to_pydict() == ServedModel(mixed).model.sample(30, 3).to_pydict()
 
 

@@ -29,7 +29,6 @@ from tests.service.client import (
 )
 from twofold import Autoencoder
 from twofold.service import app as service
-from twofold.service import model as verbs
 
 
 @pytest.mark.parametrize("media_type", [ARROW, PARQUET])
@@ -103,12 +102,10 @@ def test_long_answer_comes_in_pieces(
     assert table["score"].to_pylist() == mixed.score_samples(people()).tolist()
 
 
-def test_numbers_that_are_none_are_null(
-    serve: Serve, floats: Autoencoder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    odd = np.array([np.nan, np.inf, -np.inf])
-    monkeypatch.setattr(verbs.ServedModel, "score", lambda self, rows: {"score": odd, "label": odd})
-    found = good(post(serve(floats), "/score", {"rows": [[1, 2, 3]] * 3}))
+def test_numbers_that_are_none_are_null(serve: Serve, floats: Autoencoder) -> None:
+    app, odd = serve(floats), np.array([np.nan, np.inf, -np.inf])
+    app.state.service.current.verbs["score"].run = lambda rows: {"score": odd, "label": odd}
+    found = good(post(app, "/score", {"rows": [[1, 2, 3]] * 3}))
     assert found["score"] == [None, None, None]
 
 

@@ -369,7 +369,9 @@ class Autoencoder(
         rng = sampling.random_state(random_state)
 
         def draws(table: Table) -> list[Array]:
-            return list(fitting.imputed(self, table, n_draws, sampling.torch_generator(rng)))
+            parts = fitting.imputed(self, table, n_draws, sampling.torch_generator(rng))
+            cells = np.concatenate([part for _, part in parts])
+            return np.split(cells, n_draws)
 
         tables = fitting.filled(self, X, draws)
         return tables[0] if n_draws == 1 else tables
@@ -383,9 +385,7 @@ class Autoencoder(
         check_is_fitted(self, "network_")
         generator = sampling.torch_generator(sampling.random_state(random_state))
         with fitting.undisturbed(self):
-            x = sampling.sample(self.network_, self.scorer_, n, generator)
-            numbers = sampling.numpy_generator(generator)
-            cells = sampling.cells(self.schema_, self._calibration.cells, x, rng=numbers)
+            cells = np.concatenate(list(fitting.sampled(self, n, generator)))
             return validation.give_back(self.schema_, cells)
 
     def interpolate(self, a: Any, b: Any, steps: int = 10) -> Rows:
@@ -601,8 +601,9 @@ class Autoencoder(
         parts = self._each(lambda table, _: self._run(function, table), X)
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def _run(self, function: inference.Function, table: Table) -> Array:
-        return inference.apply_to_table(function, self.network_, self.scorer_, self.schema_, table)
+    def _run(self, function: inference.Function, table: Table, first_row: int = 0) -> Array:
+        parts = self.network_, self.scorer_, self.schema_
+        return inference.apply_to_table(function, *parts, table, first_row)
 
     def _matrix(self, table: Table) -> tensors.Rows:
         """Return what the network sees of a table, in its own precision and place."""

@@ -19,6 +19,7 @@ from torch import Tensor
 from twofold import metrics, options
 from twofold.data import convert
 from twofold.data.chunks import together
+from twofold.data.sources import row_chunks
 from twofold.data.table import Table
 from twofold.errors import DataError, OptionError, TooFewComponentsWarning, TwofoldError
 from twofold.estimators import validation
@@ -354,14 +355,26 @@ def _set_calibration(ae: Autoencoder, found: calibration.Calibration) -> None:
 
 def imputed(
     ae: Autoencoder, table: Table, n_draws: int, generator: torch.Generator
-) -> Iterator[Array]:
-    """Give the cells of a table with missing ones filled: by best values, or by several draws."""
+) -> Iterator[tuple[slice, Array]]:
+    """Give the cells of a table with missing ones filled: by best values, or by several draws.
+
+    They come some rows at a time, with the place of these: the whole table, as often as is drawn.
+    """
     best = n_draws == 1
     function = sampling.imputer(None if best else generator)
     numbers = None if best else sampling.numpy_generator(generator)
     for _ in range(n_draws):
-        x = ae._run(function, table)
-        yield sampling.cells(ae.schema_, ae._calibration.cells, x, table, numbers)
+        for at in row_chunks(table.n_rows, ae.network_.widest):
+            part = table.slice(at)
+            x = ae._run(function, part, at.start)
+            yield at, sampling.cells(ae.schema_, ae._calibration.cells, x, part, numbers)
+
+
+def sampled(ae: Autoencoder, n: int, generator: torch.Generator) -> Iterator[Array]:
+    """Give the cells of new rows, some rows at a time."""
+    numbers = sampling.numpy_generator(generator)
+    for x in sampling.sample(ae.network_, ae.scorer_, n, generator):
+        yield sampling.cells(ae.schema_, ae._calibration.cells, x, rng=numbers)
 
 
 def filled(ae: Autoencoder, X: Any, fill: Callable[[Table], list[Array]]) -> list[Any]:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from twofold.data import json as cells
 from twofold.data import output
 from twofold.data.files import Files
-from twofold.errors import MissingExtraError, OptionError, TwofoldError
+from twofold.errors import MissingExtraError, OptionError
 from twofold.estimators.autoencoder import Autoencoder
 from twofold.explorer.code_map import CodeMap, Progress
 from twofold.explorer.source import Difference, Shades, Source
@@ -197,13 +197,13 @@ class _Pages:
             "/rows/selection/mask": self._mask,
             "/rows/selection/export": self._export,
         }
-        found = [Route(path, _in_words(function)) for path, function in read.items()]
+        found = [Route(path, function) for path, function in read.items()]
         found += [Route(p, _with_body(f), methods=["POST"]) for p, f in ask.items()]
         return found
 
     def _file(self, name: str, request: Request) -> Response:
         if name not in self._files:
-            return _refused(RequestError(404, "There is no such file.", "GET / is the page."))
+            raise RequestError(404, "There is no such file.", "GET / is the page.")
         content, headers = self._files[name], {"Vary": "Accept-Encoding"}
         if "gzip" in request.headers.get("accept-encoding", ""):
             content, headers["Content-Encoding"] = self._packed[name], "gzip"
@@ -415,48 +415,30 @@ class _Pages:
         )
 
 
-def _in_words(function: Callable[[Request], Response]) -> Callable[[Request], Response]:
-    """Let a route answer with a sentence where something cannot be done."""
-
-    def route(request: Request) -> Response:
-        try:
-            return function(request)
-        except TwofoldError as error:
-            return _refused(RequestError.of(error))
-
-    return route
-
-
 def _with_body(
     function: Callable[[str, Request], Response],
 ) -> Callable[[Request], Awaitable[Response]]:
     """Hand a route its body as JSON in one fixed form, and run it outside the event loop."""
 
     async def route(request: Request) -> Response:
-        try:
-            require_media_type(request, [JSON])
-        except RequestError as error:
-            return _refused(error)
+        require_media_type(request, [JSON])
         body = b""
         async for part in request.stream():
             body += part
             if len(body) > _MOST_BODY:
-                return _refused(RequestError(413, "The selection is too large.", "Draw it again."))
+                raise RequestError(413, "The selection is too large.", "Draw it again.")
         try:
             selection = json.dumps(cells.loads(body), sort_keys=True)
         except ValueError:
-            return _refused(RequestError(400, "The selection is not JSON.", "Send an object."))
-        return await run_in_threadpool(_in_words(lambda asked: function(selection, asked)), request)
+            error = RequestError(400, "The selection is not JSON.", "Send an object.")
+            raise error from None
+        return await run_in_threadpool(function, selection, request)
 
     return route
 
 
-def _refused(error: RequestError) -> Response:
-    return _json(error.document(), error.status)
-
-
-def _json(content: Any, status: int = 200) -> Response:
-    return Response(cells.dumps(content), status, media_type="application/json")
+def _json(content: Any) -> Response:
+    return Response(cells.dumps(content), media_type="application/json")
 
 
 def _bare(values: NDArray[Any]) -> Response:

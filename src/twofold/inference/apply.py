@@ -119,12 +119,16 @@ def apply_to_table(
     scorer: Scorer,
     schema: Schema,
     table: Table,
+    first_row: int = 0,
 ) -> Array:
-    """Run a table through `function`; only one chunk of it is a matrix at a time."""
+    """Run a table through `function`; only one chunk of it is a matrix at a time.
+
+    `first_row` is the number of its first row, for messages.
+    """
     dtype = dtype_of(table)
 
     def matrix(at: slice) -> Array:
-        return schema.to_matrix(table.slice(at), dtype, first_row=at.start)
+        return schema.to_matrix(table.slice(at), dtype, first_row=first_row + at.start)
 
     return _in_chunks(function, network, scorer, matrix, table.n_rows, dtype)
 

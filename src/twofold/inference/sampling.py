@@ -261,18 +261,12 @@ def traversal(
     return values.astype(code.dtype), moved
 
 
-def sample(network: Network, scorer: Scorer, n_rows: int, generator: torch.Generator) -> Array:
-    """Draw codes from their density; return their expected inputs and draws from the likelihoods.
-
-    Both are `(n_rows, width)` and come side by side: `(n_rows, 2 * width)`.
-    """
-    return np.concatenate(list(batches(network, scorer, n_rows, generator)))
-
-
-def batches(
+def sample(
     network: Network, scorer: Scorer, n_rows: int, generator: torch.Generator
 ) -> Iterator[Array]:
-    """Draw new rows some at a time, as `sample` does.
+    """Draw codes from their density; give their expected inputs and draws from the likelihoods.
+
+    Both are `(n_rows, width)` and come side by side, `(n_rows, 2 * width)`, some rows at a time.
 
     Raises
     ------

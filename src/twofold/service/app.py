@@ -1,13 +1,12 @@
 """The service: one fitted model over HTTP, a route per verb.
 
 `create_app` makes an ordinary Starlette application. Routes that are added to it stand behind the
-same token and host check.
+same token and host check, and what they raise is answered in the same form.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -29,9 +28,9 @@ from twofold.service import middleware, openapi, responses
 from twofold.service.batching import BatchingExecutor, Steps
 from twofold.service.errors import RequestError
 from twofold.service.json_rows import JsonRows
-from twofold.service.memory import Account, Share, size_of
+from twofold.service.memory import Account
 from twofold.service.metrics import CONTENT_TYPE, Metrics
-from twofold.service.middleware import GONE, OPEN, SHARE, refused
+from twofold.service.middleware import OPEN, SHARE, refused
 from twofold.service.model import ServedModel
 from twofold.service.requests import (
     ARROW,
@@ -46,10 +45,9 @@ from twofold.service.requests import (
 from twofold.service.responses import Answer
 from twofold.verbs import VERBS, Verb
 
-logger = logging.getLogger(__name__)
 _SMALL = {JSON: 2**15, ARROW: 2**19}  # bytes that are read at once, without a thread
 _SMALL_ANSWER = 10_000  # cells that are written at once
-_GONE_SECONDS = 0.1  # after which it is looked whether the client is still there
+_GONE_SECONDS = 0.1  # after which it is looked whether the client is still there, again and again
 _BODIES = {"rows": ["rows"], "codes": ["codes"], "nothing": []}
 Handler = Callable[[Request], Awaitable[Response]]
 
@@ -130,8 +128,8 @@ def create_app(
     handlers = service.routes()
     app = Starlette(
         routes=[
-            Route(path, service.endpoint(to), methods=["POST" if path[1:] in VERBS else "GET"])
-            for path, to in handlers.items()
+            Route(path, handler, methods=["POST" if path[1:] in VERBS else "GET"])
+            for path, handler in handlers.items()
         ],
         middleware=[
             Middleware(middleware.CountRequests, service.metrics, frozenset(handlers)),
@@ -140,7 +138,9 @@ def create_app(
             Middleware(middleware.CutOff, timeout),
         ],
         lifespan=lifespan,
-        exception_handlers={HTTPException: _refuse_politely},
+        exception_handlers=dict.fromkeys(
+            (HTTPException, RequestError, TwofoldError, Exception), service.refuse
+        ),
     )
     app.router.redirect_slashes = False  # the Host header would choose where to
     app.state.service = service
@@ -196,38 +196,30 @@ class Service:
 
     def routes(self) -> dict[str, Handler]:
         """Return the handler of each path."""
-        # Scores first, for paths are tried in order.
-        verbs = sorted(VERBS.values(), key=lambda verb: verb.name != "score")
         documents: dict[str, Callable[[], Any]] = {
             "/model": lambda: self.current.describe(),
             "/schema": lambda: self.current.describe_columns(),
             OPEN: lambda: {"status": "ok"},
         }
         return {
-            **{f"/{verb.name}": partial(self._verb, verb) for verb in verbs},
+            **{f"/{verb.name}": partial(self._verb, verb) for verb in VERBS.values()},
             **{path: partial(_document, make) for path, make in documents.items()},
             "/metrics": self._counts,
             "/openapi.json": self._openapi,
         }
 
-    def endpoint(self, handler: Handler) -> Handler:
-        """Give a handler's errors their answers."""
-
-        async def endpoint(request: Request) -> Response:
-            try:
-                return await handler(request)
-            except RequestError as error:
-                return refused(error)
-            except TwofoldError as error:
-                return refused(RequestError.of(error, self.current.names))
-            except ClientDisconnect:
-                return Response(status_code=GONE)
-            except Exception:
-                logger.exception("a request failed that should not have")
-                text = "The service failed at this request."
-                return refused(RequestError(500, text, "Report what was sent."))
-
-        return endpoint
+    async def refuse(self, request: Request, error: Exception) -> Response:
+        """Answer a request that a route, or the router, raised an error at."""
+        if isinstance(error, HTTPException):
+            text = f"{request.method} {request.url.path[:200]}: {error.detail}."
+            fix = "GET /openapi.json lists the routes and their methods."
+            return refused(RequestError(error.status_code, text, fix, headers=error.headers))
+        if isinstance(error, TwofoldError):
+            return refused(RequestError.of(error, self.current.names))
+        if isinstance(error, RequestError):
+            return refused(error)
+        text = "The service failed at this request."  # the server's log says why
+        return refused(RequestError(500, text, "Report what was sent."))
 
     def document(self) -> dict[str, Any]:
         """Return the OpenAPI document of the model that is served."""
@@ -242,16 +234,14 @@ class Service:
         wanted = responses.chosen(request.headers.get("accept", ""), responses.offered(name))
         given = await self._given(request, current, verb)
         rows: Any = given.get(verb.takes)
-        if name == "sample":
-            n = given["n"]
-            self.limits.check_rows(n, len(current.names))
-            share.hold(8 * max(0, n) * len(current.names))
-            work = self.worker.call(current.sample(n, given.get("random_state")))
-        elif given.get("n_draws", 1) != 1:
-            rows, n_draws = rows.table() if isinstance(rows, JsonRows) else rows, given["n_draws"]
+        seed, n_draws = given.get("random_state"), given.get("n_draws", 1)
+        if verb.takes == "nothing":
+            self.limits.check_rows(given["n"], len(current.names))
+            work = self.worker.call(current.sample(given["n"], seed, share))
+        elif n_draws != 1:
+            rows = rows.table() if isinstance(rows, JsonRows) else rows
             self.limits.check_rows(len(rows) * n_draws, len(current.names))
-            drawn = current.draws(rows, n_draws, given.get("random_state"))
-            work = self.worker.call(_held(drawn, share))
+            work = self.worker.call(current.draws(rows, n_draws, seed, share))
         else:
             work = self.worker.run(current.verbs[name], rows, share)
         answer = current.answer(name, await self._here(request, work))
@@ -294,14 +284,8 @@ class Service:
         """Return what work comes to, and give it up if the client goes away."""
         task = asyncio.ensure_future(work)
         try:
-            done, _ = await asyncio.wait({task}, timeout=_GONE_SECONDS)
-            if not done:
-                gone = asyncio.ensure_future(_disconnected(request))
-                try:
-                    await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    gone.cancel()
-                if not task.done():
+            while not (await asyncio.wait({task}, timeout=_GONE_SECONDS))[0]:
+                if await request.is_disconnected():
                     raise ClientDisconnect
             return task.result()
         finally:
@@ -328,20 +312,6 @@ class Service:
                 raise ClientDisconnect from error
 
 
-async def _refuse_politely(request: Request, error: Exception) -> Response:
-    """Answer what the router refuses: unknown paths and methods."""
-    assert isinstance(error, HTTPException)
-    fix = "GET /openapi.json lists the routes and their methods."
-    text = f"{request.method} {request.url.path[:200]}: {error.detail}."
-    return refused(RequestError(error.status_code, text, fix, headers=error.headers))
-
-
-async def _disconnected(request: Request) -> None:
-    """Wait until the client has gone."""
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
-
-
 async def _document(make: Callable[[], Any], request: Request) -> Response:
     """Answer with what is known of the model."""
     return _json(make())
@@ -355,13 +325,3 @@ def _step(function: Callable[[], Any]) -> Steps:
     """Return a function as steps of one piece."""
     return function()
     yield
-
-
-def _held(steps: Steps, share: Share) -> Steps:
-    """Count what drawn tables take, of which there is one more after each piece."""
-    while True:
-        try:
-            share.hold(size_of(next(steps)))
-        except StopIteration as end:
-            return {"draws": end.value}
-        yield

@@ -11,6 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -54,6 +55,9 @@ class CountRequests:
 
         try:
             await self._app(scope, receive, counted)
+        except Exception:
+            status = 500  # the application answers it outside of what it is made of
+            raise
         finally:
             path = scope["path"] if "endpoint" in scope else ""
             route = path if path in self._paths else "other"
@@ -97,7 +101,7 @@ class HoldMemory:
 
 
 class CutOff:
-    """Leaves clients that stop taking their answer; the server then ends the connection."""
+    """Leaves clients that are gone, or stop taking their answer; the server ends the connection."""
 
     def __init__(self, app: ASGIApp, seconds: float) -> None:
         self._app, self._seconds = app, seconds
@@ -110,12 +114,11 @@ class CutOff:
                 async with asyncio.timeout(self._seconds):
                     await send(message)
             except TimeoutError:
+                logger.warning("a client stopped taking its answer")
                 raise ClientDisconnect from None
 
-        try:
+        with suppress(ClientDisconnect):
             await self._app(scope, receive, timed if scope["type"] == "http" else send)
-        except ClientDisconnect:
-            logger.warning("a client stopped taking its answer")
 
 
 def header(scope: Scope, name: bytes) -> str:

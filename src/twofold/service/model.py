@@ -13,7 +13,7 @@ import platform
 from collections.abc import Generator, Sequence
 from copy import copy, deepcopy
 from dataclasses import asdict
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +21,11 @@ import numpy as np
 import pyarrow as pa
 import torch
 
-from twofold import __version__
+from twofold import __version__, options, verbs
 from twofold.data import convert, sources
 from twofold.data.table import cells
 from twofold.errors import OptionError
-from twofold.estimators import validation
+from twofold.estimators import fitting, validation
 from twofold.estimators.autoencoder import Autoencoder, load
 from twofold.inference import apply, sampling
 from twofold.metrics import Scores
@@ -37,9 +37,10 @@ from twofold.service import responses
 from twofold.service.arrow_rows import ArrowReader
 from twofold.service.batching import Result, Steps, Verb, joined, part_of
 from twofold.service.json_rows import JsonReader
-from twofold.service.memory import Share
+from twofold.service.memory import Share, size_of
 from twofold.service.requests import JSON, Limits
 from twofold.service.responses import Answer
+from twofold.verbs import VERBS
 
 _EXPLAINED_CELLS = 10_000  # in one call
 _WIDE = {pa.int32(), pa.uint32(), pa.int64(), pa.uint64(), pa.float64()}
@@ -79,15 +80,14 @@ class ServedModel:
         most = next(sources.row_chunks(2**31, ae.schema_.width)).stop
         explained = max(1, _EXPLAINED_CELLS // ae.schema_.width)
         self.verbs = {
-            verb.name: verb
-            for verb in (
-                Verb("encode", self.encode, most, self.check),
-                Verb("decode", self.decode, most),
-                Verb("reconstruct", self.reconstruct, most, self.check),
-                Verb("score", self.score, most, self.check),
-                Verb("explain", self.explain, explained, self.check),
-                Verb("impute", self.impute, most, self.check),
+            name: Verb(
+                name,
+                partial(self.call, verb),
+                explained if verb.returns == "explanation" else most,
+                self.check if verb.takes == "rows" else None,
             )
+            for name, verb in VERBS.items()
+            if verb.takes != "nothing"
         }
 
     @classmethod
@@ -157,78 +157,47 @@ class ServedModel:
             model.feature_names_in_ = np.array(rows.column_names, dtype=object)
         return model
 
-    def encode(self, rows: Any) -> Result:
-        """Return the codes."""
-        return {"codes": np.asarray(self._for(rows).transform(rows))}
-
-    def decode(self, codes: Any) -> Result:
-        """Return the rows that codes stand for."""
-        return {"rows": self._for(codes).inverse_transform(codes)}
-
-    def reconstruct(self, rows: Any) -> Result:
-        """Return what the network makes of rows."""
-        return {"rows": self._for(rows).reconstruct(rows)}
-
-    def score(self, rows: Any) -> Result:
-        """Return scores, p-values and labels."""
-        score = self._for(rows).score_samples(rows)
-        found = Scores.of(score, self.model.calibration_scores_, self.model.offset_)
-        return {"score": found.score, "p_value": found.p_value, "label": found.label}
-
-    def explain(self, rows: Any) -> Result:
-        """Return what was observed and expected, and each column's share of minus the score."""
-        # Explanations are 64-bit whatever the rows.
-        model = copy(self._for(rows))
-        model.network_, model.scorer_ = self._wide.network_, self._wide.scorer_
-        found = model.explain(rows)
-        score = -(found.base + found.contribution.sum(axis=1))
-        parts = {name: getattr(found, name) for name in ("observed", "expected", "contribution")}
-        return {"base": found.base, "score": score, **parts}
-
-    def impute(self, rows: Any) -> Result:
-        """Return the rows with missing cells filled by their best values."""
-        return {"rows": self._for(rows).impute(rows)}
-
-    def draws(
-        self, rows: Any, n_draws: int, random_state: int | None
-    ) -> Generator[Any, None, list[Any]]:
-        """Return the rows with missing cells filled by random draws, some rows at a time."""
+    def call(self, verb: verbs.Verb, rows: Any) -> Result:
+        """Return what a verb makes of rows or codes: arrays and tables with an entry per row."""
         model = self._for(rows)
-        if n_draws < 1:
-            model.impute(rows, n_draws)  # which raises the error
-        generator = sampling.torch_generator(sampling.random_state(random_state))
-        table, fill, drawn = model.read(rows), sampling.imputer(generator), []
-        numbers, known = sampling.numpy_generator(generator), model._calibration.cells
-        network, schema = model.network_, model.schema_
-        formats = schema.formats(table.formats)
-        for _ in range(n_draws):
-            xs, parts = [], []
-            for at in sources.row_chunks(table.n_rows, network.widest):
-                part = table.slice(at)
-                xs.append(apply.apply_to_table(fill, network, model.scorer_, schema, part))
-                if at.stop < table.n_rows:
-                    yield xs[-1]
-            x = np.concatenate(xs)
-            for at in sources.row_chunks(table.n_rows, schema.width):
-                part, given = table.slice(at), part_of(rows, at.start, at.stop)
-                cells = sampling.cells(schema, known, x[at], part, numbers)
-                parts.append(convert.fill(given, part, cells, formats))
-                yield parts[-1]
-            drawn.append(joined(parts))
-        return drawn
+        if verb.returns == "explanation":
+            # They are 64-bit whatever the rows.
+            model = copy(model)
+            model.network_, model.scorer_ = self._wide.network_, self._wide.scorer_
+        found = getattr(model, verb.method)(rows)
+        if verb.returns == "scores":
+            scores = Scores.of(found, model.calibration_scores_, model.offset_)
+            return {"score": scores.score, "p_value": scores.p_value, "label": scores.label}
+        if verb.returns == "explanation":
+            score = -(found.base + found.contribution.sum(axis=1))
+            parts = ("observed", "expected", "contribution")
+            return {"base": found.base, "score": score} | {p: getattr(found, p) for p in parts}
+        # Codes may come as a frame, where the estimator was set to give such.
+        return {verb.returns: np.asarray(found) if verb.returns == "codes" else found}
 
-    def sample(self, n: int, random_state: int | None) -> Generator[None, None, Result]:
-        """Return new rows, some at a time."""
-        model, schema, xs, parts = self.model, self.model.schema_, [], []
+    def draws(self, rows: Any, n_draws: int, random_state: int | None, share: Share) -> Steps:
+        """Return the rows with missing cells filled by random draws, some rows at a time."""
+        options.require_integer("n_draws", n_draws)
+        model, parts, drawn = self._for(rows), list[Any](), list[Any]()
         generator = sampling.torch_generator(sampling.random_state(random_state))
-        for x in sampling.batches(model.network_, model.scorer_, n, generator):
-            xs.append(x)
+        table = model.read(rows)
+        formats = self.schema.formats(table.formats)
+        for at, filled in fitting.imputed(model, table, n_draws, generator):
+            given = part_of(rows, at.start, at.stop)
+            parts.append(convert.fill(given, table.slice(at), filled, formats))
+            share.hold(size_of(parts[-1]))
             yield
-        numbers, known = sampling.numpy_generator(generator), model._calibration.cells
-        x = np.concatenate(xs)
-        for at in sources.row_chunks(n, schema.width):
-            cells = sampling.cells(schema, known, x[at], rng=numbers)
-            parts.append(validation.give_back(schema, cells))
+            if at.stop == table.n_rows:
+                drawn.append(joined(parts))
+                parts.clear()
+        return {"draws": drawn}
+
+    def sample(self, n: int, random_state: int | None, share: Share) -> Steps:
+        """Return new rows, some at a time."""
+        generator, parts = sampling.torch_generator(sampling.random_state(random_state)), []
+        for drawn in fitting.sampled(self.model, n, generator):
+            parts.append(validation.give_back(self.schema, drawn))
+            share.hold(size_of(parts[-1]))
             yield
         return {"rows": joined(parts)}
 
@@ -242,11 +211,12 @@ class ServedModel:
 
     def answer(self, name: str, found: Result) -> Answer:
         """Return the answer that a verb's result is."""
-        if name == "encode":
+        returns = VERBS[name].returns
+        if returns == "codes":
             return responses.of_codes(found["codes"], self.code_names)
-        if name == "score":
+        if returns == "scores":
             return responses.of_scores(found, self.model.offset_)
-        if name == "explain":
+        if returns == "explanation":
             return responses.of_explanation(found, self.names)
         first = found["draws"][0] if "draws" in found else found["rows"]
         names = list(first.column_names) if isinstance(first, pa.Table) else self.names

@@ -159,7 +159,7 @@ def examples(served: ServedModel) -> dict[str, tuple[Any, Answer]]:
     body = dumps({"rows": given})
     read = finished(served.read(JSON, body, ("rows",), Share(Account(8 * len(body)))))["rows"]
     read = read.table() if isinstance(read, JsonRows) else read
-    codes = _short(np.asarray(served.encode(read)["codes"]).tolist())
+    codes = _short(served.verbs["encode"].run(read)["codes"].tolist())
     found: dict[str, tuple[Any, Answer]] = {"sample": ({"n": 2, "random_state": 0}, drawn)}
     for name, verb in served.verbs.items():
         sent = {"codes": codes} if name == "decode" else {"rows": given}
