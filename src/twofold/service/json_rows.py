@@ -84,9 +84,8 @@ class JsonReader:
         self, body: bytes, fields: Sequence[str], share: Share
     ) -> Generator[None, None, dict[str, Any]]:
         """Return the fields of a body, after each piece; see `ServedModel.read`."""
-        field, rows, head = fields[0], None, None
-        if len(body) > _PIECE_BYTES and field in _HEADS:
-            head = _HEADS[field].match(body, 0, _MOST_HEAD)
+        field, rows = fields[0], None
+        head = _HEADS[field].match(body, 0, _MOST_HEAD) if field in _HEADS else None
         if head is not None:
             rows, end = yield from self._list(body, head.end(), field, share)
             body = body[: head.end() - 1] + b"null" + body[end:]
@@ -105,15 +104,11 @@ class JsonReader:
                 raise RequestError(422, error, "Leave the field out, or correct its name.")
         if field in _HEADS:
             if rows is None:
-                given = found.get(field)
-                if type(given) is not list:
-                    what = called(given) if field in found else "none"
-                    send = f'Send {{"{field}": [[...], ...]}}, with a list of cells for each row.'
-                    text = f"Expected a list of rows as '{field}', got {what}."
-                    raise RequestError(422, text, send)
-                self._limits.check_rows(len(given), len(self.names))
-                rows = self._part(given, 0, field, None)
-                share.hold(size_of(rows))
+                what = called(found[field]) if field in found else "none"
+                what += " behind other lists or much else" if what == "a list" else ""
+                send = f'Send {{"{field}": [[...], ...]}}, with a list of cells for each row.'
+                text = f"Expected a list of rows as '{field}', got {what}."
+                raise RequestError(422, text, send)
             found[field] = rows
         return found
 
@@ -141,14 +136,16 @@ class JsonReader:
             part = self._part(given, first, field, names)
             if names is None:
                 names = tuple(given[0]) if type(given[0]) is dict else ()
-            parts.append(part.table(first) if isinstance(part, JsonRows) else part)
+            # Alone, they may yet go into one table with those of other requests.
+            several = isinstance(part, JsonRows) and (going or parts)
+            parts.append(part.table(first) if several else part)
             share.hold(size_of(parts[-1]))
             yield
         return self._whole(parts), at
 
     def _no_row(self, body: bytes, at: int, number: int) -> RequestError:
         if len(body) - at <= self._most_row:
-            return _no_json(f"it is not well-formed near byte {at:,}")
+            return _no_json(f"it is not well-formed, or nested too deeply, near byte {at:,}")
         return RequestError(
             413,
             f"Expected at most {self._most_row:,} bytes in row {number:,} of the body, got more, "
@@ -159,7 +156,7 @@ class JsonReader:
     def _whole(self, parts: list[Any]) -> Any:
         """Return the rows of all pieces: an Arrow table, or an array, or a list if it is none."""
         for part in parts:
-            if isinstance(part, list):
+            if isinstance(part, list | JsonRows):
                 return part
         if not isinstance(parts[0], pa.Table):
             if len({part.shape[1:] for part in parts}) > 1:
