@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import pytest
 from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.routing import Route, WebSocketRoute
 from starlette.testclient import TestClient
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from tests.service.client import JSON, Serve, ask, good, post, refused
 from twofold import Autoencoder
+from twofold.errors import DataError
 from twofold.service import server
 
 
@@ -36,6 +39,21 @@ def test_routes_that_are_added_stand_behind_the_token(serve: Serve, floats: Auto
     app.router.routes.append(Route("/more", app.state.service.routes()["/healthz"]))
     refused(ask(app, "GET", "/more"), 401)
     good(ask(app, "GET", "/more", headers={"authorization": "Bearer a-secret"}))
+
+
+@pytest.mark.parametrize(
+    ("raised", "status"), [(DataError("Expected 3, got 4. Send 3."), 422), (ValueError("x"), 500)]
+)
+def test_errors_of_routes_that_are_added_have_the_form_of_all(
+    serve: Serve, floats: Autoencoder, raised: Exception, status: int
+) -> None:
+    def fail(request: Request) -> Response:
+        raise raised
+
+    app = serve(floats)
+    app.router.routes.append(Route("/more", fail))
+    refused(ask(app, "GET", "/more"), status)
+    assert f'status="{status}"' in ask(app, "GET", "/metrics").text
 
 
 def test_other_names_of_the_host_are_refused(serve: Serve, floats: Autoencoder) -> None:

@@ -372,8 +372,8 @@ def imputed(
 
 def sampled(ae: Autoencoder, n: int, generator: torch.Generator) -> Iterator[Array]:
     """Give the cells of new rows, some rows at a time."""
-    numbers = sampling.numpy_generator(generator)
     for x in sampling.sample(ae.network_, ae.scorer_, n, generator):
+        numbers = sampling.numpy_generator(generator)
         yield sampling.cells(ae.schema_, ae._calibration.cells, x, rng=numbers)
 
 
