@@ -41,7 +41,7 @@ def test_columns_are_described(people_app: Starlette, mixed: Autoencoder) -> Non
 def test_draws_of_many_rows_are_those_of_python(
     mixed: Autoencoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def chunks(n: int, width: int) -> Iterator[slice]:
+    def chunks(n: int, *about: int) -> Iterator[slice]:
         return (slice(i, min(i + 50, n)) for i in range(0, n, 50))
 
     served, share = ServedModel(mixed), Share(Account(2**30))

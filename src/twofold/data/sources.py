@@ -293,8 +293,8 @@ def as_floats(array: Array) -> Array:
     raise DataError(f"These rows are of the type {array.dtype}, which is none of real numbers.")
 
 
-def row_chunks(n_rows: int, width: int) -> Iterator[slice]:
+def row_chunks(n_rows: int, width: int, most: int = 8192) -> Iterator[slice]:
     """Cut rows into slices small enough that applying a model needs little extra memory."""
-    step = int(min(8192, max(64, 2_000_000 // max(width, 1))))
+    step = int(min(most, max(64, 2_000_000 // max(width, 1))))
     for start in range(0, n_rows, step):
         yield slice(start, min(start + step, n_rows))
