@@ -181,9 +181,10 @@ class Gate:
 def together(app: Starlette, requests: list[Asked]) -> list[httpx.Response]:
     """Send requests that all wait for one that is being computed."""
     worker = app.state.service.worker
-    opened = threading.Event()
+    begun, opened = threading.Event(), threading.Event()
 
     def blocked() -> Iterator[None]:
+        begun.set()
         opened.wait(20)
         yield
 
@@ -191,6 +192,7 @@ def together(app: Starlette, requests: list[Asked]) -> list[httpx.Response]:
         transport = httpx.ASGITransport(app)
         async with httpx.AsyncClient(transport=transport, base_url="http://test") as client:
             blocker = asyncio.create_task(worker.call(blocked()))
+            await asyncio.to_thread(begun.wait, 20)
             asked = [asyncio.create_task(client.request(m, p, **k)) for m, p, k in requests]
             while worker.n_waiting < len(requests) and not all(task.done() for task in asked):
                 await asyncio.sleep(0)

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import deque
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Generator, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any
@@ -29,7 +28,6 @@ _JOINED_ROWS = 256  # a request with more gains nothing by sharing its call
 _LEAST_PART = 8  # a piece never has less than this part of a verb's `most_rows`
 Result = Mapping[str, Any]  # arrays and Arrow tables with an entry per row
 Steps = Generator[Any, None, Any]  # work that stops after each piece, and returns its result
-Done = tuple["_Job", Any, Exception | None]
 
 
 @dataclass(eq=False)
@@ -91,29 +89,20 @@ class Verb:
 
 @dataclass(eq=False)
 class _Job:
-    """What a request waits for: steps, or a verb with rows that others' rows may join."""
+    """A request's stay here."""
 
-    steps: Steps | None
-    verb: Verb | None = None
-    rows: Any = None
-    arrived: float = field(default_factory=time.monotonic)
+    task: asyncio.Task[Any] | None
     started: bool = False
+    running: bool = False
 
-    def __post_init__(self) -> None:
-        self.future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
-    def fits(self, other: _Job) -> bool:
-        """Whether both can go into one call."""
-        return self.verb is other.verb and _alike(self.rows, other.rows)
+@dataclass(eq=False)
+class _Batch:
+    """Rows of one sort, and whose they are, that go into one call."""
 
-    def settle(self, result: Any, error: Exception | None) -> None:
-        """Give the request its result or error, if it still waits."""
-        if self.future.done():
-            return
-        if error is None:
-            self.future.set_result(result)
-        else:
-            self.future.set_exception(error)
+    done: asyncio.Future[dict[_Job, Result]]
+    rows: dict[_Job, Any] = field(default_factory=dict)
+    n_rows: int = 0
 
 
 class BatchingExecutor:
@@ -131,15 +120,14 @@ class BatchingExecutor:
         on_call: Callable[[str, int, int], None] = lambda verb, n_requests, n_rows: None,
     ) -> None:
         self._seconds, self._batch_seconds, self._on_call = seconds, batch_seconds, on_call
-        self._queue: deque[_Job] = deque()
-        self._running: Sequence[_Job] = ()
-        self._task: asyncio.Task[None] | None = None
+        self._jobs: set[_Job] = set()
+        self._batches: dict[Any, _Batch] = {}  # that further jobs may join
         self.open()
 
     @property
     def n_waiting(self) -> int:
         """Requests that wait for their turn."""
-        return len(self._queue)
+        return sum(not job.running for job in list(self._jobs))
 
     async def run(self, verb: Verb, rows: Any, share: Share | None = None) -> Result:
         """Return what the verb makes of the rows.
@@ -151,26 +139,36 @@ class BatchingExecutor:
         """
         # Lists, which make no rows, go to the library as they came.
         is_rows = isinstance(rows, np.ndarray | pa.Table | JsonRows)
-        most = min(_JOINED_ROWS, verb.step - 1)
-        joins = self._batch_seconds > 0 and is_rows and len(rows) <= most
-        steps = verb.by_parts(rows, share, self._on_call)
-        result: Result = await self._done(_Job(steps, verb, rows) if joins else _Job(steps))
+        joins = (
+            self._batch_seconds > 0 and is_rows and len(rows) <= min(_JOINED_ROWS, verb.step - 1)
+        )
+
+        async def work(job: _Job) -> Any:
+            found = await self._shared(job, verb, rows) if joins else None
+            steps = verb.by_parts(rows, share, self._on_call)
+            return await self._alone(job, steps) if found is None else found
+
+        result: Result = await self._done(work)
         return result
 
     async def call(self, steps: Steps) -> Any:
         """Return what steps come to that take turns with the other jobs."""
-        return await self._done(_Job(steps))
+        return await self._done(lambda job: self._alone(job, steps))
 
-    async def _done(self, job: _Job) -> Any:
-        if self._closed or len(self._queue) >= _MOST_WAITING:
-            raise RequestError.busy(f"{len(self._queue):,} requests are waiting already.")
-        self._queue.append(job)
-        loop = asyncio.get_running_loop()
-        if self._task is None or self._task.done() or self._task.get_loop() is not loop:
-            self._task = loop.create_task(self._work())
+    async def _done(self, work: Callable[[_Job], Awaitable[Any]]) -> Any:
+        if self._closed or len(self._jobs) >= _MOST_WAITING:
+            raise RequestError.busy(f"{len(self._jobs):,} requests are under way already.")
+        if not self._jobs:
+            self._turn = asyncio.Lock()  # first come, first served; each belongs to one event loop
+        job = _Job(asyncio.current_task())
+        self._jobs.add(job)
         try:
             async with asyncio.timeout(self._seconds):
-                return await job.future
+                return await work(job)
+        except asyncio.CancelledError:
+            if self._closed:
+                raise RequestError.busy("The service is ending.") from None
+            raise
         except TimeoutError:
             waited = f"{self._seconds:g} seconds"
             if not job.started:
@@ -182,10 +180,7 @@ class BatchingExecutor:
                 "Ask for fewer rows at a time, or start the service with a larger --timeout.",
             ) from None
         finally:
-            # Let go of everything; steps under way end with their piece.
-            job.steps = job.verb = job.rows = None
-            if job in self._queue:
-                self._queue.remove(job)
+            self._jobs.discard(job)
 
     def open(self) -> None:
         """Take requests."""
@@ -194,96 +189,93 @@ class BatchingExecutor:
     def close(self) -> None:
         """Refuse what waits and what comes, and end the thread after the piece under way."""
         self._closed = True
-        for job in (*self._queue, *self._running):
-            job.settle(None, RequestError.busy("The service is ending."))
-        self._queue.clear()
+        for job in self._jobs:
+            if job.task is not None:
+                job.task.cancel()
         self._thread.shutdown(wait=False, cancel_futures=True)
 
-    async def _work(self) -> None:
-        """Do piece after piece, as long as there are jobs."""
-        loop, idle = asyncio.get_running_loop(), True
+    async def _alone(self, job: _Job, steps: Steps) -> Any:
+        """Return what steps come to; after each piece, it is the others' turn."""
+        is_last, result = False, None
+        while not is_last:
+            async with self._turn:
+                is_last, result = await self._in_thread([job], _next_piece, steps)
+        return result
+
+    async def _shared(self, job: _Job, verb: Verb, rows: Any) -> Result | None:
+        """Return what rows come to in a call with others', or None if it has to be done alone."""
+        key = verb, _sort_of(rows)
+        batch = self._batches.get(key)
+        if batch is None or batch.n_rows + len(rows) > verb.step:
+            call = self._call(key, verb)
+            batch = self._batches[key] = _Batch(asyncio.ensure_future(call))
+        batch.rows[job] = rows
+        batch.n_rows += len(rows)
         try:
-            while self._queue and not self._closed:
-                left = self._queue[0].arrived + self._batch_seconds - time.monotonic()
-                if not idle and self._queue[0].verb is not None and left > 0:
-                    await asyncio.sleep(left)
-                idle = False
-                if not (batch := self._next_batch()):
-                    continue
-                self._running = batch
-                piece = self._together if len(batch) > 1 else self._piece
-                done = await loop.run_in_executor(self._thread, piece, batch)
-                for job, result, error in done:
-                    job.settle(result, error)
-                if not done:
-                    # Each gets its next piece, or alone the answer of a call that failed.
-                    again = [job for job in batch if not job.future.done()]
-                    for job in again:
-                        job.verb = job.rows = None
-                    if len(batch) > 1:
-                        self._queue.extendleft(reversed(again))
-                    else:
-                        self._queue.extend(again)
+            return (await asyncio.shield(batch.done)).get(job)
         finally:
-            self._running = ()
+            batch.rows.pop(job, None)
 
-    def _next_batch(self) -> Sequence[_Job]:
-        """Take the first job, and those that can go with it, in the order in which they came."""
-        if not self._queue:
-            return ()
-        first = self._queue.popleft()
-        first.started = True
-        if first.verb is None:
-            return (first,)
-        batch, n_rows, left = [first], len(first.rows), deque[_Job]()
-        for job in self._queue:
-            if first.fits(job) and n_rows + len(job.rows) <= first.verb.step:
-                batch.append(job)
-                job.started = True
-                n_rows += len(job.rows)
-            else:
-                left.append(job)
-        self._queue = left
-        return batch
-
-    def _together(self, batch: Sequence[_Job]) -> Sequence[Done]:
-        """Return what all jobs come to in one call, or nothing if they have to be done alone."""
-        verb, parts = batch[0].verb, [job.rows for job in batch]
-        if verb is None or any(rows is None for rows in parts):
-            return ()  # one is gone
-        ends = np.cumsum([len(rows) for rows in parts]).tolist()
+    async def _call(self, key: Any, verb: Verb) -> dict[_Job, Result]:
+        """Run a batch when its turn has come; until then, more jobs may join it."""
+        batch = self._batches[key]
         try:
-            self._on_call(verb.name, len(batch), ends[-1])
-            whole = verb.call(joined(parts))
+            if len(self._jobs) > 1:
+                await asyncio.sleep(self._batch_seconds)
+            async with self._turn:
+                self._close(key, batch)
+                rows = dict(batch.rows)
+                found: dict[_Job, Result] = await self._in_thread(rows, self._together, verb, rows)
+                return found
+        finally:
+            self._close(key, batch)
+
+    def _close(self, key: Any, batch: _Batch) -> None:
+        if self._batches.get(key) is batch:
+            del self._batches[key]
+
+    async def _in_thread(self, jobs: Iterable[_Job], function: Any, *given: Any) -> Any:
+        for job in jobs:
+            job.started = job.running = True
+        try:
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._thread, function, *given)
+        finally:
+            for job in jobs:
+                job.running = False
+
+    def _together(self, verb: Verb, rows: Mapping[_Job, Any]) -> dict[_Job, Result]:
+        """Return what jobs come to in one call, or nothing if they have to be done alone."""
+        ends = np.cumsum([len(part) for part in rows.values()]).tolist()
+        try:
+            self._on_call(verb.name, len(rows), ends[-1])
+            whole = verb.call(joined(list(rows.values())))
         except Exception:
-            return ()  # one of them is at fault, or their joining is
-        return [
-            (job, {name: part_of(part, start, end) for name, part in whole.items()}, None)
-            for job, start, end in zip(batch, [0, *ends[:-1]], ends, strict=True)
-        ]
-
-    def _piece(self, batch: Sequence[_Job]) -> Sequence[Done]:
-        """Do a job's next piece; return what it comes to, or nothing if there are more."""
-        job, steps = batch[0], batch[0].steps
-        try:
-            if steps is not None:
-                next(steps)
-        except StopIteration as end:
-            return [(job, end.value, None)]
-        except Exception as error:
-            return [(job, None, error)]
-        return ()
+            return {}  # one of them is at fault, or their joining is, or all are gone
+        return {
+            job: {name: part_of(part, start, end) for name, part in whole.items()}
+            for job, start, end in zip(rows, [0, *ends[:-1]], ends, strict=True)
+        }
 
 
-def _alike(a: Any, b: Any) -> bool:
-    if type(a) is not type(b):
-        return False
-    if isinstance(a, JsonRows):
-        return a.fits(b)
-    if isinstance(a, pa.Table):
+def _next_piece(steps: Steps) -> tuple[bool, Any]:
+    """Do the next piece; return whether it was the last one, and what the steps come to."""
+    try:
+        next(steps)
+    except StopIteration as end:
+        return True, end.value
+    return False, None
+
+
+def _sort_of(rows: Any) -> Any:
+    """Return what rows have to have in common to go into one call."""
+    if isinstance(rows, JsonRows):
+        return rows.names, rows.types
+    if isinstance(rows, pa.Table):
         # An answer that shares its dictionary with another's rows would show theirs.
-        return a.schema.equals(b.schema) and not any(map(pa.types.is_dictionary, a.schema.types))
-    return bool(a.dtype == b.dtype and a.shape[1:] == b.shape[1:])
+        is_apart = any(map(pa.types.is_dictionary, rows.schema.types))
+        return object() if is_apart else rows.schema
+    return rows.dtype, rows.shape[1:]
 
 
 def _length(rows: Any) -> int:
@@ -297,6 +289,8 @@ def part_of(rows: Any, start: int, stop: int) -> Any:
 
 def joined(parts: Sequence[Any]) -> Any:
     """Return the rows of several arrays or tables as one."""
+    if len(parts) == 1:
+        return parts[0]
     if isinstance(parts[0], JsonRows):
         return JsonRows.joined(parts)
     if isinstance(parts[0], pa.Table):

@@ -220,10 +220,6 @@ class JsonRows:
     def __len__(self) -> int:
         return len(self.columns[0]) if self.columns else 0
 
-    def fits(self, other: JsonRows) -> bool:
-        """Whether each of both would be the same, if they were one table."""
-        return self.types == other.types and self.names == other.names
-
     @classmethod
     def joined(cls, parts: Sequence[JsonRows]) -> JsonRows:
         """Return the rows of several that fit."""
