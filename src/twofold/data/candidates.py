@@ -7,31 +7,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+import pyarrow as pa
 import pyarrow.compute as pc
 
 from twofold.data import clocks, dates
-from twofold.data.notation import Notation
+from twofold.data.notation import SPACES, Notation
 
 _CURRENCY = (
-    "US$",
-    "$",
-    "€",
-    "£",
-    "¥",
-    "₹",
-    "₽",
-    "₩",
-    "CHF",
-    "EUR",
-    "USD",
-    "GBP",
-    "Fr.",
-    "kr",
-    "Rs.",
-    "Rs",
+    *("US$", "CA$", "AU$", "NZ$", "HK$", "NT$", "MX$", "A$", "C$", "S$", "R$", "$", "€", "£", "¥"),
+    *("￥", "₹", "₽", "₩", "₺", "₫", "฿", "₱", "₦", "₴", "₪", "₸", "CHF", "EUR", "USD", "GBP"),
+    *("JPY", "CNY", "RMB", "AUD", "CAD", "NZD", "INR", "BRL", "MXN", "ZAR", "SEK", "NOK", "DKK"),
+    *("PLN", "CZK", "HUF", "RUB", "TRY", "KRW", "SGD", "HKD", "Fr.", "kr.", "kr", "Rs.", "Rs"),
 )
-_SUFFIX = r"\d[.,]?(?P<suffix>\s*(?P<mark>%|‰|€|\$|£|kr|CHF|EUR|USD|GBP|zł|Kč))$"
-_UNIT = r"^[-+]?[\d.,]+(?P<suffix>\s[A-Za-zµ°/²³]{1,6}|°\s?[A-Za-z]?|[A-Za-zµ]{2,4}[²³]?|[kKMB])$"
+_BEHIND_ONLY = ("%", "‰", "zł", "Kč", "Ft", "лв", "руб.", "руб", "р.", "円", "元", "원", "TL", "万")
+_GAP = rf"[\s{SPACES}]*"
+_SUFFIX = rf"\d[.,]?(?P<suffix>{_GAP}(?:{'|'.join(map(re.escape, (*_CURRENCY, *_BEHIND_ONLY)))}))$"
+_UNIT = (
+    r"^[-+]?[\d.,]+(?P<suffix>[\s\x{a0}\x{202f}][\pLµ°/²³]{1,8}\.?|°\s?\pL?|[\pLµ]{2,4}[²³]?|[kKMB]|"
+    r"\p{Han}{1,2})$"
+)
 _ORDINALS = {"st", "nd", "rd", "th"}
 _USUAL = "%H:%M:%S"
 _DAY_DIGITS = re.compile(r"(1[89]|2[01])\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
@@ -101,6 +95,7 @@ def candidates(sample: Any, hints: Hints) -> list[Notation]:
             found.append(Notation("number", "double", point, group, before, after, minus=minus))
     if hints.decimal == ",":  # a point, too, may stand between thousands only
         found = [n for n in found if n != NUMBER] + [NUMBER]
+    found += [replace(n, marked=True) for n in found if n.type == "number" and not n.pattern]
     if not hints.date_format and dates.look_like_dates(sample):
         found += dated(sample.to_pylist())
     return found
@@ -166,14 +161,18 @@ def _minus(sample: Any) -> str:
 
 
 def _affix(sample: Any) -> tuple[str, str]:
-    """Return the sign of a currency, percent or a unit that most cells have."""
-    cells = sample[:200].to_pylist()
+    """Return the sign of a currency, percent or a unit that most cells have, before and after."""
+    prefix = ""
+    cells: list[str] = pc.utf8_trim_whitespace(sample[:200]).to_pylist()
     for mark in _CURRENCY:
-        if 2 * sum(cell.lstrip(" -+(").startswith(mark) for cell in cells) > len(cells):
-            bare = [c.lstrip(" -+(") for c in cells if c.lstrip(" -+(").startswith(mark)]
-            return mark + " " * bare[0].startswith(f"{mark} "), ""
+        bare = [c.lstrip(" -+(") for c in cells]
+        with_mark = [c for c in bare if c.startswith(mark)]
+        if 2 * len(with_mark) > len(cells):
+            prefix = mark + " " * with_mark[0].startswith(f"{mark} ")
+            cells = [c.removeprefix(mark).lstrip() for c in bare]
+            break
     for regex in (_SUFFIX, _UNIT):
-        found = pc.extract_regex(pc.utf8_trim_whitespace(sample[:200]), regex).drop_null()
+        found = pc.extract_regex(pa.array(cells, pa.string()), regex).drop_null()
         ends = pc.struct_field(found, "suffix").to_pylist() if len(found) else []
         if any(re.match(r"[-+]?0\d", cell) for cell in cells) or {*ends} & _ORDINALS:
             continue  # codes, whatever letters end them, and ordinals
@@ -182,5 +181,5 @@ def _affix(sample: Any) -> tuple[str, str]:
             and 2 * ends.count(ends[0]) > len(cells)
             and (regex is _SUFFIX or len(set(ends)) == 1)
         ):
-            return "", ends[0]
-    return "", ""
+            return prefix, ends[0]
+    return prefix, ""

@@ -35,6 +35,7 @@ _LEAST_SHARE = 0.5  # of the sampled cells: notations that read fewer are not wo
 _WORTH_A_NOTE = 0.5  # share of a text column's cells that are numbers or times
 _MOST_MORE = 100  # cells that are looked at besides the sample
 _MOST_OTHERS = 1000  # different cells that are kept
+_FEWEST_NUMBERS = 10  # different ones without a mark, for marked ones to be numbers as well
 _LONGEST_WHOLE = 18  # digits that 64 bits hold in any case
 _LONGEST_PHONE = 6  # digits after a plus sign
 _MOST_WHOLE = 10**18
@@ -42,8 +43,10 @@ _LONG_CODE = r"^[+-]?\d{19,}$"
 _NO_ZERO = re.compile(r"[-+]?[^\d.,]*[.,]\d")
 _THOUSANDS = re.compile(r"[-+]?(\d{1,3}|[1-9]\d{0,2}(\.\d{3})+)")
 _EXPONENT = re.compile(r"[-+]?\d(?:[.,](\d+))?([eE])[-+]?\d+")
-_CLOCKED = re.compile(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d(:\d\d)?(\.\d+)?(Z|[+-]\d\d(:?\d\d)?)?")
+_CLOCKED = re.compile(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d(:\d\d)?([.,]\d+)?(Z|[+-]\d\d(:?\d\d)?)?")
 _CLOCK_UNPADDED = re.compile(r"\s*[-+]?\d:")
+_VERSION = re.compile(r"\d+\.\d+")
+_VERSION_NAME = re.compile(r"(?i)(\b|_)(ver|version|release|build|firmware|chapter|section)(\b|_)")
 _FRACTION = re.compile(r":\d\d[.,](\d+)\s*$")
 _INDIAN = re.compile(r"\D*[1-9]\d?(,\d\d)+,\d{3}")
 _HOUR_UNPADDED = re.compile(r"(?:^|[ T,])\d:\d\d")
@@ -60,6 +63,11 @@ class _Candidate:
     has_point: bool = False
     has_group: bool = False
     is_wide: bool = False  # whether cells are too long for 64-bit integers
+    unmarked: _Candidate | None = None  # the same one that takes no marks
+    n_read_before: int = 0  # the last cells
+    n_marked: int = 0
+    n_bare: int = 0  # cells without the sign or unit of the others
+    examples: dict[str, str] = field(default_factory=dict)
 
 
 class Detector:
@@ -77,6 +85,7 @@ class Detector:
         self._first: tuple[str, int] | None = None
         self._sample: list[str] = []
         self._code: tuple[str, int] | None = None  # a number that is written as codes are
+        self._digits = ""  # as in `Notation`
         self._signed = [0, 0]  # cells with a plus sign, and without
         self._times = {"clock": False, "fraction": False}
         self._are_days: bool | None = None  # whether all whole numbers are days, 20210131
@@ -166,6 +175,11 @@ class Detector:
 
     def _test(self, cells: Any, first: int) -> None:
         """Test which candidates read the cells."""
+        if self._candidates is None:
+            self._digits = notations.numerals(self._sample[:_SAMPLE])
+            some = pa.array(self._sample, pa.string())
+            self._sample = notations.in_ascii(some, self._digits).to_pylist()
+        cells = notations.in_ascii(cells, self._digits)
         trimmed = pc.utf8_trim_whitespace(cells)
         words = pc.is_in(trimmed, pa.array(["", *sorted(self._words)], pa.string()))
         words = pc.and_(words, pc.is_valid(cells))
@@ -187,7 +201,14 @@ class Detector:
             for candidate in self._candidates:
                 candidate.is_wide |= is_long
         for candidate in self._candidates or ():
-            self._count(candidate, rest, first)
+            plain, n = candidate.unmarked, len(rest) - rest.null_count
+            has_affix = candidate.notation.prefix or candidate.notation.suffix
+            if plain is not None and not has_affix and plain.n_read == plain.n_read_before + n:
+                candidate.n_read += n
+                candidate.has_point, candidate.has_group = plain.has_point, plain.has_group
+            else:
+                candidate.n_read_before = candidate.n_read
+                self._count(candidate, rest, first)
 
     def _choose(self, before: int, cells: Any) -> None:
         """Choose the candidates by the sample; `before` cells were plain numbers.
@@ -210,10 +231,19 @@ class Detector:
                 elif before and self._first is not None:
                     candidate.n_others = before
                     candidate.others[self._first[0]] = self._first[1]
+                if notation.marked:
+                    plain = replace(notation, marked=False)
+                    same = (c for c in self._candidates if c.notation == plain)
+                    candidate.unmarked = next(same, None)
                 self._candidates.append(candidate)
 
     def _count(self, candidate: _Candidate, cells: Any, first: int) -> None:
         notation = candidate.notation
+        if notation.marked:
+            written, cells = cells, pc.utf8_trim_whitespace(cells)
+            bare = pc.replace_substring_regex(cells, notations.MARKS, "")
+            marks = pc.not_equal(bare, cells)
+            notation, cells = replace(notation, marked=False), bare
         if notation.type == "time":  # whose reading is slow, and whose cells repeat
             encoded = cells.combine_chunks().dictionary_encode()
             read = notation.matches(encoded.dictionary).take(encoded.indices)
@@ -225,6 +255,14 @@ class Detector:
         if notation.type == "number" and n_read and not candidate.has_point:
             form = pc.match_substring_regex(cells, rf"[{re.escape(notation.decimal)}eE]")
             candidate.has_point = bool(pc.any(pc.and_(form, read)).as_py())
+        if candidate.notation.marked:
+            marks, cells = pc.and_(marks, read), written
+            candidate.n_marked += pc.sum(marks).as_py() or 0
+            self._keep_example(candidate, "marked", marks, cells)
+        for affix in filter(None, (notation.prefix.strip(), notation.suffix.strip())):
+            bare = pc.and_(pc.invert(pc.match_substring(cells, affix)), read)
+            candidate.n_bare += pc.sum(bare).as_py() or 0
+            self._keep_example(candidate, affix, bare, cells)
         if notation.group and n_read and not candidate.has_group:
             spaced = notation.group in notations.SPACES
             mark = f"\\d[{notations.SPACES}]\\d" if spaced else re.escape(notation.group)
@@ -240,10 +278,16 @@ class Detector:
                     break
                 candidate.others.setdefault(cells[row].as_py(), first + row)
 
+    @staticmethod
+    def _keep_example(candidate: _Candidate, of: str, mask: Any, cells: Any) -> None:
+        row = -1 if of in candidate.examples else pc.index(mask, True).as_py()
+        if row >= 0:
+            candidate.examples[of] = cells[row].as_py().strip()
+
     def _look_at_times(self, cells: Any) -> None:
         found, text = self._times, pc.utf8_trim_whitespace(cells)
         found["clock"] |= bool(pc.any(pc.greater(pc.utf8_length(text), 10)).as_py())
-        found["fraction"] |= bool(pc.any(pc.match_substring_regex(text, r"\.\d")).as_py())
+        found["fraction"] |= bool(pc.any(pc.match_substring_regex(text, r"[.,]\d")).as_py())
 
     @property
     def decimal(self) -> str:
@@ -269,6 +313,10 @@ class Detector:
 
     def settle(self, decimal: str = "") -> Notation:
         """Return the notation of the column; `decimal` is the mark that other columns have."""
+        settled = self._settled(decimal)
+        return settled if settled.type == "text" else replace(settled, digits=self._digits)
+
+    def _settled(self, decimal: str) -> Notation:
         hints, known = self._hints, self._hints.known
         if known is not None and known.type == "number":
             self._code = None
@@ -282,6 +330,8 @@ class Detector:
                 )
             if self._are_days and "number" not in (hints.wanted, known.type if known else ""):
                 return replace(COMPACT_DAY, arrow="date32[day]")
+            if self._are_versions():
+                return self._text("versions, and not numbers")
             return _written_alike(replace(NUMBER, arrow=self._plain), self._known_cells())
         words = tuple(sorted(self._seen - {""}))
         chosen = self._best(decimal or hints.decimal or "")
@@ -303,6 +353,8 @@ class Detector:
         wanted = self._hints.wanted
         every = self._candidates or []
         clean = [c for c in every if c.n_read and (not c.n_others or wanted == c.notation.type)]
+        if not wanted and not self._has_many_numbers():
+            clean = [c for c in clean if not c.n_marked]
         if wanted:
             clean = [c for c in clean if c.notation.type == wanted] or clean
             clean = sorted(clean, key=lambda c: c.n_others)
@@ -320,6 +372,18 @@ class Detector:
                 return fitting[0]
         return clean[0]
 
+    def _has_many_numbers(self) -> bool:
+        """Whether there are enough numbers without a mark: "3+" can be one of a few levels."""
+        bare = (c.partition("±")[0].strip() for c in self._known_cells())
+        return len({c for c in bare if not re.search(notations.MARKS, c)}) >= _FEWEST_NUMBERS
+
+    def _are_versions(self) -> bool:
+        """Whether cells of a column named so are like 1.9 and 1.10, which is the later one."""
+        cells = self._known_cells()
+        places = {len(cell.partition(".")[2]) for cell in cells}
+        named = bool(_VERSION_NAME.search(self._name)) and len(places) > 1
+        return named and all(map(_VERSION.fullmatch, cells))
+
     def _typed(self, chosen: _Candidate, decimal: str) -> Notation:
         """Return the chosen notation with the type of its cells, and what to say about it."""
         notation = chosen.notation
@@ -333,6 +397,7 @@ class Detector:
                 name = {",": "comma", ".": "point"}.get(mark, mark)
                 meant = f"{name}s between thousands" if chosen.has_point else f"a decimal {name}"
                 note = f"{self._example(mark)!r} could have {meant}; set decimal={other!r} if so"
+            note = "; ".join(filter(None, (*self._marks_of(chosen), note)))
             notation = replace(
                 notation,
                 arrow="double" if chosen.has_point or chosen.is_wide else "int64",
@@ -372,6 +437,22 @@ class Detector:
             return replace(notation, arrow="date32[day]")
         arrow = notation.arrow if self._times["fraction"] else notation.arrow.replace("[ns", "[s")
         return replace(notation, arrow=arrow, style=_iso_style(self._known_cells()))
+
+    def _marks_of(self, chosen: _Candidate) -> list[str]:
+        """Say which cells have a mark besides the number, and which lack the unit of the others."""
+        said, examples = [], chosen.examples
+        if chosen.n_marked:
+            said.append(
+                f"{chosen.n_marked:,} of {chosen.n_read:,} cells have a mark, such as "
+                f"{examples['marked']!r}, and are read as the number alone"
+            )
+        affix = next((affix for affix in examples if affix != "marked"), "")
+        if affix:
+            said.append(
+                f"{chosen.n_bare:,} of {chosen.n_read:,} cells, such as {examples[affix]!r}, lack "
+                f"the {affix!r} of the others, and are read as if they had it"
+            )
+        return said
 
     def _clocked(self, notation: Notation) -> Notation:
         """Return the notation of times of day or durations with what new cells need."""
@@ -432,22 +513,34 @@ class Detector:
 
     def _why(self) -> str:
         """Say why a column of mostly numbers or times is text; "" if it is not one."""
-        if self._code is not None:
-            return ""
-        some = [c for c in self._candidates or () if c.n_read and c.n_others]
-        best = max(some, key=lambda c: c.n_read, default=None)
-        if best is None or best.n_read < _WORTH_A_NOTE * (best.n_read + best.n_others):
-            return self._dates_of_several_forms()
-        n = best.n_read + best.n_others
-        what = {"number": "numbers", "time": "times"}.get(best.notation.type, "booleans")
-        cell, row = min(best.others.items(), key=lambda item: item[1])
-        if best.n_others == 1 and cell == self._name:
+        mixture = self.mixture()
+        if mixture is None:
+            return "" if self._code is not None else self._dates_of_several_forms()
+        what, n_read, n, cell, row = mixture
+        if n - n_read == 1 and cell == self._name:
             return f"row {row:,} holds the header again; remove that line"
         kind = "time" if what == "times" else "real"
         return (
-            f"{best.n_read:,} of {n:,} cells are {what}; row {row:,} holds {cell!r}. Add it to "
+            f"{n_read:,} of {n:,} cells are {what}; row {row:,} holds {cell!r}. Add it to "
             f"missing=, or set kinds={{{self._name!r}: {kind!r}}}"
         )
+
+    def mixture(self) -> tuple[str, int, int, str, int] | None:
+        """Return what most cells are and some are not: the word for it, their number and all.
+
+        Then come the first cell that is none, and its row.
+        """
+        some = [c for c in self._candidates or () if c.n_read and c.n_others]
+        best = max(some, key=lambda c: c.n_read, default=None)
+        if best is None or self._code is not None:
+            return None
+        n = best.n_read + best.n_others
+        if best.n_read < _WORTH_A_NOTE * n:
+            return None
+        what = {"number": "numbers", "time": "times"}.get(best.notation.type, "booleans")
+        if is_of_clocks(best.notation):
+            what = "times of day" if best.notation.is_clock else "durations"
+        return what, best.n_read, n, *min(best.others.items(), key=lambda item: item[1])
 
 
 def _written_alike(notation: Notation, cells: Sequence[str]) -> Notation:
@@ -484,7 +577,7 @@ def _iso_style(cells: Sequence[str]) -> str:
 
 def _places(fraction: str | None) -> str:
     """Return how many decimals seconds have: none, 3, 6 or 9."""
-    return "" if fraction is None else f".{3 * ((len(fraction) + 1) // 3)}"
+    return "" if fraction is None else f"{fraction[0]}{3 * ((len(fraction) + 1) // 3)}"
 
 
 def _has_plus(sample: Sequence[str]) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
@@ -24,59 +25,40 @@ KEY = b"twofold.notation"
 ID_KEY = b"twofold.id"
 UNDERSTOOD_KEY = b"twofold.understood"
 DELIMITER_KEY = b"twofold.delimiter"
-SPACES = " \u00a0\u202f"  # that separate thousands: plain, no-break and narrow
+# Those that separate thousands: plain, no-break, narrow, thin and of a digit's width.
+SPACES = " \u00a0\u202f\u2009\u2007"
+# What cells have besides a number: limits of detection, "about", and marks of footnotes.
+_AHEAD = r"(?:[<>≤≥~≈]=?|(?:ca|c|circa|approx)\.?)\s*"
+_BEHIND = rf"[\s{SPACES}]*(?:[*†‡§^+]{{1,3}}|\[\w{{1,3}}\]|\(\w\)|[epr]|\s[bcdfsu]|±.*)"
+MARKS = f"^{_AHEAD}|{_BEHIND}$"
+_PHRASES = """
+    NA N/A NaN -NaN NULL None nil NIL NaT ND N.D. n.a. k.A. NR unk missing unknown undefined empty
+    nodata TBD TBA unbekannt fehlt inconnu desconocido sconosciuto onbekend okänd нет
+"""
+_PHRASES_OF_WORDS = (
+    "no data",
+    "not available",
+    "not applicable",
+    "not reported",
+    "not recorded",
+    "k. A.",
+    "n. a.",
+    "keine Angabe",
+    "keine Angaben",
+    "нет данных",
+    "brak danych",
+    "(blank)",
+    "(null)",
+)
 # Words that stand for missing values in columns of numbers, times and booleans.
 MISSING = frozenset(
     [
-        "NA",
-        "N/A",
-        "n/a",
-        "na",
-        "NaN",
-        "nan",
-        "-NaN",
-        "-nan",
-        "NULL",
-        "Null",
-        "null",
-        "None",
-        "none",
-        "nil",
-        "NIL",
-        "#N/A",
-        "#NA",
-        "<NA>",
-        "NaT",
-        "?",
-        "-",
-        "--",
-        "---",
-        ".",
-        "..",
-        "…",
-        "–",
-        "—",
-        "*",
-        "#DIV/0!",
-        "#VALUE!",
-        "#REF!",
-        "#NUM!",
-        "#NAME?",
-        "#NULL!",
-        "-1.#IND",
-        "1.#IND",
-        "-1.#QNAN",
-        "1.#QNAN",
-        "n.a.",
-        "N.A.",
-        "k.A.",
-        "n.d.",
-        "(null)",
-        "\\N",
-        "0000-00-00",
-        "0000-00-00 00:00:00",
-        "00/00/0000",
-        "00.00.0000",
+        *(w for p in (*_PHRASES.split(), *_PHRASES_OF_WORDS) for w in (p, p.lower(), p.upper())),
+        *(p.capitalize() for p in (*_PHRASES.split(), *_PHRASES_OF_WORDS)),
+        *("#N/A", "#NA", "<NA>", "?", "-", "--", "---", ".", "..", "...", "…", "–", "—", "*"),
+        *("#DIV/0!", "#VALUE!", "#REF!", "#NUM!", "#NAME?", "#NULL!", "-1.#IND", "1.#IND"),
+        *("-1.#QNAN", "1.#QNAN", "\\N", ":", "не указано", "不明", "なし"),
+        *("0000-00-00", "0000-00-00 00:00:00", "00/00/0000", "00.00.0000"),
     ]
 )
 # In text, a word such as "unknown", "none" or "-" is a level like others.
@@ -109,7 +91,7 @@ FLAGS = {
     **dict.fromkeys(("true", "yes", "y", "t", "on"), True),
     **dict.fromkeys(("false", "no", "n", "f", "off"), False),
 }
-_ISO = r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}(\.\d{1,9})?)?(Z|[+-]\d{2}(:?\d{2})?)?)?"
+_ISO = r"\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}(:\d{2}([.,]\d{1,9})?)?(Z|[+-]\d{2}(:?\d{2})?)?)?"
 _CLOCK = "%H:%M:%S"
 _BARE = "\x1f"  # before a part of a time that may lose a leading 0
 _MINUS = "\u2212"
@@ -163,6 +145,11 @@ class Notation:
         "e" or "E" where all numbers have one; `decimals` are then those before it.
     zero : bool
         Whether numbers between -1 and 1 have a 0 before the decimals.
+    marked : bool
+        Whether cells may have a mark besides the number, as in "<0.01", "~200" and "47*", which is
+        left out.
+    digits : str
+        What the column has for each of "0123456789.,-%", if not these: full-width digits, say.
     note : str
         What the reader of the rows should know.
     """
@@ -187,6 +174,8 @@ class Notation:
     exponent: str = ""
     style: str = ""
     zero: bool = True
+    marked: bool = False
+    digits: str = ""
     note: str = field(default="", compare=False)
 
     @cached_property
@@ -208,6 +197,7 @@ class Notation:
     def is_plain(self) -> bool:
         """Whether Arrow reads its cells without help."""
         marks = self.group or self.prefix or self.suffix or self.pattern or self.is_clock
+        marks = marks or self.marked or self.digits
         return not marks and self.decimal == "." and self.minus == "-1"
 
     def describe(self) -> str:
@@ -218,8 +208,9 @@ class Notation:
         if self.group:
             spaced = "a space" if self.group in SPACES else repr(self.group)
             parts.append(f"thousands {spaced}{' as in 12,34,567' * self.indian}")
-        if self.prefix or self.suffix:
-            parts.append(f"{(self.prefix or self.suffix).strip()!r} left out")
+        affixes = [repr(affix.strip()) for affix in (self.prefix, self.suffix) if affix]
+        if affixes:
+            parts.append(f"{' and '.join(affixes)} left out")
         if self.minus != "-1":
             parts.append(f"{self.minus} below 0")
         if self.pattern:
@@ -249,21 +240,25 @@ class Notation:
             indian = rf"[1-9]\d?({gap}\d{{2}})+{gap}\d{{3}}"
             grouped = f"({western}|{indian})" if self.group == "," else western
             number = rf"({grouped}({point}\d*)?|{number})"
-        before = rf"({re.escape(self.prefix.strip())}\s*)?" if self.prefix else ""
-        after = rf"(\s*{re.escape(self.suffix.strip())})?" if self.suffix else ""
+        space = rf"[\s{SPACES}]*"
+        before = f"({re.escape(self.prefix.strip())}{space})?" if self.prefix else ""
+        after = f"({space}{re.escape(self.suffix.strip())})?" if self.suffix else ""
         sign = f"[+-{_MINUS}]?".replace("+-", "+\\-")
         if self.is_plain:
             return rf"^({sign}{number}|[+-]?([Ii]nf(inity)?|INF(INITY)?))$"
         bare = f"{before}{number}{after}"
         brackets = rf"\({bare}\)|{before}\({number}\){after}"
         minus = f"{bare}-|{before}{number}-{after}"
-        return rf"^({sign}\s*{before}{sign}{number}{after}|{brackets}|{minus})$"
+        every = rf"{sign}\s*{before}{sign}{number}{after}|{brackets}|{minus}"
+        if self.marked:
+            every = f"(?:{_AHEAD})?(?:{every})(?:{_BEHIND})?"
+        return f"^({every})$"
 
     def matches(self, cells: Any) -> Any:
         """Return which cells, an Arrow array of text, are written so; null where one is missing."""
         if self.type == "text":
             return pc.is_valid(cells)
-        trimmed = pc.utf8_trim_whitespace(cells)
+        trimmed = pc.utf8_trim_whitespace(in_ascii(cells, self.digits))
         found = pc.match_substring_regex(trimmed, self._regex)
         if self.type == "time":
             chosen = pc.if_else(found, trimmed, None)
@@ -282,6 +277,7 @@ class Notation:
         pyarrow.ArrowInvalid
             If a cell is not written so.
         """
+        cells = in_ascii(cells, self.digits)
         if self.missing:
             cells = pc.if_else(self.is_missing(cells), None, cells)
         if self.arrow == "null":
@@ -330,10 +326,9 @@ class Notation:
         if not self.pattern:
             try:
                 return cells.cast(self.kind)
-            except pa.ArrowInvalid:
-                return pa.chunked_array(
-                    [[_iso(c, self.kind) for c in cells.to_pylist()]], self.kind
-                )
+            except pa.ArrowInvalid:  # a comma before fractions of a second
+                listed = pc.replace_substring(cells, ",", ".").to_pylist()
+                return pa.chunked_array([[_iso(c, self.kind) for c in listed]], self.kind)
         if self.language:
             cells = _one_by_one(
                 cells, lambda some: dates.in_english(some, self.pattern, self.language)
@@ -347,9 +342,12 @@ class Notation:
 
     def _numbers(self, cells: Any) -> Any:
         """Return numbers as Arrow reads them."""
+        if self.marked:
+            cells = pc.replace_substring_regex(cells, MARKS, "")
         for affix in filter(None, (self.prefix.strip(), self.suffix.strip())):
             cells = pc.replace_substring(cells, affix, "")
-        cells = pc.replace_substring_regex(cells, rf"[{SPACES}']" if self.group else r"\s", "")
+        apostrophe = "'" * bool(self.group)
+        cells = pc.replace_substring_regex(cells, rf"[\s{SPACES}{apostrophe}]", "")
         if self.group and self.group not in SPACES + "'":
             cells = pc.replace_substring(cells, self.group, "")
         if self.decimal != ".":
@@ -361,6 +359,13 @@ class Notation:
 
     def write(self, cells: Any) -> Any:
         """Return cells of the column's type as text; missing ones stay null."""
+        text = self._as_text(cells)
+        for ascii_letter, own in zip(_NUMERALS, self.digits, strict=False):
+            if own != ascii_letter:
+                text = pc.replace_substring(text, ascii_letter, own)
+        return text
+
+    def _as_text(self, cells: Any) -> Any:
         if self.type == "text" or pa.types.is_null(cells.type):
             return cells.cast(pa.string())
         if self.type == "boolean":
@@ -430,9 +435,9 @@ class Notation:
 
     def _styled_times(self, cells: Any) -> Any:
         """Return ISO 8601 times in the style of the column: separator, precision and zone."""
-        found = re.fullmatch(r"(.*?)(\.(\d))?(Z|([+-])(\d\d):?(\d\d)?)?", self.style)
+        found = re.fullmatch(r"(.*?)([.,](\d))?(Z|([+-])(\d\d):?(\d\d)?)?", self.style)
         assert found is not None
-        style, _, digits, zone, sign, hours, minutes = found.groups()
+        style, mark, digits, zone, sign, hours, minutes = found.groups()
         unit = {None: "s", "3": "ms", "6": "us"}.get(digits, "ns")
         if pa.types.is_date(cells.type):
             return pc.strftime(cells, format=style, locale="C")
@@ -442,6 +447,8 @@ class Notation:
             shift = pa.scalar(60 * offset, pa.duration("s")).cast(pa.duration(unit))
             local = pc.add(local, shift)
         text = pc.strftime(local, format=style, locale="C")
+        if mark:
+            text = pc.replace_substring(text, ".", mark[0])
         return pc.binary_join_element_wise(text, zone, "") if zone else text
 
     def to_json(self) -> dict[str, Any]:
@@ -458,7 +465,7 @@ class Notation:
         if notation.arrow not in _TYPES or notation.type not in _KINDS:
             raise ValueError(f"a column is not written as {document!r}")
         texts = (notation.decimal, notation.group, notation.prefix, notation.suffix, notation.note)
-        more = (notation.pattern, notation.style, notation.exponent, notation.case)
+        more = (notation.pattern, notation.style, notation.exponent, notation.case, notation.digits)
         if not all(isinstance(text, str) for text in (*texts, *more)):
             raise ValueError(f"a column is not written as {document!r}")
         if notation.language and notation.language not in dates.LANGUAGES:
@@ -469,6 +476,7 @@ class Notation:
 
 
 _KINDS = ("text", "number", "boolean", "time")
+_NUMERALS = "0123456789.,-%"
 _MINUSES = ("-1", "(1)", "1-", f"{_MINUS}1")
 _DEFAULTS = {f.name: f.default for f in fields(Notation)}
 _TYPES: dict[str, Any] = {
@@ -556,6 +564,28 @@ def _iso(cell: str | None, kind: Any) -> Any:
         return None if cell is None else pa.scalar(cell).cast(kind)
     except pa.ArrowInvalid:
         return None
+
+
+def numerals(cells: Sequence[str]) -> str:
+    """Return what cells have in place of "0123456789.,-%", "" if these.
+
+    That is, decimal digits of another script, and full-width signs.
+    """
+    letters = {c for cell in cells for c in cell if not c.isascii()}
+    zeros = {chr(ord(c) - unicodedata.decimal(c)) for c in letters if c.isdecimal()}
+    if len(zeros) != 1:
+        return ""
+    zero = zeros.pop()
+    wide = (c if (w := chr(ord(c) + 0xFEE0)) not in letters else w for c in _NUMERALS[10:])
+    return "".join(chr(ord(zero) + i) for i in range(10)) + "".join(wide)
+
+
+def in_ascii(cells: Any, digits: str) -> Any:
+    """Return text with "0123456789.,-%" for what a column has in their place."""
+    for ascii_letter, own in zip(_NUMERALS, digits, strict=False):
+        if own != ascii_letter:
+            cells = pc.replace_substring(cells, own, ascii_letter)
+    return cells
 
 
 def plain_text(cells: Any) -> Any:

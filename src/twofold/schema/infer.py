@@ -107,12 +107,18 @@ def _as_text(form: Format) -> str:
     detector = Detector("")
     detector.add(pa.chunked_array([texts], pa.string()))
     found = detector.settle()
+    if (mixture := detector.mixture()) and found.type == "text" and mixture[0] != "booleans":
+        what, other = mixture[0], mixture[3]
+        return f"holds {what} as text, but for some, such as {other!r}: turn the column into {what}"
     is_count = found.type == "number" and found.arrow == "int64"  # a code may be one
-    if found.note or found.missing or found.type in ("text", "boolean") or is_count:
+    if (found.note and not found.marked) or found.type in ("text", "boolean") or is_count:
         return ""
+    if found.marked:
+        return f"holds numbers as text: {found.note.replace('are read', 'can be read')}"
     what = "times" if found.type == "time" or found.is_clock else "numbers"
     what = "durations" if found.is_duration else what
-    return f"holds {what} as text, such as {texts[0]!r}: turn the column into {what} first"
+    shown = next((text for text in texts if any(map(str.isdigit, text))), texts[0])
+    return f"holds {what} as text, such as {shown!r}: turn the column into {what} first"
 
 
 def _with_pooled_pixels(columns: list[Column], stats: Statistics) -> tuple[Column, ...]:
