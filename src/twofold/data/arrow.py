@@ -18,8 +18,10 @@ from numpy.typing import NDArray
 
 from twofold.data import notation
 from twofold.data.table import Format, Table
+from twofold.formatting import shortened
 
 Array = NDArray[Any]
+_SHOWN = 80  # letters of a cell
 _EXACT_LEVELS = 2**24  # float32 counts so far without a gap
 _DAY = 86_400  # seconds
 _PER_SECOND = {"s": 1, "ms": 10**3, "us": 10**6, "ns": 10**9}
@@ -153,7 +155,8 @@ def _odd_cell(column: Any) -> Refused:
     row = pc.index(column.is_valid(), True).as_py()
     if row < 0:
         return Refused(f"is of the type {column.type}")
-    return Refused(f"holds {column[row].as_py()!r} in row {row} (type {column.type})")
+    cell = shortened(repr(column[row].as_py()), _SHOWN)
+    return Refused(f"holds {cell} in row {row} (type {shortened(str(column.type), _SHOWN)})")
 
 
 def _is_text(kind: Any) -> bool:

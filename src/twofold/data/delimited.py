@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import codecs
 import io
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -141,6 +142,7 @@ class CsvFile(TextFile):
         self.place = place
         self._content: Any = None
         self._is_converted = False
+        self._header = b""
         with sources.readable(place.shown):
             head = self._head()
             is_whole = len(head) < HEAD_BYTES
@@ -195,10 +197,17 @@ class CsvFile(TextFile):
         end = len(head) if end < 0 else start + end
         text = head[start:end].decode(self._codec(), errors="replace")
         first = dialects.first_row(text, self.dialect)
-        self.names = dialects.named(first, self.dialect)
-        self.repeated = dialects.repeated(first) if self.dialect.has_header else []
+        if self.dialect.has_header and not any(map(dialects.is_data, first)):
+            self._header = text.rstrip("\r\n").encode()
+        second: list[str] | None = None
         for _ in range(self.dialect.below):
+            at = end
             end += max(0, _end_of_lines(head[end:], first=True, escape=self.dialect.escape))
+            if self.dialect.joined and second is None:
+                text = head[at:end].decode(self._codec(), errors="replace")
+                second = dialects.first_row(text, self.dialect)
+        self.names = dialects.named(first, self.dialect, second)
+        self.repeated = dialects.repeated(first) if self.dialect.has_header and not second else []
         self._start = end if self.dialect.has_header else start
         self._end = self._start + self._length_of_rows(self._size() - self._start)
 
@@ -289,6 +298,7 @@ class CsvFile(TextFile):
         """Parse lines of text."""
         if self._codec() not in ("utf-8", "ascii"):
             lines = bytes(lines).decode(self._codec(), errors="replace").encode()
+        lines = self._without_headers(lines)
         if not len(lines) or (len(lines) < _SHOWN and not bytes(lines).strip()):
             return pa.table({name: pa.array([], pa.string()) for name in names})
         try:
@@ -302,9 +312,23 @@ class CsvFile(TextFile):
             self._raise_uneven(lines, names, at)
             raise
 
+    def _without_headers(self, lines: Any) -> Any:
+        """Return lines without those that are the header again, as joined files have them."""
+        header = self._header
+        if len(self.names) < 2 or not header or not _holds(lines, header, len(header)):
+            return lines
+        again = re.compile(rb"(?m)^(?:\xef\xbb\xbf)?" + re.escape(header) + rb"\r?$")
+        without, n = again.subn(b"", bytes(lines))  # empty lines are left out, and count as lines
+        if n:
+            said = "lines that repeat the header left out"
+            self.dialect = replace(
+                self.dialect, said=tuple(dict.fromkeys((*self.dialect.said, said)))
+            )
+        return without
+
     def _read(self, lines: Any, names: Sequence[str], threads: bool, handler: Any = None) -> Any:
         source = pa.BufferReader(lines)
-        has_quotes = threads and _holds_quotes(lines)
+        has_quotes = threads and _holds(lines, b'"')
         return pyarrow.csv.read_csv(
             source,
             read_options=pyarrow.csv.ReadOptions(
@@ -439,9 +463,11 @@ def read_columns(table: Any, schema: Any, read: Mapping[str, Any]) -> Any:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def _holds_quotes(lines: Any) -> bool:
+def _holds(lines: Any, text: bytes, overlap: int = 0) -> bool:
+    """Whether lines hold a text, of which `overlap` letters can be cut off by a block's end."""
     view = memoryview(lines)
-    return any(b'"' in bytes(view[i : i + _BLOCK]) for i in range(0, len(view), _BLOCK))
+    blocks = range(0, len(view), _BLOCK)
+    return any(text in bytes(view[i : i + _BLOCK + overlap]) for i in blocks)
 
 
 def _end_of_lines(text: bytes, first: bool = False, escape: str = "") -> int:

@@ -27,6 +27,9 @@ _MOST_PREAMBLE = 30  # lines before the header
 _LEAST_BELOW_UNITS = 6  # lines that show what the second one is
 _FEWEST_EMPTY = 2  # lines without a cell that end a table of three columns
 _MOST_FOOTER = 20  # lines below the rows
+_MOST_BELOW = 3  # lines between header and rows
+_RULE = re.compile(r"\s*:?-{2,}:?\s*")
+_RULES = {mark * n for mark in (b"_", b"-", b"=", b"*") for n in range(3, 200)}
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
     (codecs.BOM_UTF32_LE, "utf-32"),
@@ -65,6 +68,8 @@ class Dialect:
         Whether a cell holds a line break.
     below : int
         Lines between the header and the rows: units, or a second header.
+    joined : bool
+        Whether the first of them names columns that the header does not name, or names once.
     unnamed : str
         Which column the header lacks: "first", "last" or "" for none.
     quoting : str
@@ -82,6 +87,7 @@ class Dialect:
     has_header: bool = True
     quoted_lines: bool = False
     below: int = 0
+    joined: bool = False
     unnamed: str = ""
     escape: str = ""
     quoting: str = '"'
@@ -158,12 +164,16 @@ def detect(head: bytes, layout: Layout, name: str, is_whole: bool = False) -> Di
     if skip and _names_columns(lines[skip - 1], rows, delimiter):
         skip -= 1
         rows = _rows("".join(lines[skip:]), delimiter, escape)
+    block = _title_block(lines[skip:], delimiter, escape)
+    if block:
+        skip += block
+        rows = _rows("".join(lines[skip:]), delimiter, escape)
     title = _title_lines(rows)
     rows, left = rows[title:], title
     while left or (title and skip < len(lines) and _is_comment(lines, skip)):
         left -= bool(left and lines[skip].strip())
         skip += 1
-    if title or any(_is_comment(lines, i) for i in range(skip)):
+    if title or block or any(_is_comment(lines, i) for i in range(skip)):
         said.append(f"{skip} line{'s' * (skip > 1)} above the header left out")
     if delimiter != ",":
         said.insert(0, f"cells separated by {_NAMES.get(delimiter, repr(delimiter))}")
@@ -173,9 +183,11 @@ def detect(head: bytes, layout: Layout, name: str, is_whole: bool = False) -> Di
         said.append(f"the header does not name the {unnamed} column")
     known = layout.has_header(rows[0]) if rows else layout.header
     has_header = known if known is not None else _has_header(rows)
-    below = int(has_header and _has_units(rows))
+    below = _lines_below(rows) if has_header else 0
+    joined = bool(below) and _is_second_header(rows)
     if below:
-        said.append("1 line of units or names below the header left out")
+        what = "joined to the names" if joined else "left out"
+        said.append(f"{below} line{'s' * (below > 1)} of units or names below the header {what}")
     if not has_header and known is None:
         said.append("no header: the columns are called column1, column2, ...")
     quoted = any("\n" in cell or "\r" in cell for row in rows for cell in row)
@@ -186,6 +198,7 @@ def detect(head: bytes, layout: Layout, name: str, is_whole: bool = False) -> Di
         has_header,
         quoted,
         below,
+        joined,
         unnamed if has_header else "",
         escape,
         quoting,
@@ -335,26 +348,35 @@ def empty_end(tail: bytes, dialect: Dialect, width: int) -> tuple[int, int]:
 def footer(tail: bytes, dialect: Dialect, width: int) -> tuple[int, int]:
     """Return how many bytes and lines are below the rows of a file that ends with `tail`.
 
-    Such lines are comments, or hold a text in place of cells: after an empty line, or with a line
-    end, without which it could be a row that was cut off.
+    Such lines are comments, or hold texts in place of cells: after an empty line, or with a line
+    end, without which one could be a row that was cut off.
     """
     lines = tail.splitlines(keepends=True)[1:]
     found: list[int] = []  # bytes from each note to the end
+    below: list[int] = []  # the same, of lines that are notes if an empty line comes before them
     left = 0
     for i, line in reversed(list(enumerate(lines))):
         text = line.strip()
         left += len(line)
-        if not text:
+        if not text.strip(dialect.delimiter.encode() + b" "):
+            found += below
+            below = []
             continue
-        cells = _rows(text.decode("latin-1"), dialect.delimiter)
-        is_comment = 1 < width != len(cells[0]) and text.startswith((b"#", b"//"))
+        cells = _rows(text.decode("latin-1"), dialect.delimiter)[0]
+        filled = [cell.strip() for cell in cells if cell.strip()]
+        is_comment = 1 < width != len(cells) and text.startswith((b"#", b"//"))
         whole = line.endswith(b"\n") or (i > 0 and not lines[i - 1].strip())
-        is_text = width > 2 and b" " in text and b'"' not in text
-        is_text = is_text and not _is_data(text.decode("latin-1"))
-        if not is_comment and not (is_text and whole and dialect.delimiter.encode() not in text):
+        is_text = width > 2 and b'"' not in text and not any(map(is_data, filled))
+        is_text = is_text and (b" " in text or text.endswith(b":") or text in _RULES)
+        alone = dialect.delimiter.encode() not in text
+        if is_comment or (is_text and whole and alone):
+            found += [*below, left]
+            below = []
+        elif width > 2 and len(filled) < max(2, width - 1) and not all(map(is_data, filled)):
+            below.append(left)
+        else:
             break
-        found.append(left)
-        if len(found) > _MOST_FOOTER:
+        if len(found) + len(below) > _MOST_FOOTER:
             return 0, 0
     return (found[-1], len(found)) if found else (0, 0)
 
@@ -377,6 +399,24 @@ def _padded(names: Sequence[str], unnamed: str) -> list[str]:
     return [*[""] * (unnamed == "first"), *names, *[""] * (unnamed == "last")]
 
 
+def _lines_below(rows: Sequence[Sequence[str]]) -> int:
+    """Return how many lines below the header hold units, further names or a rule, and no cells."""
+    n = 0
+    while n < _MOST_BELOW and len(rows) > n + 1:
+        is_rule = all(_RULE.fullmatch(cell) for cell in rows[n + 1] if cell.strip())
+        rest = [rows[0], *rows[n + 1 :]]
+        if not (is_rule and any(map(str.strip, rows[n + 1]))) and not _has_units(rest):
+            break
+        n += 1
+    return n
+
+
+def _is_second_header(rows: Sequence[Sequence[str]]) -> bool:
+    """Whether the line below the header names more columns than the header, which has blanks."""
+    named = [sum(bool(cell.strip()) for cell in row) for row in rows[:2]]
+    return named[0] < named[1] and not any(_RULE.fullmatch(cell) for cell in rows[1])
+
+
 def _has_units(rows: Sequence[Sequence[str]]) -> bool:
     """Whether the line below the header holds texts above columns of numbers: units, say."""
     if len(rows) < _LEAST_BELOW_UNITS or len(rows[1]) != len(rows[0]):
@@ -385,9 +425,9 @@ def _has_units(rows: Sequence[Sequence[str]]) -> bool:
     for place, unit in enumerate(cell.strip() for cell in rows[1]):
         cells = [row[place].strip() for row in rows[2:] if place < len(row)]
         known = [cell for cell in cells if cell]
-        if _is_data(unit) or unit in MISSING:
+        if is_data(unit) or unit in MISSING:
             return False
-        if known and sum(map(_is_data, known)) >= 0.8 * len(known):
+        if known and sum(map(is_data, known)) >= 0.8 * len(known):
             units += 1 if unit else 0
     return units >= 2
 
@@ -435,13 +475,35 @@ def _separates(mark: str, text: str) -> bool:
     rows = _rows(single_spaced(text) if mark == " " else text, mark)
     if len(rows) < 3 or len(rows[0]) < 2 or {len(row) for row in rows} != {len(rows[0])}:
         return False
-    return any(all(_is_data(row[i].strip()) for row in rows[1:]) for i in range(len(rows[0])))
+    return any(all(is_data(row[i].strip()) for row in rows[1:]) for i in range(len(rows[0])))
 
 
 def single_spaced(text: str) -> str:
     """Return text whose cells are aligned by spaces with one space between them."""
     lines = (line.strip(" \t") for line in text.split("\n"))
     return "\n".join(_GAP.sub(lambda gap: gap[1] or " ", line) for line in lines)
+
+
+def _title_block(lines: Sequence[str], delimiter: str, escape: str) -> int:
+    """Return how many lines of titles stand above an empty line and a header, 0 for none.
+
+    Titles fill few of their cells, and a header nearly all.
+    """
+    best, above = 0, 0  # cells that a title fills
+    for i, line in enumerate(lines[: min(_MOST_PREAMBLE, len(lines) - 2)]):
+        if not line.strip(f'{delimiter}" \r\n'):
+            rows = _rows("".join(lines[i + 1 :]), delimiter, escape)
+            filled = sum(bool(cell.strip()) for cell in rows[0]) if rows else 0
+            usual, share = _usual_length(rows)
+            whole = filled >= max(2, usual - 1) and len(rows[0]) == usual and share >= 0.5
+            if i and whole and above <= filled / 2 and '"' not in line.replace('""', ""):
+                best = i + 1
+        else:
+            cells = next(iter(_rows(line, delimiter, escape)), [])
+            above = max(above, sum(bool(cell.strip()) for cell in cells))
+            if line.count('"') % 2:
+                break
+    return best
 
 
 def _title_lines(rows: Sequence[Sequence[str]]) -> int:
@@ -472,15 +534,15 @@ def _has_header(rows: Sequence[Sequence[str]]) -> bool:
     outside = 0  # of the range of those
     for place, name in enumerate(first):
         cells = [row[place].strip() for row in body if place < len(row) and row[place].strip()]
-        data = sum(_is_data(cell) for cell in cells)
+        data = sum(is_data(cell) for cell in cells)
         if not cells or data < 0.8 * len(cells):
             continue
-        if not name or not _is_data(name):
+        if not name or not is_data(name):
             return True  # a name above numbers
         numbers.append(name)
         outside += _is_outside(name, cells)
     # A row is like others if its texts turn up below it.
-    texts = [(i, name) for i, name in enumerate(first) if name and not _is_data(name)]
+    texts = [(i, name) for i, name in enumerate(first) if name and not is_data(name)]
     again = sum(name in {row[i].strip() for row in body if i < len(row)} for i, name in texts)
     if numbers and texts:
         return again == 0 and outside > 0.5 * len(numbers) and _in_even_steps(numbers)
@@ -489,7 +551,8 @@ def _has_header(rows: Sequence[Sequence[str]]) -> bool:
     return again < 0.5 * len(first) or len(body) < 5
 
 
-def _is_data(cell: str) -> bool:
+def is_data(cell: str) -> bool:
+    """Whether a cell is a number or a day, as far as can be seen without its column."""
     return bool(_NUMBER.fullmatch(cell) or _DATE.fullmatch(cell))
 
 
@@ -520,16 +583,26 @@ def _in_even_steps(names: Sequence[str]) -> bool:
 def _is_outside(name: str, cells: Sequence[str]) -> bool:
     """Whether a number is not in the range of the cells below it."""
     try:
-        numbers = [float(cell) for cell in cells if _NUMBER.fullmatch(cell)]
+        bare = (cell.replace(",", "") for cell in cells if _NUMBER.fullmatch(cell))
+        numbers = [float(cell) for cell in bare]
         return not min(numbers) <= float(name) <= max(numbers)
     except ValueError:
         return False
 
 
-def named(first: Sequence[str], dialect: Dialect) -> list[str]:
-    """Return the names of the columns: of the header, made unique, or column1, column2, ..."""
+def named(first: Sequence[str], dialect: Dialect, second: Sequence[str] | None = None) -> list[str]:
+    """Return the names of the columns: of the header, made unique, or column1, column2, ...
+
+    A `second` header is joined to the first, whose cells span those without a name after them.
+    """
     if not dialect.has_header:
         return [f"column{i + 1}" for i in range(len(first))]
+    if second is not None:
+        above, joined = "", []
+        for upper, lower in zip(first, second, strict=False):
+            above = upper.strip() or above
+            joined.append(" ".join(filter(None, (above, " ".join(lower.split())))))
+        first = joined
     names, seen = [], Counter[str]()
     for name in _padded(first, dialect.unnamed):
         seen[name] += 1

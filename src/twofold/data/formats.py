@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 from twofold.data import images, sources
 from twofold.data.discovery import ImagesPlace, Place
+from twofold.data.streams import is_list
 from twofold.errors import DataError
 
 Array = NDArray[Any]
@@ -181,7 +182,10 @@ class TableFile:
 
 
 def _json_rows(content: bytes, shown: str) -> Any:
-    """Return the rows of JSON: an object in each line, or a list of objects."""
+    """Return the rows of JSON: an object in each line, a list of objects, or lists by column.
+
+    Objects within objects become columns, "user.name" say, and lists of other than numbers texts.
+    """
     from pyarrow.json import ReadOptions, read_json
 
     if content.lstrip()[:1] == b"[":
@@ -191,8 +195,44 @@ def _json_rows(content: bytes, shown: str) -> Any:
                 f"{shown} holds a list, but not one of objects. Write a row as an object, such as "
                 f'{{"age": 41}}.'
             )
-        content = "\n".join(map(json.dumps, rows)).encode()
-    return read_json(pa.BufferReader(content), ReadOptions(block_size=max(2**20, len(content) + 1)))
+        content = _lines_of(rows)
+    elif (rows := _rows_within(content)) is not None:
+        content = _lines_of(rows)
+    most = max(2**20, len(content) + 1)
+    table = read_json(pa.BufferReader(content), ReadOptions(block_size=most))
+    while any(map(pa.types.is_struct, table.schema.types)):
+        table = table.flatten()
+    for i, kind in enumerate(table.schema.types):
+        if pa.types.is_list(kind) and not is_list(kind):
+            cells = table.column(i).to_pylist()
+            texts = [None if c is None else json.dumps(c, ensure_ascii=False) for c in cells]
+            table = table.set_column(i, table.schema.names[i], pa.array(texts, pa.string()))
+    return table
+
+
+def _lines_of(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    return "\n".join(map(json.dumps, rows)).encode()
+
+
+def _rows_within(content: bytes) -> list[dict[str, Any]] | None:
+    """Return the rows that one object holds: as its only list of objects, or by column."""
+    try:
+        whole = json.loads(content)
+    except ValueError:
+        return None  # an object in each line
+    values = list(whole.values()) if type(whole) is dict else []
+    lists = [v for v in values if type(v) is list and v and all(type(row) is dict for row in v)]
+    if len(lists) == 1:
+        found: list[dict[str, Any]] = lists[0]
+        return found
+    columns = [list(v.values()) if type(v) is dict else v for v in values]
+    keys = {
+        tuple(v) if type(v) is dict else range(len(v)) for v in values if type(v) in (dict, list)
+    }
+    by_column = values and len({type(v) for v in values}) == 1 and type(values[0]) in (dict, list)
+    if not by_column or len(keys) != 1 or len(columns[0]) < 2:
+        return None
+    return [dict(zip(whole, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _arrow_file(stream: Any) -> Any:

@@ -24,7 +24,8 @@ _TOTAL = re.compile(
     r"overall|all( rows)?|average|mean",
     re.IGNORECASE,
 )
-_NINES = re.compile(r"-?9{2,}(\.9*)?|-(8{2,}|7{2,}|[987])")
+_NINES = re.compile(r"-?9{2,}(\.9*)?|-(8{2,}|7{2,}|[987])|-?9+[678]|(88|77)[78]*")
+_MOST_CODES = 4  # 96 to 99, for "does not apply", "refused" and so on
 _LIMITS = {-32768.0, 32767.0, -2147483648.0, 2147483647.0, 1e20, 1e30}  # of types, and of programs
 _FIRST_DAYS = {-2208988800.0, -2209161600.0, 0.0, -62135596800.0}  # of calendars of programs
 _LAST_DAY = 253370764800.0  # 9999-01-01
@@ -85,26 +86,38 @@ def with_stand_ins(column: Column, cells: Array) -> Column:
         return column
     notes = []
     for end in (column.domain.low, column.domain.high):
-        if not _may_stand_in(end, column.kind):
-            continue
-        at = cells == end
-        others = cells[~at & ~np.isnan(cells)]
-        n = int(at.sum())
+        found, others = _apart(cells[~np.isnan(cells)], end, column.kind)
+        n = sum(found.values())
         if n < _FEWEST or not len(others):
             continue
         low, high = float(others.min()), float(others.max())
-        gap = low - end if end < low else end - high
-        alone = end < 0 <= low and column.kind != "time" and (end < -1 or low >= 10)
+        gap = min(abs(cell - (low if end < low else high)) for cell in found)
+        alone = end < 0 <= low and column.kind != "time" and (max(found) < -1 or low >= 10)
         if low < high and (gap > high - low or alone):
-            shown = _written(column, [end, low, high])
+            shown = _written(column, [*found, low, high])
+            held = " or ".join(shown[:-2])
             notes.append(
-                f"{n:,} of {len(cells):,} cells hold {shown[0]}, and all others are from "
-                f"{shown[1]} to {shown[2]}: if it stands for missing values, leave these cells "
-                f"empty, or add it to missing="
+                f"{n:,} of {len(cells):,} cells hold {held}, and all others are from {shown[-2]} "
+                f"to {shown[-1]}: if it stands for missing values, leave these cells empty, or add "
+                f"it to missing="
             )
     if not notes:
         return column
     return replace(column, note="; ".join(filter(None, (column.note, *notes))))
+
+
+def _apart(cells: Array, end: float, kind: str) -> tuple[dict[float, int], Array]:
+    """Return the numbers from one end that may stand for missing values, their counts, the rest."""
+    found: dict[float, int] = {}
+    low = end == cells.min()
+    while len(found) < _MOST_CODES and len(cells):
+        cell = float(cells.min() if low else cells.max())
+        if not _may_stand_in(cell, kind):
+            break
+        at = cells == cell
+        found[cell] = int(at.sum())
+        cells = cells[~at]
+    return found, cells
 
 
 def _may_stand_in(end: float, kind: str) -> bool:
