@@ -309,3 +309,83 @@ def test_empty_lines_that_a_spreadsheet_leaves_are_no_rows(tmp_path: Path, strea
     rows = Files(path, stream=stream).open()
     assert len(rows) == 9
     assert notation.understood(rows.schema) == "20,000 empty lines below the rows left out"
+
+
+def loaded(path: Path, text: str) -> tuple[Any, str]:
+    path.write_text(text, encoding="utf-8")
+    found = files.load(path)
+    return found, found.schema.metadata[b"twofold.understood"].decode()
+
+
+BODY = "".join(f"p{i},{i % 7},{i % 5}.5\n" for i in range(40))
+
+
+@pytest.mark.parametrize("sep", [",", ";"])
+@pytest.mark.parametrize(
+    "below",
+    [
+        "\nDisclaimer:\nMade by hand.\n",
+        "\nr = revised\nSource: Office, 2022\n(1) Provisional.\n",
+        "_____\nThe office, in May\n",
+        "{0}{0}\nNote: some are guessed{0}{0}\n",
+    ],
+)
+def test_texts_below_an_empty_line_or_a_rule_are_no_rows(
+    tmp_path: Path, sep: str, below: str
+) -> None:
+    found, said = loaded(
+        tmp_path / "x.csv", f"place,a,b\n{BODY}".replace(",", sep) + below.format(sep)
+    )
+    assert found.num_rows == 40
+    assert "below the rows left out" in said
+
+
+def test_numbers_below_an_empty_line_are_a_mistake(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="line 43 has 2 cells"):
+        loaded(tmp_path / "x.csv", f"place,a,b\n{BODY}\n4.5,2\n")
+
+
+@pytest.mark.parametrize(
+    "above", ["Account 17;;\nBalance of 31/12;1 234,56;\n\n", "Office;2021\n;;\n"]
+)
+def test_titles_above_an_empty_line_are_left_out(tmp_path: Path, above: str) -> None:
+    found, said = loaded(tmp_path / "x.csv", above + f"place,a,b\n{BODY}".replace(",", ";"))
+    assert (found.column_names, found.num_rows) == (["place", "a", "b"], 40)
+    assert f"{above.count(chr(10))} lines above the header left out" in said
+
+
+@pytest.mark.parametrize(
+    ("head", "names"),
+    [
+        (",Q1,\nShop,Sales,Cost\n", ["Shop", "Q1 Sales", "Q1 Cost"]),
+        ("place,a,b\n---,:-:,---\n", ["place", "a", "b"]),
+        ("place,a,b\nWhere?,How many?,How\n{1},{2},{3}\n", ["place", "a", "b"]),
+    ],
+)
+def test_further_lines_of_names_are_joined_or_left_out(
+    tmp_path: Path, head: str, names: list[str]
+) -> None:
+    found, said = loaded(tmp_path / "x.csv", head + BODY)
+    assert (found.column_names, found.num_rows) == (names, 40)
+    assert "of units or names below the header" in said
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("mark", ["", "\ufeff"])
+def test_the_header_again_is_no_row(tmp_path: Path, stream: bool, mark: str) -> None:
+    path = tmp_path / "x.csv"
+    path.write_text(f"place,a,b\n{BODY}{mark}place,a,b\n{BODY}", encoding="utf-8")
+    found = Files(path, stream=stream).open()
+    assert len(found) == 80
+    assert pa.types.is_integer(found.schema.field("a").type)
+    said = found.schema.metadata[b"twofold.understood"].decode()
+    assert "lines that repeat the header left out" in said
+    path.write_text(f"place,a,b\n{BODY}place,a,b\n{BODY}7,5\n", encoding="utf-8")
+    with pytest.raises(DataError, match="line 83 has 2 cells"):
+        len(Files(path, stream=stream).open())
+
+
+def test_years_above_grouped_numbers_are_names(tmp_path: Path) -> None:
+    rows = "".join(f'land {i},"{i + 3},004","12,{100 + i}"\n' for i in range(30))
+    found, _ = loaded(tmp_path / "x.csv", f"land,2019,2020\n{rows}")
+    assert found.column_names == ["land", "2019", "2020"]

@@ -158,3 +158,96 @@ def test_new_numbers_have_the_space_and_the_exponent_of_the_others() -> None:
     assert written(["−1.5", "2.5"], pa.array([-3.5])) == ["−3.5"]
     assert written([".250", ".300"], pa.array([0.275])) == [".275"]
     assert written(["12.50°C", "7.00°C"], pa.array([3.5])) == ["3.50°C"]
+
+
+NUMBERS = [f"{i / 8:.2f}" for i in range(2, 40)]
+
+
+@pytest.mark.parametrize(
+    ("cells", "number", "example"),
+    [
+        (["<0.05", "< 0.05", ">9"], 0.05, "<0.05"),
+        (["≥4.5 *"], 4.5, "≥4.5 *"),
+        (["1,204r"], 1204, "1,204r"),
+        (["ca. 3.5", "~2"], 3.5, "ca. 3.5"),
+        (["2.5±0.3", "2.5 ± 1"], 2.5, "2.5±0.3"),
+        (["7.25 [a]", "3(1)"], 7.25, "7.25 [a]"),
+    ],
+)
+@pytest.mark.parametrize("n_parts", [1, 3])
+def test_marks_next_to_numbers_are_left_out_and_counted(
+    cells: list[str], number: float, example: str, n_parts: int
+) -> None:
+    found = settled([*NUMBERS, "NA", *cells], n_parts=n_parts)
+    said = f"{len(cells)} of {38 + len(cells)} cells have a mark, such as {example!r}"
+    assert (found.type, found.arrow, said in found.note) == ("number", "double", True)
+    assert found.read(pa.chunked_array([cells]))[0].as_py() == number
+    assert found.write(pa.array([number]))[0].as_py()[0].isdigit()
+
+
+@pytest.mark.parametrize("cells", [["0", "1", "2", "3+"] * 9, [*NUMBERS, "12a", "b7"]])
+def test_a_few_levels_and_other_texts_are_not_numbers_with_marks(cells: list[str | None]) -> None:
+    assert settled(cells).type == "text"
+
+
+@pytest.mark.parametrize(
+    ("cells", "meant"),
+    [
+        (["４１", "３．５", "－６"], None),
+        (["٩٣٤", "٩٦٢"], [934, 962]),
+        (["117\u2009692", "4\u2009384\u2009380"], [117692, 4384380]),
+        (["9,0\u00a0%", "3,6\u00a0%"], [9.0, 3.6]),
+        (["15,457円", "1,200円"], [15457, 1200]),
+        (["R$ 1.234,50", "R$ 2,00"], [1234.5, 2.0]),
+        (["$40.3 million", "$7.2 million"], [40.3, 7.2]),
+        (["$1.25M", "$3.40M"], [1.25, 3.4]),
+    ],
+)
+def test_numbers_in_other_digits_spaces_and_currencies_are_written_so(
+    cells: list[str | None], meant: list[float] | None
+) -> None:
+    found = settled(cells)
+    read = found.read(pa.chunked_array([cells]))
+    assert read.to_pylist() == (meant or [41.0, 3.5, -6.0])
+    assert meant is None or found.write(read.combine_chunks()).to_pylist() == cells
+
+
+def test_cells_without_the_unit_of_the_others_are_said() -> None:
+    found = settled(["65.4%", "0.228", "1.2%", "0.5%"] * 5)
+    assert "5 of 20 cells, such as '0.228', lack the '%' of the others" in found.note
+
+
+@pytest.mark.parametrize("cells", [["$2.73", "€4.38", "£1.23"], ["3.66 m", "67 cm", "2.5 m"]])
+def test_numbers_in_several_units_are_text_and_said(cells: list[str]) -> None:
+    various = [cell.replace(".", f"{i}.") for i in range(9) for cell in cells]
+    found = settled(list(various))
+    assert (found.type, "numbers in several units" in found.note) == ("text", True)
+
+
+def test_versions_are_not_numbers() -> None:
+    detector = Detector("app_version")
+    detector.add(pa.chunked_array([["1.9", "1.10", "2.0"]]))
+    assert (detector.settle().type, settled(["1.9", "1.10", "2.0"]).type) == ("text", "number")
+
+
+@pytest.mark.parametrize(
+    "cells",
+    [
+        ["2021-03-04 10:00:05,407", "2021-03-04 10:01:05,371"],
+        ["2021-01-01 10:00:00 CET", "2021-07-02 11:30:00 CET"],
+        ["2021年01月31日", "2021年12月01日"],
+        ["2021年1月31日", "2021年12月1日"],
+        ["9:33 a.m.", "10:06 p.m.", "12:20 a.m."],
+        ["50.19", "1:06.03", "9.58", "1:41.11"],
+    ],
+)
+def test_times_are_read_and_written_as_people_write_them(cells: list[str | None]) -> None:
+    found = settled(cells)
+    read = found.read(pa.chunked_array([cells]))
+    assert found.type != "text"
+    assert found.write(read.combine_chunks()).to_pylist() == cells
+
+
+@pytest.mark.parametrize("word", ["unbekannt", "N.D.", "not available", "k. A.", "Unknown", ":"])
+def test_words_for_missing_values_among_numbers(word: str) -> None:
+    assert settled([*NUMBERS, word]).missing == (word,)

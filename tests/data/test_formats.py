@@ -84,3 +84,21 @@ def test_a_list_of_numbers_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[1, 2]", encoding="utf-8")
     with pytest.raises(DataError, match="holds a list, but not one of objects"):
         files.load(tmp_path / "a.json")
+
+
+FLAT = [{"n": i, "who.name": f"u{i}", "tags": '["a"]' if i else "[]"} for i in range(3)]
+NESTED = [{"n": i, "who": {"name": f"u{i}"}, "tags": ["a"] * (i > 0)} for i in range(3)]
+
+
+@pytest.mark.parametrize(
+    ("document", "rows"),
+    [
+        (NESTED, FLAT),
+        ({"status": "ok", "count": 3, "data": NESTED}, FLAT),
+        ({"a": [1, 2], "b": ["x", "y"]}, [{"a": 1, "b": "x"}, {"a": 2, "b": "y"}]),
+        ({"a": {"0": 1, "1": 2}, "b": {"0": 3, "1": 4}}, [{"a": 1, "b": 3}, {"a": 2, "b": 4}]),
+    ],
+)
+def test_json_of_other_forms_becomes_rows(tmp_path: Path, document: Any, rows: Any) -> None:
+    (tmp_path / "a.json").write_text(json.dumps(document), encoding="utf-8")
+    assert files.load(tmp_path / "a.json").to_pylist() == rows

@@ -75,3 +75,21 @@ def test_a_day_that_may_stand_for_missing_values_is_said() -> None:
     assert Schema.infer(sources.read(days)).columns[0].note == ""
     days.loc[:3, "day"] = pd.Timestamp("9999-12-31")
     assert "4 of 27 cells hold 9999-12-31" in Schema.infer(sources.read(days)).columns[0].note
+
+
+@pytest.mark.parametrize(
+    ("codes", "others", "said"),
+    [
+        ([-999, -888], [1000, 2000, 3000], "hold -999 or -888, and all others are from 1000"),
+        ([98, 99], [1, 2, 3], "hold 99 or 98, and all others are from 1 to 3"),
+        ([98, 99], list(range(97)), ""),
+    ],
+)
+def test_several_codes_for_missing_values_are_named(
+    codes: list[int], others: list[int], said: str
+) -> None:
+    frame = pd.DataFrame({"x": [*codes * 3, *others * 4], "y": 1.5})
+    frame["y"] += np.arange(len(frame)) % 5
+    note = Schema.infer(sources.read(frame)).columns[0].note
+    assert said in note
+    assert bool(note) == bool(said)

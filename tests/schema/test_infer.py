@@ -528,3 +528,17 @@ def test_numbers_with_check_digits_are_identifiers(weight: int) -> None:
     assert column.note.startswith("looks like an identifier: 30 numbers whose last digit is a che")
     frame["ean"] += np.arange(30) % 2
     assert Schema.infer(sources.read(frame)).columns[0].kind == "real"
+
+
+@pytest.mark.parametrize(
+    ("others", "said"),
+    [
+        (["<0.5", ">7"], "holds numbers as text: 2 of 32 cells have a mark, such as '<0.5'"),
+        (["unbekannt"], "holds numbers as text, such as '0.1'"),
+        (["closed", "DNF"], "holds numbers as text, but for some, such as 'DNF'"),
+    ],
+)
+def test_numbers_next_to_other_texts_in_a_frame_are_named(others: list[str], said: str) -> None:
+    frame = pd.DataFrame({"x": [*(f"{i / 10:.1f}" for i in range(1, 31)), *others]})
+    frame["y"] = np.arange(len(frame)) % 7
+    assert said in Schema.infer(sources.read(frame)).columns[0].note

@@ -111,6 +111,9 @@ def dated(cells: Sequence[str], pattern: str = "") -> list[Notation]:
     found = []
     for tongue in dict.fromkeys(["", language]):
         before, after = dates.around(some, tongue)
+        if after and not before and not tongue:  # ISO 8601, but for the zone's name
+            for form in ("%Y-%m-%d %H:%M:%S", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M"):
+                found.append(Notation("time", "timestamp[s]", pattern=f"{form}{after}"))
         for form in dates.patterns(tongue, any(":" in cell for cell in some)):
             form = f"{before}{form}{after}"
             found.append(Notation("time", "timestamp[s]", pattern=form, language=tongue))

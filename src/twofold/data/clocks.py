@@ -2,7 +2,8 @@
 
 A pattern is made of the parts of `strftime`: "%H:%M:%S", "%H:%M" or "%I:%M %p" for times of day,
 and "%M:%S", "%J:%M:%S" or "%j days %H:%M:%S" for durations, whose first part has no limit ("%J"
-stands for hours, "%j" for days). "%f" is a fraction of a second, "%P" am and pm in lower case.
+stands for hours, "%j" for days, "%N" for minutes that are left out below one, as in 9.58 and
+1:41.11). "%f" is a fraction of a second, "%P" am and pm in lower case, "%x" their first letter.
 """
 
 from __future__ import annotations
@@ -22,20 +23,25 @@ CLOCKS = (
     "%I:%M:%S %p",
     "%I:%M%p",
     "%I:%M:%S%p",
+    "%I:%M %x.m.",
+    "%I:%M:%S %x.m.",
 )
-DURATIONS = ("%J:%M:%S", "%J:%M:%S%f", "%M:%S", "%M:%S%f", "%j days %H:%M:%S", "%j days %H:%M:%S%f")
+DURATIONS = ("%J:%M:%S", "%J:%M:%S%f", "%M:%S", "%M:%S%f", "%N:%S%f")
+DURATIONS += ("%j days %H:%M:%S", "%j days %H:%M:%S%f")
 _PARTS = {
     "%H": r"(?P<H>[01]?\d|2[0-3])",
     "%I": r"(?P<I>0?[1-9]|1[0-2])",
     "%J": r"(?P<J>\d{1,5})",
     "%j": r"(?P<j>\d{1,6})",
+    "%N": r"(?P<N>\d{1,5})",
     "%M": r"(?P<M>[0-5]\d)",
     "%S": r"(?P<S>[0-5]\d)",
     "%f": r"(?P<f>[.,]\d{1,6})",
     "%p": r"(?P<p>[AaPp])[Mm]",
     "%P": r"(?P<p>[AaPp])[Mm]",
+    "%x": r"(?P<p>[ap])",
 }
-_SECONDS = {"j": 86_400, "J": 3600, "H": 3600, "I": 3600, "M": 60, "S": 1}
+_SECONDS = {"j": 86_400, "J": 3600, "H": 3600, "I": 3600, "N": 60, "M": 60, "S": 1}
 
 
 def shape_of(pattern: str) -> str:
@@ -46,6 +52,9 @@ def shape_of(pattern: str) -> str:
         text = text.replace(f":{_PARTS['%S']}", f"(?::{_PARTS['%S']})?")
     if pattern.startswith("%M"):  # the minutes of a duration
         text = text.replace(_PARTS["%M"], r"(?P<M>\d{1,5})", 1)
+    if pattern.startswith("%N"):
+        text = text.replace(f"{_PARTS['%N']}:", f"(?:{_PARTS['%N']}:)?")
+        text = text.replace(_PARTS["%S"], r"(?P<S>[0-5]?\d)")
     if "%f" in pattern:  # which not all cells need have
         text = text.replace(_PARTS["%f"], r"(?P<f>(?:[.,]\d{1,9})?)")
     sign = r"(?P<sign>[+-]?)" if has_sign(pattern) else ""
@@ -102,8 +111,8 @@ def _written(cell: float, pattern: str, padded: bool, decimals: int, plus: bool)
         whole = min(whole, 86_400 - (10**-places if "%S" in pattern else 60))
     fraction = f"{whole % 1:.{places}f}"[1:] if places else ""
     left, values = int(whole) if places else round(whole), dict[str, int]()
-    first = re.findall(r"%([jJHIM])", pattern)[0]
-    for name in "jJHIMS":
+    first = re.findall(r"%([jJHINM])", pattern)[0]
+    for name in "jJHINMS":
         if f"%{name}" in pattern:
             values[name], left = divmod(left, _SECONDS[name])
     values["I"] = (values.get("I", 0) - 1) % 12 + 1 if "I" in values else 0
@@ -112,9 +121,9 @@ def _written(cell: float, pattern: str, padded: bool, decimals: int, plus: bool)
         name = part[1]
         if name == "f":
             return fraction
-        if name in "pP":
+        if name in "pPx":
             half = "PM" if whole >= 43_200 else "AM"
-            return half.lower() if name == "P" else half
+            return {"p": half, "P": half.lower(), "x": half[0].lower()}[name]
         return (
             f"{values[name]:02d}"
             if name != first or (padded and name != "j")
@@ -122,4 +131,6 @@ def _written(cell: float, pattern: str, padded: bool, decimals: int, plus: bool)
         )
 
     sign = "-" if cell < 0 else "+" * plus
+    if pattern.startswith("%N") and not values["N"]:
+        pattern, first = pattern.removeprefix("%N:"), "S"
     return sign + re.sub(r"%([A-Za-z])", one, pattern)

@@ -117,6 +117,7 @@ _DATE_LIKE = re.compile(
     rf"\s*(?:(?:[^\W\d_]{{2,13}}\.?,? )?"
     rf"(?:\d{{1,4}}{_ORDINAL_DAY}|{_ANY_WORD}){_BETWEEN}"
     rf"(?:\d{{1,2}}{_ORDINAL_DAY}|{_ANY_WORD}){_BETWEEN}\d{{1,4}}(?:\b|г)"
+    r"|\d{4}[年년] ?\d{1,2}[月월] ?\d{1,2}[日일]\s*$"
     rf"|(?:{_ANY_WORD}[-, ]{{1,2}}(?:\d\d|\d{{4}})"
     rf"|\d{{4}}-(?:0[1-9]|1[0-2])|\d{{4}} {_ANY_WORD})\s*$)"
 )
@@ -158,7 +159,7 @@ def patterns(language: str = "", clocked: bool = True) -> Sequence[str]:
     days = ["%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%Y/%m/%d", "%d-%m-%Y", "%m-%d-%Y", "%Y.%m.%d"]
     days += ["%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%b-%Y", "%d-%b-%y", "%d %b %Y", "%d %B %Y"]
     days += ["%b %d %Y", "%b %d, %Y", "%B %d, %Y", "%B %d %Y", "%d. %b %Y", "%d. %B %Y"]
-    days += ["%b-%d-%Y", "%Y-%b-%d", "%d/%b/%Y"]
+    days += ["%b-%d-%Y", "%Y-%b-%d", "%d/%b/%Y", "%Y年%m月%d日", "%Y년 %m월 %d일"]
     months = ["%b-%y", "%b %Y", "%B %Y", "%b-%Y", "%b %y", "%B, %Y", "%b, %Y", "%Y-%m", "%Y %b"]
     days += months
     if language:
@@ -301,7 +302,7 @@ def around(cells: Sequence[str], language: str) -> tuple[str, str]:
 
 def is_unpadded(cell: str) -> bool:
     """Whether a day or a month below 10 has no leading 0."""
-    parts = re.split(r"[-/., ]+", _ORDINAL.sub("", cell))
+    parts = re.split(r"[-/., 年月日년월일]+", _ORDINAL.sub("", cell))
     return any(len(part) == 1 and part.isdigit() for part in parts)
 
 

@@ -363,8 +363,11 @@ class CsvFile(TextFile):
         if not uneven:
             return
         row = uneven[0]
+        text = re.compile(rb"(?m)^" + re.escape(row.text.encode()) + rb"\r?$")
+        found = text.search(bytes(lines))
         with self._stream() as stream:
-            before = bytes(stream.read(at)).count(b"\n") + row.number - 1
+            before = bytes(stream.read(at)).count(b"\n")
+        before += bytes(lines)[: found.start()].count(b"\n") if found else row.number - 1
         more = f" ({len(uneven):,} such lines)" if len(uneven) > 1 else ""
         remedy = f"Correct it; a cell with {self.dialect.delimiter!r} needs quotes."
         if row.actual_columns < row.expected_columns:

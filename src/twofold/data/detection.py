@@ -45,6 +45,9 @@ _THOUSANDS = re.compile(r"[-+]?(\d{1,3}|[1-9]\d{0,2}(\.\d{3})+)")
 _EXPONENT = re.compile(r"[-+]?\d(?:[.,](\d+))?([eE])[-+]?\d+")
 _CLOCKED = re.compile(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d(:\d\d)?([.,]\d+)?(Z|[+-]\d\d(:?\d\d)?)?")
 _CLOCK_UNPADDED = re.compile(r"\s*[-+]?\d:")
+_WITH_UNIT = re.compile(
+    r"(?:([^\w\s.,+-]|[A-Z]{3}) ?)?[-+]?\d[\d.,]*(\s?[^\W\d_]{2,8}|\s[^\W\d_]| ?[^\w\s.,])?"
+)
 _VERSION = re.compile(r"\d+\.\d+")
 _VERSION_NAME = re.compile(r"(?i)(\b|_)(ver|version|release|build|firmware|chapter|section)(\b|_)")
 _FRACTION = re.compile(r":\d\d[.,](\d+)\s*$")
@@ -511,11 +514,23 @@ class Detector:
         shown = ", ".join(map(repr, examples[:3]))
         return f"holds dates written in several ways, such as {shown}; write them in one"
 
+    def _numbers_of_several_units(self) -> str:
+        """Say that cells are numbers whose currencies or units differ; "" if they are not."""
+        cells = self._known_cells()
+        found = [_WITH_UNIT.fullmatch(cell.strip()) for cell in cells]
+        units = {form[1] or form[2]: form[0] for form in found if form is not None}
+        if len(units) < 2 or len(set(cells)) < _FEWEST_NUMBERS or None in found:
+            return ""
+        shown = ", ".join(map(repr, list(units.values())[:3]))
+        return f"holds numbers in several units, such as {shown}; write them in one"
+
     def _why(self) -> str:
         """Say why a column of mostly numbers or times is text; "" if it is not one."""
         mixture = self.mixture()
         if mixture is None:
-            return "" if self._code is not None else self._dates_of_several_forms()
+            if self._code is not None:
+                return ""
+            return self._dates_of_several_forms() or self._numbers_of_several_units()
         what, n_read, n, cell, row = mixture
         if n - n_read == 1 and cell == self._name:
             return f"row {row:,} holds the header again; remove that line"
@@ -592,7 +607,7 @@ def _decimals(sample: Sequence[str], decimal: str) -> int:
     found = set()
     for cell in sample:
         digits = cell.rpartition(decimal)[2] if decimal in cell else ""
-        digits = digits.rstrip("-%)€$£ ‰°µ²³/abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ")
+        digits = re.sub(r"\D+$", "", digits)
         if digits.isdigit() or decimal not in cell:
             found.add(len(digits))
         elif cell.strip():

@@ -28,7 +28,7 @@ _LEAST_BELOW_UNITS = 6  # lines that show what the second one is
 _FEWEST_EMPTY = 2  # lines without a cell that end a table of three columns
 _MOST_FOOTER = 20  # lines below the rows
 _MOST_BELOW = 3  # lines between header and rows
-_RULE = re.compile(r"\s*:?-{2,}:?\s*")
+_RULE = re.compile(r"\s*:?-+:?\s*")
 _RULES = {mark * n for mark in (b"_", b"-", b"=", b"*") for n in range(3, 200)}
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -367,12 +367,16 @@ def footer(tail: bytes, dialect: Dialect, width: int) -> tuple[int, int]:
         is_comment = 1 < width != len(cells) and text.startswith((b"#", b"//"))
         whole = line.endswith(b"\n") or (i > 0 and not lines[i - 1].strip())
         is_text = width > 2 and b'"' not in text and not any(map(is_data, filled))
-        is_text = is_text and (b" " in text or text.endswith(b":") or text in _RULES)
+        is_text = is_text and (b" " in text or text.endswith(b":"))
         alone = dialect.delimiter.encode() not in text
-        if is_comment or (is_text and whole and alone):
+        if is_comment or text in _RULES or (is_text and whole and alone):
             found += [*below, left]
             below = []
-        elif width > 2 and len(filled) < max(2, width - 1) and not all(map(is_data, filled)):
+        elif (
+            width > 2
+            and (len(cells) != width or len(filled) <= width // 2)
+            and not all(map(is_data, filled))
+        ):
             below.append(left)
         else:
             break
@@ -404,8 +408,8 @@ def _lines_below(rows: Sequence[Sequence[str]]) -> int:
     n = 0
     while n < _MOST_BELOW and len(rows) > n + 1:
         is_rule = all(_RULE.fullmatch(cell) for cell in rows[n + 1] if cell.strip())
-        rest = [rows[0], *rows[n + 1 :]]
-        if not (is_rule and any(map(str.strip, rows[n + 1]))) and not _has_units(rest):
+        is_rule = is_rule and any("---" in cell for cell in rows[n + 1])
+        if not is_rule and not _has_units([rows[0], *rows[n + 1 :]]):
             break
         n += 1
     return n
@@ -496,7 +500,7 @@ def _title_block(lines: Sequence[str], delimiter: str, escape: str) -> int:
             filled = sum(bool(cell.strip()) for cell in rows[0]) if rows else 0
             usual, share = _usual_length(rows)
             whole = filled >= max(2, usual - 1) and len(rows[0]) == usual and share >= 0.5
-            if i and whole and above <= filled / 2 and '"' not in line.replace('""', ""):
+            if i and whole and above < filled and '"' not in line.replace('""', ""):
                 best = i + 1
         else:
             cells = next(iter(_rows(line, delimiter, escape)), [])
