@@ -303,3 +303,20 @@ def test_counts_are_drawn_whole_and_categories_known() -> None:
         assert (table["visits"] == np.rint(table["visits"])).all()
         assert table["visits"].min() >= 0
         assert set(table["town"]) == {"Bonn", "Ulm"}
+
+
+def test_no_name_is_drawn_over_twice_as_often_as_in_training() -> None:
+    rng = np.random.default_rng(0)
+    shares = 1 / np.arange(1, 101) ** 0.6
+    frame = pd.DataFrame({"x": rng.normal(size=600), "name": None})
+    known = rng.random(600) < 0.6
+    names = rng.choice(100, 600, p=shares / shares.sum())
+    frame.loc[known, "name"] = [f"name {i}" for i in names[known]]
+    frame["y"] = rng.normal(size=600)
+    ae = Autoencoder(n_components=2, hidden_layers=(8,), epochs=3, random_state=0).fit(frame)
+    assert len(ae.schema_.columns[1].pooled) > 1
+    counts = frame["name"].value_counts()
+    for filled in ae.impute(frame, n_draws=3, random_state=0):
+        drawn = filled["name"][~known].value_counts()
+        most = 2 * counts[drawn.index] / counts.sum() * (~known).sum()
+        assert (drawn <= np.ceil(most)).all()

@@ -26,8 +26,10 @@ CLOCKS = (
     "%I:%M %x.m.",
     "%I:%M:%S %x.m.",
 )
-DURATIONS = ("%J:%M:%S", "%J:%M:%S%f", "%M:%S", "%M:%S%f", "%N:%S%f")
-DURATIONS += ("%j days %H:%M:%S", "%j days %H:%M:%S%f")
+DURATIONS = (
+    *("%J:%M:%S", "%J:%M:%S%f", "%M:%S", "%M:%S%f", "%N:%S%f"),
+    *("%j days %H:%M:%S", "%j days %H:%M:%S%f"),
+)
 _PARTS = {
     "%H": r"(?P<H>[01]?\d|2[0-3])",
     "%I": r"(?P<I>0?[1-9]|1[0-2])",

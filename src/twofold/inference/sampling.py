@@ -28,6 +28,8 @@ from twofold.schema.schema import Schema
 Array = NDArray[Any]
 _CHUNK_ROWS = 4096
 _LEAST_SHARE = 0.5  # probability of a level that fills a cell of a column with pooled levels
+_MOST_POOLED = 1.5
+_MOST_OVER = 2.0  # times a level's share in training that draws may have of it
 _SHOWN = 10  # columns that a warning names
 
 
@@ -180,10 +182,13 @@ def _cells(
             column.level_cells(column.standing[chosen]) if len(values) == 0 else values[chosen]
         )
     for i, column in enumerate(schema.columns):
-        if rng is not None and len(column.pooled) > 1:
-            gone = np.isnan(found[:, i])
-            rows = np.flatnonzero(gone if table is None else gone & np.isnan(table.values[:, i]))
-            found[rows, i] = column.level_cells(_dealt(column, len(rows), rng))
+        if rng is None or len(column.pooled) < 2:
+            continue
+        at, among = schema.inputs[i], list(pairs.columns)
+        chosen = settled[:, among.index(i)] if i in among else x_drawn[:, at].argmax(1)
+        open_ = slice(None) if table is None else np.isnan(table.values[:, i])
+        shares = x_hat[open_, at]
+        found[open_, i] = column.level_cells(_dealt(column, chosen[open_], shares, rng))
     return found
 
 
@@ -202,12 +207,48 @@ def _log_probabilities(
     return logs
 
 
-def _dealt(column: Column, n: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Return `n` of a category's pooled levels, dealt as cards: each as often as it occurred."""
-    counts = np.array(column.counts)[list(column.pooled)]
-    deck = np.repeat(column.pooled, counts)
-    decks = [rng.permutation(deck) for _ in range(-(-n // len(deck)))]
-    return np.concatenate([*decks, np.empty(0, np.int64)])[:n].astype(np.int64)
+def _dealt(
+    column: Column, chosen: NDArray[np.int64], shares: Array, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Return the levels for a category's inputs, none drawn over twice as often as in training.
+
+    A network that cannot tell which of a thousand names a cell holds gives some of them too much.
+    The least probable of their cells, by `shares`, hold a pooled level instead. Pooled levels are
+    dealt out as often as they occurred, and to no larger a share of the cells than half as many
+    again as in training: what is left over is dealt to the other levels.
+    """
+    counts = np.array(column.counts, dtype=np.float64)
+    kept, rare = (np.array(places) for places in (column.kept, column.pooled))
+    share = len(chosen) / counts.sum()
+    most = np.floor(_MOST_OVER * share * counts[kept]).clip(1)
+    levels = np.append(kept, -1)[chosen]
+    for slot in range(len(kept)):
+        rows = np.flatnonzero(chosen == slot)
+        order = np.argsort(-shares[rows, slot], kind="stable")
+        levels[rows[order[int(most[slot]) :]]] = -1
+    rows = rng.permutation(np.flatnonzero(levels < 0))
+    n = min(len(rows), int(np.ceil(_MOST_POOLED * share * counts[rare].sum())))
+    levels[rows[:n]] = _systematic(rare, counts[rare], n, rng)
+    free = most - [np.count_nonzero(levels == level) for level in kept]
+    levels[rows[n:]] = _systematic(kept, free.clip(0), len(rows) - n, rng)
+    return levels
+
+
+def _systematic(
+    levels: NDArray[np.int64], weights: Array, n: int, rng: np.random.Generator
+) -> NDArray[np.int64]:
+    """Draw `n` levels, each as often as its weight says, rounded up or down.
+
+    This is systematic sampling (Madow, 1949), of levels in random order; so is its result.
+    """
+    order = rng.permutation(len(levels))
+    ends = np.cumsum(weights[order])
+    if not n:
+        return levels[:0]
+    places = (np.arange(n) + rng.random()) * (ends[-1] / n)
+    return rng.permutation(
+        levels[order][np.searchsorted(ends, places, side="right").clip(max=len(levels) - 1)]
+    )
 
 
 @torch.no_grad()
