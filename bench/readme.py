@@ -20,6 +20,7 @@ from typing import Any
 import attack
 import columns
 import defaults
+import everyday
 import explorer
 import faults
 import fuzz
@@ -82,7 +83,10 @@ PAGES: dict[Path, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
         "attack": ("attack", attack.markdown),
         "fuzz": ("fuzz", fuzz.markdown),
     },
-    ROOT / "docs" / "files.md": {"faults": ("faults", faults.markdown)},
+    ROOT / "docs" / "files.md": {
+        "everyday": ("everyday", everyday.markdown),
+        "faults": ("faults", faults.markdown),
+    },
     ROOT / "docs" / "explorer.md": {"explorer": ("explorer", explorer.markdown)},
 }
 

@@ -292,6 +292,19 @@ def _json_lines() -> Everyday:
     )
 
 
+def _nested() -> Everyday:
+    rng = np.random.default_rng(9)
+    rows, records = [], []
+    for i in range(60):
+        name, lat, n = str(rng.choice(_FIRST)), round(float(rng.uniform(0, 9)), 3), i % 7
+        tags = ["a", "b"][: i % 3]
+        records.append({"user": {"name": name, "geo": {"lat": lat}}, "n": n, "tags": tags})
+        rows.append([name, str(lat), str(n), json.dumps(tags)])
+    names = ["user.name", "user.geo.lat", "n", "tags"]
+    content = json.dumps({"status": "ok", "data": records}).encode()
+    return Everyday("nested.json", content, names, rows, ("JSON lines",))
+
+
 def tables() -> list[Everyday]:
     """Draw all files."""
     german = {"sep": ";", "encoding": "cp1252", "end": "\r\n"}
@@ -472,7 +485,55 @@ def tables() -> list[Everyday]:
             'percent', 'trailing minus', **german),
         file('classes.csv', {'Class': constant('only'), 'k': constant('3'), 'x': real(),
             'y': real(), 'flag': level('True', 'False')}, 'constant', 'TRUE', end='\r\n'),
+        file('water.csv', {'Station': level('A', 'B', 'C'), 'Sampled': when('%Y-%m-%d'),
+            'Nitrate': swapped(real(0.01, 9), {3: '<0.01', 9: '< 0.01', 50: '<0.01'}),
+            'Coliform': swapped(whole(1, 2000), {5: '>2419', 40: '>2419'}),
+            'pH': swapped(real(6, 9, '{:.1f}'), {7: 'ND', 30: 'not reported'})}, 'marks',
+            'word for missing', share=0.05, missing=['ND', 'not reported'],
+            kinds={'Nitrate': 'real', 'Coliform': 'real', 'pH': 'real'}),
+        file('resident.csv', {'Region': each('Region {}'), '2019': swapped(whole(1000, 90000,
+            '{:,}'), {4: '34,563r', 11: '24,002 p'}), '2020': whole(1000, 90000, '{:,}'),
+            '2021': swapped(whole(1000, 90000, '{:,}'), {8: '12,004*'})}, 'marks', 'footer',
+            'title lines', 'thousands', above='Table 3.1: Residents\nNumber of persons\n\n',
+            below='\nr = revised\nSource: The office, 2022\n(1) Provisional.\n',
+            kinds={'2019': 'real', '2021': 'real'}),
+        file('compte.csv', {'Date': when('%d/%m/%Y'), 'Libellé': level('CB', 'VIREMENT'),
+            'Débit': comma('-{:.2f}', 1, 900), 'Crédit': comma('{:,.2f}', 1000, 9000)},
+            'semicolon', 'title lines', 'decimal comma', 'cp1252', share=0.2,
+            above='Compte 017;;;\r\nSolde au 31/12/2021;1 234,56 €;;\r\n;;;\r\n',
+            kinds={'Débit': 'real', 'Crédit': 'real'}, **german),
+        file('merged.csv', {'Region': level('North', 'South'), 'Shop': level('a', 'b', 'c'),
+            'Q1 Sales': whole(10, 99), 'Q1 Cost': whole(10, 99), 'Q2 Sales': whole(10, 99)},
+            'two headers', names=['Region', 'Shop', 'Sales', 'Cost', 'Sales'], share=0.06,
+            above=',,Q1,,Q2\n', kinds={'Q1 Sales': 'real'}),
+        file('answers.csv', {'StartDate': when('%Y-%m-%d %H:%M:%S', 90, True), 'Progress': level(
+            '100', '50'), 'Q1': whole(18, 90), 'Q2': level('good', 'bad', 'neither')},
+            'two headers', 'one other cell', names=['Start Date', 'Progress', 'How old\nare you?',
+            'How was it, in a word?'], above='StartDate,Progress,Q1,Q2\n', share=0.06,
+            kinds={'StartDate': 'time', 'Q1': 'real', 'Q2': 'category'}),
+        file('urikake.csv', {'店': level('東京', '大阪'), '日付': when('%Y年%m月%d日'),
+            '売上': whole(1000, 90000, '{:,}円'), '数量': lambda rng, n: [
+            str(v).translate({48 + d: 0xFF10 + d for d in range(10)})
+            for v in rng.integers(10, 99, n)]}, 'other scripts', 'thousands', 'currency',
+            share=0.06, kinds={'日付': 'time', '売上': 'real', '数量': 'real'}),
+        file('medina.csv', {'مدينة': level('القاهرة', 'دبي'), 'عدد': lambda rng, n: [
+            str(v).translate({48 + d: 0x660 + d for d in range(10)})
+            for v in rng.integers(10, 999, n)], 'x': real()}, 'other scripts', share=0.06,
+            kinds={'عدد': 'real'}),
+        file('budgets.csv', {'film': each('Film {}'), 'budget': real(1, 99, '${:.1f} million'),
+            'gross': real(1, 99, '${:.2f}M'), 'pays': lambda rng, n: [
+            f'{v:,}'.replace(',', '\u2009') for v in rng.integers(1000, 999999, n)]}, 'currency',
+            'thousands', share=0.06, kinds={'budget': 'real', 'gross': 'real', 'pays': 'real'}),
+        file('app_log.csv', {'@timestamp': lambda rng, n: [
+            f'2021-03-04 10:{i % 60:02d}:{rng.integers(60):02d},{rng.integers(1000):03d}'
+            for i in range(n)], 'level': level('INFO', 'WARN'), 'took': whole(1, 900)},
+            'fractions of seconds', kinds={'@timestamp': 'time'}),
+        file('sprints.csv', {'lane': level('1', '2', '3'), 'time': lambda rng, n: [
+            f'1:{v - 60:05.2f}' if v >= 60 else f'{v:.2f}' for v in rng.uniform(51, 69, n)],
+            'start': clock('9:{:02d} a.m.')}, 'fractions of seconds', share=0.05,
+            kinds={'time': 'real'}),
         _json_lines(),
+        _nested(),
         _workbook(),
     ]
     # fmt: on

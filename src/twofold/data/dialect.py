@@ -549,7 +549,8 @@ def _has_header(rows: Sequence[Sequence[str]]) -> bool:
     texts = [(i, name) for i, name in enumerate(first) if name and not is_data(name)]
     again = sum(name in {row[i].strip() for row in body if i < len(row)} for i, name in texts)
     if numbers and texts:
-        return again == 0 and outside > 0.5 * len(numbers) and _in_even_steps(numbers)
+        strange = outside > 0.5 * len(numbers) or _are_consecutive_years(numbers)
+        return again == 0 and strange and _in_even_steps(numbers)
     if numbers:
         return _in_steps(numbers)
     return again < 0.5 * len(first) or len(body) < 5
@@ -582,6 +583,11 @@ def _in_even_steps(names: Sequence[str]) -> bool:
     if min(numbers) >= 1800 and max(numbers) < 2200 and (min(steps, default=1) > 0):
         return True
     return len(steps) == 1
+
+
+def _are_consecutive_years(names: Sequence[str]) -> bool:
+    years = [int(name) for name in names if re.fullmatch(r"(1[89]|2[01])\d\d", name)]
+    return 1 < len(years) == len(names) and all(b - a == 1 for a, b in pairwise(years))
 
 
 def _is_outside(name: str, cells: Sequence[str]) -> bool:
