@@ -356,8 +356,9 @@ class Detector:
         wanted = self._hints.wanted
         every = self._candidates or []
         clean = [c for c in every if c.n_read and (not c.n_others or wanted == c.notation.type)]
-        if not wanted and not self._has_many_numbers():
-            clean = [c for c in clean if not c.n_marked]
+        if not wanted and not self._has_many_numbers():  # "3+", "unknown" can be levels
+            doubted = self._seen & notations.MISSING_AMONG_MANY
+            clean = [c for c in clean if not c.n_marked and not doubted]
         if wanted:
             clean = [c for c in clean if c.notation.type == wanted] or clean
             clean = sorted(clean, key=lambda c: c.n_others)
@@ -376,7 +377,7 @@ class Detector:
         return clean[0]
 
     def _has_many_numbers(self) -> bool:
-        """Whether there are enough numbers without a mark: "3+" can be one of a few levels."""
+        """Whether there are enough different numbers, or times, without a mark."""
         bare = (c.partition("±")[0].strip() for c in self._known_cells())
         return len({c for c in bare if not re.search(notations.MARKS, c)}) >= _FEWEST_NUMBERS
 

@@ -359,7 +359,7 @@ def footer(tail: bytes, dialect: Dialect, width: int) -> tuple[int, int]:
         text = line.strip()
         left += len(line)
         if not text.strip(dialect.delimiter.encode() + b" "):
-            found += below
+            found += [*below, left] if text and (found or below) else below
             below = []
             continue
         cells = _rows(text.decode("latin-1"), dialect.delimiter)[0]
@@ -368,15 +368,12 @@ def footer(tail: bytes, dialect: Dialect, width: int) -> tuple[int, int]:
         whole = line.endswith(b"\n") or (i > 0 and not lines[i - 1].strip())
         is_text = width > 2 and b'"' not in text and not any(map(is_data, filled))
         is_text = is_text and (b" " in text or text.endswith(b":"))
+        padded = len(filled) == 1 and " " in cells[0]
         alone = dialect.delimiter.encode() not in text
         if is_comment or text in _RULES or (is_text and whole and alone):
             found += [*below, left]
             below = []
-        elif (
-            width > 2
-            and (len(cells) != width or len(filled) <= width // 2)
-            and not all(map(is_data, filled))
-        ):
+        elif width > 2 and (len(cells) != width or padded) and not all(map(is_data, filled)):
             below.append(left)
         else:
             break

@@ -31,36 +31,27 @@ SPACES = " \u00a0\u202f\u2009\u2007"
 _AHEAD = r"(?:[<>≤≥~≈]=?|(?:ca|c|circa|approx)\.?)\s*"
 _BEHIND = rf"[\s{SPACES}]*(?:[*†‡§^+]{{1,3}}|\[\w{{1,3}}\]|\(\w\)|[epr]|\s[bcdfsu]|±.*)"
 MARKS = f"^{_AHEAD}|{_BEHIND}$"
-_PHRASES = """
-    NA N/A NaN -NaN NULL None nil NIL NaT ND N.D. n.a. k.A. NR unk missing unknown undefined empty
-    nodata TBD TBA unbekannt fehlt inconnu desconocido sconosciuto onbekend okänd нет
+_ABBREVIATIONS = """
+    NA N/A NaN -NaN -1.#IND 1.#IND -1.#QNAN 1.#QNAN NULL (null) None nil NIL NaT #N/A #NA <NA>
+    n.a. k.A. n.d. ? - -- --- . .. ... … – — * #DIV/0! #VALUE! #REF! #NUM! #NAME? #NULL! \\N
+    0000-00-00 00/00/0000 00.00.0000
 """
-_PHRASES_OF_WORDS = (
-    "no data",
-    "not available",
-    "not applicable",
-    "not reported",
-    "not recorded",
-    "k. A.",
-    "n. a.",
-    "keine Angabe",
-    "keine Angaben",
-    "нет данных",
-    "brak danych",
-    "(blank)",
-    "(null)",
-)
+_PHRASES = """
+    ND NR unk missing unknown undefined empty nodata TBD TBA : unbekannt fehlt inconnu desconocido
+    sconosciuto onbekend okänd нет 不明 なし no_data not_available not_applicable not_reported
+    not_recorded k._A. n._a. keine_Angabe keine_Angaben нет_данных не_указано brak_danych (blank)
+"""
+
+
+def _in_cases(words: str) -> frozenset[str]:
+    texts = [word.replace("_", " ") for word in words.split()]
+    return frozenset(form for t in texts for form in (t, t.lower(), t.upper(), t.capitalize()))
+
+
+# Words that stand for missing values in columns of numbers and times, if these are many.
+MISSING_AMONG_MANY = _in_cases(_PHRASES)
 # Words that stand for missing values in columns of numbers, times and booleans.
-MISSING = frozenset(
-    [
-        *(w for p in (*_PHRASES.split(), *_PHRASES_OF_WORDS) for w in (p, p.lower(), p.upper())),
-        *(p.capitalize() for p in (*_PHRASES.split(), *_PHRASES_OF_WORDS)),
-        *("#N/A", "#NA", "<NA>", "?", "-", "--", "---", ".", "..", "...", "…", "–", "—", "*"),
-        *("#DIV/0!", "#VALUE!", "#REF!", "#NUM!", "#NAME?", "#NULL!", "-1.#IND", "1.#IND"),
-        *("-1.#QNAN", "1.#QNAN", "\\N", ":", "не указано", "不明", "なし"),
-        *("0000-00-00", "0000-00-00 00:00:00", "00/00/0000", "00.00.0000"),
-    ]
-)
+MISSING = _in_cases(_ABBREVIATIONS) | MISSING_AMONG_MANY | {"0000-00-00 00:00:00"}
 # In text, a word such as "unknown", "none" or "-" is a level like others.
 MISSING_IN_TEXT = frozenset(
     [
