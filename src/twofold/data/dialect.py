@@ -366,14 +366,15 @@ def footer(tail: bytes, dialect: Dialect, width: int) -> tuple[int, int]:
         filled = [cell.strip() for cell in cells if cell.strip()]
         is_comment = 1 < width != len(cells) and text.startswith((b"#", b"//"))
         whole = line.endswith(b"\n") or (i > 0 and not lines[i - 1].strip())
-        is_text = width > 2 and b'"' not in text and not any(map(is_data, filled))
+        unquoted = width > 2 and b'"' not in text  # a line of a cell of several has quotes
+        is_text = unquoted and not any(map(is_data, filled))
         is_text = is_text and (b" " in text or text.endswith(b":"))
         padded = len(filled) == 1 and " " in cells[0]
         alone = dialect.delimiter.encode() not in text
         if is_comment or text in _RULES or (is_text and whole and alone):
             found += [*below, left]
             below = []
-        elif width > 2 and (len(cells) != width or padded) and not all(map(is_data, filled)):
+        elif unquoted and (len(cells) != width or padded) and not all(map(is_data, filled)):
             below.append(left)
         else:
             break
