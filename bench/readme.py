@@ -26,6 +26,7 @@ import faults
 import fuzz
 import imputation
 import quality_table
+import s3
 import samples
 import scaling
 import service
@@ -75,6 +76,7 @@ PAGES: dict[Path, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
     },
     ROOT / "docs" / "scale-out.md": {
         "stream": ("stream", stream.markdown),
+        "requests": ("s3", s3.table),
         "rates": ("scaling", scaling.measured),
         "scaling": ("scaling", scaling.table),
     },
