@@ -15,7 +15,6 @@ from twofold import __version__
 from twofold.data import arrow
 from twofold.data.json import dumps, loads, rows
 from twofold.schema.column import Column
-from twofold.service.json_rows import JsonRows
 from twofold.service.memory import Account, Share
 from twofold.service.model import ServedModel
 from twofold.service.requests import ARROW, JSON, finished
@@ -158,13 +157,12 @@ def examples(served: ServedModel) -> dict[str, tuple[Any, Answer]]:
         given = [dict(zip(served.names, row, strict=True)) for row in given]
     body = dumps({"rows": given})
     read = finished(served.read(JSON, body, ("rows",), Share(Account(8 * len(body)))))["rows"]
-    read = read.table() if isinstance(read, JsonRows) else read
-    codes = _short(served.verbs["encode"].run(read)["codes"].tolist())
+    codes = _short(served.verbs["encode"].call(read)["codes"].tolist())
     found: dict[str, tuple[Any, Answer]] = {"sample": ({"n": 2, "random_state": 0}, drawn)}
     for name, verb in served.verbs.items():
         sent = {"codes": codes} if name == "decode" else {"rows": given}
         computed = np.array(codes) if name == "decode" else read
-        found[name] = (sent, served.answer(name, verb.run(computed)))
+        found[name] = (sent, served.answer(name, verb.call(computed)))
     return found
 
 
