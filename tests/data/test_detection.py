@@ -251,3 +251,27 @@ def test_times_are_read_and_written_as_people_write_them(cells: list[str | None]
 @pytest.mark.parametrize("word", ["unbekannt", "N.D.", "not available", "k. A.", "Unknown", ":"])
 def test_words_for_missing_values_among_numbers(word: str) -> None:
     assert settled([*NUMBERS, word]).missing == (word,)
+
+
+@pytest.mark.parametrize(
+    ("cells", "meant"),
+    [
+        (["€38.5M", "€950.0K", "€1.5M"], [38.5e6, 950e3, 1.5e6]),
+        (["7.4k", "669", "1.2M"], [7400, 669, 1.2e6]),
+        (["26k", "71k"], [26, 71]),
+    ],
+)
+def test_letters_for_powers_of_ten_count_where_they_differ(
+    cells: list[str | None], meant: list[float]
+) -> None:
+    found = settled(cells)
+    read = found.read(pa.chunked_array([cells]))
+    assert read.to_pylist() == meant
+    assert found.write(read.combine_chunks()).to_pylist() == cells
+
+
+@pytest.mark.parametrize("form", ["{} b", "{} (±0.25)", "{} [1.5-2.75]", "{}g", '{}"', "{} *"])
+def test_marks_and_units_of_all_cells(form: str) -> None:
+    cells: list[str | None] = [form.format(cell) for cell in NUMBERS]
+    found = settled(cells)
+    assert found.read(pa.chunked_array([cells])).to_pylist() == list(map(float, NUMBERS))

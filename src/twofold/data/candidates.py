@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from twofold.data import clocks, dates
-from twofold.data.notation import SPACES, Notation
+from twofold.data.notation import POWERS, SPACES, Notation
 
 _CURRENCY = (
     *("US$", "CA$", "AU$", "NZ$", "HK$", "NT$", "MX$", "A$", "C$", "S$", "R$", "$", "€", "£", "¥"),
@@ -23,7 +23,7 @@ _BEHIND_ONLY = ("%", "‰", "zł", "Kč", "Ft", "лв", "руб.", "руб", "р
 _GAP = rf"[\s{SPACES}]*"
 _SUFFIX = rf"\d[.,]?(?P<suffix>{_GAP}(?:{'|'.join(map(re.escape, (*_CURRENCY, *_BEHIND_ONLY)))}))$"
 _UNIT = (
-    r"^[-+]?[\d.,]+(?P<suffix>[\s\x{a0}\x{202f}][\pLµ°/²³]{1,8}\.?|°\s?\pL?|[\pLµ]{2,4}[²³]?|[kKMB]|"
+    r"^[-+]?[\d.,]+(?P<suffix>[\s\x{a0}\x{202f}][\pLµ°/²³]{1,8}\.?|°\s?\pL?|[\pLµ]{1,4}[²³]?|[\"'′″]|"
     r"\p{Han}{1,2})$"
 )
 _ORDINALS = {"st", "nd", "rd", "th"}
@@ -89,6 +89,11 @@ def candidates(sample: Any, hints: Hints) -> list[Notation]:
     if hints.wanted != "number" and are_compact_days(sample[:50].to_pylist()):
         found.insert(0, COMPACT_DAY)
     before, after = _affix(sample)
+    powers = _powers(sample)
+    if powers and (not after or after.strip() in POWERS):
+        before_letters = [Notation("number", "double", powers=powers, prefix=before)]
+        found = before_letters + found
+        after = ""
     minus = _minus(sample)
     for point, group in _STYLES:
         if hints.decimal is None or point == hints.decimal:
@@ -149,6 +154,14 @@ def _clocks(sample: Any) -> list[Notation]:
         if counts[pattern]:
             found.append(Notation("number", arrow, pattern="" if pattern == _USUAL else pattern))
     return found
+
+
+def _powers(sample: Any) -> str:
+    """Return the letters for powers of ten that follow numbers, if not the same one follows all."""
+    ends = pc.extract_regex(pc.utf8_trim_whitespace(sample), r"\d\s?(?P<end>[kKMBT]?)$").drop_null()
+    letters = pc.struct_field(ends, "end").to_pylist() if len(ends) else []
+    found = "".join(sorted({*letters} - {""}))
+    return found if len({*letters}) > 1 and 2 * len(letters) > len(sample) else ""
 
 
 def _minus(sample: Any) -> str:

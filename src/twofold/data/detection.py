@@ -35,7 +35,7 @@ _LEAST_SHARE = 0.5  # of the sampled cells: notations that read fewer are not wo
 _WORTH_A_NOTE = 0.5  # share of a text column's cells that are numbers or times
 _MOST_MORE = 100  # cells that are looked at besides the sample
 _MOST_OTHERS = 1000  # different cells that are kept
-_FEWEST_NUMBERS = 10  # different ones without a mark, for marked ones to be numbers as well
+_FEWEST_NUMBERS = 10  # different ones, for those with a mark to be numbers as well
 _LONGEST_WHOLE = 18  # digits that 64 bits hold in any case
 _LONGEST_PHONE = 6  # digits after a plus sign
 _MOST_WHOLE = 10**18
@@ -377,9 +377,9 @@ class Detector:
         return clean[0]
 
     def _has_many_numbers(self) -> bool:
-        """Whether there are enough different numbers, or times, without a mark."""
-        bare = (c.partition("±")[0].strip() for c in self._known_cells())
-        return len({c for c in bare if not re.search(notations.MARKS, c)}) >= _FEWEST_NUMBERS
+        """Whether there are enough different numbers, or times, whatever their marks."""
+        bare = (re.sub(notations.MARKS, "", c.strip()) for c in self._known_cells())
+        return len(set(bare)) >= _FEWEST_NUMBERS
 
     def _are_versions(self) -> bool:
         """Whether cells of a column named so are like 1.9 and 1.10, which is the later one."""
@@ -561,6 +561,10 @@ class Detector:
 
 def _written_alike(notation: Notation, cells: Sequence[str]) -> Notation:
     """Return the notation of numbers with what new cells need to be written like these."""
+    if notation.marked:
+        cells = [re.sub(notations.MARKS, "", cell.strip()) for cell in cells]
+    if notation.powers:
+        cells = [cell.strip(f" {notation.powers}") for cell in cells]
     forms = [_EXPONENT.fullmatch(cell.strip()) for cell in cells]
     powers = [form for form in forms if form is not None]
     if powers and len(powers) == len(forms) and not (notation.prefix or notation.suffix):

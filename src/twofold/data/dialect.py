@@ -27,6 +27,7 @@ _MOST_PREAMBLE = 30  # lines before the header
 _LEAST_BELOW_UNITS = 6  # lines that show what the second one is
 _FEWEST_EMPTY = 2  # lines without a cell that end a table of three columns
 _MOST_FOOTER = 20  # lines below the rows
+_FEWEST_ROWS = 3  # lines of data that are a table, and no titles
 _MOST_BELOW = 3  # lines between header and rows
 _RULE = re.compile(r"\s*:?-+:?\s*")
 _RULES = {mark * n for mark in (b"_", b"-", b"=", b"*") for n in range(3, 200)}
@@ -239,7 +240,9 @@ def encoding_of(head: bytes, is_whole: bool = False) -> str:
     try:
         decode(head, "utf-8", is_whole)
     except UnicodeDecodeError:
-        return _eight_bit(head)
+        letters = len(re.findall(rb"[\xc3-\xf4][\x80-\xbf]+", head))
+        alone = len(re.findall(rb"[\x80-\xff]+", head)) - letters
+        return "utf-8-cp1252" if letters > 3 * alone else _eight_bit(head)
     return "utf-8"
 
 
@@ -264,6 +267,34 @@ def _eight_bit(head: bytes) -> str:
         if found not in ("latin_1", "iso8859_1", "cp1252"):
             return found
     return "cp1252"
+
+
+class _Mixed(codecs.BufferedIncrementalDecoder):
+    """Decodes UTF-8 in which some letters are stored as those of western Europe are."""
+
+    def _buffer_decode(self, content: Any, errors: str, final: bool) -> tuple[str, int]:
+        return codecs.utf_8_decode(content, "cp1252", final)
+
+
+def _as_western(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    part = error.object[error.start : error.end]
+    return part.decode("cp1252", errors="replace"), error.end
+
+
+def _codec(name: str) -> codecs.CodecInfo | None:
+    if name.replace("_", "-") != "utf-8-cp1252":
+        return None
+    return codecs.CodecInfo(
+        codecs.utf_8_encode,
+        lambda content, errors="strict": codecs.utf_8_decode(content, "cp1252", True),
+        incrementaldecoder=_Mixed,
+        name="utf-8-cp1252",
+    )
+
+
+codecs.register_error("cp1252", _as_western)
+codecs.register(_codec)
 
 
 def decode(content: bytes, encoding: str, is_whole: bool = True) -> str:
@@ -366,7 +397,8 @@ def footer(tail: bytes, dialect: Dialect, width: int) -> tuple[int, int]:
         filled = [cell.strip() for cell in cells if cell.strip()]
         is_comment = 1 < width != len(cells) and text.startswith((b"#", b"//"))
         whole = line.endswith(b"\n") or (i > 0 and not lines[i - 1].strip())
-        unquoted = width > 2 and b'"' not in text  # a line of a cell of several has quotes
+        # The last line of a cell of several ends in an odd number of quotes.
+        unquoted = width > 2 and text.count(b'"') % 2 == 0
         is_text = unquoted and not any(map(is_data, filled))
         is_text = is_text and (b" " in text or text.endswith(b":"))
         padded = len(filled) == 1 and " " in cells[0]
@@ -491,17 +523,19 @@ def _title_block(lines: Sequence[str], delimiter: str, escape: str) -> int:
 
     Titles fill few of their cells, and a header nearly all.
     """
-    best, above = 0, 0  # cells that a title fills
+    best, above, rows_above = 0, 0, 0  # cells that a title fills, and lines of data
     for i, line in enumerate(lines[: min(_MOST_PREAMBLE, len(lines) - 2)]):
         if not line.strip(f'{delimiter}" \r\n'):
             rows = _rows("".join(lines[i + 1 :]), delimiter, escape)
             filled = sum(bool(cell.strip()) for cell in rows[0]) if rows else 0
             usual, share = _usual_length(rows)
             whole = filled >= max(2, usual - 1) and len(rows[0]) == usual and share >= 0.5
-            if i and whole and above < filled and '"' not in line.replace('""', ""):
+            whole = whole and above < filled and rows_above < _FEWEST_ROWS
+            if i and whole and '"' not in line.replace('""', ""):
                 best = i + 1
         else:
             cells = next(iter(_rows(line, delimiter, escape)), [])
+            rows_above += all(map(is_data, cells))
             above = max(above, sum(bool(cell.strip()) for cell in cells))
             if line.count('"') % 2:
                 break

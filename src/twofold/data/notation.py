@@ -11,7 +11,7 @@ import json
 import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
@@ -29,7 +29,9 @@ DELIMITER_KEY = b"twofold.delimiter"
 SPACES = " \u00a0\u202f\u2009\u2007"
 # What cells have besides a number: limits of detection, "about", and marks of footnotes.
 _AHEAD = r"(?:[<>≤≥~≈]=?|(?:ca|c|circa|approx)\.?)\s*"
-_BEHIND = rf"[\s{SPACES}]*(?:[*†‡§^+]{{1,3}}|\[\w{{1,3}}\]|\(\w\)|[epr]|\s[bcdfsu]|±.*)"
+_BEHIND = (
+    rf"[\s{SPACES}]*(?:[*†‡§^+]{{1,3}}|\[[^\]]{{1,20}}\]|\([^)]{{1,20}}\)|[epr]|\s[bcdfsu]|±.*)"
+)
 MARKS = f"^{_AHEAD}|{_BEHIND}$"
 _ABBREVIATIONS = """
     NA N/A NaN -NaN -1.#IND 1.#IND -1.#QNAN 1.#QNAN NULL (null) None nil NIL NaT #N/A #NA <NA>
@@ -139,6 +141,9 @@ class Notation:
     marked : bool
         Whether cells may have a mark besides the number, as in "<0.01", "~200" and "47*", which is
         left out.
+    powers : str
+        Letters after numbers that stand for powers of ten, such as "KM" where cells are like 1.2M
+        and 950K.
     digits : str
         What the column has for each of "0123456789.,-%", if not these: full-width digits, say.
     note : str
@@ -166,6 +171,7 @@ class Notation:
     style: str = ""
     zero: bool = True
     marked: bool = False
+    powers: str = ""
     digits: str = ""
     note: str = field(default="", compare=False)
 
@@ -188,7 +194,7 @@ class Notation:
     def is_plain(self) -> bool:
         """Whether Arrow reads its cells without help."""
         marks = self.group or self.prefix or self.suffix or self.pattern or self.is_clock
-        marks = marks or self.marked or self.digits
+        marks = marks or self.marked or self.powers or self.digits
         return not marks and self.decimal == "." and self.minus == "-1"
 
     def describe(self) -> str:
@@ -199,6 +205,8 @@ class Notation:
         if self.group:
             spaced = "a space" if self.group in SPACES else repr(self.group)
             parts.append(f"thousands {spaced}{' as in 12,34,567' * self.indian}")
+        if self.powers:
+            parts.append(f"{' and '.join(self.powers)} for powers of ten")
         affixes = [repr(affix.strip()) for affix in (self.prefix, self.suffix) if affix]
         if affixes:
             parts.append(f"{' and '.join(affixes)} left out")
@@ -234,6 +242,7 @@ class Notation:
         space = rf"[\s{SPACES}]*"
         before = f"({re.escape(self.prefix.strip())}{space})?" if self.prefix else ""
         after = f"({space}{re.escape(self.suffix.strip())})?" if self.suffix else ""
+        after = f"({space}[{self.powers}])?{after}" if self.powers else after
         sign = f"[+-{_MINUS}]?".replace("+-", "+\\-")
         if self.is_plain:
             return rf"^({sign}{number}|[+-]?([Ii]nf(inity)?|INF(INITY)?))$"
@@ -291,7 +300,17 @@ class Notation:
             return read
         if self.is_clock or self.is_duration:
             return self._seconds(cells)
+        if self.powers:
+            return self._scaled(cells)
         return self._numbers(cells).cast(self.kind)
+
+    def _scaled(self, cells: Any) -> Any:
+        """Return numbers times what the letters after them stand for."""
+        power: Any = 1.0
+        for letter in self.powers:
+            power = pc.if_else(pc.match_substring(cells, letter), POWERS[letter], power)
+        bare = pc.replace_substring_regex(cells, f"[{self.powers}]", "")
+        return pc.multiply(self._numbers(bare).cast(pa.float64()), power)
 
     def _seconds(self, cells: Any) -> Any:
         seconds = clocks.read(cells, self.pattern or _CLOCK)
@@ -378,6 +397,12 @@ class Notation:
         return pa.array(listed, pa.string())
 
     def _written(self, cell: float) -> str:
+        fitting = [letter for letter in self.powers if abs(cell) >= POWERS[letter]]
+        if fitting:
+            letter = max(fitting, key=lambda each: POWERS[each])
+            short = round(cell / POWERS[letter], 2 if self.decimals < 0 else self.decimals)
+            text = replace(self, powers="", suffix="")._written(short)
+            return f"{text}{letter}{self.suffix}"
         if self.exponent:
             text = f"{cell:+.{self.decimals}e}" if self.plus else f"{cell:.{self.decimals}e}"
             mantissa, _, power = text.partition("e")
@@ -461,12 +486,15 @@ class Notation:
             raise ValueError(f"a column is not written as {document!r}")
         if notation.language and notation.language not in dates.LANGUAGES:
             raise ValueError(f"a column is not written as {document!r}")
+        if not {*notation.powers} <= {*POWERS}:
+            raise ValueError(f"a column is not written as {document!r}")
         if notation.minus not in _MINUSES or (notation.exponent and notation.decimals < 0):
             raise ValueError(f"a column is not written as {document!r}")
         return notation
 
 
 _KINDS = ("text", "number", "boolean", "time")
+POWERS = {"k": 1e3, "K": 1e3, "M": 1e6, "B": 1e9, "T": 1e12}
 _NUMERALS = "0123456789.,-%"
 _MINUSES = ("-1", "(1)", "1-", f"{_MINUS}1")
 _DEFAULTS = {f.name: f.default for f in fields(Notation)}
