@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from twofold import Autoencoder, Files
-from twofold.data import files
+from twofold.data import files, streams
 from twofold.data.discovery import Place
 from twofold.errors import DataError, DetectedWarning
 
@@ -69,8 +70,8 @@ def test_a_column_that_came_later_is_missing_before(
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        ("_delta_log/0.json", r"Delta table.*deltalake\.DeltaTable\(.*\)\.to_pyarrow_dataset\(\)"),
-        ("metadata/v1.metadata.json", r"Iceberg table.*to_arrow_batch_reader\(\)"),
+        ("_delta_log/0.txt", r"Delta table.*deltalake\.DeltaTable\(.*\)\.to_pyarrow_dataset\(\)"),
+        ("metadata/v1.metadata.json", r"Iceberg table.*pass the table in its place"),
     ],
 )
 def test_files_of_other_tables_are_not_taken_for_their_rows(
@@ -80,6 +81,57 @@ def test_files_of_other_tables_are_not_taken_for_their_rows(
     (tmp_path / name).parent.mkdir()
     (tmp_path / name).write_text("{}")
     with pytest.raises(DataError, match=remedy):
+        Files(tmp_path).open()
+
+
+def delta(folder: Path, *, partition_by: list[str] | None = None) -> Any:
+    """Write a Delta table of ten rows, of which the last four are deleted: 6 are left."""
+    deltalake = pytest.importorskip("deltalake")
+    rows = pa.table({"a": np.arange(10.0), "b": np.arange(10) % 3, "part": ["x", "y z"] * 5})
+    deltalake.write_deltalake(folder, rows, partition_by=partition_by)
+    table = deltalake.DeltaTable(folder)
+    table.delete("a >= 6")
+    return table
+
+
+@pytest.mark.parametrize("partition_by", [None, ["part"]])
+@pytest.mark.parametrize("stream", [True, False])
+def test_deleted_rows_of_a_delta_table_are_none(
+    stream: bool, partition_by: list[str] | None, tmp_path: Path
+) -> None:
+    table = delta(tmp_path, partition_by=partition_by)
+    found = Files(tmp_path, stream=stream).open()
+    rows = found.load() if stream else found
+    assert sorted(rows["a"].to_pylist()) == [0.0, 1.0, 2.0, 3.0, 4.0, 5.0]
+    assert {*zip(rows["a"].to_pylist(), rows["part"].to_pylist(), strict=True)} == {
+        (float(i), "y z" if i % 2 else "x") for i in range(6)
+    }
+    assert streams.reader_of(table).read_all().num_rows == 6  # the object of its library, too
+
+
+def test_a_delta_table_that_is_not_whole_is_refused(tmp_path: Path) -> None:
+    table = delta(tmp_path)
+    Path(table.file_uris()[0].removeprefix("file://")).unlink()
+    with pytest.raises(DataError, match=r"log names 1 file\(s\) that are not there"):
+        Files(tmp_path).open()
+
+
+def test_rows_that_a_delta_table_deletes_within_files_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table = delta(tmp_path)
+    asked = table.protocol()._replace(min_reader_version=3, reader_features=["deletionVectors"])
+    monkeypatch.setattr(type(table), "protocol", lambda self: asked)
+    with pytest.raises(DataError, match=r"to_pyarrow_dataset.*uses: deletionVectors"):
+        Files(tmp_path).open()
+
+
+def test_a_delta_table_without_its_reader_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    delta(tmp_path)
+    monkeypatch.setitem(sys.modules, "deltalake", None)
+    with pytest.raises(DataError, match=r"deleted.*twofold\[delta\]"):
         Files(tmp_path).open()
 
 

@@ -26,6 +26,9 @@ _NO_VALUE = "__HIVE_DEFAULT_PARTITION__"
 _WHOLE_NUMBER = re.compile(r"-?(0|[1-9]\d{0,8})")
 _LOOKS, _LOOK_BYTES = 16, 4096  # places of a file that are compared, and bytes of each
 _TAIL_BYTES = 2**16  # where Parquet says what is in a file
+_DELTA_LOG = "_delta_log"
+# Of Delta tables, features with which a file still holds the table's rows and columns as they are.
+_PLAIN_FEATURES = {"timestampNtz", "v2Checkpoint", "vacuumProtocolCheck"}
 
 
 class Place:
@@ -136,7 +139,8 @@ def places(source: Any, filesystem: Any, read: Sequence[str]) -> list[Place | Im
     Raises
     ------
     DataError
-        If there are none, or they are of several types, or are part of a table of Delta or Iceberg.
+        If there are none, or they are of several types, or those of a table of Delta or Iceberg
+        that cannot be read.
     """
     if isinstance(source, list | tuple):
         every = [place for one in source for place in places(one, filesystem, read)]
@@ -158,7 +162,8 @@ def places(source: Any, filesystem: Any, read: Sequence[str]) -> list[Place | Im
     local = pa.fs.LocalFileSystem()
     if path.is_dir():
         found = _listed(os.fspath(source), local, str(path), read, lenient=True)
-        if any(Path(place.path).parent != path for place in found if isinstance(place, Place)):
+        folders = {Path(place.path).parent for place in found if isinstance(place, Place)}
+        if folders - {path} or (path / _DELTA_LOG).is_dir():
             return found
     paths = [str(each) for each in sources.resolve(path)]
     if sources.suffix_of(paths[0]) not in read:
@@ -195,7 +200,7 @@ def _listed(
     except Exception as error:  # drivers raise what they like
         raise addresses.unreachable(source, error) from error
     if is_folder:
-        _require_plain(source, [_below(i.path, root) for i in infos])
+        infos = _current(source, filesystem, root, infos)
     else:
         infos = [i for i in infos if _matches(i.path, path)]
     infos = [i for i in infos if i.is_file and _is_rows(_below(i.path, root), read)]
@@ -261,15 +266,50 @@ def _said(path: str) -> dict[str, str | None]:
     }
 
 
-def _require_plain(source: str, paths: Sequence[str]) -> None:
-    """Raise DataError if a folder is a table whose files alone do not say which rows it has."""
-    if any(path.split("/")[0] == "_delta_log" for path in paths):
-        raise DataError(
-            f"{source} is a Delta table, whose files may hold rows that were deleted. Pass "
-            f"deltalake.DeltaTable({source!r}).to_pyarrow_dataset() in its place."
-        )
+def _current(source: str, filesystem: Any, root: str, infos: Sequence[Any]) -> Sequence[Any]:
+    """Return the files of a folder that hold its rows: of a Delta table, those its log names.
+
+    Raises
+    ------
+    DataError
+        If it is a table whose files alone do not say which rows it has.
+    """
+    paths = {_below(info.path, root): info for info in infos}
     if any(re.fullmatch(r"metadata/.*\.metadata\.json", path) for path in paths):
         raise DataError(
             f"{source} is an Iceberg table, whose files may hold rows that were deleted. Load it "
-            f"with pyiceberg, and pass table.scan().to_arrow_batch_reader() in its place."
+            f"with pyiceberg, and pass the table in its place."
         )
+    if not any(path.split("/")[0] == _DELTA_LOG for path in paths):
+        return infos
+    is_local = isinstance(filesystem, pa.fs.LocalFileSystem)
+    live = _delta_files(source, root if is_local else source)
+    if missing := sorted(live - paths.keys()):
+        raise DataError(
+            f"{source} is a Delta table whose log names {len(missing)} file(s) that are not there, "
+            f"such as {missing[0]}. Copy them there, or restore the table."
+        )
+    return [info for path, info in paths.items() if path in live]
+
+
+def _delta_files(shown: str, address: str) -> set[str]:
+    """Return the files of a Delta table that hold its present rows, by their path in its folder."""
+    advice = (
+        f"{shown} is a Delta table, whose files may hold rows that were deleted. Pass "
+        f"deltalake.DeltaTable({shown!r}).to_pyarrow_dataset() in its place"
+    )
+    try:
+        import deltalake
+    except ImportError:
+        raise DataError(f"{advice}, or install what reads its log: 'twofold[delta]'.") from None
+    try:
+        table = deltalake.DeltaTable(address)
+        found = pa.table(table.get_add_actions(flatten=True))["path"].to_pylist()
+        asked = table.protocol()
+    except Exception as error:  # it raises what its drivers do
+        raise DataError(f"{advice}: its log cannot be read ({error!s:.300}).") from error
+    unknown = sorted({*(asked.reader_features or ())} - _PLAIN_FEATURES)
+    if unknown or asked.min_reader_version == 2:
+        what = ", ".join(unknown) or "names of columns that are not those in its files"
+        raise DataError(f"{advice}, if that reads what the table uses: {what}.")
+    return set(map(unquote, found))

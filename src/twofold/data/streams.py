@@ -1,8 +1,8 @@
 """Rows of other libraries, which hand them over as a stream of Arrow batches.
 
 Data sets of Arrow, lazy frames of polars, readers, relations of DuckDB, data sets of Hugging Face:
-whatever can give Arrow's C stream. A stream is passed once, so rows that do not fit into memory are
-kept in a file for the time that they are used.
+whatever can give Arrow's C stream; and tables of Delta and Iceberg. A stream is passed once, so
+rows that do not fit into memory are kept in a file for the time that they are used.
 """
 
 from __future__ import annotations
@@ -46,6 +46,10 @@ def reader_of(rows: Any) -> Any:
     module, name = type(rows).__module__.partition(".")[0], type(rows).__name__
     if (module, name) == ("polars", "LazyFrame"):
         return pa.RecordBatchReader.from_stream(rows.collect())
+    if (module, name) == ("deltalake", "DeltaTable"):
+        return reader_of(rows.to_pyarrow_dataset())
+    if (module, name) == ("pyiceberg", "Table"):
+        return rows.scan().to_arrow_batch_reader()
     known = sources.container_of(rows) != "numpy" or (module, name) == ("pandas", "Series")
     if known or not hasattr(rows, "__arrow_c_stream__"):
         return None
