@@ -533,7 +533,8 @@ def test_numbers_with_check_digits_are_identifiers(weight: int) -> None:
 @pytest.mark.parametrize(
     ("others", "said"),
     [
-        (["<0.5", ">7"], "holds numbers as text: 2 of 32 cells have a mark, such as '<0.5'"),
+        (["<0.5", ">7"], "holds numbers as text, some with a mark, such as '<0.5'"),
+        (["1,204.5"] * 3, "holds numbers as text, such as '0.1'"),
         (["unbekannt"], "holds numbers as text, such as '0.1'"),
         (["closed", "DNF"], "holds numbers as text, but for some, such as 'DNF'"),
     ],

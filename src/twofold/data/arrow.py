@@ -104,10 +104,16 @@ def read_floats(frame: Any) -> tuple[Array, tuple[Format, ...]] | None:
     if kinds or kind not in (pa.float32(), pa.float64()) or any(f.metadata for f in frame.schema):
         return None
     batches = [frame] if isinstance(frame, pa.RecordBatch) else frame.to_batches()
-    parts = [batch.to_tensor(null_to_nan=True, row_major=True).to_numpy() for batch in batches]
+    parts = [float_cells(batch) for batch in batches]
     parts = parts or [np.empty((0, len(frame.schema)), kind.to_pandas_dtype())]
     cells = parts[0] if len(parts) == 1 else np.concatenate(parts)
     return cells, (Format("number", str(kind)),) * len(frame.schema)
+
+
+def float_cells(batch: Any) -> Array:
+    """Return the cells of a record batch of floats of one type."""
+    cells: Array = batch.to_tensor(null_to_nan=True, row_major=True).to_numpy()
+    return cells
 
 
 def read_text(column: Any) -> tuple[Array, tuple[str, ...]]:

@@ -129,8 +129,7 @@ class Reader:
         if self.dtype is None:
             return sources.read(batch).values
         if self._plain:
-            cells: Array = batch.to_tensor(null_to_nan=True, row_major=True).to_numpy()
-            return cells
+            return arrow.float_cells(batch)
         values = np.empty((len(batch), self._width), self.dtype)
         if len(self._seen) < self._width:
             values.fill(np.nan)

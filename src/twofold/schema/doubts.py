@@ -98,8 +98,8 @@ def with_stand_ins(column: Column, cells: Array) -> Column:
             held = " or ".join(shown[:-2])
             notes.append(
                 f"{n:,} of {len(cells):,} cells hold {held}, and all others are from {shown[-2]} "
-                f"to {shown[-1]}: if it stands for missing values, leave these cells empty, or add "
-                f"it to missing="
+                f"to {shown[-1]}: if it stands for missing values, leave these cells empty, or set "
+                f"missing=, which takes the place of 'NA' and the like"
             )
     if not notes:
         return column

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -10,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from twofold.data.detection import Detector
+from twofold.data.notation import MARKS
 from twofold.data.table import Format, Table, row_chunks
 from twofold.errors import DataError
 from twofold.formatting import shortened
@@ -110,11 +112,12 @@ def _as_text(form: Format) -> str:
     if (mixture := detector.mixture()) and found.type == "text" and mixture[0] != "booleans":
         what, other = mixture[0], mixture[3]
         return f"holds {what} as text, but for some, such as {other!r}: turn the column into {what}"
-    is_count = found.type == "number" and found.arrow == "int64"  # a code may be one
-    if (found.note and not found.marked) or found.type in ("text", "boolean") or is_count:
+    is_count = found.arrow == "int64" and found.is_plain  # a code may be one
+    if found.type in ("text", "boolean") or is_count:
         return ""
     if found.marked:
-        return f"holds numbers as text: {found.note.replace('are read', 'can be read')}"
+        shown = next(text for text in texts if re.search(MARKS, text.strip()))
+        return f"holds numbers as text, some with a mark, such as {shown!r}"
     what = "times" if found.type == "time" or found.is_clock else "numbers"
     what = "durations" if found.is_duration else what
     shown = next((text for text in texts if any(map(str.isdigit, text))), texts[0])

@@ -418,7 +418,7 @@ class Schema:
         given = (c.name for c in ignored if c.format is not None and c.format.is_id)
         # Numbers and dates that a few cells keep from being read as such do not name rows.
         named = (c for c in ignored if IDENTIFIER in c.note and c.note.endswith(EACH_ONCE))
-        others = ("missing=", "dates", " as text")
+        others = ("missing=", "dates", " as text", " units", "a mark")
         found = (c.name for c in named if not any(word in c.note for word in others))
         return next(given, None) or next(found, None)
 
