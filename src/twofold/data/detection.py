@@ -49,7 +49,7 @@ _WITH_UNIT = re.compile(
     r"(?:([^\w\s.,+-]|[A-Z]{3}) ?)?[-+]?\d[\d.,]*(\s?[^\W\d_]{2,8}|\s[^\W\d_]| ?[^\w\s.,])?"
 )
 _VERSION = re.compile(r"\d+\.\d+")
-_VERSION_NAME = re.compile(r"(?i)(\b|_)(ver|version|release|build|firmware|chapter|section)(\b|_)")
+_VERSION_NAME = re.compile(r"(?i)(.*[\W_])?(ver|version|firmware|release)s?")
 _FRACTION = re.compile(r":\d\d[.,](\d+)\s*$")
 _INDIAN = re.compile(r"\D*[1-9]\d?(,\d\d)+,\d{3}")
 _HOUR_UNPADDED = re.compile(r"(?:^|[ T,])\d:\d\d")
@@ -333,7 +333,7 @@ class Detector:
                 )
             if self._are_days and "number" not in (hints.wanted, known.type if known else ""):
                 return replace(COMPACT_DAY, arrow="date32[day]")
-            if self._are_versions():
+            if known is None and self._are_versions():
                 return self._text("versions, and not numbers")
             return _written_alike(replace(NUMBER, arrow=self._plain), self._known_cells())
         words = tuple(sorted(self._seen - {""}))
@@ -385,7 +385,7 @@ class Detector:
         """Whether cells of a column named so are like 1.9 and 1.10, which is the later one."""
         cells = self._known_cells()
         places = {len(cell.partition(".")[2]) for cell in cells}
-        named = bool(_VERSION_NAME.search(self._name)) and len(places) > 1
+        named = bool(_VERSION_NAME.fullmatch(self._name)) and len(places) > 1
         return named and all(map(_VERSION.fullmatch, cells))
 
     def _typed(self, chosen: _Candidate, decimal: str) -> Notation:

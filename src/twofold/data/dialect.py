@@ -45,6 +45,7 @@ _OTHERS = (  # of other types than the name says
     (b"ARROW1", "an Arrow file", ".arrow"),
     (b"\x93NUMPY", "an array", ".npy"),
 )
+_WESTERN = "twofold-cp1252"  # what reads bytes that are not UTF-8
 _LFS = b"version https://git-lfs.github.com/spec"
 _NUMBER = re.compile(r"[-+(]?\s*[$€£¥]?\s*[-+]?[\d.,]*\d[\d.,]*\s*[%€]?\)?([eE][-+]?\d+)?")
 _WORD = re.compile(r"[^\W\d_]{3,}")
@@ -240,9 +241,9 @@ def encoding_of(head: bytes, is_whole: bool = False) -> str:
     try:
         decode(head, "utf-8", is_whole)
     except UnicodeDecodeError:
-        letters = len(re.findall(rb"[\xc3-\xf4][\x80-\xbf]+", head))
-        alone = len(re.findall(rb"[\x80-\xff]+", head)) - letters
-        return "utf-8-cp1252" if letters > 3 * alone else _eight_bit(head)
+        letters = [c for c in head.decode("utf-8", errors="replace") if not c.isascii()]
+        n_bad = letters.count("\ufffd")
+        return "utf-8-cp1252" if len(letters) > 4 * n_bad else _eight_bit(head)
     return "utf-8"
 
 
@@ -273,7 +274,7 @@ class _Mixed(codecs.BufferedIncrementalDecoder):
     """Decodes UTF-8 in which some letters are stored as those of western Europe are."""
 
     def _buffer_decode(self, content: Any, errors: str, final: bool) -> tuple[str, int]:
-        return codecs.utf_8_decode(content, "cp1252", final)
+        return codecs.utf_8_decode(content, _WESTERN, final)
 
 
 def _as_western(error: UnicodeError) -> tuple[str, int]:
@@ -287,13 +288,13 @@ def _codec(name: str) -> codecs.CodecInfo | None:
         return None
     return codecs.CodecInfo(
         codecs.utf_8_encode,
-        lambda content, errors="strict": codecs.utf_8_decode(content, "cp1252", True),
+        lambda content, errors="strict": codecs.utf_8_decode(content, _WESTERN, True),
         incrementaldecoder=_Mixed,
         name="utf-8-cp1252",
     )
 
 
-codecs.register_error("cp1252", _as_western)
+codecs.register_error(_WESTERN, _as_western)
 codecs.register(_codec)
 
 

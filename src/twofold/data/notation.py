@@ -308,8 +308,9 @@ class Notation:
         """Return numbers times what the letters after them stand for."""
         power: Any = 1.0
         for letter in self.powers:
-            power = pc.if_else(pc.match_substring(cells, letter), POWERS[letter], power)
-        bare = pc.replace_substring_regex(cells, f"[{self.powers}]", "")
+            has = pc.match_substring_regex(cells, rf"\d\.?[\s{SPACES}]*{letter}")
+            power = pc.if_else(has, POWERS[letter], power)
+        bare = pc.replace_substring_regex(cells, rf"(\d\.?)[\s{SPACES}]*[{self.powers}]", r"\1")
         return pc.multiply(self._numbers(bare).cast(pa.float64()), power)
 
     def _seconds(self, cells: Any) -> Any:
