@@ -391,15 +391,6 @@ def test_years_above_grouped_numbers_are_names(tmp_path: Path) -> None:
     assert found.column_names == ["land", "2019", "2020"]
 
 
-def test_a_few_letters_in_another_encoding_change_no_others(tmp_path: Path) -> None:
-    rows = "".join(f"{name},{i}\n" for i, name in enumerate(["José", "Zoë", "Łódź"] * 9))
-    path = tmp_path / "x.csv"
-    path.write_bytes(("name,n\n" + rows).encode() + b"Caf\xe9,3\n")
-    found = files.load(path)
-    assert found.column("name").to_pylist()[-4:] == ["José", "Zoë", "Łódź", "Café"]
-    assert "encoding utf-8-cp1252" in found.schema.metadata[b"twofold.understood"].decode()
-
-
 def test_a_quoted_note_below_an_empty_line_is_no_row(tmp_path: Path) -> None:
     found, said = loaded(tmp_path / "x.csv", f'place,a,b\n{BODY}\n"The office, May, 2021"\n')
     assert (found.num_rows, "1 line below the rows left out" in said) == (40, True)

@@ -21,6 +21,7 @@ from twofold.data.candidates import Hints
 from twofold.data.detection import Detector
 from twofold.data.dialect import HEAD_BYTES, Dialect, Layout
 from twofold.data.discovery import Place
+from twofold.data.encoding import encoding_of
 from twofold.data.formats import Part, unpack
 from twofold.data.notation import Notation
 from twofold.data.table import Format
@@ -306,7 +307,7 @@ class CsvFile(TextFile):
         except pa.ArrowInvalid as error:
             if "invalid UTF8" in str(error) and self._codec() == "utf-8":
                 # An 8-bit letter beyond the part of the file that was looked at.
-                encoding = dialects.encoding_of(bytes(lines), True)
+                encoding = encoding_of(bytes(lines), True)
                 self.dialect = dialects.with_encoding(self.dialect, encoding)
                 return self._parsed(lines, names, at, threads)
             self._raise_uneven(lines, names, at)

@@ -1,0 +1,96 @@
+"""How the letters of a text file are stored."""
+
+from __future__ import annotations
+
+import codecs
+import re
+from typing import Any
+
+import charset_normalizer
+
+_BOMS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),
+    (codecs.BOM_UTF32_BE, "utf-32"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_WESTERN = "twofold-cp1252"  # what reads bytes that are not UTF-8
+_WORD = re.compile(r"[^\W\d_]{3,}")
+
+
+def encoding_of(head: bytes, is_whole: bool = False) -> str:
+    """Return the encoding of bytes: by their mark, as UTF-8 if they are, else the likeliest."""
+    for mark, encoding in _BOMS:
+        if head.startswith(mark):
+            return encoding
+    if b"\x00" in head[:200]:
+        first, second = (head[i:2000:2].count(0) for i in (0, 1))  # bytes of each pair
+        if second > 0.3 * len(head[:2000]) / 2:
+            return "utf-16-le"
+        if first > 0.3 * len(head[:2000]) / 2:
+            return "utf-16-be"
+    try:
+        decode(head, "utf-8", is_whole)
+    except UnicodeDecodeError:
+        letters = [c for c in head.decode("utf-8", errors="replace") if not c.isascii()]
+        n_bad = letters.count("\ufffd")
+        return "utf-8-cp1252" if len(letters) > 4 * n_bad else _eight_bit(head)
+    return "utf-8"
+
+
+def _eight_bit(head: bytes) -> str:
+    """Return an 8-bit encoding: that of western Europe if it makes words, else the likeliest."""
+    text = head.decode("cp1252", errors="replace")
+    letters = [c for c in text if ord(c) > 127]
+    western = (
+        "äöüÄÖÜßéèêëàâáãåæçñóòôõøíìîïúùûÉÈÀÅÆØÇÑÓÍÚÁÂÊÎÔÛÕÃÏË€£°§µ²³–—’‘“”„…´¿¡«»½¼ªº®©·×÷ýÿŒœŠšŽž"
+        "\u00a0"
+    )
+    words = [w for w in _WORD.findall(text) if not w.isascii()]
+    # Letters of another alphabet, read as western ones, make words with hardly an ASCII letter.
+    strange = sum(sum(c.isascii() for c in w) < 0.3 * len(w) for w in words)
+    likely = sum(c in western for c in letters) >= 0.9 * len(letters)
+    if letters and likely and strange <= 0.3 * len(words):
+        return "cp1252"
+    # Among many digits, words may be too few to tell.
+    for content in (head, " ".join(dict.fromkeys(words)).encode("cp1252", errors="ignore")):
+        likeliest = [match.encoding for match in charset_normalizer.from_bytes(content)]
+        found = next((name for name in likeliest if not name.startswith("mac_")), "latin_1")
+        if found not in ("latin_1", "iso8859_1", "cp1252"):
+            return found
+    return "cp1252"
+
+
+class _Mixed(codecs.BufferedIncrementalDecoder):
+    """Decodes UTF-8 in which some letters are stored as those of western Europe are."""
+
+    def _buffer_decode(self, content: Any, errors: str, final: bool) -> tuple[str, int]:
+        return codecs.utf_8_decode(content, _WESTERN, final)
+
+
+def _as_western(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    part = error.object[error.start : error.end]
+    return part.decode("cp1252", errors="replace"), error.end
+
+
+def _codec(name: str) -> codecs.CodecInfo | None:
+    if name.replace("_", "-") != "utf-8-cp1252":
+        return None
+    return codecs.CodecInfo(
+        codecs.utf_8_encode,
+        lambda content, errors="strict": codecs.utf_8_decode(content, _WESTERN, True),
+        incrementaldecoder=_Mixed,
+        name="utf-8-cp1252",
+    )
+
+
+codecs.register_error(_WESTERN, _as_western)
+codecs.register(_codec)
+
+
+def decode(content: bytes, encoding: str, is_whole: bool = True) -> str:
+    """Return bytes as text; of a part, a letter that is cut off at the end is left out."""
+    decoder = codecs.getincrementaldecoder(encoding)()
+    return decoder.decode(content, final=is_whole)
