@@ -27,3 +27,10 @@ def test_the_last_second_of_a_day_is_not_the_next_day() -> None:
     assert clocks.write([86_399.9], "%H:%M", True, -1, False) == ["23:59"]
     assert clocks.write([86_399.9996], "%H:%M:%S%f", True, 3, False) == ["23:59:59.999"]
     assert clocks.write([59.9996], "%M:%S%f", False, 3, False) == ["1:00.000"]
+
+
+def test_a_year_and_a_quarter_are_no_duration() -> None:
+    cells = pa.chunked_array([["1978:2", "1:41.11", "9.58", "59", "1:60"]])
+    for pattern in clocks.DURATIONS:
+        assert clocks.read(cells, pattern).to_pylist()[0] is None
+    assert clocks.read(cells, "%N:%S%f").to_pylist() == [None, 101.11, 9.58, 59.0, None]

@@ -43,7 +43,7 @@ _PARTS = {
     "%P": r"(?P<p>[AaPp])[Mm]",
     "%x": r"(?P<p>[ap])",
 }
-_SECONDS = {"j": 86_400, "J": 3600, "H": 3600, "I": 3600, "N": 60, "M": 60, "S": 1}
+_SECONDS = {"j": 86_400, "J": 3600, "H": 3600, "I": 3600, "N": 60, "M": 60, "S": 1, "s": 1}
 
 
 def shape_of(pattern: str) -> str:
@@ -54,9 +54,9 @@ def shape_of(pattern: str) -> str:
         text = text.replace(f":{_PARTS['%S']}", f"(?::{_PARTS['%S']})?")
     if pattern.startswith("%M"):  # the minutes of a duration
         text = text.replace(_PARTS["%M"], r"(?P<M>\d{1,5})", 1)
-    if pattern.startswith("%N"):
-        text = text.replace(f"{_PARTS['%N']}:", f"(?:{_PARTS['%N']}:)?")
-        text = text.replace(_PARTS["%S"], r"(?P<S>[0-5]?\d)")
+    if pattern.startswith("%N"):  # behind minutes, seconds have two digits: 1978:2 is no duration
+        both = f"{_PARTS['%N']}:{_PARTS['%S']}"
+        text = text.replace(both, rf"(?:{both}|(?P<s>[0-5]?\d))")
     if "%f" in pattern:  # which not all cells need have
         text = text.replace(_PARTS["%f"], r"(?P<f>(?:[.,]\d{1,9})?)")
     sign = r"(?P<sign>[+-]?)" if has_sign(pattern) else ""
