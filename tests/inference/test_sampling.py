@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from twofold import Autoencoder
+from twofold.data import sources
 from twofold.data.table import Table
 from twofold.errors import LosesToPCAWarning, OptionError
 from twofold.inference import calibration, sampling
@@ -320,3 +321,17 @@ def test_no_name_is_drawn_over_twice_as_often_as_in_training() -> None:
         drawn = filled["name"][~known].value_counts()
         most = 2 * counts[drawn.index] / counts.sum() * (~known).sum()
         assert (drawn <= np.ceil(most)).all()
+
+
+def test_names_that_are_certain_are_drawn_however_many_they_are() -> None:
+    names = ["a"] * 60 + ["b"] * 60 + [f"name {i // 2}" for i in range(200)]
+    column = Schema.infer(sources.read(pd.DataFrame({"name": names}))).columns[0]
+    assert len(column.pooled) > 1
+    n, slot, rng = 50, column.kept.index(column.levels.index("a")), np.random.default_rng(0)
+    shares = np.full((n, len(column.kept) + 1), 0.001)
+    shares[:, slot] = 0.9
+    chosen = np.full(n, slot)
+    assert set(sampling._dealt(column, chosen, shares, rng)) == {column.kept[slot]}
+    shares[:, slot] = 0.2
+    drawn = sampling._dealt(column, chosen, shares, rng)
+    assert np.mean(drawn == column.kept[slot]) <= 2 * 60 / len(names)

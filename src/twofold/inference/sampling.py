@@ -210,12 +210,13 @@ def _log_probabilities(
 def _dealt(
     column: Column, chosen: NDArray[np.int64], shares: Array, rng: np.random.Generator
 ) -> NDArray[np.int64]:
-    """Return the levels for a category's inputs, none drawn over twice as often as in training.
+    """Return the levels for a category's inputs, no guess over twice as often as in training.
 
     A network that cannot tell which of a thousand names a cell holds gives some of them too much.
-    The least probable of their cells, by `shares`, hold a pooled level instead. Pooled levels are
-    dealt out as often as they occurred, and to no larger a share of the cells than half as many
-    again as in training: what is left over is dealt to the other levels.
+    The least probable of their cells, by `shares`, hold a pooled level instead, but none whose
+    level is more probable than all others together. Pooled levels are dealt out as often as they
+    occurred, and to no larger a share of the cells than half as many again as in training: what is
+    left over is dealt to the other levels.
     """
     counts = np.array(column.counts, dtype=np.float64)
     kept, rare = (np.array(places) for places in (column.kept, column.pooled))
@@ -224,6 +225,7 @@ def _dealt(
     levels = np.append(kept, -1)[chosen]
     for slot in range(len(kept)):
         rows = np.flatnonzero(chosen == slot)
+        most[slot] = max(most[slot], np.count_nonzero(shares[rows, slot] > _LEAST_SHARE))
         order = np.argsort(-shares[rows, slot], kind="stable")
         levels[rows[order[int(most[slot]) :]]] = -1
     rows = rng.permutation(np.flatnonzero(levels < 0))
@@ -241,10 +243,10 @@ def _systematic(
 
     This is systematic sampling (Madow, 1949), of levels in random order; so is its result.
     """
-    order = rng.permutation(len(levels))
-    ends = np.cumsum(weights[order])
     if not n:
         return levels[:0]
+    order = rng.permutation(len(levels))
+    ends = np.cumsum(weights[order] if weights.any() else np.ones(len(levels)))
     places = (np.arange(n) + rng.random()) * (ends[-1] / n)
     return rng.permutation(
         levels[order][np.searchsorted(ends, places, side="right").clip(max=len(levels) - 1)]
