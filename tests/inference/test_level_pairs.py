@@ -13,6 +13,7 @@ import pytest
 from twofold import Autoencoder, load
 from twofold.data import sources
 from twofold.errors import LosesToPCAWarning, UnfilledWarning
+from twofold.estimators import fitting
 from twofold.inference.level_pairs import NEVER, NO_PAIRS, SEEN, UNSEEN, LevelPairs
 from twofold.schema.schema import Schema
 
@@ -173,7 +174,7 @@ def test_a_rare_name_is_left_missing_and_said(of_movies: tuple[Autoencoder, pd.D
     assert not found.drop(columns="director").isna().any(axis=None)
 
 
-def test_drawn_names_are_as_common_as_in_training(
+def test_drawn_names_are_at_most_twice_as_common_as_in_training(
     of_movies: tuple[Autoencoder, pd.DataFrame],
 ) -> None:
     model, frame = of_movies
@@ -185,9 +186,12 @@ def test_drawn_names_are_as_common_as_in_training(
     for table in drawn:
         new = table.director if len(table) == 1500 else table.director[frame.director.isna()]
         assert new.notna().all()
-        rare = new[new.isin(pooled)].value_counts()
-        assert len(rare) > 300
-        assert (rare <= counts[rare.index]).all()
+        assert new[new.isin(pooled)].nunique() > 300
+        first = new.index < fitting._IMPUTED_ROWS  # so many rows are drawn at a time
+        for part in (new[first], new[~first]):
+            rare = part[part.isin(pooled)].value_counts()
+            most = np.floor(2 * len(part) / counts.sum() * counts[rare.index]).clip(lower=1)
+            assert (rare <= most).all()
 
 
 def test_reconstructions_do_not_make_one_name_of_all_rare_ones(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -220,8 +221,9 @@ def _dealt(
     """
     counts = np.array(column.counts, dtype=np.float64)
     kept, rare = (np.array(places) for places in (column.kept, column.pooled))
-    share = len(chosen) / counts.sum()
-    most = np.floor(_MOST_OVER * share * counts[kept]).clip(1)
+    share, n_pooled = len(chosen) / counts.sum(), float(counts[rare].sum())
+    caps = np.floor(_MOST_OVER * share * counts).clip(1)
+    most = caps[kept]
     levels = np.append(kept, -1)[chosen]
     for slot in range(len(kept)):
         rows = np.flatnonzero(chosen == slot)
@@ -229,7 +231,9 @@ def _dealt(
         order = np.argsort(-shares[rows, slot], kind="stable")
         levels[rows[order[int(most[slot]) :]]] = -1
     rows = rng.permutation(np.flatnonzero(levels < 0))
-    n = min(len(rows), int(np.ceil(_MOST_POOLED * share * counts[rare].sum())))
+    within = (caps[rare] / counts[rare]).min()  # of as many as there were, each below its cap
+    n_rare = max(1.0, min(math.ceil(_MOST_POOLED * share * n_pooled), within * n_pooled))
+    n = min(len(rows), int(n_rare))
     levels[rows[:n]] = _systematic(rare, counts[rare], n, rng)
     free = most - [np.count_nonzero(levels == level) for level in kept]
     levels[rows[n:]] = _systematic(kept, free.clip(0), len(rows) - n, rng)
