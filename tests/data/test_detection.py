@@ -275,3 +275,18 @@ def test_marks_and_units_of_all_cells(form: str) -> None:
     cells: list[str | None] = [form.format(cell) for cell in NUMBERS]
     found = settled(cells)
     assert found.read(pa.chunked_array([cells])).to_pylist() == list(map(float, NUMBERS))
+
+
+@pytest.mark.parametrize("marks", [(" s", " d"), ("p", "e"), (" (kg)", " (lb)")])
+def test_units_that_differ_are_not_marks(marks: tuple[str, str]) -> None:
+    cells = [f"{20 + i}{marks[i % 3 > 0]}" for i in range(40)]
+    detector = Detector("c")
+    detector.add(pa.chunked_array([pa.array(cells)]))
+    assert detector.settle().type == "text"
+
+
+def test_intervals_may_stand_in_all_cells() -> None:
+    cells = [f"{20 + i}.5 [{10 + i}.1-{30 + i}.2]" for i in range(40)]
+    detector = Detector("c")
+    detector.add(pa.chunked_array([pa.array(cells)]))
+    assert detector.settle().type == "number"

@@ -177,3 +177,9 @@ def test_name_that_is_not_utf8_is_refused(tmp_path: Path) -> None:
     path = tmp_path / os.fsdecode(b"r\xff.csv")
     with pytest.raises(DataError, match=r"Expected a name that is UTF-8.*Rename the file"):
         files.load(path)
+
+
+def test_a_column_whose_name_begins_with_a_line_is_not_hidden(tmp_path: Path) -> None:
+    (tmp_path / "_day=3").mkdir()
+    write(tmp_path / "_day=3" / "part.parquet")
+    assert Files(tmp_path).open()["_day"].to_pylist() == [3, 3]

@@ -91,8 +91,7 @@ def candidates(sample: Any, hints: Hints) -> list[Notation]:
     before, after = _affix(sample)
     powers = _powers(sample)
     if powers and (not after or after.strip() in POWERS):
-        before_letters = [Notation("number", "double", powers=powers, prefix=before)]
-        found = before_letters + found
+        found.insert(0, Notation("number", "double", powers=powers, prefix=before))
         after = ""
     minus = _minus(sample)
     for point, group in _STYLES:

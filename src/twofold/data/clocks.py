@@ -56,7 +56,7 @@ def shape_of(pattern: str) -> str:
         text = text.replace(_PARTS["%M"], r"(?P<M>\d{1,5})", 1)
     if pattern.startswith(
         "%N"
-    ):  # behind minutes, seconds have two digits: 1978:2 is not a duration
+    ):  # 1978:2 is not a duration: behind minutes, seconds have two digits
         both = f"{_PARTS['%N']}:{_PARTS['%S']}"
         text = text.replace(both, rf"(?:{both}|(?P<s>[0-5]?\d))")
     if "%f" in pattern:  # which not all cells need have

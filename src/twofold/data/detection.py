@@ -42,6 +42,7 @@ _MOST_WHOLE = 10**18
 _LONG_CODE = r"^[+-]?\d{19,}$"
 _NO_ZERO = re.compile(r"[-+]?[^\d.,]*[.,]\d")
 _THOUSANDS = re.compile(r"[-+]?(\d{1,3}|[1-9]\d{0,2}(\.\d{3})+)")
+_WORDED = r"\pL|[<>≤≥]"  # in what stands next to a number
 _EXPONENT = re.compile(r"[-+]?\d(?:[.,](\d+))?([eE])[-+]?\d+")
 _CLOCKED = re.compile(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d(:\d\d)?([.,]\d+)?(Z|[+-]\d\d(:?\d\d)?)?")
 _CLOCK_UNPADDED = re.compile(r"\s*[-+]?\d:")
@@ -69,6 +70,8 @@ class _Candidate:
     unmarked: _Candidate | None = None  # the same one that takes no marks
     n_read_before: int = 0  # the last cells
     n_marked: int = 0
+    n_worded: int = 0  # the marked cells whose mark has a letter, or is a limit
+    words: set[str] = field(default_factory=set)  # these marks
     n_bare: int = 0  # cells without the sign or unit of the others
     examples: dict[str, str] = field(default_factory=dict)
 
@@ -261,6 +264,10 @@ class Detector:
         if candidate.notation.marked:
             marks, cells = pc.and_(marks, read), written
             candidate.n_marked += pc.sum(marks).as_py() or 0
+            worded = cells.filter(pc.and_(marks, pc.match_substring_regex(cells, _WORDED)))
+            candidate.n_worded += len(worded)
+            words = pc.unique(pc.replace_substring_regex(worded, r"[-\d.,\s]", ""))
+            candidate.words.update(words[:_MOST_MORE].to_pylist())
             self._keep_example(candidate, "marked", marks, cells)
         for affix in filter(None, (notation.prefix.strip(), notation.suffix.strip())):
             bare = pc.and_(pc.invert(pc.match_substring(cells, affix)), read)
@@ -359,6 +366,8 @@ class Detector:
         if not wanted and not self._has_many_numbers():  # "3+", "unknown" can be levels
             doubted = self._seen & notations.MISSING_AMONG_MANY
             clean = [c for c in clean if not c.n_marked and not doubted]
+        if not wanted:  # what most cells have is not a mark: "30 s" and "2 d" have units
+            clean = [c for c in clean if 2 * c.n_worded <= c.n_read or len(c.words) < 2]
         if wanted:
             clean = [c for c in clean if c.notation.type == wanted] or clean
             clean = sorted(clean, key=lambda c: c.n_others)

@@ -239,7 +239,8 @@ def _is_rows(path: str, read: Sequence[str]) -> bool:
     """Whether a file in a folder holds rows: others are hidden, or a description of the rows."""
     steps = path.split("/")
     suffix = sources.suffix_of(path)
-    hidden = any(step.startswith((".", "_")) for step in steps)
+    # "_day=3" is the name of a column.
+    hidden = any(step.startswith((".", "_")) and "=" not in step for step in steps)
     return not hidden and suffix in read and suffix not in (".txt", ".json")
 
 
