@@ -464,3 +464,17 @@ def test_what_is_clearly_learned_is_kept() -> None:
     ae = begun_as_pca(np.column_stack([t, t**2, np.sin(3 * t), np.cos(2 * t)]))
     assert ae.best_epoch_ > 0
     assert ae.comparison_.squared_error < 0.5 * ae.comparison_.squared_error_pca
+
+
+def test_the_linear_pair_is_fitted_once_where_the_network_beats_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    calls, begin = [], subject._start_shortcut
+
+    def counted(*given: Any) -> None:
+        calls.append(begin(*given))
+
+    monkeypatch.setattr(subject, "_start_shortcut", counted)
+    t = np.random.default_rng(0).uniform(-2, 2, size=(150, 1))
+    assert begun_as_pca(np.column_stack([t, t**2, np.sin(3 * t), np.cos(2 * t)])).best_epoch_ > 0
+    assert len(calls) == 1

@@ -26,7 +26,7 @@ import math
 from collections.abc import Callable, Iterator, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 import torch
@@ -42,6 +42,7 @@ from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.schema.column import Column
 from twofold.schema.schema import Schema
+from twofold.schema.tensors import Rows
 from twofold.training.batches import Selection, TrainingData, TrainingRows
 from twofold.training.config import TrainingConfig
 from twofold.training.trainer import Trainer, adapt, row_losses
@@ -131,6 +132,9 @@ def start(
             rng = np.random.RandomState(seed)
             if starts_as_pca:
                 _start_shortcut(network, objective, data.rows, rng)
+                if _are_few(data.held_out):
+                    own = deepcopy(objective)
+                    trainer.start_losses = _losses_of(network, own, trainer, data)
             else:
                 from_pca(network, objective, data.rows, rng)
         trainer.workers.synchronize(network, objective)
@@ -148,18 +152,33 @@ def beats_pca(trainer: Trainer, data: TrainingData) -> bool:
     Few rows cannot tell one of many epochs from the start: what it gains per row has to be more
     than the standard error of that mean (the rule of Breiman et al., 1984, section 3.4.3).
     """
-    held_out, better = data.held_out, True
-    if trainer.workers.is_main and held_out is not None and len(held_out) <= _FEW_HELD_OUT:
-        linear, own = deepcopy(trainer.network), deepcopy(trainer.objective)
-        _close(linear)
-        _start_shortcut(linear, own, data.rows, np.random.RandomState(0))
+    better = True
+    if trainer.workers.is_main and _are_few(data.held_out):
+        before = trainer.start_losses
+        if before is None:  # a run that continues another began elsewhere
+            linear, own = deepcopy(trainer.network), deepcopy(trainer.objective)
+            _close(linear)
+            _start_shortcut(linear, own, data.rows, np.random.RandomState(0))
+            before = _losses_of(linear, own, trainer, data)
         noise = trainer.config.corruption
-        rows = data.rows.head(min(_ROWS, linear.rows_per_pass))
-        adapt(linear, own, rows, held_out, noise)
-        before = row_losses(linear, own, held_out, noise)
-        gain = before - row_losses(trainer.network, trainer.objective, held_out, noise)
+        gain = before - row_losses(trainer.network, trainer.objective, data.held_out, noise)
         better = float(gain.mean()) > float(gain.std()) / math.sqrt(len(gain))
     return trainer.workers.broadcast(better)
+
+
+def _are_few(held_out: Rows | None) -> TypeGuard[Rows]:
+    return held_out is not None and len(held_out) <= _FEW_HELD_OUT
+
+
+def _losses_of(
+    network: Network, objective: Objective, trainer: Trainer, data: TrainingData
+) -> Tensor:
+    """Return the loss of each held-out row, with the noise that the network leaves."""
+    assert data.held_out is not None
+    noise = trainer.config.corruption
+    rows = data.rows.head(min(_ROWS, network.rows_per_pass))
+    adapt(network, objective, rows, data.held_out, noise)
+    return row_losses(network, objective, data.held_out, noise)
 
 
 def settle_for_pca(trainer: Trainer, data: TrainingData) -> None:

@@ -110,6 +110,8 @@ class Trainer:
         self.callbacks = tuple(callbacks) if self.workers.is_main else ()
         self.stage = ""
         self.step: Step | None = None
+        # Of each held-out row, as pretraining leaves the network, if it has measured them.
+        self.start_losses: Tensor | None = None
 
     def part(self, stage: str, network: Network, objective: Objective) -> Trainer:
         """Return a trainer for a part of the network, whose events carry the name of the stage."""
