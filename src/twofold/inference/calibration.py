@@ -24,6 +24,7 @@ from twofold.nn.corruption import Masking
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.nn.scorer import Scorer
+from twofold.nn.threads import few_for
 from twofold.schema.schema import Schema
 from twofold.schema.tensors import Rows
 
@@ -107,8 +108,11 @@ def calibrate(
     of `data.x`. `donors` is how many training rows lend their cells to draws.
     """
     x, train, validation = data.x, data.positions, data.held_out
-    scorer = fit_scorer(network, schema, x, train, generator)
-    known = _training_cells(network, scorer, schema, sample, x, train[:donors])
+    # Hundreds of passes over some thousand rows: a second thread gains little, and on a busy machine
+    # each of them would wait for it.
+    with few_for(0.0, libraries=True):
+        scorer = fit_scorer(network, schema, x, train, generator)
+        known = _training_cells(network, scorer, schema, sample, x, train[:donors])
     few = train[:_MOST_ROWS]
     if isinstance(x, Tensor):
         matrix, used = x.cpu().numpy(), train.numpy()

@@ -82,9 +82,9 @@ class RowDensity(nn.Module):
         A missing input, which `seen` tells (None: there are none), counts what such an input counts
         on average.
         """
-        u, known = self._features(x_hat, x, seen)
+        u, there = self._features(x_hat, x, seen)
         clusters = self.log_weight.flatten(), self.mean.flatten(0, 1), self.variance.flatten(0, 1)
-        joint = _component_log_prob(u, known, *clusters)  # (batch, width) -> (batch, all clusters)
+        joint = _component_log_prob(u, there, *clusters)  # (batch, width) -> (batch, all clusters)
         fits: Tensor = joint.unflatten(1, self.log_weight.shape).logsumexp(2)
         return fits.mean(1)
 
@@ -103,7 +103,7 @@ class RowDensity(nn.Module):
         (batch, width) each -> the clusters' means and the surprise of `x_hat` next to them in nats,
         0 where it is as far off as its like are on average: (batch, width) twice.
         """
-        u, known = self._features(x_hat, x, seen)
+        u, there = self._features(x_hat, x, seen)
         width = x.shape[1]
         at = self._expected.to(x.device)
         middle = x_hat.new_zeros(len(x), self._n_expected)
@@ -112,7 +112,7 @@ class RowDensity(nn.Module):
         for log_weight, mean, variance in zip(
             self.log_weight, self.mean, self.variance, strict=True
         ):
-            share = _component_log_prob(u, known, log_weight, mean, variance).softmax(1)
+            share = _component_log_prob(u, there, log_weight, mean, variance).softmax(1)
             near, spread = share @ mean[:, :n], share @ variance[:, :n]
             middle += near / len(self.mean)
             surprise += 0.5 * ((u[:, :n] - near) ** 2 / spread - 1).clamp_min(0) / len(self.mean)
@@ -125,7 +125,10 @@ class RowDensity(nn.Module):
     def _features(
         self, x_hat: Tensor, x: Tensor, seen: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return expected inputs and residuals in their units, and which are known (None: all)."""
+        """Return expected inputs and residuals in their units, 0 where not known, 1 where known.
+
+        The latter is None where all are.
+        """
         at = self._normal.to(x.device)
         residual = _squash((x - x_hat).index_select(1, at) / self.unit[at])
         place = (x_hat - self.center) / self.unit
@@ -134,8 +137,9 @@ class RowDensity(nn.Module):
         u = torch.cat([_squash(place), residual], 1)
         if seen is None:
             return u, None
-        known = torch.ones_like(place, dtype=torch.bool)
-        return u, torch.cat([known, seen[:, at]], 1)
+        place_known = torch.ones(len(u), u.shape[1] - len(at), dtype=u.dtype, device=u.device)
+        there = torch.cat([place_known, seen[:, at].to(u.dtype)], 1)
+        return u * there, there
 
     @torch.no_grad()
     def fit(
@@ -161,13 +165,14 @@ class RowDensity(nn.Module):
         self.unit.copy_(variance.sqrt())
         if not self._n_expected:
             return
-        u, known = self._features(x_hat, x, seen)
-        for i, floor in enumerate(FLOORS):
-            weight, means, variances = _fit_mixture(u, known, floor, generator)
-            k = len(weight)
+        u, there = self._features(x_hat, x, seen)
+        found = _fit_mixtures(u, there, u.new_tensor(FLOORS), generator)
+        for i, (weight, means, variances) in enumerate(zip(*found, strict=True)):
+            used = weight.isfinite()
+            k = int(used.sum())
             self.log_weight[i] = -math.inf
-            self.log_weight[i, :k] = weight
-            self.mean[i, :k], self.variance[i, :k] = means, variances
+            self.log_weight[i, :k] = weight[used]
+            self.mean[i, :k], self.variance[i, :k] = means[used], variances[used]
 
 
 def _squash(u: Tensor) -> Tensor:
@@ -183,7 +188,7 @@ def _unsquash(u: Tensor) -> Tensor:
 
 def _component_log_prob(
     u: Tensor,
-    known: Tensor | None,
+    there: Tensor | None,
     log_weight: Tensor,
     mean: Tensor,
     variance: Tensor,
@@ -191,13 +196,11 @@ def _component_log_prob(
 ) -> Tensor:
     """Return log w_c + log N(u; mean_c, variance_c): (n, m) -> (n, components).
 
-    What is not known counts what it counts on average within the cluster. `squares` are those of
-    `u`, 0 where it is not known, if the caller has them.
+    What is not known, where `there` and `u` are 0, counts what it counts on average within the
+    cluster. `squares` are those of `u`, if the caller has them.
     """
     inverse = 1 / variance
     logs = variance.log() + _LOG_2PI
-    there = None if known is None else known.to(u.dtype)
-    u = u if there is None else u * there
     square = (u**2 if squares is None else squares) @ inverse.T
     square = square - u @ (2 * mean * inverse).T
     if there is None:
@@ -207,52 +210,76 @@ def _component_log_prob(
     return log_weight - 0.5 * (square + missing + logs.sum(1))
 
 
-def _fit_mixture(
-    u: Tensor, known: Tensor | None, floor: float, generator: torch.Generator
+def _fit_mixtures(
+    u: Tensor, there: Tensor | None, floors: Tensor, generator: torch.Generator
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Fit one mixture by trimmed expectation-maximisation: log-weights, means, variances."""
-    there = None if known is None else known.to(u.dtype)
-    squares = u**2 if there is None else u**2 * there
-    labels = _k_means(u, generator)
+    """Fit a mixture for each floor by trimmed expectation-maximisation.
+
+    They take their steps together, for what a step takes is the time to read `u`. Returns
+    log-weights (fits, components), -inf for a component that lost its place, and means and
+    variances (fits, components, m).
+    """
+    shape = len(floors), COMPONENTS
+    labels = _k_means(u, len(floors), generator)
     share = F.one_hot(labels, COMPONENTS).to(u.dtype)
-    keep = torch.ones(len(u), dtype=u.dtype, device=u.device)
+    squares = u**2
+    keep = torch.ones_like(share[..., 0])
     for step in range(_STEPS):
-        kept = share * keep[:, None]
+        kept = share * keep[..., None]
         n = kept.sum(0)
-        large = n >= torch.clamp_min(LEAST_WEIGHT * n.sum(), 2.0)
-        if not large.any():
-            large = n == n.max()
-        kept, n = kept[:, large], n[large]
-        counts = n[:, None] if there is None else (kept.T @ there).clamp_min(1e-6)
-        mean = kept.T @ (u if there is None else u * there) / counts
-        variance = kept.T @ squares / counts - mean**2
-        variance = variance.clamp_min(0) + floor
-        log_weight = (n / n.sum()).log()
-        joint = _component_log_prob(u, known, log_weight, mean, variance, squares)
-        total = joint.logsumexp(1)
-        share = (joint - total[:, None]).exp()
+        large = n >= torch.clamp_min(LEAST_WEIGHT * n.sum(1, keepdim=True), 2.0)
+        large |= ~large.any(1, keepdim=True) & (n == n.amax(1, keepdim=True))
+        n = n * large
+        kept = (kept * large).flatten(1).T
+        counts = n.view(-1, 1) if there is None else kept @ there
+        counts = counts.clamp_min(1e-6)
+        mean = kept @ u / counts
+        variance = (kept @ squares / counts - mean**2).clamp_min(0)
+        variance = (variance.unflatten(0, shape) + floors[:, None, None]).flatten(0, 1)
+        log_weight = (n / n.sum(1, keepdim=True)).log()
+        joint = _component_log_prob(u, there, log_weight.flatten(), mean, variance, squares)
+        joint = joint.unflatten(1, shape)
+        total = joint.logsumexp(2)
+        share = (joint - total[..., None]).exp()
         if step >= _BURN_IN:
-            least = total.kthvalue(int(TRIMMED * (len(u) - 1)) + 1).values
+            least = total.kthvalue(int(TRIMMED * (len(u) - 1)) + 1, dim=0).values
             keep = (total >= least).to(u.dtype)
-    return log_weight, mean, variance
+    return log_weight, mean.unflatten(0, shape), variance.unflatten(0, shape)
 
 
-def _k_means(u: Tensor, generator: torch.Generator, steps: int = 20) -> Tensor:
-    """Return the rows' clusters: k-means++ (Arthur and Vassilvitskii, 2007), Lloyd's steps."""
-    device = u.device
-    first = torch.randint(len(u), (1,), generator=generator).to(device)
-    centers = u[first]
-    nearest = ((u - centers) ** 2).sum(1)
-    for _ in range(COMPONENTS - 1):
-        weight = nearest.cpu() if float(nearest.sum()) > 0 else torch.ones(len(u))
-        new = u[torch.multinomial(weight, 1, generator=generator).to(device)]
-        centers = torch.cat([centers, new])
-        nearest = torch.minimum(nearest, ((u - new) ** 2).sum(1))
-    labels = torch.zeros(len(u), dtype=torch.long, device=device)
+def _k_means(u: Tensor, n_fits: int, generator: torch.Generator, steps: int = 20) -> Tensor:
+    """Return the rows' clusters from several starts: (n, m) -> (n, n_fits).
+
+    k-means++ (Arthur and Vassilvitskii, 2007), then Lloyd's steps.
+    """
+    shape = n_fits, COMPONENTS
+    centers = torch.cat([_spread_rows(u, generator) for _ in range(n_fits)])
+    labels = torch.full((len(u), n_fits), -1, device=u.device)
     for _ in range(steps):
-        labels = ((centers**2).sum(1) - 2 * u @ centers.T).argmin(1)
-        members = F.one_hot(labels, COMPONENTS).to(u.dtype)
+        distance = ((centers**2).sum(1) - u @ (2 * centers).T).unflatten(1, shape)
+        before, labels = labels, distance.argmin(2)
+        if torch.equal(before, labels):
+            break
+        members = F.one_hot(labels, COMPONENTS).to(u.dtype).flatten(1)
         n = members.sum(0)
         means = members.T @ u / n.clamp_min(1)[:, None]
         centers = torch.where(n[:, None] > 0, means, centers)
     return labels
+
+
+def _spread_rows(u: Tensor, generator: torch.Generator) -> Tensor:
+    """Return rows that are drawn far from each other, as k-means++ starts."""
+    device = u.device
+    centers = u[torch.randint(len(u), (1,), generator=generator).to(device)]
+    nearest = _squared_distance(u, centers)
+    for _ in range(COMPONENTS - 1):
+        weight = nearest.cpu() if float(nearest.sum()) > 0 else torch.ones(len(u))
+        new = u[torch.multinomial(weight, 1, generator=generator).to(device)]
+        centers = torch.cat([centers, new])
+        nearest = torch.minimum(nearest, _squared_distance(u, new))
+    return centers
+
+
+def _squared_distance(u: Tensor, row: Tensor) -> Tensor:
+    exact = "donot_use_mm_for_euclid_dist"
+    return torch.cdist(u, row, compute_mode=exact).square().squeeze(1)
