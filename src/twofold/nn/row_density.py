@@ -125,10 +125,7 @@ class RowDensity(nn.Module):
     def _features(
         self, x_hat: Tensor, x: Tensor, seen: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return expected inputs and residuals in their units, 0 where not known, 1 where known.
-
-        The latter is None where all are.
-        """
+        """Return expected inputs and residuals in their units, and 1 where known (None: all are)."""
         at = self._normal.to(x.device)
         residual = _squash((x - x_hat).index_select(1, at) / self.unit[at])
         place = (x_hat - self.center) / self.unit
@@ -137,9 +134,8 @@ class RowDensity(nn.Module):
         u = torch.cat([_squash(place), residual], 1)
         if seen is None:
             return u, None
-        place_known = torch.ones(len(u), u.shape[1] - len(at), dtype=u.dtype, device=u.device)
-        there = torch.cat([place_known, seen[:, at].to(u.dtype)], 1)
-        return u * there, there
+        there = torch.cat([torch.ones_like(place), seen[:, at].to(u.dtype)], 1)
+        return u, there
 
     @torch.no_grad()
     def fit(
@@ -196,12 +192,15 @@ def _component_log_prob(
 ) -> Tensor:
     """Return log w_c + log N(u; mean_c, variance_c): (n, m) -> (n, components).
 
-    What is not known, where `there` and `u` are 0, counts what it counts on average within the
-    cluster. `squares` are those of `u`, if the caller has them.
+    What is not known, where `there` is 0, counts what it counts on average within the cluster. If
+    the caller has the squares of `u`, both are 0 there.
     """
     inverse = 1 / variance
     logs = variance.log() + _LOG_2PI
-    square = (u**2 if squares is None else squares) @ inverse.T
+    if squares is None:
+        u = u if there is None else u * there
+        squares = u**2
+    square = squares @ inverse.T
     square = square - u @ (2 * mean * inverse).T
     if there is None:
         return log_weight - 0.5 * (square + (mean**2 * inverse + logs).sum(1))
@@ -222,6 +221,7 @@ def _fit_mixtures(
     shape = len(floors), COMPONENTS
     labels = _k_means(u, len(floors), generator)
     share = F.one_hot(labels, COMPONENTS).to(u.dtype)
+    u = u if there is None else u * there
     squares = u**2
     keep = torch.ones_like(share[..., 0])
     for step in range(_STEPS):
