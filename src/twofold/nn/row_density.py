@@ -125,7 +125,7 @@ class RowDensity(nn.Module):
     def _features(
         self, x_hat: Tensor, x: Tensor, seen: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
-        """Return expected inputs and residuals in their units, and 1 where known (None: all are)."""
+        """Return expected inputs and residuals in their units, 1 where known (None: all are)."""
         at = self._normal.to(x.device)
         residual = _squash((x - x_hat).index_select(1, at) / self.unit[at])
         place = (x_hat - self.center) / self.unit
