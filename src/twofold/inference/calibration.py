@@ -108,8 +108,8 @@ def calibrate(
     of `data.x`. `donors` is how many training rows lend their cells to draws.
     """
     x, train, validation = data.x, data.positions, data.held_out
-    # Hundreds of passes over some thousand rows: a second thread gains little, and on a busy machine
-    # each of them would wait for it.
+    # Hundreds of passes over some thousand rows: a second thread gains little, and on a busy
+    # machine each of them would wait for it.
     with few_for(0.0, libraries=True):
         scorer = fit_scorer(network, schema, x, train, generator)
         known = _training_cells(network, scorer, schema, sample, x, train[:donors])
