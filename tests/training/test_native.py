@@ -27,6 +27,7 @@ from tests.training.test_fused import (
     rows,
     run,
 )
+from tests.training.test_fused import table as mixed_table
 from twofold.errors import DivergenceError
 from twofold.nn.activations import ACTIVATIONS as ALL_ACTIVATIONS
 from twofold.nn.corruption import Masking
@@ -243,6 +244,94 @@ def test_a_shortcut_and_its_gates_are_trained_as_by_autograd(
     assert_same_run(
         net, objective, plan, rows(torch.float32), make=native(instruction_set=instruction_set)
     )
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+@pytest.mark.parametrize("missing", [0.0, 0.3])
+@pytest.mark.parametrize(
+    "likelihoods", [{"categorical": 3}, {"gaussian": 3, "categorical": 2}], ids=str
+)
+def test_categories_learn_as_with_autograd(
+    likelihoods: dict[str, int], missing: float, optimizer: str, instruction_set: str
+) -> None:
+    net, objective, x = mixed_table(missing, likelihoods)
+    objective.noise.fill_(0.7)
+    make = native(complete=missing == 0, instruction_set=instruction_set)
+    assert_same_run(net.float(), objective.float(), PLANS[optimizer], x.float(), make)
+
+
+def test_corrupted_categories_learn_as_with_autograd(instruction_set: str) -> None:
+    net, objective, x = mixed_table(0.2, {"gaussian": 2, "categorical": 2})
+    net, objective, x = net.float(), objective.float(), x.float()
+    twin, plan = copy.deepcopy(net), replace(PLANS["adam"], corruption=Masking(0.3))
+    own, others = (torch.Generator().manual_seed(7) for _ in range(2))
+    step = NativeStep(net, objective, plan, own, complete=False, instruction_set=instruction_set)
+    losses = run(step, x, 50, plan.learning_rate)
+    expected = run(AutogradStep(twin, objective, plan, others), x, 50, plan.learning_rate)
+    assert distance(losses, expected) < TOLERANCE[torch.float32]
+
+
+def levels_table(n_rows: int, *n_levels: int) -> tuple[Objective, Tensor]:
+    """Numbers and categories in turn, of so many levels each."""
+    columns: list[Column] = []
+    for i, n in enumerate(n_levels):
+        levels = tuple(map(str, range(n)))
+        columns.append(Column(f"x{i}", "real", "gaussian"))
+        columns.append(
+            Column(f"c{i}", "category", "categorical", levels=levels, kept=tuple(range(n - 1)))
+        )
+    schema = Schema(tuple(columns), (len(columns),))
+    generator = torch.Generator().manual_seed(2)
+    x = torch.randn(n_rows, schema.width, generator=generator)
+    for column, at in zip(columns, schema.inputs, strict=True):
+        if column.kind == "category":
+            n = at.stop - at.start
+            x[:, at] = torch.eye(n)[torch.randint(n, (n_rows,), generator=generator)]
+    return Objective(schema), x
+
+
+@pytest.mark.parametrize("batch", [7, 32, 70])
+def test_categories_of_any_size_give_the_same_bits_with_any_number_of_threads(
+    batch: int, threads: Callable[[int], None], instruction_set: str
+) -> None:
+    objective, x = levels_table(3 * batch + 5, 2, 17, 40, 3)
+    net = Network(
+        x.shape[1], (19, 11), 5, shortcut=True, generator=torch.Generator().manual_seed(0)
+    )
+    with torch.no_grad():
+        net.encoder_gate.fill_(0.3)
+        net.decoder_gate.fill_(0.2)
+    plain, found = copy.deepcopy(net), []
+    reference = AutogradStep(plain, objective, PLAN)
+    expected = [float(reference.update(part, 0.05)) for part in x.split(batch)]
+    for n in (1, 2, 16):
+        threads(n)
+        ours = copy.deepcopy(net)
+        step = NativeStep(ours, objective, PLAN, instruction_set=instruction_set)
+        losses = [float(step.update(part, 0.05)) for part in x.split(batch)]
+        assert losses == pytest.approx(expected, rel=1e-5)
+        found.append((losses, ours))
+    for name, parameter in plain.named_parameters():
+        assert distance(found[0][1].get_parameter(name), parameter) < 1e-4, name
+    for losses, ours in found[1:]:
+        assert losses == found[0][0]
+        assert_equal_networks(ours, found[0][1])
+
+
+@pytest.mark.parametrize("reach", [1e-3, 1.0, 30.0, 200.0])
+def test_the_loss_of_levels_is_exact_however_far_their_thetas_reach(
+    reach: float, instruction_set: str
+) -> None:
+    objective, x = levels_table(40, 9)
+    net = Network(x.shape[1], (), 3, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        net.pairs[0].decoder_bias.copy_(torch.linspace(-reach, reach, x.shape[1]))
+    plain = copy.deepcopy(net).double()
+    loss = float(NativeStep(net, objective, PLAN, instruction_set=instruction_set).update(x, 0.1))
+    reference = AutogradStep(plain, copy.deepcopy(objective).double(), PLAN)
+    assert loss == pytest.approx(float(reference.update(x.double(), 0.1)), rel=1e-6)
+    for name, parameter in plain.named_parameters():
+        assert distance(net.get_parameter(name).double(), parameter) < 1e-5, name
 
 
 def test_a_batch_without_any_cell_changes_nothing() -> None:

@@ -296,6 +296,7 @@ class Categorical(Likelihood):
     kinds = default_for = ("category",)
     cells, link = "levels", "softmax"
     has_gain = is_fused = True
+    kernel = 2
 
     def mean(self, theta: Tensor, unit: Unit) -> Tensor:
         """Return the levels' probabilities."""

@@ -47,7 +47,7 @@ class NativeStep:
     network : Network
         Updated in place; `obstacle` says which ones are taken.
     objective : Objective
-        Gaussian and Bernoulli columns, in any mixture.
+        Gaussian, Bernoulli and categorical columns, in any mixture.
     config : TrainingConfig
         Names the optimizer and its settings, and the corruption.
     generator : torch.Generator, optional

@@ -79,7 +79,7 @@ static float *codes(const long *widths, long n_pairs, int tied, int linear, int 
     int32_t *likelihood = malloc((size_t)width * sizeof(int32_t));
     float *scale = numbers(width, 0), *offset = numbers(width, 0), *counts = numbers(width, 0);
     for (long i = 0; i < width; i++) {
-        likelihood[i] = i % 3 == 0;
+        likelihood[i] = i % 5 >= 3 ? TWOFOLD_CATEGORICAL : i % 3 == 0; /* of two levels each */
         scale[i] = likelihood[i] ? 1.0f : 1.5f;
         counts[i] = i % 5 != 4;
     }

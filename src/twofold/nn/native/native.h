@@ -21,7 +21,7 @@ enum twofold_activation {
     TWOFOLD_SIGMOID
 };
 
-enum twofold_likelihood { TWOFOLD_GAUSSIAN, TWOFOLD_BERNOULLI };
+enum twofold_likelihood { TWOFOLD_GAUSSIAN, TWOFOLD_BERNOULLI, TWOFOLD_CATEGORICAL };
 
 enum twofold_optimizer { TWOFOLD_SGD, TWOFOLD_ADAM, TWOFOLD_ADAMW };
 
@@ -52,7 +52,7 @@ typedef struct {
 
 /* What training lowers: the mean over all cells of each input's loss, `scale` times it.
  *
- * likelihood: (width,), one of `twofold_likelihood`
+ * likelihood: (width,), one of `twofold_likelihood`; a category's levels are inputs in a row
  * scale:      (width,), one over the variance of Gaussian inputs, 1 for the others
  * offset:     (width,), what each known input adds to the loss
  * counts:     (width,), 1 for the first input of each column, 0 for its others

@@ -38,9 +38,10 @@ typedef struct {
     float *top;
     float encoder_gate, decoder_gate;
     float *target; /* [P][width][PW], or e[0] */
-    /* of each tile in each panel: losses, and what the gates' gradients are sums of */
+    /* of each tile in each panel, and of each category: losses, and what gates' gradients sum up */
     double *losses, *encoder_gate_parts, *decoder_gate_parts;
     int masked;
+    long n_categories;
     atomic_long n_seen;
     atomic_int stops;
     twofold_barrier barrier;
@@ -88,6 +89,9 @@ static double n_cells(const run *at) {
     long n = atomic_load_explicit(&at->n_seen, memory_order_relaxed);
     return n > 0 ? (double)n : 1.0;
 }
+
+/* Parts that a panel's loss is a sum of: of tiles, and of categories. */
+static long n_losses(const run *at) { return n_tiles(at->width) + at->n_categories; }
 
 static long first(long n, long part, long n_parts) { return n * part / n_parts; }
 
@@ -172,12 +176,17 @@ static __attribute__((noinline)) void residual(const run *at, float *c, const fl
         vec scale = splat(objective->scale[t0 + r]), gain = scale * share;
         vec offset = splat(objective->offset[t0 + r]), b = splat(bias[r]);
         int bernoulli = objective->likelihood[t0 + r] == TWOFOLD_BERNOULLI;
+        int waits = objective->likelihood[t0 + r] == TWOFOLD_CATEGORICAL; /* for its other levels */
         for (long v = 0; v < nv; v++) {
             float *place = c + r * PW + v * VL;
             vec theta = load(place) + b, target = load(x + r * PW + v * VL), g = {0};
             if (stacked) {
                 g = load(stacked + r * PW + v * VL);
                 theta += gate * g;
+            }
+            if (waits) {
+                store(place, theta);
+                continue;
             }
             ivec counts = row[v];
             if (at->masked) {
@@ -208,6 +217,75 @@ static __attribute__((noinline)) void residual(const run *at, float *c, const fl
     at->losses[t * at->n_panels + panel] = (double)total(sum) + (double)total(logarithm(factors));
     if (stacked)
         at->decoder_gate_parts[t * at->n_panels + panel] = (double)total(gate_sum);
+}
+
+/* The levels of a category, which are inputs [f0, f1), once all their thetas are there. */
+static void category_residual(const run *at, long f0, long f1, long slot, long panel) {
+    float *c = at->levels[0].d, *stacked = NULL;
+    if (at->shortcut) {
+        stacked = c + panel * at->width * PW;
+        c = at->shortcut->d;
+    }
+    c += panel * at->width * PW;
+    const float *x = at->target + panel * at->width * PW;
+    long n_rows = rows_in(at, panel), nv = vectors_in(at, panel);
+    vec share = splat((float)(1.0 / n_cells(at))), gate = splat(at->decoder_gate);
+    vec loss = {0}, gate_sum = {0};
+    for (long v = 0; v < nv; v++) {
+        ivec row;
+        for (int i = 0; i < VL; i++)
+            row[i] = v * VL + i < n_rows ? -1 : 0;
+        vec most = load(c + f0 * PW + v * VL), sum = {0}, known = {0}, linear = {0};
+        for (long f = f0 + 1; f < f1; f++) {
+            vec theta = load(c + f * PW + v * VL);
+            most = choose(theta > most, theta, most);
+        }
+        for (long f = f0; f < f1; f++) {
+            vec theta = load(c + f * PW + v * VL) - most, target = load(x + f * PW + v * VL);
+            target = where(row & (target == target), target);
+            sum += exponential(theta);
+            known += target;
+            linear += target * theta;
+        }
+        loss += where(row, known * logarithm(sum) - linear);
+        vec scale = share * known / sum;
+        for (long f = f0; f < f1; f++) {
+            float *place = c + f * PW + v * VL;
+            vec target = load(x + f * PW + v * VL);
+            target = where(row & (target == target), target);
+            vec delta = exponential(load(place) - most) * scale - target * share;
+            delta = where(row, delta);
+            store(place, delta);
+            if (stacked) {
+                vec g = load(stacked + f * PW + v * VL);
+                gate_sum += where(row, delta * g);
+                store(stacked + f * PW + v * VL, delta * gate);
+            }
+        }
+    }
+    at->losses[slot * at->n_panels + panel] = (double)total(loss);
+    if (stacked)
+        at->decoder_gate_parts[slot * at->n_panels + panel] = (double)total(gate_sum);
+}
+
+static void category_phase(const share *me) {
+    const run *at = me->run;
+    if (!at->n_categories)
+        return;
+    const twofold_objective *objective = at->objective;
+    long found = 0, slot = n_tiles(at->width);
+    for (long f0 = 0, f1; f0 < at->width; f0 = f1) {
+        for (f1 = f0 + 1; f1 < at->width && objective->counts[f1] == 0.0f; f1++)
+            ;
+        if (objective->likelihood[f0] != TWOFOLD_CATEGORICAL)
+            continue;
+        if (found % me->n_parts == me->part) {
+            for (long p = me->p0; p < me->p1; p++)
+                category_residual(at, f0, f1, slot + found, p);
+        }
+        found++;
+    }
+    meet_in_phase(me);
 }
 
 /* What the shortcut makes, and its gate's share of what the stack does. */

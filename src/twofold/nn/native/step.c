@@ -172,6 +172,7 @@ static void forward(const share *me) {
         };
         multiply_phase(me, &decode);
     }
+    category_phase(me);
 }
 
 static void backward(const share *me) {
@@ -264,7 +265,7 @@ static void take_steps(void *context, int thread, int n_threads) {
         meet(&me);
         if (thread == 0) {
             double loss = 0;
-            for (long i = 0; i < n_tiles(at->width) * at->n_panels; i++)
+            for (long i = 0; i < n_losses(at) * at->n_panels; i++)
                 loss += at->losses[i];
             at->batches->losses[step] = loss /= n_cells(at);
             if (!isfinite(loss))
@@ -301,14 +302,15 @@ static int64_t lay_out(run *at, const twofold_stack *stack, long n_rows, void *s
         it->d = TAKE(float, capacity * it->n_in * PW);
         it->s = TAKE(float, it->n_strips * 2 * capacity * PW * PW);
     }
+    long most_losses = n_tiles(at->width) + at->width;
     at->target = TAKE(float, capacity * at->width * PW);
-    at->losses = TAKE(double, n_tiles(at->width) * capacity);
+    at->losses = TAKE(double, most_losses * capacity);
     at->top = NULL;
     if (at->shortcut) {
         long n_code = at->shortcut->n_out;
         at->top = TAKE(float, capacity * n_code * PW);
         at->encoder_gate_parts = TAKE(double, n_tiles(n_code) * capacity);
-        at->decoder_gate_parts = TAKE(double, n_tiles(at->width) * capacity);
+        at->decoder_gate_parts = TAKE(double, most_losses * capacity);
     }
     return (int64_t)(free - start) + 64;
 }
@@ -326,6 +328,8 @@ static int64_t train(const twofold_stack *stack, const twofold_objective *object
         most = batches->sizes[i] > most ? batches->sizes[i] : most;
     lay_out(&at, stack, most, scratch);
     at.masked = (int)batches->masked;
+    for (long f = 0; f < at.width; f++)
+        at.n_categories += objective->likelihood[f] == TWOFOLD_CATEGORICAL && objective->counts[f] != 0.0f;
     if (!at.masked && !batches->target)
         at.target = at.levels[0].e;
     /* Columns beyond a matrix take part in the last strip's sums. */

@@ -117,9 +117,9 @@ static void update_bias(const run *at, const twofold_parameter *bias, const floa
 }
 
 static void update_gate(const run *at, const twofold_parameter *gate, const double *parts,
-                        long n_tiles_there, const descent *by) {
+                        long n_parts, const descent *by) {
     double sum = 0;
-    for (long i = 0; i < n_tiles_there * at->n_panels; i++)
+    for (long i = 0; i < n_parts * at->n_panels; i++)
         sum += parts[i];
     float gradient = (float)sum;
     descend(by, gate->data, gate->first, gate->second, &gradient, 1);
@@ -153,7 +153,7 @@ static void update_all(const share *me, long n_done, double rate) {
         const twofold_stack *stack = at->stack;
         update_gate(at, &stack->encoder_gate, at->encoder_gate_parts,
                     n_tiles(at->shortcut->n_out), &biases);
-        update_gate(at, &stack->decoder_gate, at->decoder_gate_parts, n_tiles(at->width), &biases);
+        update_gate(at, &stack->decoder_gate, at->decoder_gate_parts, n_losses(at), &biases);
     }
 }
 
