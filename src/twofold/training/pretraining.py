@@ -54,6 +54,7 @@ _FEW_HELD_OUT = 1000  # rows; of more, luck does not choose
 _SHARE = 0.25  # of the epochs, for each level
 _MOST_CELLS, _MOST_ROWS, _LEAST_ROWS = 50_000_000, 100_000, 2_000  # that PCA is fitted to
 _ROWS, _CELLS = 4_096, 1_000_000  # that biases and gains are fitted to
+_TRIED_ROWS = 1_024  # that each gain is tried on
 _STEPS = 30  # of that
 _CURVE_ROWS = 64
 _WIDE = 2_048  # inputs above which only as many components are sought as the code has
@@ -430,21 +431,22 @@ def _linear(
         centred = torch.nan_to_num((of - mean.to(of.dtype)) * scale.to(of.dtype))
         return torch.from_numpy(metrics.fit_pca(centred.numpy(), most, rng).components).double()
 
-    def signal(scale: Tensor, found: Tensor) -> Tensor:
-        return torch.nan_to_num((few - mean) * scale) @ found.T @ found * scale
+    def signal(of: Tensor, scale: Tensor, found: Tensor) -> Tensor:
+        return torch.nan_to_num((of - mean) * scale) @ found.T @ found * scale
 
     if steep.all() and len(objective.groups) == 1:
-        bias, gain = _fit_output(objective, few, signal(scale, components(few, scale, k)), bias)
+        theta = signal(few, scale, components(few, scale, k))
+        bias, gain = _fit_output(objective, few, theta, bias)
         scale = scale * math.sqrt(gain)
     elif steep.any():
         # The larger their gain, the more of the code is about these columns: try and see.
-        best = math.inf
+        best, some = math.inf, few[:_TRIED_ROWS]
         for gain in _GAINS:
             tried = torch.where(steep, math.sqrt(gain) * scale, scale)
-            theta = signal(tried, components(few, tried, k))
-            found, _ = _fit_output(objective, few, theta, bias, has_gain=False)
-            objective.adapt(theta + found, few)
-            loss = float(objective.reconstruction(theta + found, few))
+            theta = signal(some, tried, components(some, tried, k))
+            found, _ = _fit_output(objective, some, theta, bias, has_gain=False)
+            objective.adapt(theta + found, some)
+            loss = float(objective.reconstruction(theta + found, some))
             if loss < best:
                 best, chosen, bias = loss, tried, found
         scale = chosen
