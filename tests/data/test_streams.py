@@ -19,6 +19,7 @@ from twofold.errors import DataError
 pytestmark = pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning")
 RNG = np.random.default_rng(0)
 TABLE = pa.table({name: RNG.normal(size=40) for name in "abc"})
+DELETED = pa.table({name: np.full(3, 100.0) for name in "abc"})
 
 
 class Relation:
@@ -42,6 +43,41 @@ def test_whatever_gives_an_arrow_stream_is_rows(kind: str) -> None:
     ae = Autoencoder(n_components=1, epochs=1, random_state=0).fit(MADE[kind]())
     assert list(ae.feature_names_in_) == ["a", "b", "c"]
     np.testing.assert_array_equal(ae.score_samples(MADE[kind]()), ae.score_samples(TABLE))
+
+
+def duckdb_relation(folder: Path) -> Any:
+    duckdb = pytest.importorskip("duckdb", reason="duckdb is not installed")
+    connection = duckdb.connect()
+    connection.register("rows", TABLE)
+    return connection.sql("SELECT * FROM rows")
+
+
+def hugging_face_dataset(folder: Path) -> Any:
+    datasets = pytest.importorskip("datasets", reason="Hugging Face's datasets is not installed")
+    return datasets.Dataset.from_dict(TABLE.to_pydict())
+
+
+def iceberg_table(folder: Path) -> Any:
+    """A table of two files, with a catalog of its own; rows of the first one are deleted."""
+    catalogs = pytest.importorskip("pyiceberg.catalog.sql", reason="pyiceberg is not installed")
+    named = {"uri": f"sqlite:///{folder}/catalog.db", "warehouse": folder.as_uri()}
+    catalog = catalogs.SqlCatalog("local", **named)
+    catalog.create_namespace("tables")
+    table = catalog.create_table("tables.rows", schema=TABLE.schema)
+    for rows in (pa.concat_tables([DELETED, TABLE[:20]]), TABLE[20:]):
+        table.append(rows)
+    table.delete("a > 99")
+    return table
+
+
+@pytest.mark.parametrize("make", [duckdb_relation, hugging_face_dataset, iceberg_table])
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
+def test_tables_of_other_libraries_are_rows(make: Any, tmp_path: Path) -> None:
+    rows = make(tmp_path)
+    found = streams.reader_of(rows).read_all()
+    assert found.sort_by("a").equals(TABLE.sort_by("a"))
+    ae = Autoencoder(n_components=1, epochs=1, random_state=0).fit(rows)
+    assert list(ae.feature_names_in_) == ["a", "b", "c"]
 
 
 def test_a_stream_that_does_not_fit_into_memory_goes_to_the_disk(
