@@ -57,6 +57,15 @@ def hugging_face_dataset(folder: Path) -> Any:
     return datasets.Dataset.from_dict(TABLE.to_pydict())
 
 
+def chosen_rows_of_hugging_face(folder: Path) -> Any:
+    whole = pa.concat_tables([DELETED, TABLE])
+    return hugging_face_dataset(folder).from_dict(whole.to_pydict()).select(range(3, 43))
+
+
+def rows_of_hugging_face_as_they_come(folder: Path) -> Any:
+    return hugging_face_dataset(folder).to_iterable_dataset()
+
+
 def iceberg_table(folder: Path) -> Any:
     """A table of two files, with a catalog of its own; rows of the first one are deleted."""
     catalogs = pytest.importorskip("pyiceberg.catalog.sql", reason="pyiceberg is not installed")
@@ -70,7 +79,16 @@ def iceberg_table(folder: Path) -> Any:
     return table
 
 
-@pytest.mark.parametrize("make", [duckdb_relation, hugging_face_dataset, iceberg_table])
+@pytest.mark.parametrize(
+    "make",
+    [
+        duckdb_relation,
+        hugging_face_dataset,
+        chosen_rows_of_hugging_face,
+        rows_of_hugging_face_as_they_come,
+        iceberg_table,
+    ],
+)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::ResourceWarning")
 def test_tables_of_other_libraries_are_rows(make: Any, tmp_path: Path) -> None:
     rows = make(tmp_path)

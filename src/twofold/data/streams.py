@@ -7,6 +7,7 @@ rows that do not fit into memory are kept in a file for the time that they are u
 
 from __future__ import annotations
 
+import itertools
 import shutil
 import tempfile
 import weakref
@@ -50,10 +51,26 @@ def reader_of(rows: Any) -> Any:
         return reader_of(rows.to_pyarrow_dataset())
     if (module, name) == ("pyiceberg", "Table"):
         return rows.scan().to_arrow_batch_reader()
+    if module == "datasets" and name in ("Dataset", "IterableDataset"):
+        return _of_hugging_face(rows)
     known = sources.container_of(rows) != "numpy" or (module, name) == ("pandas", "Series")
     if known or not hasattr(rows, "__arrow_c_stream__"):
         return None
     return pa.RecordBatchReader.from_stream(rows)
+
+
+def _of_hugging_face(rows: Any) -> Any:
+    """Return a reader of a data set of Hugging Face, whose rows may be chosen or made as they come.
+
+    One without rows has the columns of its features.
+    """
+    parts = rows.with_format("arrow").iter(_FILE_ROWS)
+    first = next(parts, None)
+    schema = rows.features.arrow_schema if first is None else first.schema
+    schema = schema.remove_metadata()
+    given = itertools.chain([] if first is None else [first], parts)
+    batches = (batch for part in given for batch in part.cast(schema).to_batches())
+    return pa.RecordBatchReader.from_batches(schema, batches)
 
 
 def held(reader: Any, most: float) -> tuple[Any, Any]:
