@@ -77,6 +77,7 @@ PAGES: dict[Path, dict[str, tuple[str, Callable[[dict[str, Any]], str]]]] = {
     ROOT / "docs" / "scale-out.md": {
         "stream": ("stream", stream.markdown),
         "requests": ("s3", s3.table),
+        "start-up": ("scaling", scaling.starts),
         "rates": ("scaling", scaling.measured),
         "scaling": ("scaling", scaling.table),
     },

@@ -7,6 +7,7 @@ updates gives the time of a pass: an update waits for the slowest worker and the
 
     python bench/scaling.py             # about a minute
     python bench/scaling.py --table     # the last results as a table
+    python bench/scaling.py --start-up  # what a start by Ray Train takes, two minutes
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import json
 import multiprocessing
 import os
+import statistics
 import sys
 import tempfile
 import time
@@ -31,6 +33,8 @@ import torch.distributed as dist
 
 from twofold import Autoencoder, Files
 from twofold.data.table import Table
+from twofold.distributed import launch
+from twofold.distributed import ray as cluster
 from twofold.estimators import validation
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
@@ -40,6 +44,7 @@ from twofold.training.config import TrainingConfig
 from twofold.training.step import make_step
 
 RESULTS = Path(__file__).parent / "results" / "scaling.json"
+STARTED, REPEATS = 2, 5  # workers; starts of each sort, of which the median counts
 COLUMNS, ROWS = 100, 10**9
 HIDDEN, CODE = (50,), 25  # the default network for so many columns
 BATCH = 65_536  # rows per update, of all workers together
@@ -203,6 +208,54 @@ def measure() -> dict[str, Any]:
     }
 
 
+def bare_start() -> None:
+    """Start workers by Ray Train that do nothing, as whoever uses it directly does."""
+    from ray.train import RunConfig, ScalingConfig
+    from ray.train.torch import TorchTrainer
+
+    with tempfile.TemporaryDirectory() as folder:
+        TorchTrainer(
+            lambda: None,
+            scaling_config=ScalingConfig(num_workers=STARTED),
+            run_config=RunConfig(storage_path=folder),
+        ).fit()
+
+
+def whole_fit() -> None:
+    """Fit a model to next to nothing by as many workers."""
+    ae = Autoencoder(n_components=1, epochs=1, random_state=0)
+    launch.fit(ae, rows(200)[:, :4], workers=STARTED, address="auto")
+
+
+def start_up() -> dict[str, Any]:
+    """Time a bare start and a fit in turns, on a cluster that is up."""
+    warnings.simplefilter("ignore")
+    # Workers load what they run by its name, from where this file is.
+    os.environ["PYTHONPATH"] = os.pathsep.join([*sys.path, str(Path(__file__).parent)])
+    watch, sorts = machine.Watch(), {"bare": bare_start, "fit": whole_fit}
+    seconds: dict[str, list[float]] = {name: [] for name in sorts}
+    with cluster.connected("local", STARTED):
+        bare_start()  # what is loaded for the first time is not counted
+        for _ in range(REPEATS):
+            for name, run in sorts.items():
+                begun = time.perf_counter()
+                run()
+                seconds[name].append(round(time.perf_counter() - begun, 2))
+    return {"others": watch.stop(), "workers": STARTED, "seconds": seconds}
+
+
+def starts(result: dict[str, Any]) -> str:
+    """Return what starts take as a line."""
+    found = result["start_up"]
+    bare, fit = (statistics.median(found["seconds"][name]) for name in ("bare", "fit"))
+    return (
+        f"A bare `TorchTrainer` whose {found['workers']} workers do nothing takes {bare:.1f} s on "
+        f"a cluster that is up, and a `fit` of 200 rows and one epoch {fit:.1f} s (medians of "
+        f"{len(found['seconds']['fit'])} in turns, on one machine of two cores; load average "
+        f"{found['others']['load_average']:.1f})."
+    )
+
+
 def measured(result: dict[str, Any]) -> str:
     """Return what was measured as a table."""
     found = result["measured"]
@@ -250,11 +303,18 @@ def main() -> None:
     """Measure, or show what was measured."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--table", action="store_true")
+    parser.add_argument("--start-up", action="store_true")
     parser.add_argument("--output", type=Path, default=RESULTS)
     given = parser.parse_args()
-    if not given.table:
-        given.output.write_text(json.dumps(measure(), indent=1) + "\n")
-    result = json.loads(given.output.read_text())
+    result = json.loads(given.output.read_text()) if given.output.exists() else {}
+    if given.start_up:
+        result["start_up"] = start_up()
+    elif not given.table:
+        result |= measure()
+    given.output.write_text(json.dumps(result, indent=1) + "\n")
+    if given.start_up:
+        print(starts(result))
+        return
     print(json.dumps(result["measured"], indent=1), file=sys.stderr)
     print(f"{table(result)}\n\nHalf of the time is spent on rows at {result['knee']} workers.")
 
