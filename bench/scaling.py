@@ -311,7 +311,8 @@ def main() -> None:
         result["start_up"] = start_up()
     elif not given.table:
         result |= measure()
-    given.output.write_text(json.dumps(result, indent=1) + "\n")
+    if not given.table:
+        given.output.write_text(json.dumps(result, indent=1) + "\n")
     if given.start_up:
         print(starts(result))
         return

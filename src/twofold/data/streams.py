@@ -62,10 +62,15 @@ def reader_of(rows: Any) -> Any:
 def _of_hugging_face(rows: Any) -> Any:
     """Return a reader of a data set of Hugging Face, whose rows may be chosen or made as they come.
 
-    One without rows has the columns of its features.
+    Raises
+    ------
+    DataError
+        If there are no rows, and nothing says what its columns would be.
     """
     parts = rows.with_format("arrow").iter(_FILE_ROWS)
     first = next(parts, None)
+    if first is None and rows.features is None:
+        raise DataError("Expected a data set with rows, got one without. Check what it is made of.")
     schema = rows.features.arrow_schema if first is None else first.schema
     schema = schema.remove_metadata()
     given = itertools.chain([] if first is None else [first], parts)
