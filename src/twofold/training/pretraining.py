@@ -133,7 +133,8 @@ def start(
             rng = np.random.RandomState(seed)
             if starts_as_pca:
                 _start_shortcut(network, objective, data.rows, rng)
-                if _are_few(data.held_out):
+                # A run with a checkpoint may end in another process, which has to judge alike.
+                if _are_few(data.held_out) and trainer.checkpoint is None:
                     own = deepcopy(objective)
                     trainer.start_losses = _losses_of(network, own, trainer, data)
             else:
@@ -156,7 +157,7 @@ def beats_pca(trainer: Trainer, data: TrainingData) -> bool:
     better = True
     if trainer.workers.is_main and _are_few(data.held_out):
         before = trainer.start_losses
-        if before is None:  # a run that continues another began elsewhere
+        if before is None:
             linear, own = deepcopy(trainer.network), deepcopy(trainer.objective)
             _close(linear)
             _start_shortcut(linear, own, data.rows, np.random.RandomState(0))
