@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import tracemalloc
 
 import numpy as np
@@ -78,6 +79,47 @@ def test_an_error_in_a_later_chunk_names_the_row_of_the_table(
     table.values[250, 3] = np.inf
     monkeypatch.setattr(inference, "row_chunks", lambda *_: iter([slice(0, 200), slice(200, 300)]))
     with pytest.raises(ValueError, match="column 3 holds infinity in row 250"):
+        inference.apply_to_table(inference.encode, network, scorer, schema, table)
+
+
+@pytest.mark.usefixtures("compiled")
+@pytest.mark.parametrize("function", [inference.encode, inference.log_density])
+def test_threads_that_take_chunks_give_the_same_bits(
+    parts: tuple[Table, Schema, Network, Scorer],
+    function: inference.Function,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    table, schema, network, scorer = parts
+    table = holed(table)
+    pieces = [slice(start, start + 20) for start in range(0, 300, 20)]
+    monkeypatch.setattr(inference, "row_chunks", lambda *_: iter(pieces))
+    alone = inference.apply_to_table(function, network, scorer, schema, table)
+    started, together = set(), threading.Barrier(3)
+
+    def watched(network: Network, scorer: Scorer, x: torch.Tensor) -> torch.Tensor:
+        if threading.get_ident() not in started:
+            started.add(threading.get_ident())
+            together.wait(60)
+        return function(network, scorer, x)
+
+    monkeypatch.setattr(inference, "granted", lambda: 3)
+    threads_before = torch.get_num_threads()
+    parted = inference.apply_to_table(watched, network, scorer, schema, table)
+    assert len(started) == 3
+    assert torch.get_num_threads() == threads_before
+    np.testing.assert_array_equal(parted, alone)
+
+
+@pytest.mark.usefixtures("compiled")
+def test_of_several_errors_that_of_the_first_row_is_told(
+    parts: tuple[Table, Schema, Network, Scorer], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table, schema, network, scorer = parts
+    table.values[[70, 250], 3] = np.inf
+    pieces = [slice(start, start + 20) for start in range(0, 300, 20)]
+    monkeypatch.setattr(inference, "row_chunks", lambda *_: iter(pieces))
+    monkeypatch.setattr(inference, "granted", lambda: 3)
+    with pytest.raises(ValueError, match="column 3 holds infinity in row 70"):
         inference.apply_to_table(inference.encode, network, scorer, schema, table)
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from copy import deepcopy
 from typing import Any
 
@@ -16,10 +18,10 @@ from twofold.data.sources import row_chunks
 from twofold.data.table import Table
 from twofold.errors import OptionError
 from twofold.nn.cell_model import observed
-from twofold.nn.native.stack import applied
+from twofold.nn.native.stack import AppliedNetwork, applied
 from twofold.nn.network import Network
 from twofold.nn.scorer import Scorer
-from twofold.nn.threads import few_for
+from twofold.nn.threads import few_for, granted
 from twofold.options import require_integer
 from twofold.schema.schema import Schema
 from twofold.schema.tensors import tensor
@@ -148,20 +150,33 @@ def _in_chunks(
     n_rows: int,
     dtype: np.dtype[Any],
 ) -> Array:
-    result: Array | None = None
-    parameter = next(network.parameters())
     wanted = torch.float64 if dtype == np.float64 else torch.float32
     network, scorer = in_dtype(network, scorer, wanted)
-    with torch.inference_mode(), few_for(network.work(n_rows)):
-        network = applied(network)
-        for at in row_chunks(n_rows, network.widest) if n_rows else (slice(0, 0),):
-            x = tensor(rows(at)).to(parameter.device)
-            found = function(network, scorer, x)
-            if result is None:
-                result = np.empty((n_rows, *found.shape[1:]), dtype=dtype)
-            result[at] = found.cpu().numpy()
-    assert result is not None
-    return result
+    device = next(network.parameters()).device
+    network = applied(network)
+    chunks = list(row_chunks(n_rows, network.widest)) or [slice(0, 0)]
+    results, is_first = list[Array](), threading.Lock()
+
+    def run(at: slice) -> None:
+        with torch.inference_mode():  # which is each thread's own
+            found = function(network, scorer, tensor(rows(at)).to(device)).cpu().numpy()
+        with is_first:
+            if not results:
+                results.append(np.empty((n_rows, *found.shape[1:]), dtype=dtype))
+        results[0][at] = found
+
+    # Threads that take a chunk each wait for none, and share what has one thread only: checks of
+    # the cells, memory that is touched for the first time. Where codes are drawn the order counts.
+    n_threads = min(len(chunks), granted()) if isinstance(network, AppliedNetwork) else 1
+    if n_threads == 1:
+        with few_for(network.work(n_rows)):
+            for at in chunks:
+                run(at)
+    else:
+        with few_for(0.0), ThreadPoolExecutor(n_threads) as threads:
+            for _ in threads.map(run, chunks):
+                pass
+    return results[0]
 
 
 def impute(network: Network, scorer: Scorer, x: Tensor) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping, Sequence
 from ctypes import pointer
 
@@ -107,7 +108,8 @@ class AppliedNetwork(Network):
     """A dense stack whose encoder and decoder run in C, for rows without gradients.
 
     It shares its parameters with the network it is made of, and follows their updates. The result
-    for a row depends neither on the other rows nor on the number of threads.
+    for a row depends neither on the other rows nor on the number of threads, and several threads may
+    apply it at once.
 
     Parameters
     ----------
@@ -117,7 +119,7 @@ class AppliedNetwork(Network):
 
     def __init__(self, network: Network) -> None:
         self.__dict__.update(network.__dict__)
-        self._stack, self._scratch = NetworkStack(network), torch.empty(0, dtype=torch.uint8)
+        self._stack, self._own = NetworkStack(network), threading.local()
 
     def path(self, x: Tensor, seen: Tensor | None = None) -> list[Tensor]:
         """Return the rows and their codes; what lies between is not kept."""
@@ -143,15 +145,16 @@ class AppliedNetwork(Network):
         assert found.library is not None
         stack = self._stack.now(found.isa)
         n_bytes = found.library.twofold_apply_bytes(stack)
-        if n_bytes > len(self._scratch):
-            self._scratch = torch.empty(n_bytes, dtype=torch.uint8)
+        scratch = getattr(self._own, "scratch", None)
+        if scratch is None or n_bytes > len(scratch):
+            scratch = self._own.scratch = torch.empty(n_bytes, dtype=torch.uint8)
         found.library.twofold_apply(
             stack,
             len(code),
             None if x is None else x.data_ptr(),
             code.data_ptr(),
             None if theta is None else theta.data_ptr(),
-            self._scratch.data_ptr(),
+            scratch.data_ptr(),
         )
 
 
