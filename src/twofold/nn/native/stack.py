@@ -108,7 +108,7 @@ class AppliedNetwork(Network):
     """A dense stack whose encoder and decoder run in C, for rows without gradients.
 
     It shares its parameters with the network it is made of, and follows their updates. The result
-    for a row depends neither on the other rows nor on the number of threads, and several threads may
+    for a row depends neither on the other rows nor on the number of threads. Several threads may
     apply it at once.
 
     Parameters
