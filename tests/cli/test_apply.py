@@ -259,6 +259,14 @@ def test_explain_refuses_what_cannot_be(mixed: Path, words: str, reason: str) ->
     assert reason in fail("explain", mixed / "model", mixed / "rows.csv", *words.split())
 
 
+@pytest.mark.parametrize(("flag", "value"), [("--workers", "2"), ("--device", "cuda")])
+def test_what_a_cluster_is_told_needs_its_address(
+    folder: Path, tmp_path: Path, flag: str, value: str
+) -> None:
+    words = "encode", folder / "model", folder / "rows.csv", "-o", tmp_path / "x.csv"
+    assert f"{flag} needs a cluster. Add its --address" in fail(*words, flag, value)
+
+
 @pytest.mark.parametrize("command", ["encode", "reconstruct", "score", "explain", "impute"])
 def test_numbers_that_became_text_are_named(mixed: Path, tmp_path: Path, command: str) -> None:
     frame = mixed_frame().astype({"age": object})

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from contextlib import nullcontext
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 from twofold import Autoencoder, Files
 from twofold.data import files
 from twofold.distributed import batch_inference
-from twofold.errors import DataError, OutputExistsError
+from twofold.errors import DataError, OptionError, OutputExistsError
 
 pytestmark = pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning")
 
@@ -49,32 +50,38 @@ def test_tasks_hold_every_row_once(
 
 
 class Inline:
-    """What Ray offers, with tasks that are done at once; the driver ends after some of them."""
+    """What Ray offers, with tasks that are done at once; the driver ends after some of them.
 
-    def __init__(self, n_tasks: float = np.inf) -> None:
+    What is awaited is noted: the number of tasks, and of those on GPUs.
+    """
+
+    def __init__(self, n_tasks: float = np.inf, n_gpus: int = 0) -> None:
         self.n_tasks, self.n_done = n_tasks, 0
-        self.put = self.get = lambda value, **_: value
-
-    def cluster_resources(self) -> dict[str, int]:
-        return {"CPU": 1}
+        self.results: dict[int, Any] = {}
+        self.on_gpus: set[int] = set()
+        self.awaited: set[tuple[int, int]] = set()
+        self.resources = {"CPU": 1, "GPU": n_gpus}
+        self.cluster_resources = self.available_resources = lambda: self.resources
+        self.put, self.get = (lambda value: value), self.results.pop
+        self.kill = self.cancel = lambda *_, **__: None
 
     def remote(self, **_: Any) -> Any:
-        def declare(task: Any) -> Any:
-            def run(*given: Any) -> Any:
-                if self.n_done >= self.n_tasks:
-                    raise SystemExit
-                self.n_done += 1
-                return task(*given)
+        return lambda what: SimpleNamespace(remote=partial(self.start, what))
 
-            return SimpleNamespace(remote=run)
+    def start(self, what: Any, *given: Any) -> Any:
+        if isinstance(what, type):
+            return SimpleNamespace(apply=SimpleNamespace(remote=partial(self.start, what.apply, 0)))
+        if self.n_done >= self.n_tasks:
+            raise SystemExit
+        self.n_done += 1
+        if what is batch_inference.GpuWorker.apply:
+            self.on_gpus.add(self.n_done)
+        self.results[self.n_done] = what(*given)
+        return self.n_done
 
-        return declare
-
-    def wait(self, refs: list[Any], **_: Any) -> tuple[list[Any], list[Any]]:
+    def wait(self, refs: list[int], **_: Any) -> tuple[list[int], list[int]]:
+        self.awaited.add((len(refs), len(self.on_gpus & set(refs))))
         return refs[:1], refs[1:]
-
-    def cancel(self, ref: Any, **_: Any) -> None:
-        pass
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -102,6 +109,37 @@ def test_a_driver_that_died_goes_on_where_it_was(
     assert (went_on.n_rows, went_on.n_anomalies) == (whole.n_rows, whole.n_anomalies)
     assert went_on.anomaly_table() == whole.anomaly_table()
     assert {path.name for path in tmp_path.iterdir()} == {"rows", "whole", "codes"}
+
+
+@pytest.mark.parametrize(
+    ("workers", "device", "n_gpus"), [(3, "auto", 2), (1, "cuda", 1), (3, "cpu", 0)]
+)
+def test_no_more_tasks_have_a_gpu_than_there_are(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    workers: int,
+    device: str,
+    n_gpus: int,
+) -> None:
+    monkeypatch.setattr(files.OpenFiles, "chunk_rows", lambda _: 100)
+    # What a GPU would do is done here.
+    monkeypatch.setattr(batch_inference, "find_device", lambda _: "cpu")
+    ray = Inline(n_gpus=2)
+    monkeypatch.setattr(batch_inference.cluster, "connected", lambda *_: nullcontext(ray))
+    ae = Autoencoder(n_components=1, epochs=1, random_state=0).fit(folder)
+    batch_inference.write(
+        ae, "encode", folder, tmp_path / "codes", address="auto", workers=workers, device=device
+    )
+    assert max(ray.awaited) == (workers, n_gpus)
+    assert (len(ray.on_gpus) > n_gpus) == (n_gpus > 0)
+
+
+def test_the_cluster_decides_which_gpu_it_is(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(OptionError, match="device='cuda:1' must be one of auto, cpu, cuda"):
+        batch_inference.write(
+            Autoencoder(), "encode", folder, tmp_path / "codes", address="auto", device="cuda:1"
+        )
 
 
 def test_an_address_is_refused_before_any_work(folder: Path) -> None:

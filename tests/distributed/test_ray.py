@@ -69,6 +69,8 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
         patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
+        # Room on a machine that has gone is waited for before Ray Train looks again; not for 60 s.
+        patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
         folder = tmp_path_factory.mktemp("ray", numbered=False)
         short = Path("/tmp", f"twofold-{os.getpid()}")  # paths of sockets have to be short
         short.symlink_to(folder)
@@ -255,6 +257,119 @@ def test_every_row_is_encoded_once_whatever_is_killed(
     assert len(names) > 10
     found = whole(output)
     assert digest(found) == digest(by_one_process("encode", model, rows, tmp_path / "one.parquet"))
+
+
+@pytest.fixture
+def notes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder of files, one for each task: its process, the GPU it saw, and the model's device."""
+    folder, apply = tmp_path / "notes", batch_inference.apply
+    folder.mkdir()
+
+    def noted(model: Autoencoder, *task: Any) -> Any:
+        done = apply(model, *task)
+        device = next(model.network_.parameters()).device.type
+        seen = os.environ.get("CUDA_VISIBLE_DEVICES", "")
+        (folder / task[-2]).write_text(f"{os.getpid()} {seen or 'none'} {device} {task[-1]}")
+        return done
+
+    class Noted(batch_inference.GpuWorker):
+        def apply(self, *task: Any) -> Any:
+            return noted(*task)
+
+    monkeypatch.setattr(batch_inference, "apply", noted)
+    monkeypatch.setattr(batch_inference, "GpuWorker", Noted)
+    return folder
+
+
+@pytest.mark.usefixtures("_small_parts")
+@pytest.mark.skipif(not Path("/proc").is_dir(), reason="processes are found in /proc")
+def test_workers_have_a_gpu_each_and_their_rows_outlive_them(
+    nodes: Any, model: Path, rows: Path, notes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    result, done = batch_inference._Run._result, []
+
+    def counted(run: Any, ref: Any) -> Any:
+        done.append(ref)
+        if len(done) == 4:
+            os.kill(processes("ray::Noted")[0], signal.SIGKILL)
+        return result(run, ref)
+
+    monkeypatch.setattr(batch_inference._Run, "_result", counted)
+    place = notes.parent
+    # Ray takes such claims at their word; the processes find no GPU and compute on CPUs.
+    node = nodes.add_node(num_cpus=2, num_gpus=2, object_store_memory=80 * 2**20)
+    try:
+        nodes.wait_for_nodes()
+        ae, codes = load(model), place / "codes"
+        batch_inference.write(ae, "encode", rows, codes, address="auto", workers=2)
+    finally:
+        nodes.remove_node(node)
+    expected = by_one_process("encode", model, rows, place / "one.parquet")
+    assert digest(whole(codes)) == digest(expected)
+    assert {path.name for path in notes.iterdir()} == {path.name for path in codes.iterdir()}
+    workers: dict[str, set[str]] = {"on a CPU": set()}
+    for path in notes.iterdir():
+        pid, seen, _, device = path.read_text().split()
+        workers.setdefault(pid if device == "auto" else "on a CPU", set()).add(seen)
+    assert workers.pop("on a CPU") == {"none"}
+    assert all(len(seen) == 1 for seen in workers.values())
+    assert set.union(*workers.values()) == {"0", "1"}
+
+
+@pytest.mark.usefixtures("_small_parts")
+def test_gpus_are_left_alone_on_demand_and_missed_on_demand(
+    nodes: Any, model: Path, rows: Path, notes: Path
+) -> None:
+    words = ["encode", model, rows / "rows-0.parquet", "--output", notes.parent / "codes"]
+    run = partial(CliRunner().invoke, app)
+    missed = run([str(w) for w in [*words, "--address", "auto", "--device", "cuda"]])
+    assert missed.exit_code == 2
+    assert "Expected a cluster with a free GPU" in missed.output
+    node = nodes.add_node(num_cpus=1, num_gpus=1, object_store_memory=80 * 2**20)
+    try:
+        nodes.wait_for_nodes()
+        left = run([str(w) for w in [*words, "--address", "auto", "--device", "cpu"]])
+    finally:
+        nodes.remove_node(node)
+    assert left.exit_code == 0, left.output
+    assert {path.read_text().split()[-1] for path in notes.iterdir()} == {"cpu"}
+
+
+@pytest.mark.gpu
+@pytest.mark.usefixtures("_small_parts")
+@pytest.mark.parametrize("verb", ["encode", "impute", "reconstruct", "score"])
+def test_a_worker_with_a_gpu_writes_what_a_cpu_does(
+    nodes: Any, model: Path, rows: Path, notes: Path, verb: str
+) -> None:
+    place, source = notes.parent, rows / "rows-1.parquet"
+    node = nodes.add_node(num_cpus=1, num_gpus=1, object_store_memory=80 * 2**20)
+    try:
+        nodes.wait_for_nodes()
+        batch_inference.write(
+            load(model), verb, source, place / "made", address="auto", workers=1, device="cuda"
+        )
+    finally:
+        nodes.remove_node(node)
+    assert {path.read_text().split()[2] for path in notes.iterdir()} == {"cuda"}
+    made, expected = (
+        whole(place / "made"),
+        by_one_process(verb, model, source, place / "one.parquet"),
+    )
+    for name in expected.column_names:
+        if name not in ("p_value", "label", "columns"):  # which may hang on a score's last digit
+            found, wanted = (t[name].to_numpy().astype(float) for t in (made, expected))
+            np.testing.assert_allclose(found, wanted, rtol=1e-3, atol=1e-3)
+
+
+@pytest.mark.gpu
+def test_a_worker_of_ray_train_with_a_gpu_makes_the_model_of_one_process(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", X)
+    words = [Path(sys.executable).with_name("twofold"), "fit", "rows.npy", "--output", "model"]
+    words += ["--workers", 1, "--address", "local", "--device", "cuda"]
+    words += [word for k, v in OPTIONS.items() for word in (f"--{k.replace('_', '-')}", v)]
+    environment = {**os.environ, "HOME": str(tmp_path)}
+    subprocess.run(list(map(str, words)), env=environment, cwd=tmp_path, check=True, timeout=300)
+    assert_same(load(tmp_path / "model"), Autoencoder(**OPTIONS, device="cuda").fit(X))
 
 
 @pytest.mark.usefixtures("_small_parts")

@@ -15,6 +15,7 @@ from twofold.cli import options
 from twofold.cli.common import (
     Address,
     CsvSafe,
+    Device,
     Force,
     Model,
     OnBadFile,
@@ -56,6 +57,7 @@ class Batch(TextFlags):
     on_bad_file: OnBadFile = "error"
     address: Address = None
     workers: Tasks = None
+    device: Device = None
     force: Force = False
     csv_safe: CsvSafe = False
     quiet: Quiet = False
@@ -324,10 +326,11 @@ def _save(rows: Any, schema: Schema, output: Path, force: bool, csv_safe: bool) 
 def _apply(verb: str, batch: Batch) -> tuple[Autoencoder, Summary]:
     """Write the verb's result: by this process, or by the cluster at the address."""
     if batch.address is None:
-        if batch.workers is not None:
-            raise OptionError(
-                "--workers needs a cluster. Add its --address, or leave --workers out."
-            )
+        for flag in ("workers", "device"):
+            if getattr(batch, flag) is not None:
+                raise OptionError(
+                    f"--{flag} needs a cluster. Add its --address, or leave --{flag} out."
+                )
         from twofold.distributed import results
 
         ae = _open(batch.model, batch.output, batch.force)
@@ -354,6 +357,7 @@ def _apply(verb: str, batch: Batch) -> tuple[Autoencoder, Summary]:
             batch.output,
             address=batch.address,
             workers=batch.workers,
+            device="auto" if batch.device is None else batch.device,
             force=batch.force,
             progress=progress_printer(batch.quiet),
         )

@@ -100,6 +100,16 @@ Tasks = Annotated[
     ),
 ]
 
+Device = Annotated[
+    str | None,
+    typer.Option(
+        metavar="auto|cpu|cuda",
+        help="Where tasks of a cluster compute: on GPUs, as far as there are free ones (unless "
+        "said), on CPUs alone, or on GPUs without fail.",
+        show_default=False,
+    ),
+]
+
 
 @dataclass(frozen=True, kw_only=True)
 class TextFlags:

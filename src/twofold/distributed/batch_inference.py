@@ -15,7 +15,8 @@ import secrets
 import shutil
 import warnings
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from copy import deepcopy
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -33,12 +34,14 @@ from twofold.distributed import ray as cluster
 from twofold.distributed import results
 from twofold.distributed.results import APPLY, Progress, Summary
 from twofold.errors import DataError, OptionError, TwofoldError, WorkerError
-from twofold.estimators import validation
+from twofold.estimators import fitting, validation
 from twofold.estimators.autoencoder import Autoencoder
+from twofold.inference.apply import find_device
 from twofold.training.checkpoint import digest
 from twofold.verbs import VERBS
 
 _LEAST_TASKS, _MOST_CHUNKS = 64, 8  # tasks that all rows make at least; chunks in each at most
+DEVICES = ("auto", "cpu", "cuda")
 _RETRIES = 5  # of a task whose process has ended
 _AHEAD = 2  # tasks per CPU that wait or run: their number bounds what is held
 _SUFFIX, _DONE = ".parquet", ".json"  # of a file, and of its summary while others are written
@@ -53,6 +56,9 @@ class Piece(NamedTuple):
     first_row: int
     n_rows: int
     n_chunk: int  # rows that the model is applied to at a time
+
+
+_Task = tuple[Piece, str]  # and the name of its file
 
 
 class Done(NamedTuple):
@@ -77,6 +83,7 @@ def write(
     *,
     address: str,
     workers: int | None = None,
+    device: str = "auto",
     force: bool = False,
     progress: Progress | None = None,
 ) -> Summary:
@@ -99,6 +106,9 @@ def write(
         "auto", "local" or "HOST:PORT".
     workers : int, optional
         How many tasks run at a time; as many as there are CPUs, unless said.
+    device : str, default="auto"
+        "auto" gives a GPU of its own to as many processes as there are free GPUs, and the other
+        tasks to CPUs; "cpu" gives all of them to CPUs; "cuda" is an error without a free GPU.
     force : bool, default=False
         Whether a folder of such files is overwritten.
     progress : callable, optional
@@ -117,6 +127,11 @@ def write(
         raise OptionError(f"verb={verb!r} must be one of {', '.join(APPLY)}.")
     if workers is not None and workers < 1:
         raise OptionError(f"workers={workers!r} must be an integer of at least 1.")
+    if device not in DEVICES:
+        raise OptionError(
+            f"device={device!r} must be one of {', '.join(DEVICES)}: which of the GPUs it is, the "
+            f"cluster decides."
+        )
     cluster.require_address(address)
     if address_of(output):
         raise DataError(
@@ -144,7 +159,7 @@ def write(
     fresh.mkdir(exist_ok=True)
     try:
         with cluster.connected(address, workers or os.cpu_count() or 1) as ray:
-            run = _Run(ray, model, verb, rows, pieces, fresh, workers)
+            run = _Run(ray, model, verb, rows, pieces, fresh, workers, device)
             summary = run.until_done(Pace(rows.n_rows, progress))
         for path in fresh.glob(".*"):  # what processes that ended had begun
             path.unlink()
@@ -236,13 +251,22 @@ def _together(held: list[Any]) -> Any:
 
 
 def apply(
-    model: Autoencoder, source: OpenFiles, verb: str, piece: Piece, folder: Path, name: str
+    model: Autoencoder,
+    source: OpenFiles,
+    verb: str,
+    piece: Piece,
+    folder: Path,
+    name: str,
+    device: str = "cpu",
 ) -> Done:
     """Do one task; what is wrong with the rows comes back, for another try would not help."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always", UserWarning)
         summary, error = None, ("", "")
         try:
+            place = find_device(device)
+            model.network_.to(place)
+            model.scorer_.to(place)
             summary = _written(model, source, verb, piece, folder, name)
         except TwofoldError as failure:
             error = type(failure).__name__, str(failure)
@@ -298,6 +322,23 @@ def _done(path: Path) -> Summary | None:
     return Summary(**noted, most_anomalous=lines)
 
 
+class GpuWorker:
+    """A process that has a GPU of its own from task to task: one for a task alone ends with it."""
+
+    def apply(self, *task: Any) -> Done:
+        """Do one task."""
+        return apply(*task)
+
+
+def _on_cpu(model: Autoencoder) -> Autoencoder:
+    """Return the model as it is when it is loaded, which any machine can read."""
+    state = fitting.state_of(model)
+    network, scorer = deepcopy((state.network, state.calibration.scorer))
+    calibration = replace(state.calibration, scorer=scorer.cpu())
+    there = replace(state, network=network.cpu(), calibration=calibration)
+    return fitting.from_state(Autoencoder, there)
+
+
 class _Run:
     """The tasks of all pieces, some of which run at a time."""
 
@@ -310,21 +351,32 @@ class _Run:
         pieces: list[Piece],
         folder: Path,
         workers: int | None,
+        device: str,
     ) -> None:
         self._ray, self._verb, self._folder, self._workers = ray, verb, folder, workers
         digits = max(5, len(str(len(pieces) - 1)))
         self._names = [f"part-{i:0{digits}d}{_SUFFIX}" for i in range(len(pieces))]
         self._pieces = pieces
-        self._held = ray.put(model), ray.put(source)
-        self._task = ray.remote(num_cpus=1, max_retries=_RETRIES, scheduling_strategy="SPREAD")(
-            apply
-        )
+        n_gpus = 0 if device == "cpu" else int(ray.available_resources().get("GPU", 0))
+        if device == "cuda" and not n_gpus:
+            raise OptionError(
+                "Expected a cluster with a free GPU for device='cuda', got none. Wait for one, or "
+                "take device='auto'."
+            )
+        self._held, self._device = (ray.put(_on_cpu(model)), ray.put(source)), device
+        anywhere: dict[str, Any] = {"num_cpus": 1, "scheduling_strategy": "SPREAD"}
+        self._task = ray.remote(max_retries=_RETRIES, **anywhere)(apply)
+        worker = ray.remote(num_gpus=1, max_restarts=-1, **anywhere)(GpuWorker)
+        n_gpus = n_gpus if workers is None else min(n_gpus, workers)
+        self._gpu_workers = [worker.remote() for _ in range(n_gpus)]
+        self._idle = list(self._gpu_workers)
+        # What is awaited: the worker with a GPU, or None, and its task, or None while it starts.
+        self._running: dict[Any, tuple[Any, _Task | None]] = {}
 
     def until_done(self, pace: Pace) -> Summary:
         """Run all tasks, and wait for their end."""
-        ray = self._ray
-        waiting: list[tuple[Piece, str]] = []
-        running: list[Any] = []
+        ray, running = self._ray, self._running
+        waiting: list[_Task] = []
         summary, warned = Summary(), set[tuple[str, str]]()
         for piece, name in reversed(list(zip(self._pieces, self._names, strict=True))):
             if (there := _done(self._folder / name)) is None:
@@ -333,13 +385,13 @@ class _Run:
                 summary.add(there)
                 pace.add(there.n_rows)
         try:
-            while waiting or running:
-                while waiting and len(running) < self._at_a_time():
-                    piece, name = waiting.pop()
-                    task = self._verb, piece, self._folder, name
-                    running.append(self._task.remote(*self._held, *task))
-                (ref,), running = ray.wait(running)
-                done: Done = self._result(ref)
+            while waiting or self._n_tasks():
+                while waiting and self._n_tasks() < self._at_a_time():
+                    self._begin(waiting.pop(), self._idle.pop() if self._idle else None)
+                (ref,), _ = ray.wait(list(running))
+                done = self._result(ref)
+                if done is None:
+                    continue
                 warned.update(done.warned)
                 if done.summary is None:
                     name, text = done.error
@@ -347,10 +399,13 @@ class _Run:
                 summary.add(done.summary)
                 pace.add(done.summary.n_rows)
         finally:
-            for ref in running:
-                ray.cancel(ref, force=True)
+            for worker in self._gpu_workers:
+                ray.kill(worker)
+            for ref, (worker, _) in running.items():
+                if worker is None:
+                    ray.cancel(ref, force=True)
             if running:  # or they would go on to write into the folder
-                ray.wait(running, num_returns=len(running), timeout=10)
+                ray.wait(list(running), num_returns=len(running), timeout=10)
         for name, text in sorted(warned):
             warnings.warn(text, getattr(errors, name, UserWarning), stacklevel=3)
         lost = [name for name in self._names if not (self._folder / name).is_file()]
@@ -361,12 +416,24 @@ class _Run:
             )
         return summary
 
+    def _n_tasks(self) -> int:
+        return sum(task is not None for _, task in self._running.values())
+
     def _at_a_time(self) -> int:
         if self._workers is not None:
             return self._workers
         return _AHEAD * max(1, int(self._ray.cluster_resources().get("CPU", 1)))
 
-    def _result(self, ref: Any) -> Done:
+    def _begin(self, task: _Task, worker: Any) -> None:
+        """Give a task to a worker with a GPU, or to a CPU."""
+        (piece, name), run = task, self._task if worker is None else worker.apply
+        device = "cpu" if worker is None else self._device
+        ref = run.remote(*self._held, self._verb, piece, self._folder, name, device)
+        self._running[ref] = worker, task
+
+    def _result(self, ref: Any) -> Done | None:
+        """Return what a task has done, None where it is to be done again or a worker is back."""
+        worker, task = self._running.pop(ref)
         try:
             done: Done = self._ray.get(ref)
         except self._ray.exceptions.RayTaskError as error:
@@ -374,8 +441,16 @@ class _Run:
                 f"A task failed: {type(error.cause).__name__}: {error.cause}"
             ) from error
         except self._ray.exceptions.RayError as error:
-            raise WorkerError(
-                f"A task was tried {_RETRIES + 1} times, and its process ended each time. Too "
-                f"little memory is a likely cause: let fewer run at a time (--workers)."
-            ) from error
-        return done
+            if worker is None or task is None:
+                raise WorkerError(
+                    f"A task was tried {_RETRIES + 1} times, and its process ended each time. Too "
+                    f"little memory is a likely cause: let fewer run at a time (--workers)."
+                ) from error
+            # Ray starts the worker again where there is a GPU for it; its task does not wait.
+            back = worker.__ray_ready__.options(max_task_retries=-1).remote()
+            self._running[back] = worker, None
+            self._begin(task, None)
+            return None
+        if worker is not None:
+            self._idle.append(worker)
+        return done if task is not None else None
