@@ -108,10 +108,11 @@ def test_workers_that_never_get_to_a_checkpoint_are_reported(
         launch.fit(Autoencoder(**OPTIONS), X, workers=2)
 
 
-def _torchrun(*words: object) -> str:
-    """Run two processes by torchrun, and return what they printed."""
+def _torchrun(*words: object, n_processes: int = 2) -> str:
+    """Run processes by torchrun, and return what they printed."""
     meeting = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", *meeting]
+    here = f"--nproc-per-node={n_processes}"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", here, *meeting]
     process = subprocess.Popen(
         [*torchrun, *map(str, words)],
         env={**os.environ, "GLOO_SOCKET_IFNAME": "lo"},
@@ -174,6 +175,36 @@ def test_processes_of_torchrun_are_workers_and_go_on_where_it_starts_them_again(
     assert {path.name for path in tmp_path.glob("left-*")} == {"left-0", "left-1"}
     assert out.count("parameters, tied weights") == 1
     assert_same(load(tmp_path / "model"), Autoencoder(**OPTIONS).fit(X))
+
+
+def assert_same_training(found: Autoencoder, expected: Autoencoder) -> None:
+    """The same losses, to the rounding of sums that a GPU makes in any order."""
+    for mine, other in zip(found.history_, expected.history_, strict=True):
+        assert mine["loss"] == pytest.approx(other["loss"], rel=1e-6)
+        assert mine["validation_loss"] == pytest.approx(other["validation_loss"], rel=1e-6)
+
+
+@pytest.mark.gpu
+def test_a_worker_with_a_gpu_makes_the_updates_of_one_process(tmp_path: Path) -> None:
+    np.save(tmp_path / "rows.npy", X)
+    fit = ["fit", tmp_path / "rows.npy", "--output", tmp_path / "model", *flags(OPTIONS)]
+    command = Path(sys.executable).with_name("twofold")
+    _torchrun("--no-python", command, *fit, "--device", "cuda", n_processes=1)
+    assert_same_training(load(tmp_path / "model"), Autoencoder(**OPTIONS, device="cuda").fit(X))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("n_gpus", [1, 2])
+def test_two_workers_with_gpus_make_the_updates_of_one_process(
+    monkeypatch: pytest.MonkeyPatch, n_gpus: int
+) -> None:
+    if torch.cuda.device_count() < n_gpus:
+        pytest.skip("needs two GPUs")
+    expected = Autoencoder(**OPTIONS, device="cuda").fit(X)
+    # Of one GPU they both take a half, and their gradients travel by gloo; of two, by NCCL.
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", ",".join(map(str, range(n_gpus))))
+    found = launch.fit(Autoencoder(**OPTIONS, device="cuda"), X, workers=2)
+    assert_same_training(found.model, expected)
 
 
 def test_workers_meet_none_of_an_earlier_start() -> None:

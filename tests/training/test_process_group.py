@@ -12,7 +12,13 @@ import torch
 import torch.distributed as dist
 from torch import nn
 
-from twofold.training.process_group import SingleProcess, WorkerGroup, current_workers, using
+from twofold.training.process_group import (
+    SingleProcess,
+    WorkerGroup,
+    current_workers,
+    take_gpu,
+    using,
+)
 
 
 def test_every_exchange_of_a_single_process_gives_back_what_it_got() -> None:
@@ -48,6 +54,27 @@ def test_a_group_ends_with_an_error_in_its_body() -> None:
     with pytest.raises(KeyError), using(SingleProcess(0, 1)):
         raise KeyError
     assert current_workers() is before
+
+
+@pytest.mark.parametrize(
+    ("n_gpus", "n_here", "taken", "backend"),
+    [
+        (0, 2, [], "gloo"),
+        (1, 1, [0], "cpu:gloo,cuda:nccl"),
+        (2, 2, [0, 1], "cpu:gloo,cuda:nccl"),
+        (2, 5, [0, 1, 0, 1, 0], "gloo"),
+    ],
+)
+def test_workers_of_a_machine_take_its_gpus_in_turns(
+    monkeypatch: pytest.MonkeyPatch, n_gpus: int, n_here: int, taken: list[int], backend: str
+) -> None:
+    found: list[int] = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: n_gpus)
+    monkeypatch.setattr(torch.cuda, "set_device", found.append)
+    assert {take_gpu(number, n_here) for number in range(n_here)} == {backend}
+    assert found == taken
+    assert take_gpu(0, 1, "cpu") == "gloo"
+    assert found == taken
 
 
 @pytest.fixture

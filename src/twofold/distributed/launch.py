@@ -26,7 +26,6 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
-import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store
 from torch.distributed.constants import default_pg_timeout
@@ -48,6 +47,7 @@ from twofold.training.process_group import (
     WorkerGroup,
     Workers,
     current_workers,
+    take_gpu,
     using,
 )
 
@@ -74,12 +74,11 @@ def joined() -> Workers:
         return SingleProcess()
     if not dist.is_initialized():
         store, rank, size = next(rendezvous("env://"))
-        backend = "gloo"
-        if torch.cuda.is_available():
-            torch.cuda.set_device(
-                int(os.environ.get("LOCAL_RANK", rank)) % torch.cuda.device_count()
-            )
-            backend = "cpu:gloo,cuda:nccl"
+        number, n_here = (
+            int(os.environ.get(name, default))
+            for name, default in (("LOCAL_RANK", rank), ("LOCAL_WORLD_SIZE", size))
+        )
+        backend = take_gpu(number, n_here)
         apart = _apart(store, rank, size)
         dist.init_process_group(backend, store=apart, rank=rank, world_size=size)
         atexit.register(_leave)
@@ -367,11 +366,13 @@ def _child() -> None:
     threading.Thread(target=_end_with_parent, daemon=True).start()
     code = 1
     try:
+        job = pickle.loads(sent)
         meeting = f"file://{place / 'meeting'}"
-        dist.init_process_group("gloo", init_method=meeting, rank=rank, world_size=size)
+        backend = take_gpu(rank, size, job.options["device"])
+        dist.init_process_group(backend, init_method=meeting, rank=rank, world_size=size)
         group = WorkerGroup()
         with using(group):
-            work(pickle.loads(sent), group)
+            work(job, group)
         code = 0
     except KeyboardInterrupt:
         code = 130

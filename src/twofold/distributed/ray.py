@@ -25,7 +25,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import torch
 import torch.distributed as dist
 from torch._C._distributed_c10d import TCPStore
 
@@ -279,7 +278,7 @@ def _train(config: dict[str, Any]) -> None:
     from ray.train.collective import broadcast_from_rank_zero
 
     from twofold.distributed.job import work
-    from twofold.training.process_group import WorkerGroup, using
+    from twofold.training.process_group import WorkerGroup, take_gpu, using
 
     context, job = train.get_context(), config["job"]
     rank, size = context.get_world_rank(), context.get_world_size()
@@ -291,7 +290,7 @@ def _train(config: dict[str, Any]) -> None:
     store = _store(host) if rank == 0 else None
     place: tuple[str, int] = broadcast_from_rank_zero((host, store.port if store else 0))
     store = store or TCPStore(*place, is_master=False)
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    backend = take_gpu(0, 1, job.options["device"])  # Ray lets a worker see its own GPU alone
     dist.init_process_group(backend, store=store, rank=rank, world_size=size)
     rows, validation = (
         ray.get(held) if isinstance(held, ray.ObjectRef) else held

@@ -129,7 +129,9 @@ class WorkerGroup:
     def synchronize(self, *modules: nn.Module) -> None:
         """Give the modules the main worker's weights: sums in another order differ by rounding."""
         for module in modules:
-            module.load_state_dict(self.broadcast(module.state_dict()))
+            # From the CPU: a worker that reads another one's GPU would take memory there.
+            held = {name: tensor.cpu() for name, tensor in module.state_dict().items()}
+            module.load_state_dict(self.broadcast(held))
 
     def synchronize_random_state(self, rng: np.random.RandomState) -> None:
         """Give the generator the main worker's state."""
@@ -173,6 +175,20 @@ class WorkerGroup:
 
 
 Workers = SingleProcess | WorkerGroup
+
+
+def take_gpu(number: int, n_here: int, device: str = "auto") -> str:
+    """Take a GPU for a machine's worker of this number, out of so many, and return the backend.
+
+    Without GPUs, or with a device that is named, none is taken. NCCL wants a GPU for each worker;
+    where they share one, gradients travel by gloo, as they do between CPUs.
+    """
+    n_gpus = torch.cuda.device_count() if device in ("auto", "cuda") else 0
+    if not n_gpus:
+        return "gloo"
+    torch.cuda.set_device(number % n_gpus)
+    return "cpu:gloo,cuda:nccl" if n_here <= n_gpus else "gloo"
+
 
 _current: ContextVar[Workers] = ContextVar("twofold.workers", default=SingleProcess())  # noqa: B039
 
