@@ -216,10 +216,8 @@ def test_workers_meet_none_of_an_earlier_start() -> None:
             parts[0].set("address", "")
             assert all(part.check(["address"]) for part in parts)
     soon = timedelta(milliseconds=30)
-    with pytest.raises(WorkerError, match=r"The first of 3 workers did not come in 0:00:00\.03"):
+    with pytest.raises(WorkerError, match=r"The 3 workers did not all come in 0:00:00\.03"):
         launch._apart(store, 1, 3, soon)
-    with pytest.raises(WorkerError, match=r"2 of 3 workers did not come in 0:00:00\.03"):
-        launch._apart(store, 0, 3, soon)
 
 
 def test_outside_of_torchrun_this_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 import pyarrow as pa
@@ -108,10 +108,10 @@ def test_workers_come_and_go_and_make_the_same_model_as_one(
     nodes: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.setattr(cluster, "_RESIZE_SECONDS", 1.0)
-    new, sizes, events = job.Messages.new, [], list[Event]()
+    received, sizes, events = launch.received, [], list[Event]()
 
-    def noted(messages: job.Messages) -> Iterator[job.Message]:
-        for message in new(messages):
+    def noted(messages: TextIO) -> Iterator[job.Message]:
+        for message in received(messages):
             if "workers" in message:
                 sizes.append(message["workers"])
                 events.clear()
@@ -135,7 +135,7 @@ def test_workers_come_and_go_and_make_the_same_model_as_one(
         if event.kind == "epoch" and event.epoch == after:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(job.Messages, "new", noted)
+    monkeypatch.setattr(launch, "received", noted)
     options = {**OPTIONS, "epochs": 100_000, "patience": 100_000, "schedule": "constant"}
     with pytest.warns(InterruptedWarning):
         Autoencoder(**options).fit(MANY, checkpoint=tmp_path / "run", callbacks=[stop])

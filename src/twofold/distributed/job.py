@@ -12,7 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from twofold.data.files import Files, OpenFiles
 from twofold.estimators import validation
@@ -43,42 +43,32 @@ class TrainingJob:
         """Where the main worker saves the model."""
         return self.output / "model"
 
+    @property
+    def messages(self) -> Path:
+        """Where the main worker reports."""
+        return self.output / "messages"
+
+    @property
+    def stop(self) -> Path:
+        """What is there once the workers are to stop."""
+        return self.output / "stop"
+
     def send(self, message: Message) -> None:
         """Report to whoever waits; an error means that nobody does any more."""
-        with (self.output / "messages").open("a", encoding="utf-8") as file:
+        with self.messages.open("a", encoding="utf-8") as file:
             file.write(f"\n{json.dumps(message)}\n")
 
-    def request_stop(self) -> None:
-        """Ask the workers to stop after the next update."""
-        (self.output / "stop").touch()
 
-    def is_to_stop(self) -> bool:
-        """Whether the workers were asked to stop."""
-        return (self.output / "stop").exists()
-
-
-class Messages:
-    """The messages of a job's workers, in the order in which they were sent."""
-
-    def __init__(self, job: TrainingJob) -> None:
-        path = job.output / "messages"
-        path.touch()
-        self._file = path.open(encoding="utf-8")
-
-    def new(self) -> Iterator[Message]:
-        """Give those that have come and were not given yet."""
-        while True:
-            at, line = self._file.tell(), self._file.readline()
-            if not line.endswith("\n"):
-                self._file.seek(at)
-                return
-            # A worker that was killed may have left half a line.
-            with suppress(json.JSONDecodeError):
-                yield json.loads(line)
-
-    def close(self) -> None:
-        """Close the file."""
-        self._file.close()
+def received(messages: TextIO) -> Iterator[Message]:
+    """Give the messages of a job's workers that have come and were not given yet, in order."""
+    while True:
+        at, line = messages.tell(), messages.readline()
+        if not line.endswith("\n"):
+            messages.seek(at)
+            return
+        # A worker that was killed may have left half a line.
+        with suppress(json.JSONDecodeError):
+            yield json.loads(line)
 
 
 def opened(files: Files, model: Autoencoder) -> Any:
@@ -107,7 +97,7 @@ def work(job: TrainingJob, group: WorkerGroup) -> None:
 
     def report(event: Event) -> None:
         job.send({"event": {**asdict(event), "losses": dict(event.losses)}})
-        if job.is_to_stop():
+        if job.stop.exists():
             group.request_stop()
 
     with warnings.catch_warnings(record=True) as caught:

@@ -7,6 +7,7 @@ what starts them, and what happens when one of them dies: all start again from t
 from __future__ import annotations
 
 import atexit
+import hashlib
 import json
 import logging
 import os
@@ -20,11 +21,11 @@ import time
 import uuid
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import closing, suppress
+from contextlib import AbstractContextManager, closing, nullcontext, suppress
 from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, TextIO
 
 import torch.distributed as dist
 from torch._C._distributed_c10d import PrefixStore, Store
@@ -36,7 +37,7 @@ from twofold.data import sources
 from twofold.data.addresses import address_of
 from twofold.data.files import Files
 from twofold.distributed import ray as cluster
-from twofold.distributed.job import Messages, TrainingJob, count, opened, work
+from twofold.distributed.job import TrainingJob, count, opened, received, work
 from twofold.errors import OptionError, TwofoldError, WorkerError, WorkerWarning
 from twofold.estimators import autoencoder
 from twofold.estimators.autoencoder import Autoencoder
@@ -89,35 +90,21 @@ def _apart(store: Store, rank: int, size: int, within: timedelta = default_pg_ti
     """Return a part of the store that only the workers of this start read and write.
 
     `torchrun` keeps its store when it restarts workers, and in it the addresses of those that have
-    ended, at which new ones would look for each other. So the main worker makes up a name, sends it
-    to whoever asks, and waits until each of the others has it. An answer is for one question alone:
-    what is left of earlier ones is ignored.
+    ended, at which new ones would look for each other. So each worker makes up a name, reads those
+    of all, and notes what it has read. Where all have noted the same, with its own name in it, each
+    name is one of this start: none who ended before has read it.
     """
-    name = uuid.uuid4().hex
-    if rank > 0:
-        store.set(f"twofold/question of {rank}", name)
-        answer = f"twofold/answer to {name}"
-        try:
-            store.wait([answer], within)
-        except dist.DistStoreError as error:
-            late = f"The first of {size} workers did not come in {within}."
-            raise WorkerError(late) from error
-        first = store.get(answer).decode()
-        store.set(f"twofold/{first} known to {rank}", "")
-        return PrefixStore(first, store)
+    names, notes = ([f"twofold/{what} {r}" for r in range(size)] for what in ("name of", "read by"))
+    store.set(names[rank], uuid.uuid4().hex)
     deadline = time.monotonic() + within.total_seconds()
-    others = set(range(1, size))
-    while others:
-        if time.monotonic() > deadline:
-            raise WorkerError(f"{len(others)} of {size} workers did not come in {within}.")
-        for other in sorted(others):
-            question = f"twofold/question of {other}"
-            if store.check([f"twofold/{name} known to {other}"]):
-                others.remove(other)
-            elif store.check([question]):
-                store.set(f"twofold/answer to {store.get(question).decode()}", name)
-        time.sleep(0.01)
-    return PrefixStore(name, store)
+    while time.monotonic() < deadline:
+        if store.check(names):
+            read = hashlib.sha256(b"".join(store.multi_get(names))).hexdigest()
+            store.set(notes[rank], read)
+            if store.check(notes) and set(store.multi_get(notes)) == {read.encode()}:
+                return PrefixStore(read, store)
+        time.sleep(0.01 * size)  # whose workers ask for as many names each
+    raise WorkerError(f"The {size} workers did not all come in {within}.")
 
 
 def _leave() -> None:
@@ -175,7 +162,9 @@ def fit(
     MissingExtraError
         If an address is given, and Ray is not installed.
     """
-    X = Files(X) if sources.is_path(X) else X
+    X, validation_data = (
+        Files(given) if sources.is_path(given) else given for given in (X, validation_data)
+    )
     least, most = _least_and_most(workers)
     if least < most and address is None:
         raise OptionError(f"workers={workers!r} is for a cluster. Give its address.")
@@ -197,11 +186,13 @@ def fit(
     scratch = Path(tempfile.mkdtemp(prefix="twofold-workers-"))
     try:
         folder = scratch / "checkpoints" if checkpoint is None else Path(checkpoint)
-        _prepare(folder, resume)
+        checkpoints.Checkpoint(folder, resume=resume)  # which refuses what is not to be overwritten
+        if not resume:
+            checkpoints.clear(folder)  # workers continue from whatever is in it
         options = model.get_params(deep=False)
         job = TrainingJob(options, X, validation_data, folder, checkpoint_seconds, scratch)
         if address is None:
-            return _run_until_done(lambda: LocalWorkers(job, most), job, callbacks)
+            return _run_until_done(lambda: closing(LocalWorkers(job, most)), job, callbacks)
         with cluster.connected(address, most) as ray:
             # Rows in memory travel once, not to every worker at every attempt.
             rows, validation = (
@@ -211,8 +202,9 @@ def fit(
             # The working folder of workers is another one.
             folder = folder if address_of(folder) else folder.absolute()
             job = replace(job, rows=rows, validation=validation, folder=folder)
+            # They end by themselves where what they report is not taken.
             return _run_until_done(
-                lambda: cluster.RayWorkers(ray, job, (least, most)), job, callbacks
+                lambda: nullcontext(cluster.RayWorkers(ray, job, (least, most))), job, callbacks
             )
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
@@ -226,17 +218,8 @@ def _least_and_most(workers: int | tuple[int, int]) -> tuple[int, int]:
     return least, most
 
 
-def _prepare(folder: Path, resume: bool) -> None:
-    """Prepare the folder so that workers can continue from whatever is in it."""
-    checkpoints.Checkpoint(folder, resume=resume)
-    if not resume:
-        checkpoints.clear(folder)
-
-
 def _everywhere(rows: Any) -> Any:
     """Return rows, or the files that hold them by a name that means the same in any folder."""
-    if sources.is_path(rows):
-        rows = Files(rows)
     if not isinstance(rows, Files):
         return rows
     source = os.fspath(rows.source)
@@ -244,31 +227,18 @@ def _everywhere(rows: Any) -> Any:
     return replace(rows, source=os.path.abspath(source)) if here else rows
 
 
-class WorkerPool(Protocol):
-    """The workers of one attempt."""
-
-    def ended(self) -> str | None:
-        """Return None while they run, "" if all succeeded, else how one of them has ended.
-
-        What one of them could not do is raised.
-        """
-
-    def kill(self) -> None:
-        """End what still runs."""
-
-
 def _run_until_done(
-    start: Callable[[], WorkerPool], job: TrainingJob, callbacks: Sequence[Callback]
+    start: Callable[[], AbstractContextManager[Pool]],
+    job: TrainingJob,
+    callbacks: Sequence[Callback],
 ) -> Outcome:
     """Start the workers, and restart them if one was killed."""
     left, newest = _RESTARTS, checkpoints.newest(job.folder)
-    with closing(Messages(job)) as messages:
+    job.messages.touch()
+    with job.messages.open(encoding="utf-8") as messages:
         while True:
-            pool = start()
-            try:
+            with start() as pool:
                 ended, n_rows = _wait(pool, job, messages, callbacks)
-            finally:
-                pool.kill()
             if not ended:
                 return Outcome(autoencoder.load(job.model), n_rows)
             # Counted from the last checkpoint: a long run may lose many workers, one by one.
@@ -288,14 +258,14 @@ def _run_until_done(
 
 
 def _wait(
-    pool: WorkerPool, job: TrainingJob, messages: Messages, callbacks: Sequence[Callback]
+    pool: Pool, job: TrainingJob, messages: TextIO, callbacks: Sequence[Callback]
 ) -> tuple[str, int]:
     """Pass on what workers report until all have ended; return how, and the number of rows."""
     n_rows, interrupted = 0, False
     while True:
         try:
             ended = pool.ended()
-            for message in messages.new():
+            for message in received(messages):
                 if "event" in message:
                     for callback in callbacks:
                         callback(Event(**message["event"]))
@@ -312,7 +282,7 @@ def _wait(
             if interrupted:
                 raise
             interrupted = True
-            job.request_stop()
+            job.stop.touch()
 
 
 class LocalWorkers:
@@ -349,7 +319,7 @@ class LocalWorkers:
             raise getattr(errors, name, WorkerError)(text)
         return f"signal {-min(failed)}" if min(failed) < 0 else f"exit status {failed[0]}"
 
-    def kill(self) -> None:
+    def close(self) -> None:
         """End what still runs."""
         for process in self._processes:
             if process.poll() is None:
@@ -358,6 +328,9 @@ class LocalWorkers:
             assert process.stdin is not None
             with suppress(BrokenPipeError):
                 process.stdin.close()
+
+
+Pool = LocalWorkers | cluster.RayWorkers  # the workers of one attempt
 
 
 def _child() -> None:

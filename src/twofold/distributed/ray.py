@@ -11,7 +11,6 @@ import importlib
 import logging
 import os
 import re
-import shutil
 import signal
 import socket
 import struct
@@ -75,7 +74,6 @@ def connected(address: str, n_cpus: int) -> Iterator[Any]:
     WorkerError
         Where no cluster answers.
     """
-    require_address(address)
     if address == LOCAL:
         _stay_on_this_machine()
     try:
@@ -87,20 +85,26 @@ def connected(address: str, n_cpus: int) -> Iterator[Any]:
     if ray.is_initialized():
         yield ray
         return
-    with _own_signals():
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    # Paths of sockets are at most about 100 bytes long, which other places may come near to.
+    place = "/tmp" if Path("/tmp").is_dir() else None
+    folder = tempfile.TemporaryDirectory("", "twofold-ray-", place, ignore_cleanup_errors=True)
+    with _own_signals(), folder as name:
         try:
             if address == LOCAL:
-                with _local(ray, n_cpus):
-                    yield ray
+                ray.init("local", num_cpus=n_cpus, include_dashboard=False, _temp_dir=name, **quiet)
             else:
-                _join(ray, address)
-                yield ray
+                _join(ray, address, quiet)
+            yield ray
         finally:
             ray.shutdown()
 
 
 def _stay_on_this_machine() -> None:
-    """Keep a local cluster from listening where others reach it; Ray reads this on import alone."""
+    """Keep a local cluster from listening where others reach it, and from reporting its use.
+
+    The first of these variables is read on Ray's import alone.
+    """
     if sys.modules.get("ray") is None:
         os.environ.setdefault(_CLUSTERS, "0")
     elif os.environ.get(_CLUSTERS) != "0" and not sys.modules["ray"].is_initialized():
@@ -108,14 +112,15 @@ def _stay_on_this_machine() -> None:
             f"A local cluster would listen on the network, because Ray was imported before. Set "
             f"the environment variable {_CLUSTERS} to 0 before it is, or leave its import out."
         )
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 
 
-def _join(ray: Any, address: str) -> None:
+def _join(ray: Any, address: str, quiet: Mapping[str, Any]) -> None:
     try:
         if address != AUTO:  # which Ray would try for a minute
             host, _, port = address.rpartition(":")
             socket.create_connection((host.strip("[]"), int(port)), _ANSWER_SECONDS).close()
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR)
+        ray.init(address, **quiet)
     # Ray has no class of its own for a cluster that it cannot join.
     except (OSError, RuntimeError, ValueError, AssertionError) as error:
         raise WorkerError(
@@ -123,43 +128,6 @@ def _join(ray: Any, address: str) -> None:
             f"machine has to be part of it (`ray start --address=HOST:PORT`, or `ray start --head` "
             f"for the first one)."
         ) from error
-
-
-@contextmanager
-def _local(ray: Any, n_cpus: int) -> Iterator[None]:
-    """Start a cluster of this machine alone, which others cannot reach."""
-    # Paths of sockets are at most about 100 bytes long, which other places may come near to.
-    place = "/tmp" if Path("/tmp").is_dir() else None
-    folder = tempfile.mkdtemp(prefix="twofold-ray-", dir=place)
-    try:
-        with _environment({"RAY_USAGE_STATS_ENABLED": "0"}):
-            ray.init(
-                address="local",
-                num_cpus=n_cpus,
-                include_dashboard=False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-                _temp_dir=folder,
-            )
-        yield
-        ray.shutdown()
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-
-
-@contextmanager
-def _environment(names: Mapping[str, str]) -> Iterator[None]:
-    """Set variables for what is started now."""
-    before = {name: os.environ.get(name) for name in names}
-    os.environ.update(names)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
 
 
 @contextmanager
@@ -218,7 +186,7 @@ class RayWorkers:
             ),
         )
         self._ray, self._train, self._workers = ray, train, workers
-        self._begun, self._started = job.output / "messages", time.monotonic()
+        self._begun, self._started = job.messages, time.monotonic()
         self._size = self._begun.stat().st_size
         self._result: list[BaseException | None] = []
 
@@ -241,7 +209,7 @@ class RayWorkers:
                 raise WorkerError(
                     f"Could not schedule {self._workers[0]} workers within {_START_SECONDS:.0f} s. "
                     f"Each takes a CPU, the first one a CPU of this machine; the cluster has "
-                    f"{_count(self._ray, 'CPU')} in all."
+                    f"{self._ray.cluster_resources().get('CPU', 0):.0f} in all."
                 )
             return None
         error = self._result[0]
@@ -262,13 +230,6 @@ class RayWorkers:
         if isinstance(failure, RuntimeError):  # of gloo, which notices an end before Ray does
             return f"to worker {rank} another one is gone: {_first_line(failure)}"
         raise WorkerError(f"A worker failed: {type(failure).__name__}: {failure}") from error
-
-    def kill(self) -> None:
-        """Let go of the workers: they end where what they report is not taken."""
-
-
-def _count(ray: Any, resource: str) -> int:
-    return int(ray.cluster_resources().get(resource, 0))
 
 
 def _train(config: dict[str, Any]) -> None:
