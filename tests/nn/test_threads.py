@@ -39,13 +39,14 @@ class Machine:
     def _set(self, count: int) -> None:
         self.count = count
 
-    def run(self, crew: Threads, seconds: float) -> float:
+    def run(self, crew: Threads, seconds: float, at_once: int = 1) -> float:
         """Work for some seconds; return the mean seconds per step."""
         start, steps = self.now, 0
         while self.now - start < seconds:
-            self.now += self.costs[self.count]
-            steps += 1
-            crew.after_steps()
+            n = crew.most_steps(at_once)
+            self.now += n * self.costs[self.count]
+            steps += n
+            crew.after_steps(n)
         return (self.now - start) / steps
 
 
@@ -106,6 +107,30 @@ def test_a_busy_machine_costs_a_few_percent(
     machine = Machine(monkeypatch, {1: 0.002, 2: 0.100})
     with Threads(SHAPES, LIKE) as crew:
         assert machine.run(crew, 60.0) < 1.05 * 0.002
+
+
+@pytest.mark.parametrize("step", [0.0006, 0.02])
+def test_steps_that_are_taken_many_at_a_time_are_few_on_trial(
+    two_granted: None, monkeypatch: pytest.MonkeyPatch, step: float
+) -> None:
+    machine = Machine(monkeypatch, {1: step, 2: 50 * step})
+    with Threads(SHAPES, LIKE, own=True) as crew:
+        machine.run(crew, 47 * step, at_once=50)
+        assert machine.count == 2  # on trial
+        before = machine.now
+        machine.run(crew, 1e-9, at_once=50)
+        assert machine.now - before <= max(50 * 0.004, 50 * step) * 1.001
+        assert machine.count == 1  # hopeless
+
+
+def test_a_second_thread_that_pays_is_taken_for_short_steps_too(
+    two_granted: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    machine = Machine(monkeypatch, {1: 4e-5, 2: 2.5e-5})
+    with Threads(SHAPES, LIKE, own=True) as crew:
+        machine.run(crew, 0.02, at_once=50)
+        assert crew.count == 2
+
 
 
 def test_load_that_comes_and_goes_is_followed(

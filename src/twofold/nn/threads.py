@@ -22,6 +22,7 @@ import torch
 from threadpoolctl import threadpool_limits
 
 _STRETCH_STEPS = 16  # steps per measurement
+_TRIAL_SECONDS = 0.004  # of steps at once with a count on trial, which may turn out 50 times slower
 _STRETCHES = 3  # measurements whose median counts: one that an interrupt hit says nothing
 _SOONEST, _LATEST = 0.5, 16.0  # seconds between two looks at the other count, longer as it loses
 _WORTH_IT = 1.05  # the other count has to win by this much, or noise would flip the choice
@@ -157,6 +158,14 @@ class Threads:
         traceback: TracebackType | None,
     ) -> None:
         torch.set_num_threads(self._before)
+
+    def most_steps(self, n: int) -> int:
+        """Return how many of `n` steps may be taken at once: few while a count is measured."""
+        if not self._adaptive:
+            return n
+        if self._rival is not None:
+            return min(n, max(1, int(_TRIAL_SECONDS / max(self._pace, 1e-9))))
+        return n if len(self._paces) == _STRETCHES else min(n, _STRETCH_STEPS)
 
     def after_steps(self, n: int = 1) -> None:
         """Take note of finished steps, and change the count where the other one is faster."""

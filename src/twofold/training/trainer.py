@@ -245,7 +245,7 @@ class _Run:
         batches, n_ahead = self._batches(), 1
         if isinstance(step, TakesMany) and not self.stops_after_each:
             n_ahead = step.n_ahead
-        while ahead := list(islice(batches, n_ahead)):
+        while ahead := list(islice(batches, self.threads.most_steps(n_ahead))):
             numbers = range(self.n_steps + 1, self.n_steps + 1 + len(ahead))
             rates = [self.rate(number) for number in numbers]
             self.is_whole = False
