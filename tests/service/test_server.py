@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import json
 import re
 import signal
@@ -209,6 +210,19 @@ def test_too_many_connections_are_refused(
         assert answer_of(second).startswith(b"HTTP/1.1 503 ")
         first.sendall(raw_request([[1.0, 2.0, 3.0]]))
         assert answer_of(first).startswith(b"HTTP/1.1 200 OK")
+
+
+def test_collector_does_not_stop_requests_to_look_through_the_libraries(
+    serve: Serve, floats: Autoencoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    app, left_alone = serve(floats), list[int]()
+    monkeypatch.setattr(
+        server._Server, "run", lambda *_, **__: left_alone.append(gc.get_freeze_count())
+    )
+    with server.listen("127.0.0.1", 0) as listener:
+        server.serve(app, listener, timeout=1.0)
+    assert left_alone[0] > 100_000
+    assert gc.get_freeze_count() == 0
 
 
 def test_server_ends_in_time_whatever_is_under_way(floats: Autoencoder, tmp_path: Path) -> None:
