@@ -132,7 +132,6 @@ def test_a_second_thread_that_pays_is_taken_for_short_steps_too(
         assert crew.count == 2
 
 
-
 def test_load_that_comes_and_goes_is_followed(
     two_granted: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -24,17 +24,8 @@ from twofold.errors import LosesToPCAWarning
 from twofold.service import model as verbs
 
 JSON = "application/json"
-
-
 ARROW = "application/vnd.apache.arrow.stream"
-
-
 PARQUET = "application/vnd.apache.parquet"
-
-
-NUMBERS = "application/octet-stream"
-
-
 ROW_ROUTES = ("encode", "reconstruct", "score", "explain", "impute")
 
 
@@ -142,10 +133,8 @@ def body(table: pa.Table, media_type: str) -> dict[str, Any]:
 
 def read(answer: httpx.Response) -> pa.Table:
     assert answer.status_code == 200, answer.text
-    if answer.headers["content-type"] == ARROW:
-        return pa.ipc.open_stream(answer.content).read_all()
-    assert answer.headers["content-type"] == PARQUET
-    return pq.read_table(io.BytesIO(answer.content))
+    assert answer.headers["content-type"] == ARROW
+    return pa.ipc.open_stream(answer.content).read_all()
 
 
 def as_arrow(ae: Autoencoder) -> Autoencoder:

@@ -13,7 +13,7 @@ import pytest
 from tests.service.client import (
     ARROW,
     JSON,
-    NUMBERS,
+    PARQUET,
     Serve,
     ask,
     body,
@@ -72,7 +72,7 @@ def test_parameter_may_be_given_once(serve: Serve, floats: Autoencoder) -> None:
         ({}, 415),
         ({"content-type": JSON, "content-encoding": "gzip"}, 415),
         ({"content-type": JSON, "accept": "text/html"}, 406),
-        ({"content-type": JSON, "accept": f"{NUMBERS}"}, 406),
+        ({"content-type": JSON, "accept": PARQUET}, 406),
         ({"content-type": JSON, "accept": f"{JSON};q=0"}, 406),
     ],
 )

@@ -231,7 +231,7 @@ class Service:
     async def _verb(self, verb: Verb, request: Request) -> Response:
         """Answer with what a verb makes of rows, of codes, or of nothing."""
         current, share, name = self.current, request.scope[SHARE], verb.name
-        wanted = responses.chosen(request.headers.get("accept", ""), responses.offered(name))
+        wanted = responses.chosen(request.headers.get("accept", ""))
         given = await self._given(request, current, verb)
         rows: Any = given.get(verb.takes)
         seed, n_draws = given.get("random_state"), given.get("n_draws", 1)
@@ -292,12 +292,11 @@ class Service:
             task.cancel()
 
     async def _respond(self, request: Request, answer: Answer, wanted: str) -> Response:
-        headers, pieces = answer.headers(wanted), answer.pieces(wanted)
+        pieces = answer.pieces(wanted)
         if answer.n_cells <= _SMALL_ANSWER:
-            return Response(b"".join(pieces), headers=headers, media_type=wanted)
+            return Response(b"".join(pieces), media_type=wanted)
         first = await self._here(request, self._next_of(pieces))
-        rest = self._rest(first, pieces)
-        return StreamingResponse(rest, headers=headers, media_type=wanted)
+        return StreamingResponse(self._rest(first, pieces), media_type=wanted)
 
     def _next_of(self, pieces: Iterator[bytes]) -> Awaitable[bytes | None]:
         return self.reader.call(_step(lambda: next(pieces, None)))

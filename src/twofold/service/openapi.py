@@ -18,7 +18,7 @@ from twofold.schema.column import Column
 from twofold.service.memory import Account, Share
 from twofold.service.model import ServedModel
 from twofold.service.requests import ARROW, JSON, finished
-from twofold.service.responses import NUMBERS, Answer, offered
+from twofold.service.responses import Answer
 from twofold.verbs import VERBS, Parameter, Verb
 
 _MOST_PROPERTIES = 200  # columns that are described one by one
@@ -179,13 +179,8 @@ def _verb(verb: Verb, served: ServedModel, body: Any, answer: Answer) -> dict[st
         content[ARROW] = _BINARY
         in_query = [_in_query(parameter) for parameter in verb.parameters]
     key = "draws" if verb.returns == "rows" and "n_draws" in fields else verb.returns
-    found = dict.fromkeys(offered(verb.name), _BINARY)
-    found[JSON] = {"schema": _ANSWERS[key], "example": loads(b"".join(answer.pieces(JSON)))}
-    success: dict[str, Any] = {"description": "Done.", "content": found}
-    if NUMBERS in found:
-        about = f"Of {NUMBERS}, which is float32, little-endian, row by row: rows and columns."
-        shape = {"type": "string", "pattern": r"^\d+,\d+$"}
-        success["headers"] = {"X-Shape": {"description": about, "schema": shape}}
+    sent = {"schema": _ANSWERS[key], "example": loads(b"".join(answer.pieces(JSON)))}
+    success: dict[str, Any] = {"description": "Done.", "content": {JSON: sent, ARROW: _BINARY}}
     if then := _LINKS.get(verb.name):
         success["links"] = {to: {"operationId": to, "requestBody": body} for to, body in then}
     return {

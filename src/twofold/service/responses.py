@@ -1,4 +1,4 @@
-"""Results become the body of an answer: JSON, an Arrow stream, a Parquet file or plain numbers.
+"""Results become the body of an answer: JSON or an Arrow stream, as bodies of requests are.
 
 Long answers are made piece by piece, so that no more than a piece of one is held as bytes.
 """
@@ -17,40 +17,31 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from twofold import formatting
-from twofold.data import convert, sources
+from twofold.data import convert
 from twofold.data import json as cells
 from twofold.service.batching import joined, part_of
 from twofold.service.errors import RequestError
 from twofold.service.requests import ARROW, JSON
-from twofold.verbs import VERBS
 
 Array = NDArray[Any]
-PARQUET = "application/vnd.apache.parquet"
-NUMBERS = "application/octet-stream"
+OFFERED = (JSON, ARROW)
 _PIECE_CELLS = 20_000  # written at a time: a few milliseconds
-_PIECE_NUMBERS = 2**16
-_TABLE_CELLS = 200_000  # of a batch of an Arrow stream, of a row group
+_TABLE_CELLS = 200_000  # of a batch of an Arrow stream
 _QUALITY = re.compile(r"q=(\d*\.?\d*)")
 _MOST_RANGES = 50
 
 
-def offered(name: str) -> tuple[str, ...]:
-    """Return the types that a verb's answers have."""
-    has_numbers = VERBS[name].returns in ("codes", "rows") and not VERBS[name].parameters
-    return (JSON, ARROW, PARQUET, NUMBERS) if has_numbers else (JSON, ARROW, PARQUET)
-
-
-def chosen(accept: str, offered: Sequence[str]) -> str:
+def chosen(accept: str) -> str:
     """Return the type of the answer that a client's Accept header likes best.
 
     Raises
     ------
     RequestError
-        If it accepts none of those that are offered.
+        If it accepts none of `OFFERED`.
 
     Examples
     --------
-    >>> chosen("text/html, */*;q=0.8", ["application/json"])
+    >>> chosen("text/html, */*;q=0.8")
     'application/json'
     """
     shares: dict[str, float] = {}
@@ -65,9 +56,9 @@ def chosen(accept: str, offered: Sequence[str]) -> str:
         kin = (media_type, f"{media_type.partition('/')[0]}/*", "*/*")
         return next((shares[name] for name in kin if name in shares), 0.0)
 
-    best = max(offered, key=share)
+    best = max(OFFERED, key=share)
     if not share(best):
-        types = " or ".join(offered)
+        types = " or ".join(OFFERED)
         error = f"Expected a request that accepts {types}, got {accept[:200]!r}."
         raise RequestError(406, error, f"Accept {types}.")
     return best
@@ -79,40 +70,21 @@ class Answer:
 
     `head` is written once. `parts` have an entry per row: an array `(n_rows, ...)`, an
     Arrow table, or a list of these. `table` makes an Arrow table of a slice of the `n_rows` rows.
-    `numbers` is where the matrix of float32 comes from, for the verbs that have one.
     """
 
     head: Mapping[str, Any]
     parts: Mapping[str, Any]
     table: Callable[[slice], Any]
     n_rows: int
-    numbers: Any = None
 
     @property
     def n_cells(self) -> int:
         """How many cells there are to write."""
         return sum(map(_n_cells, self.parts.values()))
 
-    def headers(self, media_type: str) -> dict[str, str]:
-        """Return the headers that say what the body does not.
-
-        Raises
-        ------
-        RequestError
-            If the result has another type: rows with text are not a matrix.
-        """
-        if media_type != NUMBERS:
-            return {}
-        _require_numbers(self.numbers)
-        return {"X-Shape": f"{len(self.numbers)},{_width(self.numbers)}"}
-
     def pieces(self, media_type: str) -> Iterator[bytes]:
         """Give the body, piece by piece."""
-        if media_type == JSON:
-            return self._json()
-        if media_type == NUMBERS:
-            return (_as_numbers(part) for part in _slices(self.numbers, _PIECE_NUMBERS))
-        return self._tables(media_type)
+        return self._json() if media_type == JSON else self._stream()
 
     def _json(self) -> Iterator[bytes]:
         before = b"{"
@@ -127,42 +99,23 @@ class Answer:
                 yield from _list(value)
         yield b"}"
 
-    def _tables(self, media_type: str) -> Iterator[bytes]:
+    def _stream(self) -> Iterator[bytes]:
         step = max(1, _TABLE_CELLS * self.n_rows // max(1, self.n_cells))
-        first, sink = self.table(slice(0, step)), _Sink()
-        with _writer(media_type, sink, first.schema) as writer:
+        first, sink = self.table(slice(0, step)), io.BytesIO()
+        with pa.ipc.new_stream(sink, first.schema) as writer:
             writer.write_table(first)
             for start in range(step, self.n_rows, step):
-                yield sink.taken()
+                yield _taken(sink)
                 writer.write_table(self.table(slice(start, start + step)))
-        yield sink.taken()
+        yield _taken(sink)
 
 
-class _Sink(io.BytesIO):
-    """A file whose content is taken away while it is written."""
-
-    _gone = 0
-
-    def tell(self) -> int:
-        return self._gone + super().tell()
-
-    def taken(self) -> bytes:
-        content = self.getvalue()
-        self._gone += len(content)
-        self.seek(0)
-        self.truncate()
-        return content
-
-    def close(self) -> None:
-        """Stay readable."""
-
-
-def _writer(media_type: str, sink: Any, schema: Any) -> Any:
-    if media_type == ARROW:
-        return pa.ipc.new_stream(sink, schema)
-    import pyarrow.parquet as pq
-
-    return pq.ParquetWriter(sink, schema)
+def _taken(sink: io.BytesIO) -> bytes:
+    """Return what has been written, and forget it."""
+    content = sink.getvalue()
+    sink.seek(0)
+    sink.truncate()
+    return content
 
 
 def _n_cells(part: Any) -> int:
@@ -205,30 +158,13 @@ def _listed(items: Iterator[Any]) -> Iterator[bytes]:
     yield b"]" if before == b"," else b"[]"
 
 
-def _as_numbers(values: Any) -> bytes:
-    if isinstance(values, pa.Table):
-        values = sources.read(values).values
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(_flat(values), dtype="<f4").tobytes()
-
-
-def _require_numbers(rows: Any) -> None:
-    if not isinstance(rows, pa.Table):
-        return
-    for name, kind in zip(rows.column_names, rows.schema.types, strict=True):
-        types = pa.types
-        if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
-            error = f"Expected numbers in all columns, got {kind} in column '{name}'."
-            raise RequestError(406, error, f"Accept {ARROW} or {JSON}.", name)
-
-
 def of_codes(codes: Array, names: Sequence[str]) -> Answer:
     """Return the answer that codes `(n_rows, n_components)` are."""
 
     def table(at: slice) -> Any:
         return convert.to_arrow(codes[at], names)
 
-    return Answer({"names": list(names)}, {"codes": codes}, table, len(codes), codes)
+    return Answer({"names": list(names)}, {"codes": codes}, table, len(codes))
 
 
 def of_rows(found: Mapping[str, Any], names: Sequence[str], row_shape: Sequence[int]) -> Answer:
@@ -250,7 +186,7 @@ def of_rows(found: Mapping[str, Any], names: Sequence[str], row_shape: Sequence[
         number = np.arange(at.start, at.start + len(part)) // max(1, n_rows)
         return part.add_column(0, label, pa.array(number))
 
-    return Answer(head, found, table, len(rows), rows)
+    return Answer(head, found, table, len(rows))
 
 
 def of_scores(scores: Mapping[str, Array], offset: float) -> Answer:

@@ -127,10 +127,9 @@ export class DecoderPanel {
 
   async decodeNow() {
     const code = this.code.slice();
-    const { image } = this.app.about;
     try {
-      if (this.start.decoded) [this.decoded] = await decode([code], image);
-      else [this.start.decoded, this.decoded] = await decode([this.start.code, code], image);
+      if (this.start.decoded) [this.decoded] = await decode([code]);
+      else [this.start.decoded, this.decoded] = await decode([this.start.code, code]);
       this.render(code);
     } catch (error) {
       this.stop();
@@ -220,7 +219,7 @@ export class DecoderPanel {
       this.from = from.code;
       this.to = to.code;
       const shares = Array.from({ length: STEPS }, (_, k) => k / (STEPS - 1));
-      const steps = await decode(shares.map((share) => this.at(share)), about.image);
+      const steps = await decode(shares.map((share) => this.at(share)));
       if (this.ways !== `${a} ${b}`) return;
       fill(this.strip, about.image ? this.imageStrip(steps, shares) : this.tableStrip(steps));
     } catch (error) {

@@ -57,14 +57,9 @@ export async function download(path, body, name) {
   setTimeout(() => URL.revokeObjectURL(link.href), 10_000);
 }
 
-// Rows for codes: {columns, rows} as JSON, or for images bare numbers, which are quicker to read.
-export async function decode(codes, asImages) {
-  if (!asImages) return (await send("decode", { codes })).rows;
-  const octets = { Accept: "application/octet-stream" };
-  const answer = await ask("decode", post({ codes }, octets));
-  const values = new Float32Array(await answer.arrayBuffer());
-  const width = values.length / codes.length;
-  return codes.map((_, i) => values.subarray(i * width, (i + 1) * width));
+// The rows that codes stand for, each a list of cells, or of an image's pixels.
+export async function decode(codes) {
+  return (await send("decode", { codes })).rows;
 }
 
 // Rows of the source and what the model says of them, the last few hundred kept.
@@ -98,7 +93,7 @@ export class Rows {
   reconstruction(row) {
     return this.keep("reconstruction", row, async () => {
       const { code } = await this.row(row);
-      return (await decode([code], this.about.image))[0];
+      return (await decode([code]))[0];
     });
   }
 
