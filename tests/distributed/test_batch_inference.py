@@ -43,10 +43,20 @@ def test_tasks_hold_every_row_once(
     found = [
         (first, table.column("x").to_pylist())
         for piece in batch_inference._pieces(source)
-        for first, _, table in batch_inference._chunks(source, piece)
+        for first, table in source.chunks(*piece)
     ]
     assert [row for _, rows in found for row in rows] == list(np.arange(1200.0))
     assert [first for first, _ in found] == [int(rows[0]) for _, rows in found]
+
+
+def test_rows_that_have_gone_are_missed(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = Files(folder, stream=True).open()
+    batches = source.batches
+    monkeypatch.setattr(source, "batches", lambda *given: (b[:-1] for b in batches(*given)))
+    with pytest.raises(DataError, match="have 10 rows less than when they were counted"):
+        list(source.chunks(600, 600, 64 * 10))
+    with pytest.raises(DataError, match="have 20 rows less"):
+        list(source.chunks())
 
 
 class Inline:

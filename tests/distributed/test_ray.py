@@ -428,11 +428,7 @@ def test_pieces_hold_every_row_once(
     monkeypatch.setattr(batch_inference, "_LEAST_TASKS", n_tasks)
     monkeypatch.setattr(files.OpenFiles, "chunk_rows", lambda _: most)
     source = Files(rows, stream=True).open()
-    found = [
-        (at, table)
-        for p in batch_inference._pieces(source)
-        for at, _, table in batch_inference._chunks(source, p)
-    ]
+    found = [chunk for piece in batch_inference._pieces(source) for chunk in source.chunks(*piece)]
     expected = list(source.chunks())
     assert [at for at, _ in found] == [at for at, _ in expected]
     assert [digest(table) for _, table in found] == [digest(table) for _, table in expected]

@@ -349,20 +349,41 @@ class OpenFiles:
             return pa.Table.from_arrays(text.columns, schema=schema)
         return read_columns(text, schema, read or {})
 
-    def chunks(self) -> Iterator[tuple[int, Any]]:
-        """Give all rows in order: the number of the first one, and an Arrow table or an array."""
-        at, n = 0, 0
+    def chunks(
+        self, first: int = 0, n_rows: int | None = None, most: int | None = None
+    ) -> Iterator[tuple[int, Any]]:
+        """Give rows in order: the number of the first one, and an Arrow table or an array.
+
+        All of them, or so many from one on; not more than `most`, or `chunk_rows()`, at a time.
+        """
+        at, n = first, 0
         held: list[Any] = []
-        most = self.chunk_rows()
-        for part in self.parts:
-            for batch in self.batches(part, most):
-                if n and n + len(batch) > most:
-                    yield at, self._together(held)
-                    at, n, held = at + n, 0, []
-                held.append(batch)
-                n += len(batch)
+        most = self.chunk_rows() if most is None else most
+        for rows in self._rows(first, self.n_rows - first if n_rows is None else n_rows, most):
+            if n and n + len(rows) > most:
+                yield at, self._together(held)
+                at, n, held = at + n, 0, []
+            held.append(rows)
+            n += len(rows)
         if n:
             yield at, self._together(held)
+
+    def _rows(self, first: int, n_rows: int, most: int) -> Iterator[Any]:
+        """Give so many rows from one on, as `batches` does."""
+        last = first + n_rows
+        for at, part in zip(self.first_rows, self.parts, strict=True):
+            if at + part.n_rows <= first or at >= last:
+                continue
+            for batch in self.batches(part, most):
+                rows = batch[max(0, first - at) : last - at]
+                at += len(batch)
+                n_rows -= len(rows)
+                if len(rows):
+                    yield rows
+                if at >= last:
+                    break
+        if n_rows:
+            raise DataError(f"The files have {n_rows:,} rows less than when they were counted.")
 
     def load(self) -> Any:
         """Return all rows: an Arrow table, or an array."""

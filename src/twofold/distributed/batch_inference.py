@@ -14,6 +14,7 @@ import os
 import secrets
 import shutil
 import warnings
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import asdict, replace
@@ -21,7 +22,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 
 from twofold import errors
@@ -49,10 +49,8 @@ _log = logging.getLogger(__name__)
 
 
 class Piece(NamedTuple):
-    """Rows of one task: they begin in a part of the files, after some of its rows."""
+    """Rows of one task."""
 
-    part: int
-    skip: int
     first_row: int
     n_rows: int
     n_chunk: int  # rows that the model is applied to at a time
@@ -202,52 +200,20 @@ def _pieces(source: OpenFiles) -> Iterator[Piece]:
     """
     most = source.chunk_rows()
     wanted = min(max(1, source.n_rows // _LEAST_TASKS), _MOST_CHUNKS * most)
-    begin, first, at = (0, 0), 0, 0
-    chunk = 0
-    for number, part in enumerate(source.parts):
+    first, chunk = 0, 0
+    for start, part in zip(source.first_rows, source.parts, strict=True):
         for skip in range(0, part.n_rows, most):
             n = min(most, part.n_rows - skip)
             if chunk and chunk + n > most:
                 chunk = 0
+                n_rows = start + skip - first
                 # Rows of a part that are skipped are read all the same.
-                if at - first >= (4 * wanted if skip else wanted):
-                    yield Piece(*begin, first, at - first, most)
-                    begin, first = (number, skip), at
+                if n_rows >= (4 * wanted if skip else wanted):
+                    yield Piece(first, n_rows, most)
+                    first += n_rows
             chunk += n
-            at += n
-    if at > first:
-        yield Piece(*begin, first, at - first, most)
-
-
-def _chunks(source: OpenFiles, piece: Piece) -> Iterator[tuple[int, str, Any]]:
-    """Give a piece's rows by chunks: the number of the first one, the file, and the rows."""
-    held: list[Any] = []
-    n, at, left, skip = 0, piece.first_row, piece.n_rows, piece.skip
-    name = ""
-    for part in source.parts[piece.part :]:
-        for batch in source.batches(part, piece.n_chunk):
-            rows = batch[skip:] if isinstance(batch, np.ndarray) else batch.slice(skip)
-            skip = max(0, skip - len(batch))
-            if not len(rows):
-                continue
-            rows = rows[:left] if isinstance(rows, np.ndarray) else rows.slice(0, left)
-            if n and n + len(rows) > piece.n_chunk:
-                yield at, name, _together(held)
-                at, n, held = at + n, 0, []
-            if not n:
-                name = source.name_of(part)
-            held.append(rows)
-            n, left = n + len(rows), left - len(rows)
-            if not left:
-                yield at, name, _together(held)
-                return
-    raise DataError(f"{name or 'A file'} has fewer rows than when they were counted.")
-
-
-def _together(held: list[Any]) -> Any:
-    if isinstance(held[0], np.ndarray):
-        return held[0] if len(held) == 1 else np.concatenate(held)
-    return pa.Table.from_batches(held)
+    if source.n_rows > first:
+        yield Piece(first, source.n_rows - first, most)
 
 
 def apply(
@@ -290,10 +256,12 @@ def _written(
     with fresh.open("wb") as file:
         writer: Any = None
         try:
-            for first, where, rows in _chunks(source, piece):
+            for first, rows in source.chunks(*piece):
                 try:
                     made, found = results.apply(verb, model, rows, first)
                 except DataError as error:
+                    part = source.parts[bisect_right(source.first_rows, first) - 1]
+                    where = source.name_of(part)
                     raise DataError(f"{where}, counted from row {first:,}: {error}") from error
                 table = _table(made, VERBS[verb].columns(model))
                 if writer is None:
