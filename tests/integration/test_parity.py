@@ -213,8 +213,9 @@ def test_every_loss_is_that_of_keras(both: tuple[Run, Run]) -> None:
 def test_the_weights_at_the_end_are_those_of_keras(both: tuple[Run, Run]) -> None:
     own, theirs = both
     assert own.weights.keys() == theirs.weights.keys()
+    moved = 1e-4 if own.rounds_apart else 0.0  # by slopes of selu, as above
     for name, value in own.weights.items():
-        assert np.abs(value - theirs.weights[name]).max() < 1e-3 * np.abs(value).max()
+        assert np.abs(value - theirs.weights[name]).max() < 1e-3 * np.abs(value).max() + moved
 
 
 def test_the_weights_move_far_enough_to_tell(both: tuple[Run, Run]) -> None:
