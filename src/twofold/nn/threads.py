@@ -21,7 +21,7 @@ import joblib
 import torch
 from threadpoolctl import threadpool_limits
 
-_STRETCH_STEPS = 16  # steps per measurement
+_STRETCH_STEPS, _STRETCH_SECONDS = 16, 0.05  # of a measurement, whichever is less
 _TRIAL_SECONDS = 0.004  # of steps at once with a count on trial, which may turn out 50 times slower
 _STRETCHES = 3  # measurements whose median counts: one that an interrupt hit says nothing
 _SOONEST, _LATEST = 0.5, 16.0  # seconds between two looks at the other count, longer as it loses
@@ -174,7 +174,7 @@ class Threads:
         self._clock.steps += n
         if self._rival is not None:
             self._judge()
-        elif self._clock.steps >= _STRETCH_STEPS or self._clock.elapsed() > 2 * self._wait:
+        elif self._clock.is_stretch():
             self._look_around()
 
     def _look_around(self) -> None:
@@ -192,7 +192,7 @@ class Threads:
         steps = self._clock.steps
         # Cut short where it is hopeless: a single step on a busy machine may take as long as 50.
         hopeless = self._clock.elapsed() > self._pace * (1.2 * steps + _STRETCH_STEPS)
-        if not hopeless and steps < _STRETCH_STEPS:
+        if not hopeless and not self._clock.is_stretch():
             return
         self._paces.append(self._clock.pace())
         self._clock.restart()
@@ -220,6 +220,10 @@ class _Clock:
 
     def elapsed(self) -> float:
         return time.perf_counter() - self._start
+
+    def is_stretch(self) -> bool:
+        """Whether this has gone on for as long as a measurement takes."""
+        return self.steps >= _STRETCH_STEPS or self.elapsed() >= _STRETCH_SECONDS
 
     def pace(self) -> float:
         return self.elapsed() / max(1, self.steps)

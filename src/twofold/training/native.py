@@ -130,7 +130,7 @@ class NativeStep:
         own = self._stack.now(found.isa)
         n_bytes = found.library.twofold_train_bytes(own, int(sizes.max()))
         if n_bytes > len(self._scratch):
-            self._scratch = torch.empty(n_bytes, dtype=torch.uint8)
+            self._scratch = torch.zeros(n_bytes, dtype=torch.uint8)
         config, losses = self._config, torch.empty(len(sizes), dtype=torch.float64)
         update = Update(
             OPTIMIZERS[config.optimizer],

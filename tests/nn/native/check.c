@@ -95,7 +95,7 @@ static float *codes(const long *widths, long n_pairs, int tied, int linear, int 
     twofold_update update = {kind, momentum > 0.5, momentum, 0.01, 0};
     twofold_batches batches = {N_STEPS, width, masked, x, apart ? y : NULL,
                                rows,    sizes, rates,  losses};
-    void *scratch = malloc((size_t)twofold_train_bytes(&stack, batch + 1));
+    void *scratch = calloc(1, (size_t)twofold_train_bytes(&stack, batch + 1));
     twofold_train(&stack, &objective, &update, &batches, scratch);
     free(scratch);
     for (long i = 0; i < ROWS * width; i++)

@@ -87,7 +87,11 @@ typedef struct {
 /* Bytes of scratch memory that `twofold_train` needs for batches of at most `n_rows` rows. */
 TWOFOLD_API int64_t twofold_train_bytes(const twofold_stack *stack, int64_t n_rows);
 
-/* Take the steps, until a loss is not finite; return how many were taken. */
+/* Take the steps, until a loss is not finite; return how many were taken.
+ *
+ * `scratch` is zeros before the first call. Where a matrix does not fill its last strip, sums are made
+ * of what lies beyond it, and left: they are nothing's gradient, but odd numbers would take long.
+ */
 TWOFOLD_API int64_t twofold_train(const twofold_stack *stack, const twofold_objective *objective,
                                   const twofold_update *update, const twofold_batches *batches,
                                   void *scratch);

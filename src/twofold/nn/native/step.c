@@ -332,11 +332,6 @@ static int64_t train(const twofold_stack *stack, const twofold_objective *object
         at.n_categories += objective->likelihood[f] == TWOFOLD_CATEGORICAL && objective->counts[f] != 0.0f;
     if (!at.masked && !batches->target)
         at.target = at.levels[0].e;
-    /* Columns beyond a matrix take part in the last strip's sums. */
-    for (long i = 0; i < at.n_levels + (at.shortcut != NULL); i++) {
-        level *it = &at.levels[i];
-        memset(it->s, 0, (size_t)(it->n_strips * 2 * at.capacity * PW * PW) * sizeof(float));
-    }
     int n = twofold_claim((int)stack->n_threads);
     twofold_barrier_init(&at.barrier, n);
     twofold_run(take_steps, &at, n);
