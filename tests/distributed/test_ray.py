@@ -44,6 +44,8 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning"),
     # Ray forgets the handles of processes that it has ended.
     pytest.mark.filterwarnings("ignore::ResourceWarning"),
+    # Of Ray Data, on its first import: whichever test comes first would fail.
+    pytest.mark.filterwarnings("ignore:`use_\\w+` is deprecated:DeprecationWarning"),
 ]
 RNG = np.random.default_rng(4)
 X = RNG.normal(size=(150, 3)) @ RNG.normal(size=(3, 6)) + 0.1 * RNG.normal(size=(150, 6))

@@ -9,7 +9,6 @@ then it has one that depends on model and rows, so that the same command goes on
 from __future__ import annotations
 
 import json
-import logging
 import os
 import secrets
 import shutil
@@ -40,12 +39,11 @@ from twofold.inference.apply import find_device
 from twofold.training.checkpoint import digest
 from twofold.verbs import VERBS
 
-_LEAST_TASKS, _MOST_CHUNKS = 64, 8  # tasks that all rows make at least; chunks in each at most
 DEVICES = ("auto", "cpu", "cuda")
+_LEAST_TASKS, _MOST_CHUNKS = 64, 8  # tasks that all rows make at least; chunks in each at most
 _RETRIES = 5  # of a task whose process has ended
 _AHEAD = 2  # tasks per CPU that wait or run: their number bounds what is held
 _SUFFIX, _DONE = ".parquet", ".json"  # of a file, and of its summary while others are written
-_log = logging.getLogger(__name__)
 
 
 class Piece(NamedTuple):
@@ -323,8 +321,8 @@ class _Run:
     ) -> None:
         self._ray, self._verb, self._folder, self._workers = ray, verb, folder, workers
         digits = max(5, len(str(len(pieces) - 1)))
-        self._names = [f"part-{i:0{digits}d}{_SUFFIX}" for i in range(len(pieces))]
-        self._pieces = pieces
+        names = (f"part-{i:0{digits}d}{_SUFFIX}" for i in range(len(pieces)))
+        self._tasks = list(zip(pieces, names, strict=True))
         n_gpus = 0 if device == "cpu" else int(ray.available_resources().get("GPU", 0))
         if device == "cuda" and not n_gpus:
             raise OptionError(
@@ -346,7 +344,7 @@ class _Run:
         ray, running = self._ray, self._running
         waiting: list[_Task] = []
         summary, warned = Summary(), set[tuple[str, str]]()
-        for piece, name in reversed(list(zip(self._pieces, self._names, strict=True))):
+        for piece, name in reversed(self._tasks):
             if (there := _done(self._folder / name)) is None:
                 waiting.append((piece, name))
             else:
@@ -376,10 +374,10 @@ class _Run:
                 ray.wait(list(running), num_returns=len(running), timeout=10)
         for name, text in sorted(warned):
             warnings.warn(text, getattr(errors, name, UserWarning), stacklevel=3)
-        lost = [name for name in self._names if not (self._folder / name).is_file()]
+        lost = [name for _, name in self._tasks if not (self._folder / name).is_file()]
         if lost:
             raise DataError(
-                f"{len(lost):,} of {len(self._names):,} files were written where this machine does "
+                f"{len(lost):,} of {len(self._tasks):,} files were written where this machine does "
                 f"not see them. Write to a folder that all machines share."
             )
         return summary

@@ -44,6 +44,7 @@ from twofold.estimators.autoencoder import Autoencoder
 from twofold.training import checkpoint as checkpoints
 from twofold.training.events import Callback, Event
 from twofold.training.process_group import (
+    INTERFACE,
     SingleProcess,
     WorkerGroup,
     Workers,
@@ -291,7 +292,7 @@ class LocalWorkers:
     def __init__(self, job: TrainingJob, workers: int) -> None:
         known = {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // workers))}
         if sys.platform == "linux":
-            known["GLOO_SOCKET_IFNAME"] = "lo"  # all are on this machine, so nothing leaves it
+            known |= dict.fromkeys(INTERFACE, "lo")  # all are on this machine, so nothing leaves it
         self._place = Path(tempfile.mkdtemp(dir=job.output))
         self._processes: list[subprocess.Popen[bytes]] = []
         sent = pickle.dumps(job)

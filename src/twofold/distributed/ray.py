@@ -239,7 +239,7 @@ def _train(config: dict[str, Any]) -> None:
     from ray.train.collective import broadcast_from_rank_zero
 
     from twofold.distributed.job import work
-    from twofold.training.process_group import WorkerGroup, take_gpu, using
+    from twofold.training.process_group import INTERFACE, WorkerGroup, take_gpu, using
 
     context, job = train.get_context(), config["job"]
     rank, size = context.get_world_rank(), context.get_world_size()
@@ -247,7 +247,8 @@ def _train(config: dict[str, Any]) -> None:
     name = _interface(host)
     if name is not None:
         # Or gloo would take what the machine's name stands for, which may be itself alone.
-        os.environ.setdefault("GLOO_SOCKET_IFNAME", name)
+        for variable in INTERFACE:
+            os.environ.setdefault(variable, name)
     store = _store(host) if rank == 0 else None
     place: tuple[str, int] = broadcast_from_rank_zero((host, store.port if store else 0))
     store = store or TCPStore(*place, is_master=False)

@@ -23,6 +23,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+# The variables that say by which network interface gloo and NCCL find the other workers.
+INTERFACE = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 Value = TypeVar("Value")
 Count = Callable[[], int | float | Tensor]
 
