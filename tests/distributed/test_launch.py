@@ -13,6 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
+import pyarrow as pa
+import pyarrow.dataset
 import pytest
 import torch
 import torch.distributed as dist
@@ -20,8 +23,16 @@ from typer.testing import CliRunner
 
 from twofold import Autoencoder, load
 from twofold.cli.main import app
+from twofold.data import files
 from twofold.distributed import launch
-from twofold.errors import CheckpointError, DivergenceError, OptionError, WorkerError, WorkerWarning
+from twofold.errors import (
+    CheckpointError,
+    DataError,
+    DivergenceError,
+    OptionError,
+    WorkerError,
+    WorkerWarning,
+)
 from twofold.training.events import Event
 from twofold.training.process_group import SingleProcess
 from twofold.training.progress import Progress
@@ -234,6 +245,31 @@ def test_there_is_at_least_one_worker(workers: int) -> None:
 def test_one_worker_is_this_process() -> None:
     model = Autoencoder(**OPTIONS)
     assert launch.fit(model, X) == (model, 150)
+
+
+STREAMS = {
+    "reader": lambda table: table.to_reader(),
+    "data set": lambda table: pa.dataset.dataset(table),
+    "lazy frame": lambda table: pl.from_arrow(table).lazy(),
+}
+
+
+@pytest.mark.parametrize("name", STREAMS)
+def test_one_worker_takes_streams_of_rows(name: str) -> None:
+    table = pa.table({f"x{i}": column for i, column in enumerate(X.T)})
+    found = launch.fit(Autoencoder(**OPTIONS), STREAMS[name](table), workers=1)
+    assert found.n_rows == len(X)
+    assert_same(found.model, Autoencoder(**OPTIONS).fit(table))
+
+
+def test_two_workers_take_a_stream_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pa.table({f"x{i}": column for i, column in enumerate(X.T)})
+    monkeypatch.setattr(files, "_most_bytes", lambda: 1000)  # so that it goes to files
+    found = launch.fit(Autoencoder(**OPTIONS), table.to_reader(), workers=2)
+    assert found.n_rows == len(X)
+    assert list(found.model.schema_.names) == table.schema.names
+    with pytest.raises(DataError, match="fit into memory, or files"):
+        launch.fit(Autoencoder(**OPTIONS), table.to_reader(), workers=2, address="local")
 
 
 def test_workers_do_not_overwrite_a_run_unasked(tmp_path: Path) -> None:

@@ -651,17 +651,27 @@ def opened(
     """
     if isinstance(X, OpenFiles) and stream is False:
         return X.load()
-    scratch = None
-    if (reader := streams.reader_of(X)) is not None:
-        X, scratch = streams.held(reader, math.inf if stream is False else _most_bytes())
-        if scratch is not None:
-            X, stream = Files(scratch.name), True
+    X, scratch = at_hand(X, math.inf if stream is False else None)
+    stream = True if scratch is not None else stream
     if sources.is_path(X) or isinstance(X, Files):
         files = X if isinstance(X, Files) else Files(X)
         X = files.open(names, stream, formats, wanted, as_written)
         if isinstance(X, OpenFiles):
             X.scratch = scratch
     return streams.apart(X, names) if isinstance(X, pa.Table) else X
+
+
+def at_hand(X: Any, most: float | None = None) -> tuple[Any, streams.Scratch | None]:
+    """Return rows that can be passed again and again, and the folder that they need.
+
+    The rows of a stream become a table, or files in that folder where they are more than `most`
+    bytes, by default a share of the memory that is free. Others stay what they are.
+    """
+    reader = streams.reader_of(X)
+    if reader is None:
+        return X, None
+    table, scratch = streams.held(reader, _most_bytes() if most is None else most)
+    return (table, None) if scratch is None else (Files(scratch.name), scratch)
 
 
 def _most_bytes() -> float:

@@ -35,10 +35,10 @@ from torch.distributed.rendezvous import rendezvous
 from twofold import errors
 from twofold.data import sources
 from twofold.data.addresses import address_of
-from twofold.data.files import Files
+from twofold.data.files import Files, at_hand
 from twofold.distributed import ray as cluster
 from twofold.distributed.job import TrainingJob, count, opened, received, work
-from twofold.errors import OptionError, TwofoldError, WorkerError, WorkerWarning
+from twofold.errors import DataError, OptionError, TwofoldError, WorkerError, WorkerWarning
 from twofold.estimators import autoencoder
 from twofold.estimators.autoencoder import Autoencoder
 from twofold.training import checkpoint as checkpoints
@@ -160,12 +160,11 @@ def fit(
     ------
     WorkerError
         If workers are killed again and again, or cannot be started.
+    DataError
+        If a cluster gets a stream of more rows than fit into memory.
     MissingExtraError
         If an address is given, and Ray is not installed.
     """
-    X, validation_data = (
-        Files(given) if sources.is_path(given) else given for given in (X, validation_data)
-    )
     least, most = _least_and_most(workers)
     if least < most and address is None:
         raise OptionError(f"workers={workers!r} is for a cluster. Give its address.")
@@ -173,7 +172,15 @@ def fit(
         raise OptionError("torchrun has started the workers. Leave out workers and address.")
     if address is not None:
         cluster.require_address(address)
-    elif most == 1:
+    (X, kept), (validation_data, also) = (
+        at_hand(Files(given) if sources.is_path(given) else given) for given in (X, validation_data)
+    )
+    if address is not None and (kept or also):
+        raise DataError(
+            "Expected rows that fit into memory, or files, got a stream of more. Write it to "
+            "Parquet files where all machines read them, and pass their folder."
+        )
+    if address is None and most == 1:
         rows = opened(X, model) if isinstance(X, Files) else X
         model.fit(
             rows,
