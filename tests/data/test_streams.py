@@ -14,6 +14,7 @@ import pytest
 
 from twofold import Autoencoder, load
 from twofold.data import files, streams
+from twofold.data.rows import opened
 from twofold.errors import DataError
 
 pytestmark = pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning")
@@ -102,7 +103,7 @@ def test_a_stream_that_does_not_fit_into_memory_goes_to_the_disk(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(files.memory, "available", lambda: 100)
-    rows = files.opened(TABLE.to_reader(max_chunksize=7))
+    rows = opened(TABLE.to_reader(max_chunksize=7))
     place = Path(rows.scratch.name)
     assert isinstance(rows, files.OpenFiles)
     assert rows.load().equals(TABLE)

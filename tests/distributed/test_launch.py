@@ -23,7 +23,7 @@ from typer.testing import CliRunner
 
 from twofold import Autoencoder, load
 from twofold.cli.main import app
-from twofold.data import files
+from twofold.data import memory
 from twofold.distributed import launch
 from twofold.errors import (
     CheckpointError,
@@ -264,7 +264,7 @@ def test_one_worker_takes_streams_of_rows(name: str) -> None:
 
 def test_two_workers_take_a_stream_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     table = pa.table({f"x{i}": column for i, column in enumerate(X.T)})
-    monkeypatch.setattr(files, "_most_bytes", lambda: 1000)  # so that it goes to files
+    monkeypatch.setattr(memory, "available", lambda: 1000.0)  # so that it goes to files
     found = launch.fit(Autoencoder(**OPTIONS), table.to_reader(), workers=2)
     assert found.n_rows == len(X)
     assert list(found.model.schema_.names) == table.schema.names

@@ -5,7 +5,6 @@ Before any row is used, every file is opened, and everything wrong with them is 
 
 from __future__ import annotations
 
-import math
 import os
 import warnings
 from collections import Counter
@@ -169,7 +168,7 @@ class Files:
             # An .npz file is read at once, and an .npy file stays on disk until rows are used.
             if drop:
                 raise DataError(f"{self.source} holds an array, and no names of columns to drop.")
-            fits = not places or places[0].size <= _most_bytes()
+            fits = not places or places[0].size <= most_bytes()
             if fits or chosen is False:
                 return sources.load_array(sources.resolve(addresses.local(self.source))[0])
         reading = Reading(
@@ -183,7 +182,7 @@ class Files:
         skip = self.on_bad_file == "skip"
         source = OpenFiles(places, columns, drop, skip, reading, as_written, self.id)
         if chosen == "auto":
-            chosen = source.bytes_in_memory() > _most_bytes()
+            chosen = source.bytes_in_memory() > most_bytes()
         return source if chosen and source.can_stream else source.load()
 
 
@@ -635,44 +634,6 @@ def load(source: Any, columns: Sequence[str] | None = None, drop: Sequence[str] 
     return Files(source, drop=drop).open(columns, stream=False)
 
 
-def opened(
-    X: Any,
-    names: Sequence[str] | None = None,
-    stream: bool | None = None,
-    *,
-    formats: Mapping[str, Format] | None = None,
-    wanted: Mapping[str, str] | None = None,
-    as_written: bool = False,
-) -> Any:
-    """Return rows in memory, or the open files if X names some that do not fit into it.
-
-    `names` are the columns to read, by default all. With `stream` false, all rows are in memory.
-    `formats`, `wanted` and `as_written` are those of `Files.open`.
-    """
-    if isinstance(X, OpenFiles) and stream is False:
-        return X.load()
-    X, scratch = at_hand(X, math.inf if stream is False else None)
-    stream = True if scratch is not None else stream
-    if sources.is_path(X) or isinstance(X, Files):
-        files = X if isinstance(X, Files) else Files(X)
-        X = files.open(names, stream, formats, wanted, as_written)
-        if isinstance(X, OpenFiles):
-            X.scratch = scratch
-    return streams.apart(X, names) if isinstance(X, pa.Table) else X
-
-
-def at_hand(X: Any, most: float | None = None) -> tuple[Any, streams.Scratch | None]:
-    """Return rows that can be passed again and again, and the folder that they need.
-
-    The rows of a stream become a table, or files in that folder where they are more than `most`
-    bytes, by default a share of the memory that is free. Others stay what they are.
-    """
-    reader = streams.reader_of(X)
-    if reader is None:
-        return X, None
-    table, scratch = streams.held(reader, _most_bytes() if most is None else most)
-    return (table, None) if scratch is None else (Files(scratch.name), scratch)
-
-
-def _most_bytes() -> float:
+def most_bytes() -> float:
+    """Return how large rows may be that are held in memory."""
     return _SHARE * memory.available()

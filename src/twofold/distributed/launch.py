@@ -35,7 +35,8 @@ from torch.distributed.rendezvous import rendezvous
 from twofold import errors
 from twofold.data import sources
 from twofold.data.addresses import address_of
-from twofold.data.files import Files, at_hand
+from twofold.data.files import Files
+from twofold.data.rows import at_hand
 from twofold.distributed import ray as cluster
 from twofold.distributed.job import TrainingJob, count, opened, received, work
 from twofold.errors import DataError, OptionError, TwofoldError, WorkerError, WorkerWarning

@@ -13,7 +13,8 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import _check_sample_weight, validate_data
 
 from twofold.data import convert, sources
-from twofold.data.files import OpenFiles, opened
+from twofold.data.files import OpenFiles
+from twofold.data.rows import opened
 from twofold.data.table import Table
 from twofold.errors import DataError
 from twofold.inference import apply as inference
@@ -40,7 +41,7 @@ def names_of(estimator: BaseEstimator) -> Any:
 def open_rows(
     estimator: BaseEstimator, X: Any, stream: bool | None = None, as_written: bool = False
 ) -> Any:
-    """Open rows as `data.files.opened` does, with the columns and formats of a fitted estimator."""
+    """Open rows as `data.rows.opened` does, with the columns and formats of a fitted estimator."""
     schema = getattr(estimator, "schema_", None)
     formats = None if schema is None else schema.training_formats
     return opened(X, names_of(estimator), stream, formats=formats, as_written=as_written)

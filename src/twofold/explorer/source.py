@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from twofold.data import convert, files, sources
 from twofold.data import json as cells
+from twofold.data.rows import opened
 from twofold.data.table import Format
 from twofold.errors import DataError
 from twofold.schema.schema import Schema
@@ -110,7 +111,7 @@ class Source:
         """
         names = schema.names if schema.named else None
         formats = schema.training_formats
-        rows = _in_arrow(files.opened(source, stream=False, formats=formats))
+        rows = _in_arrow(opened(source, stream=False, formats=formats))
         source = source.source if isinstance(source, files.Files) else source
         if isinstance(rows, np.ndarray):
             return cls(rows, _beside(source, rows), schema)

@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from twofold import metrics
 from twofold.data import sources
 from twofold.data.chunks import together
-from twofold.data.files import OpenFiles, opened
+from twofold.data.files import OpenFiles
+from twofold.data.rows import opened
 from twofold.data.table import Table, cells
 from twofold.inference import apply as inference
 from twofold.inference.explain import Explanation
