@@ -73,7 +73,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # Room on a machine that has gone is waited for before Ray Train looks again; not for 60 s.
         patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
-        folder = tmp_path_factory.mktemp("ray", numbered=False)
+        folder = tmp_path_factory.mktemp("ray")  # again where tests of others came in between
         short = Path("/tmp", f"twofold-{os.getpid()}")  # paths of sockets have to be short
         short.symlink_to(folder)
         # Whatever folder Ray is given, it notes the address in this one, which may not be there.
