@@ -53,7 +53,7 @@ def test_rows_that_have_gone_are_missed(folder: Path, monkeypatch: pytest.Monkey
     source = Files(folder, stream=True).open()
     batches = source.batches
     monkeypatch.setattr(source, "batches", lambda *given: (b[:-1] for b in batches(*given)))
-    with pytest.raises(DataError, match="have 10 rows less than when they were counted"):
+    with pytest.raises(DataError, match="have 10 fewer rows than when they were counted"):
         list(source.chunks(600, 600, 64 * 10))
     with pytest.raises(DataError, match="have 20 rows less"):
         list(source.chunks())

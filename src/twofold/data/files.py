@@ -382,7 +382,10 @@ class OpenFiles:
                 if at >= last:
                     break
         if n_rows:
-            raise DataError(f"The files have {n_rows:,} rows less than when they were counted.")
+            raise DataError(
+                f"The files have {n_rows:,} fewer rows than when they were counted. Start again "
+                f"once nobody writes to them."
+            )
 
     def load(self) -> Any:
         """Return all rows: an Arrow table, or an array."""
