@@ -55,7 +55,7 @@ def test_rows_that_have_gone_are_missed(folder: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(source, "batches", lambda *given: (b[:-1] for b in batches(*given)))
     with pytest.raises(DataError, match="have 10 fewer rows than when they were counted"):
         list(source.chunks(600, 600, 64 * 10))
-    with pytest.raises(DataError, match="have 20 rows less"):
+    with pytest.raises(DataError, match="have 20 fewer rows"):
         list(source.chunks())
 
 
