@@ -177,6 +177,69 @@ def test_many_steps_in_one_call_give_the_bits_of_single_ones(plan: TrainingConfi
         assert torch.equal(many.state_dict()[name], tensor), name
 
 
+@pytest.mark.parametrize("holes", [False, True])
+@pytest.mark.parametrize("plan", COVERED.values(), ids=list(COVERED))
+def test_positions_in_a_matrix_give_the_bits_of_copied_rows(
+    plan: TrainingConfig, holes: bool
+) -> None:
+    net, objective = parts(dtype=torch.float32)
+    twin, x = copy.deepcopy(net), rows(torch.float32)
+    if holes:
+        x[::3, 2] = torch.nan
+    wider = torch.full((len(x), x.shape[1] + 5), torch.inf)
+    wider[:, : x.shape[1]] = x
+    matrix = wider[:, : x.shape[1]]
+    order = torch.randperm(len(x), generator=torch.Generator().manual_seed(1))
+    copied = NativeStep(net, objective, plan, complete=not holes)
+    in_place = NativeStep(twin, objective, plan, complete=not holes)
+    rates = [0.05] * len(BATCHES)
+    expected = copied.update_many([x[at] for at in order.split(BATCHES)], rates)
+    assert in_place.reads(matrix)
+    found = in_place.update_many(order.split(BATCHES), rates, matrix)
+    assert torch.equal(found, expected)
+    assert_equal_networks(twin, net)
+
+
+def test_what_is_no_matrix_of_this_machine_is_not_read_in_place() -> None:
+    net, objective = parts(dtype=torch.float32)
+    x, plan = rows(torch.float32), PLANS["sgd"]
+    step = NativeStep(net, objective, plan)
+    assert step.reads(x)
+    assert not step.reads(x.double())
+    assert not step.reads(x.t().contiguous().t())
+    assert not NativeStep(net, objective, replace(plan, corruption=Masking(0.2))).reads(x)
+
+
+@pytest.mark.parametrize("holes", [False, True])
+def test_training_in_place_gives_the_bits_of_training_on_copies(
+    holes: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    x, found = table(230, 12), []
+    if holes:
+        x[::4, 3] = torch.nan
+    plan = replace(PLANS["adam"], epochs=3, batch_size=32)
+    seen: list[bool] = []
+    many = NativeStep.update_many
+
+    def noted(self: NativeStep, *given: Any) -> Tensor:
+        seen.append(given[2] is not None)
+        return many(self, *given)
+
+    monkeypatch.setattr(NativeStep, "update_many", noted)
+    for in_place in (True, False):
+        if not in_place:
+            monkeypatch.setattr(NativeStep, "reads", lambda *_: False)
+        net, objective = stack((12, 9, 4), "selu")
+        data = TrainingData(
+            Selection(x, torch.arange(20, 230)), x[:20], x, torch.arange(20, 230), not holes
+        )
+        history = Trainer(net, objective, plan, torch.Generator().manual_seed(2)).fit(data)
+        found.append((net, [entry["loss"] for entry in history.epochs]))
+    assert seen == [True] * 3 + [False] * 3
+    assert found[0][1] == found[1][1]
+    assert_equal_networks(found[0][0], found[1][0])
+
+
 @pytest.mark.parametrize("plan", [PLANS["sgd"], PLANS["adam"]], ids=["sgd", "adam"])
 @pytest.mark.parametrize("noise", NOISES, ids=repr)
 def test_hundred_steps_from_corrupted_rows_end_where_autograd_does(

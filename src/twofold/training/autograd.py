@@ -52,8 +52,19 @@ class TakesMany(Protocol):
 
     n_ahead: int
 
-    def update_many(self, batches: Sequence[Tensor], learning_rates: Sequence[float]) -> Tensor:
-        """Take one update after another; return the losses before each, until one is not finite."""
+    def reads(self, matrix: Tensor) -> bool:
+        """Whether batches may be positions of rows in this matrix, `(n_rows, width)`."""
+
+    def update_many(
+        self,
+        batches: Sequence[Tensor],
+        learning_rates: Sequence[float],
+        matrix: Tensor | None = None,
+    ) -> Tensor:
+        """Take one update after another; return the losses before each, until one is not finite.
+
+        Batches are rows, or with a `matrix` that the step reads the positions of rows in it.
+        """
 
 
 class AutogradStep:

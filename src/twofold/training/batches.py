@@ -204,10 +204,16 @@ class Selection:
         skip: int = 0,
     ) -> Iterator[Tensor]:
         """Give every row once, in a new order; `TrainingRows` says how."""
+        places = self.places(n_rows, generator, skip)
+        return (self._put(rows, buffer(len(rows))) for rows in places)
+
+    def places(self, n_rows: int, generator: torch.Generator, skip: int = 0) -> Iterator[Tensor]:
+        """Give the positions in `x` of the rows of each of these `batches`."""
         order = self.positions[torch.randperm(len(self), generator=generator)].to(self.device)
         whole = order.split(n_rows)[skip:]
-        parts = (rows.tensor_split(self._size)[self._rank] for rows in whole)
-        return (self._put(rows, buffer(len(rows))) for rows in (parts if self._size > 1 else whole))
+        if self._size == 1:
+            return iter(whole)
+        return (rows.tensor_split(self._size)[self._rank] for rows in whole)
 
     def head(self, n_rows: int) -> Tensor:
         """Return the first rows of the selection."""

@@ -107,21 +107,41 @@ class NativeStep:
         """Update the weights from the batch in `x`; return its loss before the update."""
         return self.update_many([x], [learning_rate])[0]
 
-    def update_many(self, batches: Sequence[Tensor], learning_rates: Sequence[float]) -> Tensor:
-        """Take one update after another; return the losses before each, until one is not finite."""
-        given, target = _in_a_row(batches), None
+    def reads(self, matrix: Tensor) -> bool:
+        """Whether batches may be positions of rows in this matrix, `(n_rows, width)`."""
+        return (
+            self.corruption is None
+            and matrix.dtype == torch.float32
+            and matrix.device.type == "cpu"
+            and matrix.stride(1) == 1
+        )
+
+    def update_many(
+        self,
+        batches: Sequence[Tensor],
+        learning_rates: Sequence[float],
+        matrix: Tensor | None = None,
+    ) -> Tensor:
+        """Take one update after another; return the losses before each, until one is not finite.
+
+        Batches are rows, or with a `matrix` that the step reads the positions of rows in it.
+        """
+        rows, target = _in_a_row(batches), None
+        given = rows if matrix is None else matrix
         if self.corruption is not None:
             pairs = [corrupt(self.corruption, x, self.objective, self.generator) for x in batches]
             given = torch.cat([corrupted for corrupted, _ in pairs])
             target = torch.cat([each for _, each in pairs])
         self._n_filled = 0
-        sizes = np.array([len(x) for x in batches], np.int64)
-        return self._train(given, target, sizes, np.array(learning_rates, np.float64))
+        sizes = np.array([x.shape[0] for x in batches], np.int64)
+        places = None if matrix is None else rows
+        return self._train(given, target, places, sizes, np.array(learning_rates, np.float64))
 
     def _train(
         self,
         given: Tensor,
         target: Tensor | None,
+        places: Tensor | None,
         sizes: NDArray[np.int64],
         rates: NDArray[np.float64],
     ) -> Tensor:
@@ -145,7 +165,7 @@ class NativeStep:
             self.takes_missing,
             given.data_ptr(),
             None if target is None else target.data_ptr(),
-            None,
+            None if places is None else places.data_ptr(),
             sizes.ctypes.data,
             rates.ctypes.data,
             losses.data_ptr(),
@@ -180,10 +200,10 @@ def _in_a_row(batches: Sequence[Tensor]) -> Tensor:
         if x.data_ptr() != end or not x.is_contiguous():
             return torch.cat(list(batches))
         end += x.nbytes
-    n_rows = sum(len(x) for x in batches)
+    n_rows = sum(x.shape[0] for x in batches)
     if not first.is_contiguous():
         return torch.cat(list(batches))
-    return first.as_strided((n_rows, first.shape[1]), (first.shape[1], 1))
+    return first.as_strided((n_rows, *first.shape[1:]), first.stride())
 
 
 class _InputTable:

@@ -7,7 +7,6 @@ of the weights.
 
 from __future__ import annotations
 
-import copy
 import math
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,7 +27,7 @@ from twofold.nn.threads import Threads, few_for
 from twofold.schema.tensors import Rows
 from twofold.training import dead_units
 from twofold.training.autograd import Step, TakesMany, corrupt
-from twofold.training.batches import TrainingData
+from twofold.training.batches import Selection, TrainingData
 from twofold.training.checkpoint import Checkpoint, Interruption
 from twofold.training.config import TrainingConfig
 from twofold.training.events import Callback, EventEmitter, Prepares
@@ -211,13 +210,15 @@ class _Run:
         self.step = trainer.step_for(data)
         self._applied = applied(self.network)
         self.rows = data.rows.share(self.workers.rank, self.workers.size)
+        self._takes_many = self.step if isinstance(self.step, TakesMany) else None
+        self._matrix = self._read_in_place()
         self.held_out = data.held_out
         self.events = EventEmitter(self.config, len(data.rows), trainer.callbacks, trainer.stage)
         self.threads = Threads(
             self.network.products(self.config.batch_size),
             next(self.network.parameters()),
             self.network.is_dense,
-            own=isinstance(self.step, TakesMany),
+            own=self._takes_many is not None,
         )
         self.history, self._stopped = History(), ""
         self.epoch, self.n_steps, self.is_whole = 1, 0, True
@@ -241,18 +242,18 @@ class _Run:
 
     def updates(self) -> Iterator[int]:
         """Pass over the rest of the epoch's rows; give the number of updates whenever it grows."""
-        events, step, size = self.events, self.step, self.config.batch_size
+        events, many, size = self.events, self._takes_many, self.config.batch_size
         batches, n_ahead = self._batches(), 1
-        if isinstance(step, TakesMany) and not self.stops_after_each:
-            n_ahead = step.n_ahead
+        if many is not None and not self.stops_after_each:
+            n_ahead = many.n_ahead
         while ahead := list(islice(batches, self.threads.most_steps(n_ahead))):
             numbers = range(self.n_steps + 1, self.n_steps + 1 + len(ahead))
             rates = [self.rate(number) for number in numbers]
             self.is_whole = False
-            if isinstance(step, TakesMany):
-                losses = list(step.update_many(ahead, rates))
+            if many is not None:
+                losses = many.update_many(ahead, rates, self._matrix).tolist()
             else:
-                losses = [step.update(ahead[0], rates[0])]
+                losses = [self.step.update(ahead[0], rates[0])]
             # Batches are this worker's parts, and the losses those of all workers.
             for number, loss in zip(numbers, losses, strict=False):
                 self._losses.add(loss, min(size, events.n_rows - (number - 1) * size))
@@ -268,17 +269,28 @@ class _Run:
         done = (self.epoch - 1) * self.events.steps
         return self.config.learning_rate_at(done + number - 1, self.events.total_steps)
 
+    def _read_in_place(self) -> Tensor | None:
+        """Return the matrix of the rows, where the step reads them there and needs no copies."""
+        if self._takes_many is None or not isinstance(self.rows, Selection):
+            return None
+        x = self.rows.x
+        return x if isinstance(x, Tensor) and self._takes_many.reads(x) else None
+
     def _batches(self) -> Iterator[Tensor]:
-        size, buffer = self.config.batch_size, self.step.buffer
         now = self.generator.get_state()
         if not self.n_steps:
             self._order = now
         self.workers.begin_epoch(self._order, self.n_steps)
-        if not self.n_steps:
-            return self.rows.batches(size, self.generator, buffer)
-        self.generator.set_state(self._order)
-        batches = self.rows.batches(size, self.generator, buffer, skip=self.n_steps)
-        self.generator.set_state(now)
+        if self.n_steps:
+            self.generator.set_state(self._order)
+        size, skip = self.config.batch_size, self.n_steps
+        if self._matrix is None:
+            batches = self.rows.batches(size, self.generator, self.step.buffer, skip)
+        else:
+            assert isinstance(self.rows, Selection)
+            batches = self.rows.places(size, self.generator, skip)
+        if self.n_steps:
+            self.generator.set_state(now)
         return batches
 
     def end_epoch(self) -> None:
@@ -299,7 +311,7 @@ class _Run:
             self.history.best_epoch = epoch
         elif probe_loss < self._best_loss:
             self._best_loss, self.history.best_epoch = probe_loss, epoch
-            self._best = copy.deepcopy(network.state_dict())
+            self._best = _copied(network)
         self.epoch, self.n_steps = epoch + 1, 0
         self._losses = self._new_losses()
         self.is_whole = True
@@ -315,7 +327,7 @@ class _Run:
             self._adapt()
             loss = self._loss_of(self.held_out)
         if math.isfinite(loss):
-            self._best_loss, self._best = loss, copy.deepcopy(self.network.state_dict())
+            self._best_loss, self._best = loss, _copied(self.network)
 
     def _loss_of(self, probe: Rows) -> float:
         turn = self.workers.rank, self.workers.size
@@ -337,6 +349,8 @@ class _Run:
         return dead, self._loss_of(probe)
 
     def _adapt(self) -> None:
+        if not self.objective.adapts:
+            return  # before rows are gathered for it
         adapt(
             self.network,
             self.objective,
@@ -395,6 +409,10 @@ class _Run:
         return {"network": self.network, "objective": self.objective, "step": self.step}
 
 
+def _copied(network: Network) -> dict[str, Tensor]:
+    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+
+
 def _part(tensors: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
     """Return the tensors of one part, under its own names."""
     start = f"{name}."
@@ -413,9 +431,9 @@ class _Losses:
         self._unseen: list[tuple[Tensor, int]] = []
         self._total, self._n_rows, self._step = 0.0, 0, 0
 
-    def add(self, loss: Tensor, n_rows: int) -> None:
+    def add(self, loss: Tensor | float, n_rows: int) -> None:
         """Take the next step's loss, the mean over `n_rows` rows."""
-        if self._every == 1:
+        if self._every == 1 or isinstance(loss, float):
             self._count(float(loss), n_rows)
             return
         self._unseen.append((loss.clone(), n_rows))  # the next step may write over its loss

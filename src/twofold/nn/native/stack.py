@@ -54,12 +54,15 @@ class NetworkStack:
         self, network: Network, moments: Sequence[tuple[Tensor, Sequence[Tensor]]] = ()
     ) -> None:
         self._network, self._moments = network, moments
+        # `network.parameters()` asks each module for its children, which takes longer than a step.
+        self._parameters = [module._parameters for module in network.modules()]
         self._stack = Stack()
         self._places: list[int] = []
 
     def now(self, isa: int) -> Stack:
         """Return the stack, with as many threads as PyTorch has now."""
-        places = [p.data_ptr() for p in self._network.parameters()]
+        found = (p for each in self._parameters for p in each.values() if p is not None)
+        places = [p.data_ptr() for p in found]
         places += [moment.data_ptr() for _, own in self._moments for moment in own]
         if places != self._places:
             moments = {id(p): own for p, own in self._moments}
@@ -139,6 +142,15 @@ class AppliedNetwork(Network):
         theta = code.new_empty(len(code), self.width)
         self._run(None, code.contiguous(), theta)
         return theta
+
+    def forward(
+        self, x: Tensor, generator: torch.Generator | None = None, seen: Tensor | None = None
+    ) -> tuple[Tensor, Penalties]:
+        """Return the likelihoods' parameters for the rows `x`, and no penalties."""
+        x = x.contiguous()
+        code, theta = x.new_empty(len(x), self.n_components), torch.empty_like(x)
+        self._run(x, code, theta)
+        return theta, {}
 
     def _run(self, x: Tensor | None, code: Tensor, theta: Tensor | None) -> None:
         found = library.find()
