@@ -9,7 +9,11 @@ import numpy as np
 import pytest
 
 from twofold import Autoencoder
-from twofold.training.config import TrainingConfig, automatic_epochs
+from twofold.training.config import (
+    TrainingConfig,
+    automatic_batch_size,
+    automatic_epochs,
+)
 
 PLAN = TrainingConfig(
     optimizer="sgd",
@@ -95,8 +99,8 @@ def test_the_automatic_batch_never_shrinks_as_rows_are_added() -> None:
 
 
 @pytest.mark.parametrize("n_rows", [1, 50, 1000, 60_000, 10**7])
-def test_the_automatic_number_of_epochs_is_between_10_and_200(n_rows: int) -> None:
-    assert 10 <= resolve(n_rows).epochs <= 200
+def test_the_automatic_number_of_epochs_is_between_7_and_200(n_rows: int) -> None:
+    assert 7 <= resolve(n_rows).epochs <= 200
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
@@ -128,6 +132,24 @@ def test_bfloat16_where_it_is_asked_for_or_pays(
     monkeypatch.setattr("twofold.training.config.fast_in_bfloat16", lambda device: fast)
     plan = resolve(width=width, precision=precision, batch_size=batch_size)
     assert plan.bfloat16 is expected
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "is_table", "batch_size", "epochs"),
+    [
+        (53_000, False, 64, 7),
+        (2_000, False, 32, 64),
+        (10_000_000, False, 1024, 7),
+        (53_000, True, 128, 10),
+        (1_000, True, 64, 250),
+        (100, True, 32, 600),
+    ],
+)
+def test_batches_and_epochs_that_suit_the_number_of_rows(
+    n_rows: int, is_table: bool, batch_size: int, epochs: int
+) -> None:
+    assert automatic_batch_size(n_rows, is_table) == batch_size
+    assert automatic_epochs(n_rows, batch_size, is_table=is_table) == epochs
 
 
 def test_a_network_that_fills_cells_trains_for_longer() -> None:

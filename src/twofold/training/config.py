@@ -113,8 +113,10 @@ def automatic_batch_size(n_rows: int, is_table: bool = False) -> int:
     """Return a power of two between 32 and 1,024 that gives some hundred updates per epoch.
 
     Of tables, which networks pass over more often, it is up to 128 as long as an epoch has eight.
+    Images have twice as many updates in an epoch, and fewer epochs: with 7 of 64 rows instead of
+    10 of 128, 53,000 images were learned as well, on validation rows, in less time.
     """
-    size = 2 ** math.floor(math.log2(max(n_rows, 1) / 400))
+    size = 2 ** math.floor(math.log2(max(n_rows, 1) / (400 if is_table else 800)))
     if is_table:
         size = max(size, min(128, 2 ** math.floor(math.log2(max(n_rows, 1) / 8))))
     return int(min(1024, max(32, size)))
@@ -123,9 +125,9 @@ def automatic_batch_size(n_rows: int, is_table: bool = False) -> int:
 def automatic_epochs(
     n_rows: int, batch_size: int, fills: bool = False, is_table: bool = False
 ) -> int:
-    """Return enough epochs for about 4,000 updates, between 10 and 200.
+    """Return enough epochs for about 4,000 updates, between 7 and 200.
 
-    Of a table it is as many updates, in at most 600 epochs.
+    Of a table it is as many updates, in 10 to 600 epochs.
 
     A network that `fills` hidden cells, and learns from those alone, learns less from an update and
     goes on learning for longer: 150 epochs, and at least 400 and at most 12,000 updates.
@@ -134,8 +136,8 @@ def automatic_epochs(
         steps = math.ceil(n_rows / batch_size)
         return max(1, math.ceil(min(12_000, max(400, 150 * steps)) / steps))
     steps = math.ceil(n_rows / batch_size)
-    most = _MOST_PASSES if is_table else 200
-    return min(most, max(10, math.ceil(_UPDATES / steps)))
+    least, most = (10, _MOST_PASSES) if is_table else (7, 200)
+    return min(most, max(least, math.ceil(_UPDATES / steps)))
 
 
 def automatic_learning_rate(optimizer: str, width: int, ordered: bool = False) -> float:
