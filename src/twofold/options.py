@@ -377,7 +377,7 @@ OPTIONS: dict[str, Option] = {
         "auto",
         "pull of the weight matrices towards zero, per update (an L2 penalty; decoupled with "
         "'adamw' and 'muon'); biases are not decayed; 'auto' is 0.1 with 'adamw' and a "
-        "shortcut, else 0",
+        "shortcut (0.3 from 12 columns on where training rows are under 100 for each), else 0",
         kinds=("float",),
         choices=("auto",),
         least=0,
@@ -394,8 +394,8 @@ OPTIONS: dict[str, Option] = {
     "patience": Option(
         "auto",
         "epochs without a better validation loss before training stops, and the best weights are "
-        "kept; 'auto' trains all epochs and keeps the best weights, None trains all and keeps the "
-        "last ones",
+        "kept; 'auto' trains all epochs and keeps the best weights, with a shortcut cooled down "
+        "for a tenth as many epochs at a 50th of the rate; None trains all and keeps the last ones",
         kinds=("none", "int"),
         choices=("auto",),
         unit="epochs",

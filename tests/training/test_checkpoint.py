@@ -67,6 +67,9 @@ KINDS: dict[str, tuple[Any, dict[str, Any]]] = {
 }
 
 
+COOL_DOWN = trainer.Trainer.cool_down
+
+
 class Killed(BaseException):
     """Ends a run as a kill does: nothing in the loop expects it."""
 
@@ -116,6 +119,24 @@ def test_a_run_killed_again_and_again_ends_in_the_same_bits(kind: str, tmp_path:
         done += len(updates)
     assert bits(found) == expected
     assert done == total
+
+
+def test_a_run_killed_while_it_cools_down_ends_in_the_same_bits(tmp_path: Path) -> None:
+    turns = np.linspace(0, 6, 200)[:, None] * [1, 2, 3]
+    curve, options = np.hstack([np.cos(turns), np.sin(turns)]), {"epochs": 40}
+    expected = Autoencoder(**{**OPTIONS, **options}).fit(curve)
+    assert expected.best_epoch_  # else there is nothing to cool down
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(trainer.Trainer, "cool_down", killed_after_two_epochs)
+        with pytest.raises(Killed):
+            go_on(tmp_path, curve, **options)
+    assert bits(go_on(tmp_path, curve, **options)) == bits(expected)
+
+
+def killed_after_two_epochs(cooling: trainer.Trainer, data: Any, history: Any) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        count_updates(patch, kill_after=12)
+        COOL_DOWN(cooling, data, history)
 
 
 def fit(folder: Path, rows: Any = X, *, fit: dict[str, Any] | None = None, **options: Any) -> Any:

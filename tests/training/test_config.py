@@ -71,15 +71,53 @@ def resolve(n_rows: int = 1000, width: int = 20, **options: Any) -> TrainingConf
 
 
 @pytest.mark.parametrize(
-    ("optimizer", "is_table", "expected"),
-    [("adamw", True, 0.1), ("adamw", False, 0.0), ("adam", True, 0.0), ("sgd", True, 0.0)],
+    ("optimizer", "n_columns", "expected"),
+    [("adamw", 5, 0.1), ("adamw", None, 0.0), ("adam", 5, 0.0), ("sgd", 5, 0.0)],
 )
 def test_the_automatic_weight_decay_is_of_tables(
-    optimizer: str, is_table: bool, expected: float
+    optimizer: str, n_columns: int | None, expected: float
 ) -> None:
     settings = Autoencoder(optimizer=optimizer).get_params(deep=False)
-    plan = TrainingConfig.resolve(settings, 1000, 20, is_table=is_table)
+    plan = TrainingConfig.resolve(settings, 1000, 20, n_columns=n_columns)
     assert plan.weight_decay == expected
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "n_columns", "epochs", "expected"),
+    [
+        (1199, 12, "auto", 0.3),
+        (1200, 12, "auto", 0.1),
+        (1000, 11, "auto", 0.1),
+        (10_000, 200, "auto", 0.3),
+        (1000, 12, 1, 0.1),
+    ],
+)
+def test_weights_decay_more_where_rows_of_many_columns_are_few(
+    n_rows: int, n_columns: int, epochs: int | str, expected: float
+) -> None:
+    settings = Autoencoder(epochs=epochs).get_params(deep=False)
+    plan = TrainingConfig.resolve(settings, n_rows, 20, n_columns=n_columns)
+    assert plan.weight_decay == expected
+
+
+@pytest.mark.parametrize(
+    ("options", "n_columns", "expected"),
+    [
+        ({}, 5, 25),
+        ({"epochs": 35}, 5, 3),
+        ({"epochs": 9}, 5, 0),
+        ({"patience": 20}, 5, 0),
+        ({"patience": None}, 5, 0),
+        ({}, None, 0),
+    ],
+)
+def test_a_table_cools_down_for_a_tenth_of_the_epochs_after_the_best_of_them(
+    options: dict[str, Any], n_columns: int | None, expected: int
+) -> None:
+    settings = Autoencoder(**options).get_params(deep=False)
+    plan = TrainingConfig.resolve(settings, 1000, 20, n_columns=n_columns)
+    assert plan.cooldown == expected
+    assert plan.cooled_down().learning_rate_at(7, 9) == pytest.approx(plan.learning_rate / 50)
 
 
 def test_given_options_are_kept() -> None:

@@ -272,7 +272,7 @@ def passengers(seed: int, n: int) -> Any:
 @pytest.fixture(scope="module")
 def mixed() -> tuple[Autoencoder, Any]:
     held_out = passengers(1, 100)
-    ae = Autoencoder(n_components=3, epochs=60, random_state=0)
+    ae = Autoencoder(n_components=3, epochs=60, patience=60, random_state=0)
     return ae.fit(passengers(0, 500), validation_data=held_out), held_out
 
 
@@ -297,6 +297,30 @@ def test_no_column_of_a_mixed_table_is_worse_than_by_pca(mixed: tuple[Autoencode
         assert (own[:, j] != true[:, j]).mean() <= (by_pca[:, j] != true[:, j]).mean()
     gaps = [np.square(cells - true)[known, 3].mean() for cells in (own, by_pca)]
     assert gaps[0] < gaps[1]
+
+
+def test_best_weights_cool_down_at_a_small_rate_over_training_rows_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    spies: list[StepSpy] = []
+
+    def spy(*_: Any, **__: Any) -> StepSpy:
+        spies.append(StepSpy())
+        return spies[-1]
+
+    network, objective, x = parts()
+    monkeypatch.setattr(trainer, "make_step", spy)
+    data = TrainingData(Selection(x, torch.arange(32)), x[32:], x, torch.arange(32), True)
+    plan = replace(PLAN, learning_rate=0.05, schedule="one-cycle", cooldown=3)
+    history = History()
+    trainer.Trainer(network, objective, plan, torch.Generator().manual_seed(1)).cool_down(
+        data, history
+    )
+    (step,) = spies
+    assert step.rates == [pytest.approx(0.001)] * 3 * 4
+    seen = torch.cat(step.batches).unique(dim=0)
+    assert torch.equal(seen, x[:32].unique(dim=0))
+    assert history == History()
 
 
 def test_early_stopping_names_the_best_epoch() -> None:

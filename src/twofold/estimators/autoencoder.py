@@ -81,7 +81,7 @@ class Autoencoder(
         `seconds`, of a sparse code also `dead_units`, components that were never active.
     best_epoch_, n_iter_ : int
         Epoch whose weights were kept, counted from 1 (0 for those that training
-        started with), and number of epochs run.
+        started with), and number of epochs run, those of a cool-down left out.
     offset_ : float
         Score below which a row is an anomaly, in nats.
     calibration_scores_ : array

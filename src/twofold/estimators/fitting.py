@@ -296,12 +296,13 @@ def trainer(
         missing = float(torch.isnan(data.rows.head(_SIZE_ROWS)).double().mean())
         changed["corruption"] = Masking(min(0.5, max(_LEAST_HIDDEN, missing)))
     params = {**ae.get_params(deep=False), **changed}
+    columns = [at for at in ae.schema_.inputs if at.stop > at.start]
     config = TrainingConfig.resolve(
         params,
         len(data.rows),
         ae.schema_.width,
         ae.network_.fan_in,
-        is_table=ae.network_.shortcut is not None,
+        n_columns=None if ae.network_.shortcut is None else len(columns),
     )
     if saved is not None:
         saved.claim("data", fingerprint(ae.schema_, data.rows, data.held_out))
@@ -321,6 +322,8 @@ def train(ae: Autoencoder, trainer: Trainer, data: TrainingData) -> History:
                 history.best_epoch = 0
             if not history.best_epoch:
                 pretraining.settle_for_pca(trainer, data)
+            elif history.ended == "all epochs done" and trainer.config.cooldown:
+                trainer.cool_down(data, history)
     ae._step = trainer.step
     ae.history_ = [*ae.history_, *history.entries(after=past)]
     ae.best_epoch_, ae.n_iter_ = past + history.best_epoch, max(1, len(ae.history_))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import torch
@@ -13,13 +13,18 @@ from twofold.nn import bottleneck, corruption
 from twofold.nn.corruption import Corruption
 
 _UPDATES, _MOST_PASSES = 4_000, 600
-_TABLE_DECAY = 0.1  # times the learning rate, a step: more than half of a weight in a whole run
+_DECAY = 0.1  # times the learning rate, a step: more than half of a weight in a whole run
+_WIDE_DECAY, _MANY_COLUMNS, _FEW_ROWS = 0.3, 12, 100  # where there are so few rows a column
+_COOLDOWN, _SLOW = 0.1, 0.02  # of the epochs, and of the learning rate
 _LARGE_BATCH, _WIDE = 64, 256  # below, rounding copies cost more than bfloat16 products save
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How to train: every option of training with its "auto" worked out."""
+    """How to train: every option of training with its "auto" worked out.
+
+    `cooldown` is the number of epochs that go on from the best weights at a small learning rate.
+    """
 
     optimizer: str
     learning_rate: float
@@ -31,6 +36,7 @@ class TrainingConfig:
     weight_decay: float
     patience: int | None
     keeps_best: bool = False
+    cooldown: int = 0
     bfloat16: bool = False
     corruption: Corruption | None = None
 
@@ -42,13 +48,14 @@ class TrainingConfig:
         width: int,
         fan_in: int | None = None,
         *,
-        is_table: bool = False,
+        n_columns: int | None = None,
     ) -> TrainingConfig:
         """Work out what "auto" means for `n_rows` rows of `width` inputs.
 
-        `fan_in` is the most that a unit of the network adds up (None: the inputs), and `is_table`
-        says that the inputs are not pixels and not steps of a sequence.
+        `fan_in` is the most that a unit of the network adds up (None: the inputs), and `n_columns`
+        how many columns of a table the inputs are (None: they are pixels or steps of a sequence).
         """
+        is_table = n_columns is not None
         values = {name: options[name] for name in cls.__dataclass_fields__ if name in options}
         values["keeps_best"] = values["patience"] is not None
         if values["patience"] == "auto":
@@ -60,6 +67,8 @@ class TrainingConfig:
             noise = values["corruption"]
             fills = noise is not None and noise.hides
             values["epochs"] = automatic_epochs(n_rows, values["batch_size"], fills, is_table)
+        if is_table and values["keeps_best"] and values["patience"] is None:
+            values["cooldown"] = int(_COOLDOWN * values["epochs"])
         if values["learning_rate"] == "auto":
             spec = bottleneck.resolve(
                 options.get("bottleneck", "plain"), options.get("n_components")
@@ -70,8 +79,9 @@ class TrainingConfig:
                 spec.is_ordered,
             )
         if values["weight_decay"] == "auto":
-            decays = is_table and values["optimizer"] == "adamw"
-            values["weight_decay"] = _TABLE_DECAY if decays else 0.0
+            values["weight_decay"] = 0.0
+            if n_columns is not None and values["optimizer"] == "adamw":
+                values["weight_decay"] = automatic_weight_decay(n_rows, n_columns, values["epochs"])
         for name in ("learning_rate", "momentum", "weight_decay"):
             values[name] = float(values[name])  # numpy's numbers are not JSON
         bfloat16 = options["precision"] == "bfloat16" or (
@@ -87,6 +97,11 @@ class TrainingConfig:
         values = asdict(self)
         del values["corruption"]
         return values
+
+    def cooled_down(self) -> TrainingConfig:
+        """Return how to train once the best weights are known: at a small, constant rate."""
+        rate = _SLOW * self.learning_rate
+        return replace(self, epochs=self.cooldown, learning_rate=rate, schedule="constant")
 
     def learning_rate_at(self, step: int, steps: int) -> float:
         """Return the learning rate of update `step` out of `steps`, counted from 0.
@@ -138,6 +153,19 @@ def automatic_epochs(
     steps = math.ceil(n_rows / batch_size)
     least, most = (10, _MOST_PASSES) if is_table else (7, 200)
     return min(most, max(least, math.ceil(_UPDATES / steps)))
+
+
+def automatic_weight_decay(n_rows: int, n_columns: int, epochs: int) -> float:
+    """Return the weight decay of a table, which AdamW multiplies by the learning rate.
+
+    It is larger where rows of many columns are few, and seen more than once: these are learned by
+    heart soonest. A code often holds a few columns almost exactly, and more decay then costs more
+    than it saves.
+    """
+    is_learned_by_heart = (
+        n_columns >= _MANY_COLUMNS and n_rows < _FEW_ROWS * n_columns and epochs > 1
+    )
+    return _WIDE_DECAY if is_learned_by_heart else _DECAY
 
 
 def automatic_learning_rate(optimizer: str, width: int, ordered: bool = False) -> float:

@@ -23,7 +23,8 @@ class Event:
 
     `kind` is "start", "step", "epoch" or "end". `losses` are in nats per cell, by name: `loss` is
     the mean over the epoch so far, `validation_loss` the loss on the held-out rows. `seconds` count
-    from the start of training. `stage` names a part of pretraining: "level 1 of 3".
+    from the start of training. `stage` names a part of pretraining, "level 1 of 3", or what follows
+    the best weights, "cool-down".
     """
 
     kind: str

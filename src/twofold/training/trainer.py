@@ -186,6 +186,28 @@ class Trainer:
         events.emit("end", len(history.epochs), events.steps if history.epochs else 0, {}, 0.0)
         return history
 
+    def cool_down(self, data: TrainingData, history: History) -> None:
+        """Go on from the best weights at a small, constant learning rate, for `config.cooldown`.
+
+        These are those of one epoch at a higher rate, noise and all, with which the held-out rows
+        chose them. Training rows alone average it out here.
+        """
+        part = self.part("cool-down", self.network, self.objective)
+        part.config = self.config.cooled_down()
+        run = _Run(part, data)
+        with Interruption(self.workers.size > 1) as interruption:
+            try:
+                while run.end() is None:
+                    with run.threads:
+                        for _ in run.updates():
+                            if self.workers.should_stop(interruption.requested):
+                                raise KeyboardInterrupt
+                    run.begin_epoch()
+            except KeyboardInterrupt:
+                history.ended = "interrupted"
+        run.adapt()
+        self.step = part.step  # the other one remembers gradients of other weights
+
 
 class _Run:
     """One run of training, and where it stands.
@@ -312,19 +334,23 @@ class _Run:
         elif probe_loss < self._best_loss:
             self._best_loss, self.history.best_epoch = probe_loss, epoch
             self._best = _copied(network)
-        self.epoch, self.n_steps = epoch + 1, 0
-        self._losses = self._new_losses()
+        self.begin_epoch()
         self.is_whole = True
         # After the bookkeeping, so that whoever interrupts here loses nothing of the epoch.
         self.events.emit("epoch", epoch, self.events.steps, losses, rate)
         self._stopped = self.workers.broadcast(self.events.stopped)
+
+    def begin_epoch(self) -> None:
+        """Count the next epoch's updates from 0."""
+        self.epoch, self.n_steps = self.epoch + 1, 0
+        self._losses = self._new_losses()
 
     def begin(self) -> None:
         """Measure the network that training starts with: what is learned has to be better."""
         if self.held_out is None or not self._keeps_best:
             return
         with few_for(self.network.work(min(_CHUNK_ROWS, len(self.held_out)))):
-            self._adapt()
+            self.adapt()
             loss = self._loss_of(self.held_out)
         if math.isfinite(loss):
             self._best_loss, self._best = loss, _copied(self.network)
@@ -345,10 +371,11 @@ class _Run:
             # Losses that differ by rounding may draw another row, and workers share one network.
             workers.synchronize(network)
         # The last update is in no batch's loss: the held-out rows, or a few others, say.
-        self._adapt()
+        self.adapt()
         return dead, self._loss_of(probe)
 
-    def _adapt(self) -> None:
+    def adapt(self) -> None:
+        """Fit what the likelihoods learn besides the weights."""
         if not self.objective.adapts:
             return  # before rows are gathered for it
         adapt(
@@ -367,7 +394,7 @@ class _Run:
         """Put the best weights into the network, where any are better than others."""
         if self._best is not None:
             self.network.load_state_dict(self._best)
-            self._adapt()
+            self.adapt()
 
     def snapshot(self) -> tuple[dict[str, Tensor], dict[str, Any]]:
         """Return the state of the run, as tensors and plain data."""
