@@ -106,6 +106,8 @@ def test_weights_decay_more_where_rows_of_many_columns_are_few(
         ({}, 5, 25),
         ({"epochs": 35}, 5, 3),
         ({"epochs": 9}, 5, 0),
+        ({"epochs": 9_000}, 5, 62),
+        ({"epochs": 90, "batch_size": 1}, 5, 1),
         ({"patience": 20}, 5, 0),
         ({"patience": None}, 5, 0),
         ({}, None, 0),

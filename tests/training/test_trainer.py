@@ -299,28 +299,38 @@ def test_no_column_of_a_mixed_table_is_worse_than_by_pca(mixed: tuple[Autoencode
     assert gaps[0] < gaps[1]
 
 
-def test_best_weights_cool_down_at_a_small_rate_over_training_rows_alone(
+def cool_down(monkeypatch: pytest.MonkeyPatch, step: StepSpy) -> tuple[Tensor, History]:
+    """Cool down for three epochs, 8 of 40 rows held out; return the rows and what happened."""
+    network, objective, x = parts()
+    monkeypatch.setattr(trainer, "make_step", lambda *_, **__: step)
+    data = TrainingData(Selection(x, torch.arange(32)), x[32:], x, torch.arange(32), True)
+    plan, history = replace(PLAN, schedule="one-cycle", cooldown=3), History()
+    generator = torch.Generator().manual_seed(1)
+    trainer.Trainer(network, objective, plan, generator).cool_down(data, history)
+    return x, history
+
+
+def test_weights_cool_down_at_a_small_rate_over_training_rows_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    spies: list[StepSpy] = []
-
-    def spy(*_: Any, **__: Any) -> StepSpy:
-        spies.append(StepSpy())
-        return spies[-1]
-
-    network, objective, x = parts()
-    monkeypatch.setattr(trainer, "make_step", spy)
-    data = TrainingData(Selection(x, torch.arange(32)), x[32:], x, torch.arange(32), True)
-    plan = replace(PLAN, learning_rate=0.05, schedule="one-cycle", cooldown=3)
-    history = History()
-    trainer.Trainer(network, objective, plan, torch.Generator().manual_seed(1)).cool_down(
-        data, history
-    )
-    (step,) = spies
-    assert step.rates == [pytest.approx(0.001)] * 3 * 4
-    seen = torch.cat(step.batches).unique(dim=0)
-    assert torch.equal(seen, x[:32].unique(dim=0))
+    step = StepSpy()
+    x, history = cool_down(monkeypatch, step)
+    assert step.rates == [pytest.approx(PLAN.learning_rate / 50)] * 3 * 4
+    assert torch.equal(torch.cat(step.batches).unique(dim=0), x[:32].unique(dim=0))
     assert history == History()
+
+
+def test_a_cool_down_that_is_interrupted_is_an_interruption(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def interrupt(number: int) -> float:
+        if number == 6:
+            raise KeyboardInterrupt
+        return 1.0
+
+    step = StepSpy(interrupt)
+    _, history = cool_down(monkeypatch, step)
+    assert (len(step.batches), history.is_interrupted) == (6, True)
 
 
 def test_early_stopping_names_the_best_epoch() -> None:

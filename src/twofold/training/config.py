@@ -16,6 +16,7 @@ _UPDATES, _MOST_PASSES = 4_000, 600
 _DECAY = 0.1  # times the learning rate, a step: more than half of a weight in a whole run
 _WIDE_DECAY, _MANY_COLUMNS, _FEW_ROWS = 0.3, 12, 100  # where there are so few rows a column
 _COOLDOWN, _SLOW = 0.1, 0.02  # of the epochs, and of the learning rate
+_MOST_COOLDOWN = 1_000  # updates: no checkpoint is written meanwhile
 _LARGE_BATCH, _WIDE = 64, 256  # below, rounding copies cost more than bfloat16 products save
 
 
@@ -68,7 +69,8 @@ class TrainingConfig:
             fills = noise is not None and noise.hides
             values["epochs"] = automatic_epochs(n_rows, values["batch_size"], fills, is_table)
         if is_table and values["keeps_best"] and values["patience"] is None:
-            values["cooldown"] = int(_COOLDOWN * values["epochs"])
+            steps = math.ceil(max(n_rows, 1) / values["batch_size"])
+            values["cooldown"] = min(int(_COOLDOWN * values["epochs"]), _MOST_COOLDOWN // steps)
         if values["learning_rate"] == "auto":
             spec = bottleneck.resolve(
                 options.get("bottleneck", "plain"), options.get("n_components")

@@ -190,12 +190,14 @@ class Trainer:
         """Go on from the best weights at a small, constant learning rate, for `config.cooldown`.
 
         These are those of one epoch at a higher rate, noise and all, with which the held-out rows
-        chose them. Training rows alone average it out here.
+        chose them. Training rows alone average it out here. A run that resumes does all of it
+        again, from the same weights.
         """
         part = self.part("cool-down", self.network, self.objective)
         part.config = self.config.cooled_down()
         run = _Run(part, data)
-        with Interruption(self.workers.size > 1) as interruption:
+        catches = self.checkpoint is not None or self.workers.size > 1
+        with Interruption(catches) as interruption:
             try:
                 while run.end() is None:
                     with run.threads:
