@@ -3,10 +3,11 @@
     python bench/samples.py --peers PYTHON             tables that choices may be made on
     python bench/samples.py --peers PYTHON --held-back
 
-PYTHON is one of an environment with sdv and sdmetrics. Tables are mixed ones of `small_tables`:
-their complete rows, 300 of them at least, with two categories and two numbers at least. As many
-rows are drawn as there are. Judged are sdmetrics' quality score (0 to 1: how alike columns and
-pairs of columns are), and the share of rows that have a pair of levels which no real row has.
+PYTHON is one of an environment with sdmetrics and sdv before its version 2. Tables are mixed ones
+of `small_tables`: their complete rows, 300 of them at least, with two categories and two numbers at
+least. As many rows are drawn as there are. Judged are sdmetrics' quality score (0 to 1: how alike
+columns and pairs of columns are), and the share of rows that have a pair of levels which no real
+row has.
 """
 
 from __future__ import annotations

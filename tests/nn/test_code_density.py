@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from scipy import stats
 from sklearn.covariance import OAS
 
+from twofold.nn import code_density
 from twofold.nn.code_density import CodeDensity
 
 RNG = np.random.default_rng(11)
@@ -92,6 +93,28 @@ def test_codes_in_clusters_have_several_densities() -> None:
     # Three unit normals with equal weights: entropy log 3 + log(2 pi e).
     entropy = np.log(3) + np.log(2 * np.pi * np.e)
     assert float(plain.log_prob(fresh).mean()) == pytest.approx(-entropy, abs=0.2)
+
+
+def test_two_densities_that_gain_nothing_do_not_end_the_search(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    # Two whose fit came to nothing are one normal density, twice.
+    fit = code_density._fit
+
+    def unlucky(codes: torch.Tensor, count: int, seed: int) -> tuple[torch.Tensor, ...]:
+        if count != 2:
+            return fit(codes, count, seed)
+        weight, mean, covariance = fit(codes, 1, seed)
+        return (
+            weight.repeat(2) / 2,
+            mean.repeat(2, 1),
+            covariance.repeat(2, 1, 1),
+        )
+
+    monkeypatch.setattr(code_density, "_fit", unlucky)
+    centres = np.array([[x, y] for x in range(2) for y in range(2)])
+    codes = centres[RNG.integers(0, 4, 600)] + RNG.normal(0, 0.05, (600, 2))
+    assert len(fitted(codes).log_weight) >= 4
 
 
 def test_a_mixture_integrates_to_one() -> None:

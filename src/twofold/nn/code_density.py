@@ -65,10 +65,10 @@ class CodeDensity(nn.Module):
             self._set(*found)
             likelihood = self.log_prob(held.to(self.mean)).double().cpu()
             gain = likelihood - best
-            # More densities must be better by more than luck: one standard error.
-            if count > 1 and not float(gain.mean()) > float(gain.std()) / math.sqrt(n_held):
-                break
-            best, best_count, parts = likelihood, count, found
+            # More densities must be better by more than luck: one standard error. Where two are
+            # not, more of them may be: codes of whole numbers lie in a lattice.
+            if count == 1 or float(gain.mean()) > float(gain.std()) / math.sqrt(n_held):
+                best, best_count, parts = likelihood, count, found
         limit = len(codes) if best_count == 1 else self._most_rows(best_count)
         if limit > len(rest):  # held-out rows too can be learned from, now that the choice is made
             parts = _fit(codes[:limit], best_count, seed)
