@@ -4,13 +4,13 @@
     python bench/defaults.py --held-back            the others: for the final figures only
     python bench/defaults.py --options '{"shortcut": false}' --only wine,spam
 
-What docs/defaults.md says: five seeds of tables of up to 1,900 rows, and two of the larger ones.
+What docs/defaults.md says: five seeds of tables of up to 1,900 rows, and one of the larger ones.
 
     python bench/defaults.py --seeds 5 --most-rows 1900 --output a.json
     python bench/defaults.py --seeds 5 --most-rows 1900 --held-back --join a.json \\
         --output b.json
-    python bench/defaults.py --seeds 2 --least-rows 1901 --join b.json --output c.json
-    python bench/defaults.py --seeds 2 --least-rows 1901 --held-back --join c.json \\
+    python bench/defaults.py --seeds 1 --least-rows 1901 --join b.json --output c.json
+    python bench/defaults.py --seeds 1 --least-rows 1901 --held-back --join c.json \\
         --output bench/results/defaults.json && python bench/readme.py
 
 Tables are those of `small_tables`; numbers alone, in training rows and a fifth for testing. The
@@ -174,7 +174,7 @@ def markdown(result: dict[str, Any]) -> str:
                 lines.append(f"| {rows_of} | {words} {_cells(summary(rows))}")
         names = ", ".join(summary(size)["loses to PCA"]) or "none"
         seeds = len({row["seed"] for row in size})
-        notes.append(f"{rows_of} rows: {seeds} seeds; lost to PCA: {names}.")
+        notes.append(f"{rows_of} rows, seeds: {seeds}. Lost to PCA: {names}.")
     lines += ["", "Tables of numbers; behind a name is the error over PCA's.", ""]
     return "\n".join([*lines, *(f"- {note}" for note in notes)])
 
