@@ -1,13 +1,14 @@
 """How real the rows look that `Autoencoder().fit(X).sample(n)` draws, with nothing said.
 
-    python bench/samples.py --peers PYTHON             tables that choices may be made on
-    python bench/samples.py --peers PYTHON --held-back
+    python bench/samples.py --peers PYTHON --output visible.json
+    python bench/samples.py --peers PYTHON --held-back --join visible.json \\
+        --output bench/results/samples.json && python bench/readme.py
 
-PYTHON is one of an environment with sdmetrics and sdv before its version 2. Tables are mixed ones
-of `small_tables`: their complete rows, 300 of them at least, with two categories and two numbers at
-least. As many rows are drawn as there are. Judged are sdmetrics' quality score (0 to 1: how alike
-columns and pairs of columns are), and the share of rows that have a pair of levels which no real
-row has.
+The first are tables that choices may be made on. PYTHON is one of an environment with sdmetrics and
+sdv before its version 2. Tables are mixed ones of `small_tables`: their complete rows, 300 of them
+at least, with two categories and two numbers at least. As many rows are drawn as there are. Judged
+are sdmetrics' quality score (0 to 1: how alike columns and pairs of columns are), and the share of
+rows that have a pair of levels which no real row has.
 """
 
 from __future__ import annotations
@@ -68,7 +69,8 @@ def markdown(result: dict[str, Any]) -> str:
         cells = [
             f"{judged[n]['quality']:.3f}, {100 * judged[n]['impossible']:.1f} %" for n in names
         ]
-        lines.append(f"| {table} | {' | '.join(cells)} |")
+        name = f"{table} (held back)" if table in result["held_back"] else table
+        lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines) + (
         "\n\nsdmetrics' quality score, and rows with a pair of levels that no real row has."
     )
@@ -83,6 +85,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--folder", type=Path, help="where rows are kept; peers' are drawn once")
     parser.add_argument("--output", type=Path)
+    parser.add_argument("--join", type=Path, help="results of other tables to put before these")
     given = parser.parse_args()
     torch.set_num_threads(1)
     folder = given.folder or Path(tempfile.mkdtemp())
@@ -102,7 +105,12 @@ def main() -> None:
     found = {name: json.loads((at / "judged.json").read_text()) for name, at in names.items()}
     for name, judged in found.items():
         judged["twofold"]["seconds"] = seconds[name]
-    result = {"seed": given.seed, "tables": found}
+    held_back = list(found) if given.held_back else []
+    if given.join:
+        before = json.loads(given.join.read_text())
+        found = before["tables"] | found
+        held_back = before["held_back"] + held_back
+    result = {"seed": given.seed, "held_back": held_back, "tables": found}
     print(markdown(result))
     if given.output:
         given.output.write_text(json.dumps(result, indent=1) + "\n")
