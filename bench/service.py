@@ -328,8 +328,7 @@ def markdown(result: dict[str, Any]) -> str:
                 case["joining"],
                 f"{case['requests_per_second']:,.0f}",
                 f"{case['rows_per_second']:,.0f}",
-                f"{case['p50_ms']:.1f}",
-                f"{case['p99_ms']:.1f}",
+                *("–" if case[p] is None else f"{case[p]:.1f}" for p in ("p50_ms", "p99_ms")),
                 f"{100 * share:.0f} %" if share else "",
             )
             lines.append("| " + " | ".join(cells) + " |")
