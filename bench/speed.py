@@ -67,6 +67,13 @@ CASES: dict[str, dict[str, Any]] = {
 }
 PEERS = {
     "twofold": Peer("twofold", OWN, "peers/twofold_fit.py", tuple(CASES)),
+    # 1e-38 is lost in every sum, so all bits are the same, but nothing is blank.
+    "twofold-nothing-blank": Peer(
+        "twofold, blank inputs computed too",
+        OWN,
+        "peers/twofold_fit.py",
+        settings={"nothing": 1e-38},
+    ),
     "twofold-fused": Peer(
         "twofold without its native step",
         OWN,

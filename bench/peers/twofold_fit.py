@@ -19,6 +19,7 @@ def main() -> None:
     channel = Channel()
     wanted = channel.settings
     x = np.load(wanted["train"])[: wanted["n_rows"]]
+    x[x == 0] = wanted.get("nothing", 0.0)
     channel.start(["twofold", "torch", "numpy", "scikit-learn"], torch.get_num_threads)
     while True:
         channel.epoch_done(**_second_epoch(x, wanted["tied"], wanted["batch_size"]))

@@ -72,7 +72,11 @@ def native(**named: Any) -> Callable[[Network, Objective, TrainingConfig], Nativ
 
 
 def stack(
-    widths: tuple[int, ...], activation: str = "tanh", tied: bool = True, likelihood: str = "mixed"
+    widths: tuple[int, ...],
+    activation: str = "tanh",
+    tied: bool = True,
+    likelihood: str = "mixed",
+    shortcut: bool = False,
 ) -> tuple[Network, Objective]:
     """A stack of any widths, from the input to the code, whose columns take turns."""
     names = COLUMNS[likelihood]
@@ -83,6 +87,7 @@ def stack(
         widths[-1],
         tied=tied,
         activation=activation,
+        shortcut=shortcut,
         generator=torch.Generator().manual_seed(0),
     )
     return net, Objective(Schema(tuple(columns), (widths[0],)))
@@ -161,6 +166,36 @@ def test_any_number_of_threads_gives_the_same_bits(
     for losses, net in found[1:]:
         assert losses == found[0][0]
         assert_equal_networks(net, found[0][1])
+
+
+def blank_in_part(n_rows: int, width: int) -> Tensor:
+    """Rows like images: margins are 0 in all of them, and all but one patch is in each."""
+    x, patch = table(n_rows, width), torch.arange(width)
+    for i, row in enumerate(x):
+        row[(patch < width // 10) | ((patch - 3 * i) % width > width // 3)] = 0.0
+    return x
+
+
+@pytest.mark.parametrize("batch", [7, 32, 100])
+@pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("shortcut", [True, False], ids=["shortcut", "stack"])
+@pytest.mark.parametrize("plan", [PLANS["sgd"], PLANS["adam"]], ids=["sgd", "adam"])
+def test_blank_inputs_are_left_out_and_no_bit_changes(
+    plan: TrainingConfig, shortcut: bool, tied: bool, batch: int, instruction_set: str
+) -> None:
+    """Zeros are left out, 1e-38 is not, and what a sum of other numbers is with it is the same."""
+    x, found = blank_in_part(2 * batch + 1, 150), []
+    for nothing in (0.0, 1e-38):
+        net, objective = stack((150, 60, 9), "selu", tied, shortcut=shortcut)
+        if shortcut:
+            with torch.no_grad():
+                net.encoder_gate.fill_(0.3)
+                net.decoder_gate.fill_(0.2)
+        step = NativeStep(net, objective, plan, instruction_set=instruction_set)
+        losses = train(step, x.where(x != 0, torch.tensor(nothing)), batch)
+        found.append((losses, net))
+    assert found[0][0] == found[1][0]
+    assert_equal_networks(found[0][1], found[1][1])
 
 
 @pytest.mark.parametrize("plan", COVERED.values(), ids=list(COVERED))

@@ -24,6 +24,11 @@ static long widest(const twofold_stack *stack) {
     return most;
 }
 
+/* Numbers of scratch memory for each thread: panels, and the lists of what is not zero in them. */
+static long room_of_thread(const twofold_stack *stack) {
+    return (N_BUFFERS * PW + 1) * GROUP * widest(stack);
+}
+
 static void write_rows(const float *panels, long n, long n_rows, long row, float *to) {
     for (long p = 0; p * PW < n_rows; p++)
         transpose(panels + p * n * PW, PW, n, least(PW, n_rows - p * PW), to + (row + p * PW) * n,
@@ -47,6 +52,7 @@ static void encode_group(group *it, const twofold_stack *stack) {
             return;
         product encode = {
             .tiles = encode_tiles,
+            .kept = linear || i == 0 ? &it->at.kept : NULL,
             .matrix = pair->weight.data,
             .ld = pair->n_in,
             .n_inner = pair->n_in,
@@ -101,13 +107,16 @@ static void apply_groups(void *context, int thread, int n_threads) {
     (void)n_threads;
     const twofold_stack *stack = job->stack;
     long n_in = stack->pairs[0].n_in, n_code = stack->pairs[stack->n_pairs - 1].n_out;
-    float *scratch = job->scratch + thread * N_BUFFERS * job->room;
+    float *scratch = job->scratch + thread * room_of_thread(stack);
+    long n_kept[GROUP];
     for (;;) {
         long number = atomic_fetch_add_explicit(&job->next, 1, memory_order_relaxed);
         if (number >= job->n_groups)
             return;
         long row = number * GROUP_ROWS, n = least(GROUP_ROWS, job->n_rows - row);
-        group it = {.at = {.n = n, .n_panels = ceil_div(n, PW)},
+        group it = {.at = {.n = n,
+                           .n_panels = ceil_div(n, PW),
+                           .kept = {(int32_t *)(scratch + N_BUFFERS * job->room), n_kept}},
                     .in = scratch,
                     .out = scratch + job->room,
                     .x = scratch + 2 * job->room,
@@ -122,6 +131,8 @@ static void apply_groups(void *context, int thread, int n_threads) {
             transpose(from + p * PW * width, width, rows, width, panel, PW);
             for (long f = 0; rows < PW && f < width; f++)
                 memset(panel + f * PW + rows, 0, (size_t)(PW - rows) * sizeof(float));
+            if (job->x)
+                keep_inputs(&it.at.kept, panel, p, width);
         }
         if (job->x) {
             encode_group(&it, stack);
@@ -136,7 +147,7 @@ static void apply_groups(void *context, int thread, int n_threads) {
 }
 
 static int64_t apply_bytes(const twofold_stack *stack) {
-    return 64 + stack->n_threads * N_BUFFERS * GROUP_ROWS * widest(stack) * (int64_t)sizeof(float);
+    return 64 + stack->n_threads * room_of_thread(stack) * (int64_t)sizeof(float);
 }
 
 static void apply(const twofold_stack *stack, int64_t n_rows, const float *x, float *code,

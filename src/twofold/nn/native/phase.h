@@ -27,6 +27,12 @@ typedef struct {
     float *e, *h, *d, *s;
 } level;
 
+/* The inputs of each panel that are not zero in all of its rows. */
+typedef struct {
+    int32_t *at; /* [P][width] */
+    long *n;     /* [P] */
+} kept_inputs;
+
 typedef struct {
     const twofold_stack *stack;
     const twofold_objective *objective;
@@ -38,6 +44,9 @@ typedef struct {
     float *top;
     float encoder_gate, decoder_gate;
     float *target; /* [P][width][PW], or e[0] */
+    kept_inputs kept;
+    uint32_t *kept_rows; /* [strips][P], a bit for each row of the panel that is not zero there */
+    batch_row *row_lists; /* [threads][GROUP][2 P PW] */
     /* of each tile in each panel, and of each category: losses, and what gates' gradients sum up */
     double *losses, *encoder_gate_parts, *decoder_gate_parts;
     int masked;
@@ -99,7 +108,8 @@ enum finish { FORWARD_PASS, THETA, BACKWARD_PASS, GATED, CODE_BACK, NOTHING };
 
 /* A product and what is done to each of its tiles while it is near. */
 typedef struct {
-    encode_tile *const (*tiles)[2];
+    forward_tile *const (*tiles)[2];
+    const kept_inputs *kept; /* what counts of `in`, or NULL */
     const float *matrix;
     long ld, n_inner, n_outer;
     const float *in;
@@ -111,6 +121,21 @@ typedef struct {
     float gate;  /* what `saved` counts in the sum */
     float *copy; /* of `out`, or NULL */
 } product;
+
+/* List the inputs of a panel `[width][PW]` that are not zero in all rows, unless its first row shows
+ * that they are nearly all: looking at each costs a few percent of a small stack's time.
+ */
+static void keep_inputs(const kept_inputs *kept, const float *panel, long p, long width) {
+    int32_t *at = kept->at + p * width;
+    long n = 0, n_zeros = 0;
+    for (long f = 0; f < width; f++)
+        n_zeros += panel[f * PW] == 0.0f;
+    for (long f = 0; 8 * n_zeros > width && f < width; f++) {
+        at[n] = (int32_t)f;
+        n += any((load(panel + f * PW) != 0.0f) | (load(panel + f * PW + VL) != 0.0f));
+    }
+    kept->n[p] = 8 * n_zeros > width ? n : width;
+}
 
 static void residual(const run *at, float *c, const float *bias, long t, long t0, long mr,
                      long panel);
@@ -124,9 +149,11 @@ static void multiply_phase(const share *me, const product *it) {
     long tiles = n_tiles(it->n_outer);
     long t0 = first(tiles, me->part, me->n_parts), t1 = first(tiles, me->part + 1, me->n_parts);
     long most = it->tiles == encode_tiles ? ENCODE_INNER : DECODE_INNER;
-    long n_blocks = ceil_div(it->n_inner, most);
     for (long p0 = me->p0; p0 < me->p1; p0 += GROUP) {
-        long p1 = least(p0 + GROUP, me->p1);
+        long p1 = least(p0 + GROUP, me->p1), n_inner = it->kept ? 1 : it->n_inner;
+        for (long p = p0; it->kept && p < p1; p++)
+            n_inner = it->kept->n[p] > n_inner ? it->kept->n[p] : n_inner;
+        long n_blocks = ceil_div(n_inner, most);
         for (long block = 0; block < n_blocks; block++) {
             long k0 = it->n_inner * block / n_blocks, k1 = it->n_inner * (block + 1) / n_blocks;
             for (long t = t0; t < t1; t++) {
@@ -136,8 +163,16 @@ static void multiply_phase(const share *me, const product *it) {
                 for (long p = p0; p < p1; p++) {
                     long nv = vectors_in(at, p), place = (p * it->n_outer + o) * PW;
                     float *c = it->out + place;
-                    it->tiles[mr - 1][nv - 1](w, it->ld, it->in + (p * it->n_inner + k0) * PW,
-                                              k1 - k0, c, it->adds || block > 0);
+                    const float *in = it->in + p * it->n_inner * PW;
+                    int adds = it->adds || block > 0;
+                    if (it->kept && it->kept->n[p] < it->n_inner) {
+                        long n = it->kept->n[p], i0 = n * block / n_blocks;
+                        encode_kept_tiles[mr - 1][nv - 1](it->matrix + o * it->ld, it->ld,
+                                                          it->kept->at + p * it->n_inner + i0, in,
+                                                          n * (block + 1) / n_blocks - i0, c, adds);
+                    } else {
+                        it->tiles[mr - 1][nv - 1](w, it->ld, NULL, in + k0 * PW, k1 - k0, c, adds);
+                    }
                     if (block < n_blocks - 1)
                         continue;
                     if (it->finish == FORWARD_PASS)

@@ -52,7 +52,7 @@ static double kernel_speed(int64_t n_outputs, int64_t n_inner, double seconds) {
     do {
         double start = seconds_now();
         for (int i = 0; i < 20; i++)
-            encode_tiles[n_outputs - 1][1](w, n_inner, x, n_inner, c, 0);
+            encode_tiles[n_outputs - 1][1](w, n_inner, NULL, x, n_inner, c, 0);
         double flop = 20.0 * 2 * PW * (double)(n_outputs * n_inner);
         double speed = flop / (seconds_now() - start) / 1e9;
         best = speed > best ? speed : best;

@@ -10,6 +10,8 @@
  * and the gradient of its matrix is the product of h[i] and s[i]: for a tied matrix one product over
  * both halves. Panels serve the products of the forward and the backward pass, where an output's
  * sums lie side by side for PW rows; strips those of the gradients, where they do for PW columns.
+ * The batch is often blank in part (margins of images, levels of categories): inputs that are zero in
+ * all rows of a panel, and rows that are zero in all columns of a strip, are listed as what is left.
  *
  * A shortcut is one more level, from the batch to the code: its h holds the code's gradient and the
  * code, its d the gradient of theta. The stack's own output is in `top` and, until its gradient takes
@@ -44,6 +46,7 @@ static void gather(const share *me, long first_row) {
         for (long strip = s0; strip < s1; strip++) {
             long f0 = strip * PW, n = least(PW, width - f0);
             float *rows = bottom->s + strip * strip_rows * PW + p * PW * PW;
+            uint32_t kept = 0;
             for (long r = 0; r < n_rows; r++) {
                 long position = first_row + p * PW + r;
                 if (from->rows)
@@ -62,7 +65,9 @@ static void gather(const share *me, long first_row) {
                     memcpy(to, x, (size_t)n * sizeof(float));
                 }
                 memset(to + n, 0, (size_t)(PW - n) * sizeof(float));
+                kept |= (uint32_t)any((load(to) != 0.0f) | (load(to + VL) != 0.0f)) << r;
             }
+            at->kept_rows[strip * at->n_panels + p] = kept;
             memset(rows + n_rows * PW, 0, (size_t)((PW - n_rows) * PW) * sizeof(float));
             if (at->shortcut)
                 memcpy(at->shortcut->s + (rows - bottom->s), rows, PW * PW * sizeof(float));
@@ -79,6 +84,9 @@ static void gather(const share *me, long first_row) {
     } else {
         meet_in_phase(me);
     }
+    for (long p = me->p0 + me->part; p < me->p1; p += me->n_parts)
+        keep_inputs(&at->kept, bottom->e + p * width * PW, p, width);
+    meet_in_phase(me);
 }
 
 /* Panels once more as rows of strips. */
@@ -110,6 +118,7 @@ static void forward(const share *me) {
         level *it = &at->levels[i];
         product encode = {
             .tiles = encode_tiles,
+            .kept = i == 0 ? &at->kept : NULL,
             .matrix = it->pair->weight.data,
             .ld = it->n_in,
             .n_inner = it->n_in,
@@ -128,6 +137,7 @@ static void forward(const share *me) {
     if (linear) {
         product encode = {
             .tiles = encode_tiles,
+            .kept = &at->kept,
             .matrix = linear->pair->weight.data,
             .ld = linear->n_in,
             .n_inner = linear->n_in,
@@ -304,6 +314,10 @@ static int64_t lay_out(run *at, const twofold_stack *stack, long n_rows, void *s
     }
     long most_losses = n_tiles(at->width) + at->width;
     at->target = TAKE(float, capacity * at->width * PW);
+    at->kept.at = TAKE(int32_t, capacity * at->width);
+    at->kept.n = TAKE(long, capacity);
+    at->kept_rows = TAKE(uint32_t, capacity * at->levels[0].n_strips);
+    at->row_lists = TAKE(batch_row, stack->n_threads * GROUP * 2 * capacity * PW);
     at->losses = TAKE(double, most_losses * capacity);
     at->top = NULL;
     if (at->shortcut) {

@@ -69,10 +69,33 @@ static __attribute__((noinline)) void descend_tile(const descent *by, const twof
     }
 }
 
+/* List the batch's rows that a strip's gradients are sums over, and return how many there are; or 0,
+ * where all or nearly all are, or so few tiles need them that the list would take longer.
+ */
+static long keep_rows(const run *at, long block, long strip, int n_halves, batch_row *list) {
+    const uint32_t *kept = at->kept_rows + strip * at->n_panels;
+    long n = 0, n_blank = at->n;
+    for (long p = 0; p < at->n_panels; p++)
+        n_blank -= __builtin_popcount(kept[p]);
+    if (8 * n_blank < at->n * n_halves)
+        return 0;
+    for (long p = 0; p < n_halves * at->n_panels; p++) {
+        uint32_t rows = p < at->n_panels ? kept[p] : ~(uint32_t)0 >> (32 - rows_in(at, p - at->n_panels));
+        for (; rows; rows &= rows - 1) {
+            uint32_t r = (uint32_t)__builtin_ctz(rows);
+            list[n++] = (batch_row){(uint32_t)(p * block) + r, (uint32_t)(p * PW * PW) + r * PW};
+        }
+    }
+    return n;
+}
+
 /* Items [from, to) of the matrix's grid, strip by strip within groups of strips. */
-static void update_matrix(const run *at, const level *it, const twofold_parameter *matrix,
+static void update_matrix(const share *me, const level *it, const twofold_parameter *matrix,
                           int half, int n_halves, const descent *by, long from, long to) {
-    long tiles = n_tiles(it->n_out), item = 0;
+    const run *at = me->run;
+    long tiles = n_tiles(it->n_out), item = 0, most = 2 * at->capacity * PW, n_kept[GROUP];
+    batch_row *lists = at->row_lists + me->thread * GROUP * most;
+    int skips = half == 0 && tiles >= 4 && (it == &at->levels[0] || it == at->shortcut);
     long block = it->n_out * PW, strip = 2 * at->n_panels * PW * PW;
     long start = half * at->n_panels;
     int plain = by->kind == TWOFOLD_SGD && !matrix->first;
@@ -83,6 +106,8 @@ static void update_matrix(const run *at, const level *it, const twofold_paramete
             item += tiles * (g1 - g);
             continue;
         }
+        for (long s = g; s < g1; s++)
+            n_kept[s - g] = skips ? keep_rows(at, block, s, n_halves, lists + (s - g) * most) : 0;
         for (long t = 0; t < tiles; t++) {
             long o = tile_start(t, it->n_out), mr = tile_start(t + 1, it->n_out) - o;
             for (long s = g; s < g1; s++, item++) {
@@ -91,10 +116,14 @@ static void update_matrix(const run *at, const level *it, const twofold_paramete
                 long n = least(PW, it->n_in - s * PW), place = o * it->n_in + s * PW;
                 int at_once = plain && n % VL == 0;
                 target_rows to = {matrix->data + place, it->n_in, at_once, by->keep, by->rate};
-                update_tiles[mr - 1][n > VL](it->h + start * block + o * PW, block,
-                                             it->s + s * strip + start * PW * PW,
-                                             n_halves * at->n_panels, at->n_panels, at->tail, c,
-                                             &to);
+                const float *h = it->h + start * block + o * PW;
+                const float *v = it->s + s * strip + start * PW * PW;
+                if (n_kept[s - g])
+                    update_kept_tiles[mr - 1][n > VL](h, v, lists + (s - g) * most,
+                                                      n_kept[s - g], c, &to);
+                else
+                    update_tiles[mr - 1][n > VL](h, block, v, n_halves * at->n_panels,
+                                                 at->n_panels, at->tail, c, &to);
                 if (!at_once)
                     descend_tile(by, matrix, it->n_in, place, c, mr, n);
             }
@@ -143,7 +172,7 @@ static void update_all(const share *me, long n_done, double rate) {
             const twofold_parameter *matrix =
                 half ? &it->pair->decoder_weight : &it->pair->weight;
             if (item < to && item + n > from)
-                update_matrix(at, it, matrix, half, untied ? 1 : 2, &matrices, from - item,
+                update_matrix(me, it, matrix, half, untied ? 1 : 2, &matrices, from - item,
                               to - item);
         }
         update_bias(at, &it->pair->encoder_bias, it->h, it->n_out, &biases, me);

@@ -57,6 +57,13 @@ ALWAYS_INLINE vec choose(ivec mask, vec yes, vec no) {
 ALWAYS_INLINE vec where(ivec mask, vec yes) { return (vec)(mask & (ivec)yes); }
 ALWAYS_INLINE vec absolute(vec x) { return (vec)((ivec)x & 0x7fffffff); }
 
+/* Whether a mask has a one. */
+ALWAYS_INLINE int any(ivec mask) {
+    int32_t found = 0;
+    UNROLL for (int i = 0; i < VL; i++) found |= mask[i];
+    return found != 0;
+}
+
 ALWAYS_INLINE float total(vec x) {
     float sum = 0;
     UNROLL for (int i = 0; i < VL; i++) sum += x[i];
