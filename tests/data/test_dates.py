@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 import pyarrow as pa
 import pytest
 
@@ -38,3 +40,13 @@ def test_every_month_comes_back(language: str, pattern: str) -> None:
 
 def test_no_language_has_other_words() -> None:
     assert dates.language_of(["Room 12", "Hall 13"]) == ""
+
+
+@pytest.mark.parametrize("language", ["", *dates.LANGUAGES])
+def test_no_way_to_write_a_date_is_left_out_for_its_layout(language: str) -> None:
+    days = [datetime(2021, 3, 5, 7, 8, 9), datetime(1999, 11, 12, 13, 14, 15)]
+    for bare in dates.patterns(language):
+        for pattern in (bare, f"%a, {bare}", f"{bare} GMT+1"):
+            form = dates.strftime_pattern(pattern, language)
+            cells = dates.in_words([day.strftime(form) for day in days], pattern, language, "")
+            assert {dates.layout(cell or "") for cell in cells} == {dates.layout_of(pattern)}

@@ -27,6 +27,8 @@ _UNIT = (
     r"\p{Han}{1,2})$"
 )
 _ORDINALS = {"st", "nd", "rd", "th"}
+_DIGIT = re.compile("[0-9]")
+_MAY_HAVE_UNIT = re.compile(r".*[0-9].*[^0-9]", re.DOTALL)
 _USUAL = "%H:%M:%S"
 _DAY_DIGITS = re.compile(r"(1[89]|2[01])\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
 COMPACT_DAY = Notation("time", "timestamp[s]", pattern=dates.COMPACT_DAY)
@@ -94,7 +96,7 @@ def candidates(sample: Any, hints: Hints) -> list[Notation]:
         found.insert(0, Notation("number", "double", powers=powers, prefix=before))
         after = ""
     minus = _minus(sample)
-    for point, group in _STYLES:
+    for point, group in _STYLES if _many_have_digits(sample) else ():
         if hints.decimal is None or point == hints.decimal:
             found.append(Notation("number", "double", point, group, before, after, minus=minus))
     if hints.decimal == ",":  # a point, too, may stand between thousands only
@@ -106,13 +108,16 @@ def candidates(sample: Any, hints: Hints) -> list[Notation]:
 
 
 def dated(cells: Sequence[str], pattern: str = "") -> list[Notation]:
-    """Return how dates could be written: as a pattern says, or in all ways that may fit."""
+    """Return how dates could be written: as a pattern says, or in all ways that may fit.
+
+    Arrow compiles each way anew, so those of another layout than any cell are left out.
+    """
     words, some = any(map(dates.has_words, cells[:50])), cells[:200]
     language = dates.language_of(some) if words else ""
     if pattern:
         language = "" if language == "en" and "%o" not in pattern else language
         return [Notation("time", "timestamp[s]", pattern=pattern, language=language)]
-    found = []
+    found, layouts = [], set(map(dates.layout, cells))
     for tongue in dict.fromkeys(["", language]):
         before, after = dates.around(some, tongue)
         if after and not before and not tongue:  # ISO 8601, but for the zone's name
@@ -120,7 +125,8 @@ def dated(cells: Sequence[str], pattern: str = "") -> list[Notation]:
                 found.append(Notation("time", "timestamp[s]", pattern=f"{form}{after}"))
         for form in dates.patterns(tongue, any(":" in cell for cell in some)):
             form = f"{before}{form}{after}"
-            found.append(Notation("time", "timestamp[s]", pattern=form, language=tongue))
+            if dates.layout_of(form) in layouts:
+                found.append(Notation("time", "timestamp[s]", pattern=form, language=tongue))
     return found
 
 
@@ -163,6 +169,11 @@ def _powers(sample: Any) -> str:
     return found if len({*letters}) > 1 and 2 * len(letters) > len(sample) else ""
 
 
+def _many_have_digits(sample: Any) -> bool:
+    """Whether so many cells have a digit as there are in a column of numbers."""
+    return 2 * sum(map(bool, map(_DIGIT.search, sample.to_pylist()))) >= len(sample)
+
+
 def _minus(sample: Any) -> str:
     """Return how cells write numbers below 0."""
     for minus, regex in (
@@ -186,6 +197,8 @@ def _affix(sample: Any) -> tuple[str, str]:
             prefix = mark + " " * with_mark[0].startswith(f"{mark} ")
             cells = [c.removeprefix(mark).lstrip() for c in bare]
             break
+    if 2 * sum(map(bool, map(_MAY_HAVE_UNIT.fullmatch, cells))) <= len(cells):
+        return prefix, ""  # Arrow compiles the expressions below for milliseconds
     for regex in (_SUFFIX, _UNIT):
         found = pc.extract_regex(pa.array(cells, pa.string()), regex).drop_null()
         ends = pc.struct_field(found, "suffix").to_pylist() if len(found) else []

@@ -111,6 +111,7 @@ _TAIL = re.compile(
     r"\d(?: ?[AaPp][Mm])?( (?:UTC|GMT|[A-Z]{3,4})(?:[+-]\d{1,2}(?::?\d\d)?)?| ?[+-]\d{4})$"
 )
 _LOOKED_AT = 200  # cells
+_LETTERS_ALONE, _WITH_DIGIT = re.compile(r"[^\W\d_]+"), re.compile(r"[x\d]*\d[x\d]*")
 _ANY_WORD, _ORDINAL_DAY = r"[^\W\d_]{3,12}\.?", "(?:st|nd|rd|th|er|º)?"
 _BETWEEN = r"[/.\- ,]+(?:de |of )?"
 _DATE_LIKE = re.compile(
@@ -122,7 +123,7 @@ _DATE_LIKE = re.compile(
     rf"|\d{{4}}-(?:0[1-9]|1[0-2])|\d{{4}} {_ANY_WORD})\s*$)"
 )
 _MARK = "\x01"  # where an ordinal's letters go
-_LETTERS = r"\pL{3,12}"
+_LETTERS = r"\pL+"  # repeated so and so often, it is compiled in milliseconds
 _TOKENS = {
     "%Y": r"\d{4}",
     "%y": r"\d{2}",
@@ -178,6 +179,20 @@ def shape_of(pattern: str, language: str = "") -> str:
     tokens = _TOKENS_OF_LANGUAGES if language else _TOKENS
     parts = re.split(r"(%b\.|%[A-Za-z])" if language else r"(%[A-Za-z])", pattern)
     return "".join(tokens.get(part) or re.escape(part) for part in parts)
+
+
+def layout(text: str) -> str:
+    """Return a date with x for its words, 0 for its numbers, and no points, which may end a word.
+
+    Where the layouts of a cell and of a pattern differ, the pattern does not fit the cell.
+    """
+    words = _LETTERS_ALONE.sub("x", text.strip().replace(".", ""))
+    return _WITH_DIGIT.sub("0", words)  # 5th, 2021年 and T12 are numbers, too
+
+
+def layout_of(pattern: str) -> str:
+    """Return the layout of dates that are written so."""
+    return layout(re.sub("%[A-Za-z]", "0", re.sub("%[aAbBpP]", "x", pattern)))
 
 
 def language_of(cells: Sequence[str]) -> str:
