@@ -29,6 +29,7 @@ from twofold.errors import (
     CheckpointError,
     DataError,
     DivergenceError,
+    InterruptedWarning,
     OptionError,
     WorkerError,
     WorkerWarning,
@@ -279,8 +280,24 @@ def test_workers_do_not_overwrite_a_run_unasked(tmp_path: Path) -> None:
 
     with pytest.raises(SystemExit):
         Autoencoder(**OPTIONS).fit(X, checkpoint=tmp_path, callbacks=[stop], checkpoint_seconds=0)
-    with pytest.raises(CheckpointError, match="already exists"):
-        launch.fit(Autoencoder(**OPTIONS), X, workers=2, checkpoint=tmp_path)
+    table = pa.table({f"x{i}": column for i, column in enumerate(X.T)})
+    for rows in (X, reader := table.to_reader()):
+        with pytest.raises(CheckpointError, match="already exists"):
+            launch.fit(Autoencoder(**OPTIONS), rows, workers=2, checkpoint=tmp_path)
+    assert reader.read_all() == table  # nothing of it was taken
+
+
+def test_an_interrupted_run_names_no_folder_that_is_gone() -> None:
+    def interrupt(event: Event) -> None:
+        if event.kind == "epoch" and event.epoch == 1:
+            raise KeyboardInterrupt
+
+    options = OPTIONS | {"epochs": 100_000, "patience": None}
+    with pytest.warns(InterruptedWarning, match="interrupted after") as caught:
+        found = launch.fit(Autoencoder(**options), X, workers=2, callbacks=[interrupt])
+    assert 0 < len(found.model.history_) < 100_000
+    said = str(next(w.message for w in caught if w.category is InterruptedWarning))
+    assert said.endswith("the model holds the best weights until then.")
 
 
 def test_another_number_of_workers_goes_on(tmp_path: Path) -> None:

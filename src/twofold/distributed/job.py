@@ -44,6 +44,11 @@ class TrainingJob:
         return self.output / "model"
 
     @property
+    def keeps_checkpoints(self) -> bool:
+        """Whether checkpoints are anywhere else than what is removed at the end."""
+        return not self.folder.is_relative_to(self.output)
+
+    @property
     def messages(self) -> Path:
         """Where the main worker reports."""
         return self.output / "messages"
@@ -113,6 +118,8 @@ def work(job: TrainingJob, group: WorkerGroup) -> None:
     if group.is_main:
         model.save(job.model)
         for warning in caught:
-            name = getattr(warning.category, "__name__", "UserWarning")
-            job.send({"warning": [name, str(warning.message)]})
+            name, text = getattr(warning.category, "__name__", "UserWarning"), str(warning.message)
+            if not job.keeps_checkpoints:
+                text = text.removesuffix(f" To continue, resume from {job.folder}.")
+            job.send({"warning": [name, text]})
         job.send({"rows": count(rows)})

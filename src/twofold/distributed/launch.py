@@ -173,6 +173,9 @@ def fit(
         raise OptionError("torchrun has started the workers. Leave out workers and address.")
     if address is not None:
         cluster.require_address(address)
+    if checkpoint is not None and current_workers().is_main:
+        # Refuses what is not to be overwritten, before a stream is read.
+        checkpoints.Checkpoint(checkpoint, resume=resume)
     (X, kept), (validation_data, also) = (
         at_hand(Files(given) if sources.is_path(given) else given) for given in (X, validation_data)
     )
@@ -195,8 +198,9 @@ def fit(
     scratch = Path(tempfile.mkdtemp(prefix="twofold-workers-"))
     try:
         folder = scratch / "checkpoints" if checkpoint is None else Path(checkpoint)
-        checkpoints.Checkpoint(folder, resume=resume)  # which refuses what is not to be overwritten
-        if not resume:
+        if checkpoint is None:
+            folder.mkdir()
+        elif not resume:
             checkpoints.clear(folder)  # workers continue from whatever is in it
         options = model.get_params(deep=False)
         job = TrainingJob(options, X, validation_data, folder, checkpoint_seconds, scratch)
