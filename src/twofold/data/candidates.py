@@ -110,7 +110,7 @@ def candidates(sample: Any, hints: Hints) -> list[Notation]:
 def dated(cells: Sequence[str], pattern: str = "") -> list[Notation]:
     """Return how dates could be written: as a pattern says, or in all ways that may fit.
 
-    Arrow compiles each way anew, so those of another layout than any cell are left out.
+    Arrow compiles each way again, so those of another layout than any cell are left out.
     """
     words, some = any(map(dates.has_words, cells[:50])), cells[:200]
     language = dates.language_of(some) if words else ""
