@@ -16,7 +16,6 @@ from torch import Tensor
 from tests.training.test_fused import (
     BATCHES,
     COLUMNS,
-    N_STEPS,
     NOISES,
     PLAN,
     PLANS,
@@ -106,7 +105,7 @@ def train(step: NativeStep, x: Tensor, batch: int, n_steps: int = 5) -> list[flo
 
 @pytest.mark.parametrize("j", range(len(COVERED)), ids=list(COVERED))
 @pytest.mark.parametrize("i", range(len(ACTIVATIONS)), ids=ACTIVATIONS)
-def test_steps_end_where_autograd_does(i: int, j: int) -> None:
+def test_hundred_steps_end_where_autograd_does(i: int, j: int) -> None:
     activation, plan = ACTIVATIONS[i], list(COVERED.values())[j]
     # Independent of both, as in the fused step's tests.
     net, objective = parts(activation, tied=(i + j) % 2 == 0, dtype=torch.float32)
@@ -278,7 +277,7 @@ def test_training_in_place_gives_the_bits_of_training_on_copies(
 
 @pytest.mark.parametrize("plan", [PLANS["sgd"], PLANS["adam"]], ids=["sgd", "adam"])
 @pytest.mark.parametrize("noise", NOISES, ids=repr)
-def test_steps_from_corrupted_rows_end_where_autograd_does(
+def test_hundred_steps_from_corrupted_rows_end_where_autograd_does(
     noise: Any, plan: TrainingConfig
 ) -> None:
     net, objective = parts(dtype=torch.float32)
@@ -286,8 +285,8 @@ def test_steps_from_corrupted_rows_end_where_autograd_does(
     plan = replace(plan, corruption=noise)
     ours = NativeStep(net, objective, plan, torch.Generator().manual_seed(7))
     theirs = AutogradStep(plain, objective, plan, torch.Generator().manual_seed(7))
-    losses = run(ours, x, N_STEPS, plan.learning_rate)
-    assert distance(losses, run(theirs, x, N_STEPS, plan.learning_rate)) < TOLERANCE[torch.float32]
+    losses = run(ours, x, 100, plan.learning_rate)
+    assert distance(losses, run(theirs, x, 100, plan.learning_rate)) < TOLERANCE[torch.float32]
     for name, parameter in plain.named_parameters():
         assert distance(net.get_parameter(name), parameter) < TOLERANCE[torch.float32], name
 
@@ -312,8 +311,8 @@ def test_missing_cells_count_as_in_autograd(
         instruction_set=instruction_set,
     )
     theirs = AutogradStep(plain, objective, plan, torch.Generator().manual_seed(7))
-    losses = run(ours, x, N_STEPS, plan.learning_rate)
-    assert distance(losses, run(theirs, x, N_STEPS, plan.learning_rate)) < TOLERANCE[torch.float32]
+    losses = run(ours, x, 100, plan.learning_rate)
+    assert distance(losses, run(theirs, x, 100, plan.learning_rate)) < TOLERANCE[torch.float32]
     for name, parameter in plain.named_parameters():
         assert distance(net.get_parameter(name), parameter) < TOLERANCE[torch.float32], name
 
