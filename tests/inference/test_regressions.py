@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 import pytest
+from sklearn.ensemble import ExtraTreesRegressor
 
 from twofold.data.sources import read
-from twofold.inference.regressions import ConditionalNormal, Inputs, Regressions, Trees
+from twofold.inference.regressions import ConditionalNormal, Forest, Inputs, Regressions, Trees
 from twofold.schema.schema import Schema
 
 RNG = np.random.default_rng(0)
@@ -45,6 +46,15 @@ def test_a_column_without_a_cell_in_some_rows_is_borne() -> None:
     trees = Trees.fit(x, filled, spans, [0, 1])
     assert list(trees.forests) == [0]
     np.testing.assert_array_equal(trees.fill(x, filled), filled)
+
+
+@pytest.mark.parametrize("columns", [[2], [1, 2]], ids=["one target", "two targets"])
+def test_a_forest_is_that_of_scikit_learn(columns: list[int]) -> None:
+    x, target = ROWS[:200, :1], ROWS[:200, columns]
+    theirs = ExtraTreesRegressor(6, min_samples_split=10, random_state=0)
+    theirs.fit(x, target[:, 0] if len(columns) == 1 else target)
+    found = Forest.fit(x, target, 6, 10).predict(ROWS[200:300, :1])
+    np.testing.assert_allclose(found, theirs.predict(ROWS[200:300, :1]).reshape(100, -1))
 
 
 def test_trees_follow_a_step() -> None:
