@@ -59,11 +59,11 @@ class Objective(CellModel):
                 None if seen is None else seen.repeat(n_codes, 1),
             )
             if not penalties:
-                return self._total(theta, seen_x, seen) / (n_codes * n_cells)
+                return self.total(theta, seen_x, seen) / (n_codes * n_cells)
             rows = self._input_losses(theta, seen_x, seen).sum(1)
             log_weights = -(rows + sum(penalties.values())).reshape(n_codes, -1)
             return (math.log(n_codes) - log_weights.logsumexp(0)).sum() / n_cells
-        total = self._total(theta, seen_x, seen)
+        total = self.total(theta, seen_x, seen)
         for penalty in penalties.values():
             total = total + penalty.sum()
         return total / n_cells
@@ -80,10 +80,10 @@ class Objective(CellModel):
     def reconstruction(self, theta: Tensor, x: Tensor) -> Tensor:
         """Return the mean loss over all cells there are, in nats: (batch, width) twice -> ()."""
         x, seen = observed(x)
-        return self._total(theta, x, seen) / self._n_cells(x, seen)
+        return self.total(theta, x, seen) / self._n_cells(x, seen)
 
-    def _total(self, theta: Tensor, x: Tensor, seen: Tensor | None) -> Tensor:
-        """Return the loss of all cells together, in nats."""
+    def total(self, theta: Tensor, x: Tensor, seen: Tensor | None) -> Tensor:
+        """Return the loss of all cells, in nats; `observed` gives `x` and `seen`."""
         total = torch.zeros((), dtype=theta.dtype, device=theta.device)
         for likelihood, at in self.groups:
             loss = likelihood.loss(theta[:, at], x[:, at], *self._about(at))

@@ -461,12 +461,14 @@ def _fit_output(
     from scipy.optimize import minimize
 
     width = len(bias)
+    # Once for all steps: which cells are missing, and how many are not.
+    (cells, seen), n_cells = observed(x), objective.n_cells(x)
 
     def loss(values: Array) -> tuple[float, Array]:
         leaf = torch.tensor(values, requires_grad=True)
         theta = signal * leaf[width].exp() if has_gain else signal
         # The loss is a mean over cells, and a bias moves few of them.
-        total = objective.reconstruction(theta + leaf[:width], x) * width
+        total = objective.total(theta + leaf[:width], cells, seen) / n_cells * width
         (gradient,) = torch.autograd.grad(total, leaf)
         return float(total.detach()), gradient.numpy()
 
