@@ -43,6 +43,11 @@ class Task:
     method: str
     key: str
 
+    @property
+    def uses(self) -> str:
+        """The package that does the work."""
+        return METHODS[self.trial.call][self.method].uses
+
 
 @dataclass
 class Pool:

@@ -7,6 +7,7 @@
     python bench/quality.py --suite family      each kind of autoencoder on images
     python bench/quality.py --ready             run nothing; sum up what is finished so far
     python bench/quality.py --only odds --update  put this row into the results, beside the others
+    python bench/quality.py --only odds --update --own  twofold's methods alone; peers' figures stay
 
 bench/README.md says what each row means. What is finished is kept in a cache, so that an
 interrupted run goes on where it was.
@@ -51,16 +52,20 @@ def run(
     names: list[str],
     settings: Settings,
     ready: bool = False,
+    own: bool = False,
 ) -> dict[str, Any]:
     """Run what is not in the cache, and sum up every row asked for.
 
     Of what is `ready` alone, nothing is run: the summary is of the trials that are in the cache.
+    With `own`, it is of the methods that twofold computes.
     """
     planned: dict[str, list[pool.Task]] = {}
     found: dict[str, Any] = {}
     for name in names:
         try:
             planned[name] = crew.plan(rows[name].trials(settings))
+            if own:
+                planned[name] = [t for t in planned[name] if t.uses == "twofold"]
             if ready:
                 planned[name] = [t for t in planned[name] if crew.cache.get(t.key) is not None]
                 if not planned[name]:
@@ -91,24 +96,36 @@ def describe(cores: list[int], bases: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def updated(before: dict[str, Any], now: dict[str, Any]) -> dict[str, Any]:
+def updated(before: dict[str, Any], now: dict[str, Any], own: bool = False) -> dict[str, Any]:
     """Return the results of before with the rows measured now in their places.
 
-    Every row then says when, on what and of which source it was measured.
+    Every row then says when, on what and of which source it was measured. With `own`, only
+    twofold's methods were: the others' figures, which are of the same rows, stay in their places.
     """
-    rows = {}
+    rows: dict[str, Any] = {}
     for result in (before, now):
         measured = {
             "made": result["made"],
             "processor": result["machine"]["processor"],
             "source": result["source"],
         }
-        rows |= {
-            name: {"measured": measured, **row}
-            for name, row in result["rows"].items()
-            if "skipped" not in row
-        }
+        for name, row in result["rows"].items():
+            if "skipped" in row:
+                continue
+            if own and result is now and name in rows:
+                peers = rows[name].get("peers_measured", rows[name]["measured"])
+                both = {**_merged(rows[name], row), "peers_measured": peers}
+                rows[name] = {**both, "measured": measured}
+            else:
+                rows[name] = {"measured": measured, **row}
     return {**now, "rows": rows}
+
+
+def _merged(before: Any, now: Any) -> Any:
+    """Return what is there now, in dictionaries next to what was there before alone."""
+    if not (isinstance(before, dict) and isinstance(now, dict)):
+        return now
+    return {**before, **{name: _merged(before.get(name), part) for name, part in now.items()}}
 
 
 def rounded(value: Any) -> Any:
@@ -164,6 +181,7 @@ def parse_arguments() -> argparse.Namespace:
     add("--venvs", type=Path, help="where peers' environments are kept (default .venv-bench)")
     add("--output", type=Path, help="the JSON file; a part of the bench goes to a temporary one")
     add("--update", action="store_true", help="put the rows into the results file, beside others")
+    add("--own", action="store_true", help="with --update: twofold's methods alone, others stay")
     add("--table", action="store_true", help="measure nothing; print the tables of the results")
     return parser.parse_args()
 
@@ -193,7 +211,7 @@ def main() -> None:
         settings = Settings(arguments.quick, arguments.seeds)
         names = arguments.only or list(rows_of_suite)
         try:
-            rows = run(crew, rows_of_suite, names, settings, arguments.ready)
+            rows = run(crew, rows_of_suite, names, settings, arguments.ready, arguments.own)
         except KeyboardInterrupt:
             crew.stop()
             sys.exit(f"interrupted; what is finished is in {cache.path}, and the same call goes on")
@@ -204,7 +222,7 @@ def main() -> None:
         before = json.loads(output.read_text(encoding="utf-8"))
         known = before["rows"].items()
         before["rows"] = {name: row for name, row in known if name in rows_of_suite}
-        result = updated(before, result)
+        result = updated(before, result, arguments.own)
     if output is None:
         scratch = Path(tempfile.gettempdir()) / "twofold-bench" / results.name
         skipped = any("skipped" in row for row in rows.values())

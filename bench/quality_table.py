@@ -39,6 +39,8 @@ def measured_on(result: Result) -> str:
         return "Not measured yet."
     versions = result["versions"]
     where = {_where(result, row) for row in result["rows"].values()} or {_where(result, {})}
+    rows = result["rows"].values()
+    where |= {_day(row["peers_measured"]) for row in rows if "peers_measured" in row}
     named = {
         "twofold": "twofold",
         "torch": "PyTorch",
@@ -56,7 +58,10 @@ def measured_on(result: Result) -> str:
 def _where(result: Result, row: Result) -> str:
     """Return on what a row was measured, and when: with all others, or on a day of its own."""
     usual = {"processor": result["machine"]["processor"], "made": result["made"]}
-    measured = row.get("measured", usual)
+    return _day(row.get("measured", usual))
+
+
+def _day(measured: Result) -> str:
     return f"{measured['processor']}, {measured['made'][:10]}"
 
 
@@ -111,6 +116,12 @@ def _detection_words(rows: Result) -> str:
     words = f"Means over sets and seeds, ± the standard deviation over seeds ({'; '.join(parts)})."
     if "adbench" in rows and len(rows["adbench"]["sets"]) == 24:
         words += f" ADBench's own figure for IForest on these 24 sets is {PUBLISHED_IFOREST:.3f}."
+    others = {
+        row["peers_measured"]["made"][:10] for row in rows.values() if "peers_measured" in row
+    }
+    if others:
+        own = max(row["measured"]["made"][:10] for row in rows.values() if "measured" in row)
+        words += f" twofold's rows are of {own}, the others, of the same data, of {max(others)}."
     return words
 
 

@@ -221,6 +221,22 @@ def test_rows_that_are_measured_anew_leave_the_others_as_they_were() -> None:
     said = quality_table.measured_on(again)
     assert "(new, 2026-02-02; old, 2026-01-01)" in said
 
+    def of(**methods: float) -> dict[str, object]:
+        figures = {name: {"auroc": [value]} for name, value in methods.items()}
+        return {"sets": {"s": {"rows": 9, "methods": figures}}, "methods": {**methods}}
+
+    before = result("2026-01-01", "old", a=of(twofold=0.8, peer=0.7), b={"figure": 2})
+    own = quality.updated(before, result("2026-02-02", "new", a=of(twofold=0.9)), own=True)
+    row = own["rows"]["a"]
+    assert row["methods"] == {"twofold": 0.9, "peer": 0.7}
+    assert row["sets"]["s"]["rows"] == 9
+    assert row["sets"]["s"]["methods"]["twofold"] == {"auroc": [0.9]}
+    assert row["sets"]["s"]["methods"]["peer"] == {"auroc": [0.7]}
+    assert row["measured"]["made"][:10] == "2026-02-02"
+    assert row["peers_measured"]["made"][:10] == "2026-01-01"
+    twice = quality.updated(own, result("2026-03-03", "new", a=of(twofold=0.9)), own=True)
+    assert twice["rows"]["a"]["peers_measured"] == row["peers_measured"]
+
 
 @pytest.mark.parametrize("widths", [(784, 392, 196), (57, 29, 15), (16, 8, 4)])
 def test_a_wider_tied_net_has_as_many_parameters_as_the_untied_one(widths: tuple[int, ...]) -> None:
