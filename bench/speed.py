@@ -159,7 +159,7 @@ class Bench:
             },
             log,
             {
-                **children.thread_settings(self.threads),
+                **children.thread_settings(settings.get("threads", self.threads)),
                 "KERAS_HOME": str(self.folder / "keras"),
                 "TORCHINDUCTOR_CACHE_DIR": str(self.folder / f"inductor-{number}"),
                 **peer.variables,

@@ -24,9 +24,11 @@ static long widest(const twofold_stack *stack) {
     return most;
 }
 
-/* Numbers of scratch memory for each thread: panels, and the lists of what is not zero in them. */
+/* Numbers of scratch memory for each thread, in whole lines of the cache: panels, and the lists of
+ * what is not zero in them.
+ */
 static long room_of_thread(const twofold_stack *stack) {
-    return (N_BUFFERS * PW + 1) * GROUP * widest(stack);
+    return (N_BUFFERS * PW * GROUP * widest(stack) + GROUP * widest(stack) + 15) & ~15L;
 }
 
 static void write_rows(const float *panels, long n, long n_rows, long row, float *to) {

@@ -95,9 +95,10 @@ static void update_matrix(const share *me, const level *it, const twofold_parame
     const run *at = me->run;
     long tiles = n_tiles(it->n_out), item = 0, most = 2 * at->capacity * PW, n_kept[GROUP];
     batch_row *lists = at->row_lists + me->thread * GROUP * most;
-    int skips = half == 0 && tiles >= 4 && (it == &at->levels[0] || it == at->shortcut);
     long block = it->n_out * PW, strip = 2 * at->n_panels * PW * PW;
     long start = half * at->n_panels;
+    int fits = 2 * at->n_panels * (block > PW * PW ? block : PW * PW) <= UINT32_MAX;
+    int skips = half == 0 && tiles >= 4 && fits && (it == &at->levels[0] || it == at->shortcut);
     int plain = by->kind == TWOFOLD_SGD && !matrix->first;
     _Alignas(64) float c[MR * PW];
     for (long g = 0; g < it->n_strips && item < to; g += GROUP) {
