@@ -198,7 +198,7 @@ def main() -> None:
         print(quality_table.markdown(result))
         return
 
-    complete = not (arguments.quick or arguments.only or arguments.seeds)
+    complete = not (arguments.quick or arguments.only or arguments.seeds or arguments.own)
     begun = time.monotonic()
     cores = sorted(os.sched_getaffinity(0))
     cache = Cache((arguments.cache or ROOT / ".bench-cache").absolute())

@@ -173,7 +173,8 @@ def fit(
         raise OptionError("torchrun has started the workers. Leave out workers and address.")
     if address is not None:
         cluster.require_address(address)
-    if checkpoint is not None and current_workers().is_main:
+    alone = address is None and most == 1
+    if checkpoint is not None and current_workers().is_main and not (alone and resume):
         # Refuses what is not to be overwritten, before a stream is read.
         checkpoints.Checkpoint(checkpoint, resume=resume)
     (X, kept), (validation_data, also) = (
@@ -184,7 +185,7 @@ def fit(
             "Expected rows that fit into memory, or files, got a stream of more. Write it to "
             "Parquet files where all machines read them, and pass their folder."
         )
-    if address is None and most == 1:
+    if alone:
         rows = opened(X, model) if isinstance(X, Files) else X
         model.fit(
             rows,
