@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from typing import Any
 
@@ -144,6 +145,19 @@ def test_what_likelihoods_learn_is_followed_where_there_is_a_spread_to_learn(
     values: NDArray[np.float64], likelihood: str | dict[str, str], adapts: bool
 ) -> None:
     assert setting(values, likelihood=likelihood)[1].adapts is adapts
+
+
+@pytest.mark.parametrize(
+    ("likelihood", "learns"),
+    [("gaussian", False), ("histogram", False), ("student_t", True)],
+)
+def test_only_what_has_a_spread_is_fitted_to_rows(likelihood: str, learns: bool) -> None:
+    _, objective, x = setting(REAL, likelihood=likelihood)
+    assert objective.learns_spread is learns
+    if likelihood == "histogram":
+        before = copy.deepcopy(objective.state_dict())
+        objective.adapt(x + 1, x)
+        assert all(torch.equal(now, before[name]) for name, now in objective.state_dict().items())
 
 
 def only(x: Tensor, row: int, inputs: slice) -> Tensor:

@@ -95,6 +95,11 @@ class Likelihood(ABC):
         """Whether a column's inputs are modelled jointly."""
         return self.cells in ("knots", "levels")
 
+    @property
+    def learns_spread(self) -> bool:
+        """Whether a spread is learned."""
+        return type(self).fit_spread is not Likelihood.fit_spread
+
     @abstractmethod
     def mean(self, theta: Tensor, unit: Unit) -> Tensor:
         """Return the expected inputs, what a reconstruction holds."""

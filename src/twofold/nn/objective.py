@@ -33,6 +33,11 @@ class Objective(CellModel):
         The noise of Gaussian columns is learned even if all columns are Gaussian. A divergence
         is weighed by it (Rybkin, Daniilidis and Levine, 2021, "Simple and Effective VAE
         Training with Calibrated Decoders", eq. 5).
+
+    Attributes
+    ----------
+    learns_spread : bool
+        Whether `adapt` finds anything to fit: histograms and categories have no spread.
     """
 
     noise: Tensor
@@ -41,6 +46,7 @@ class Objective(CellModel):
         super().__init__(schema)
         self.adapts = adapts or self.needs_weights
         self._n_modelled = sum(column.width > 0 for column in schema.columns)
+        self.learns_spread = self.adapts and any(one.learns_spread for one, _ in self.groups)
         self.register_buffer("noise", torch.ones(()))
 
     def loss(self, theta: Tensor, x: Tensor, penalties: Mapping[str, Tensor]) -> Tensor:

@@ -378,7 +378,7 @@ class _Run:
 
     def adapt(self) -> None:
         """Fit what the likelihoods learn besides the weights."""
-        if not self.objective.adapts:
+        if not self.objective.learns_spread:
             return  # before rows are gathered for it
         adapt(
             self.network,
@@ -521,7 +521,7 @@ def adapt(
     cells hidden as in training. Training rows are soon known by heart: their noise would make one
     number that is off count more than all categories.
     """
-    if not objective.adapts:
+    if not objective.learns_spread:
         return
     filled, seen = observed(x)
     theta, _ = network(filled, torch.Generator().manual_seed(0), seen)
