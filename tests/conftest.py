@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from twofold import datasets
 from twofold.errors import DatasetUnavailable
+from twofold.nn.activations import Activation, register_activation
 from twofold.nn.native import build, library
 from twofold.registry import ACTIVATIONS, BOTTLENECKS, LIKELIHOODS
 
@@ -71,6 +72,14 @@ def compiled() -> None:
         library.forget()
     found = library.find("")
     assert found.library is not None, found.reason
+
+
+@pytest.fixture(scope="module")
+def own_activation() -> Iterator[str]:
+    """An activation that is there by its value alone."""
+    register_activation("own", Activation(torch.atan))
+    yield "own"
+    ACTIVATIONS.remove("own")
 
 
 @pytest.fixture

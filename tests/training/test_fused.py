@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import pickle
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from tests.training import test_config
 from twofold.errors import DivergenceError
-from twofold.nn.activations import ACTIVATIONS, Activation, register_activation
+from twofold.nn.activations import ACTIVATIONS
 from twofold.nn.bottleneck import Bottleneck, Penalties
 from twofold.nn.corruption import Binarize, Corruption, Gaussian, Masking, SaltAndPepper, Swap
 from twofold.nn.likelihoods import LIKELIHOODS
@@ -30,6 +30,8 @@ from twofold.training.config import TrainingConfig
 from twofold.training.fused import FusedStep
 from twofold.training.step import make_step
 from twofold.training.trainer import Trainer
+
+pytestmark = pytest.mark.usefixtures("own_activation")
 
 PLAN = replace(test_config.PLAN, learning_rate=0.3, epochs=1)
 PLANS = {
@@ -462,14 +464,6 @@ def _own_pair(net: Network, objective: Objective) -> None:
 
 def _own_bottleneck(net: Network, objective: Objective) -> None:
     net.bottleneck = _OwnBottleneck(3).double()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def own_activation() -> Iterator[None]:
-    """An activation that is there by its value alone."""
-    register_activation("own", Activation(torch.atan))
-    yield
-    ACTIVATIONS.remove("own")
 
 
 def _own_activation(net: Network, objective: Objective) -> None:

@@ -330,10 +330,12 @@ def test_the_loss_is_a_mean_over_cells_where_a_cell_is_several_inputs(complete: 
 
 @pytest.mark.parametrize("plan", [PLANS["momentum"], PLANS["adam"]], ids=["momentum", "adam"])
 @pytest.mark.parametrize("tied", [True, False], ids=["tied", "untied"])
+@pytest.mark.parametrize("activation", ["relu", "gelu"])
 def test_a_shortcut_and_its_gates_are_trained_as_by_autograd(
-    tied: bool, plan: TrainingConfig, instruction_set: str
+    activation: str, tied: bool, plan: TrainingConfig, instruction_set: str
 ) -> None:
-    options: dict[str, Any] = {"tied": tied, "activation": "relu", "shortcut": True}
+    options: dict[str, Any] = {"tied": tied, "activation": activation, "shortcut": True}
+    options["code_activation"] = "silu" if activation == "gelu" else "identity"
     net = Network(6, (19, 14), 3, **options, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         net.encoder_gate.fill_(0.3)
@@ -456,7 +458,9 @@ def test_cross_entropy_is_exact_however_far_the_log_odds_reach(
     assert step.update(x, 0.0).item() == pytest.approx(expected, rel=1e-6)
 
 
-@pytest.mark.parametrize("activation", ["elu", "selu", "tanh", "sigmoid"])
+@pytest.mark.parametrize(
+    "activation", ["elu", "selu", "tanh", "sigmoid", "gelu", "silu", "softplus"]
+)
 @pytest.mark.parametrize("scale", [1e-6, 1e-2, 1.0, 100.0])
 def test_activations_are_exact_near_zero_and_far_from_it(
     activation: str, scale: float, instruction_set: str
@@ -547,7 +551,7 @@ def test_the_random_state_is_untouched(untouched_random_state: None) -> None:
     ("change", "reason"),
     [
         (lambda net, objective: net.double(), "float64"),
-        (lambda net, objective: setattr(net, "activation", "gelu"), "activation gelu"),
+        (lambda net, objective: setattr(net, "activation", "own"), "activation own"),
         (lambda net, objective: net.pairs[0].weight.requires_grad_(False), "frozen parameters"),
         (
             lambda net, objective: setattr(
@@ -557,7 +561,9 @@ def test_the_random_state_is_untouched(untouched_random_state: None) -> None:
         ),
     ],
 )
-def test_an_obstacle_is_named(change: Callable[[Network, Objective], object], reason: str) -> None:
+def test_an_obstacle_is_named(
+    change: Callable[[Network, Objective], object], reason: str, own_activation: str
+) -> None:
     net, objective = parts(dtype=torch.float32)
     assert obstacle(net, objective, PLAN) == ""
     change(net, objective)

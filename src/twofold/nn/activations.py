@@ -170,6 +170,7 @@ register_activation(
             keeps_input=True,
         ),
         straight=Straight(1.0, 3.0, 0.2),
+        kernel=7,
     ),
 )
 register_activation(
@@ -182,6 +183,7 @@ register_activation(
             keeps_input=True,
         ),
         straight=Straight(1.0, 5.0, 0.2),
+        kernel=8,
     ),
 )
 register_activation(
@@ -219,5 +221,6 @@ register_activation(
             keeps_input=True,
         ),
         straight=Straight(1.0, 4.0, 0.2),
+        kernel=9,
     ),
 )

@@ -51,8 +51,8 @@ static float *codes(const long *widths, long n_pairs, int tied, int linear, int 
         pairs[i] = (twofold_pair){
             .n_in = n_in,
             .n_out = n_out,
-            .encoder_activation = (i + kind) % 7,
-            .decoder_activation = i ? (i + kind + 3) % 7 : TWOFOLD_IDENTITY,
+            .encoder_activation = (i + kind + tied * 5) % 10,
+            .decoder_activation = i ? (i + kind + tied * 5 + 3) % 10 : TWOFOLD_IDENTITY,
             .weight = parameter(n_in * n_out, n_moments),
             .encoder_bias = parameter(n_out, n_moments),
             .decoder_bias = parameter(n_in, n_moments),

@@ -77,9 +77,11 @@ def test_a_row_has_the_same_bits_alone_among_others_and_with_threads() -> None:
         torch.set_num_threads(before)
 
 
-def test_what_is_not_covered_is_applied_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_not_covered_is_applied_as_it_is(
+    monkeypatch: pytest.MonkeyPatch, own_activation: str
+) -> None:
     for network in (
-        made(8, (6,), 3, activation="gelu"),
+        made(8, (6,), 3, activation=own_activation),
         made(8, (6,), 3).double(),
         made(8, (6,), 3, bottleneck=BOTTLENECKS["sparse"]()),
     ):

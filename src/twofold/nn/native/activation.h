@@ -1,4 +1,8 @@
-/* The activations, in place over a tile of `mr` outputs and `nv` vectors, and their derivatives. */
+/* The activations, in place over a tile of `mr` outputs and `nv` vectors, and their derivatives.
+ *
+ * Where the derivative does not follow from the output, as for what falls somewhere, it is made along
+ * with the output, which shares its exponentials, and kept.
+ */
 
 #ifndef TWOFOLD_ACTIVATION_H
 #define TWOFOLD_ACTIVATION_H
@@ -8,7 +12,11 @@
 
 static const float SELU_SCALE = 1.0507009873554805f, SELU_ALPHA = 1.6732632423543772f;
 
-ALWAYS_INLINE vec activate(const int kind, vec a) {
+ALWAYS_INLINE int keeps_slope(const int kind) { return kind >= TWOFOLD_GELU; }
+
+/* The output, and in `slope` the derivative where that is kept. */
+ALWAYS_INLINE vec activate(const int kind, vec a, vec *slope) {
+    vec e;
     switch (kind) {
     case TWOFOLD_RELU:
         return (vec)((ivec)a & ~(ivec)(a <= 0.0f)); /* NaN stays */
@@ -23,16 +31,28 @@ ALWAYS_INLINE vec activate(const int kind, vec a) {
         vec t = m / (m + 2.0f); /* -tanh |a| */
         return choose(a <= 0.0f, t, -t);
     }
-    case TWOFOLD_SIGMOID: {
-        vec e;
+    case TWOFOLD_SIGMOID:
         return logistic(a, &e);
+    case TWOFOLD_GELU: {
+        vec density, below = normal_below(a, &density);
+        *slope = below + a * density;
+        return a * below;
+    }
+    case TWOFOLD_SILU: {
+        vec q = logistic(a, &e);
+        *slope = q * (1.0f + a * (1.0f - q));
+        return a * q;
+    }
+    case TWOFOLD_SOFTPLUS: {
+        *slope = logistic(a, &e);
+        return choose(a <= 0.0f, (vec){0}, a) + log1p_of(e);
     }
     default:
         return a;
     }
 }
 
-/* The derivative from the output h. */
+/* The derivative from the output h, or as it is kept. */
 ALWAYS_INLINE vec slope(const int kind, vec delta, vec h) {
     switch (kind) {
     case TWOFOLD_RELU:
@@ -47,16 +67,24 @@ ALWAYS_INLINE vec slope(const int kind, vec delta, vec h) {
         return delta * (1.0f - h * h);
     case TWOFOLD_SIGMOID:
         return delta * (h * (1.0f - h));
+    case TWOFOLD_GELU:
+    case TWOFOLD_SILU:
+    case TWOFOLD_SOFTPLUS:
+        return delta * h;
     default:
         return delta;
     }
 }
 
-ALWAYS_INLINE void activate_rows(const int kind, float *c, const float *bias, long mr, long nv) {
+ALWAYS_INLINE void activate_rows(const int kind, float *c, const float *bias, float *slopes,
+                                 long mr, long nv) {
     for (long r = 0; r < mr; r++)
         for (long v = 0; v < nv; v++) {
-            float *at = c + r * PW + v * VL;
-            store(at, activate(kind, load(at) + splat(bias[r])));
+            long j = r * PW + v * VL;
+            vec slope = {0};
+            store(c + j, activate(kind, load(c + j) + splat(bias[r]), &slope));
+            if (keeps_slope(kind) && slopes)
+                store(slopes + j, slope);
         }
 }
 
@@ -76,12 +104,16 @@ ALWAYS_INLINE void slope_rows(const int kind, float *c, const float *h, long mr,
     case TWOFOLD_SELU: DO(TWOFOLD_SELU); break;                                                  \
     case TWOFOLD_TANH: DO(TWOFOLD_TANH); break;                                                  \
     case TWOFOLD_SIGMOID: DO(TWOFOLD_SIGMOID); break;                                            \
+    case TWOFOLD_GELU: DO(TWOFOLD_GELU); break;                                                  \
+    case TWOFOLD_SILU: DO(TWOFOLD_SILU); break;                                                  \
+    case TWOFOLD_SOFTPLUS: DO(TWOFOLD_SOFTPLUS); break;                                          \
     default: DO(TWOFOLD_IDENTITY);                                                               \
     }
 
+/* `slopes` is where kept derivatives go, or NULL. */
 static __attribute__((noinline)) void finish_forward(int kind, float *c, const float *bias,
-                                                     long mr, long nv) {
-#define FORWARD(K) activate_rows(K, c, bias, mr, nv)
+                                                     float *slopes, long mr, long nv) {
+#define FORWARD(K) activate_rows(K, c, bias, slopes, mr, nv)
     EACH_ACTIVATION(FORWARD)
 }
 

@@ -25,6 +25,7 @@ typedef struct {
     int up, down; /* activations after encode and after decode */
     const twofold_pair *pair;
     float *e, *h, *d, *s;
+    float *up_slope, *down_slope; /* derivatives after encode and after decode, where they are kept */
 } level;
 
 /* The inputs of each panel that are not zero in all of its rows. */
@@ -116,7 +117,8 @@ typedef struct {
     float *out;
     enum finish finish;
     int activation;
-    const float *bias, *saved; /* `saved` lies as `out` does */
+    const float *bias, *saved; /* `saved` lies as `out` does, and so does `slopes` */
+    float *slopes;             /* where derivatives are kept, or NULL */
     int adds;    /* to what is in `out` */
     float gate;  /* what `saved` counts in the sum */
     float *copy; /* of `out`, or NULL */
@@ -141,8 +143,8 @@ static void residual(const run *at, float *c, const float *bias, long t, long t0
                      long panel);
 static void add_gated(float *c, const float *bias, const float *saved, float gate, float *copy,
                       long mr, long nv);
-static void split_code_gradient(const run *at, int kind, float *c, long t, long place, long mr,
-                                long panel);
+static void split_code_gradient(const run *at, const product *it, float *c, long t, long place,
+                                long mr, long panel);
 
 static void multiply_phase(const share *me, const product *it) {
     run *at = me->run;
@@ -176,7 +178,8 @@ static void multiply_phase(const share *me, const product *it) {
                     if (block < n_blocks - 1)
                         continue;
                     if (it->finish == FORWARD_PASS)
-                        finish_forward(it->activation, c, it->bias + o, mr, nv);
+                        finish_forward(it->activation, c, it->bias + o,
+                                       it->slopes ? it->slopes + place : NULL, mr, nv);
                     else if (it->finish == BACKWARD_PASS)
                         finish_backward(it->activation, c, it->saved + place, mr, nv);
                     else if (it->finish == THETA)
@@ -185,7 +188,7 @@ static void multiply_phase(const share *me, const product *it) {
                         add_gated(c, it->bias + o, it->saved + place, it->gate,
                                   it->copy ? it->copy + place : NULL, mr, nv);
                     else if (it->finish == CODE_BACK)
-                        split_code_gradient(at, it->activation, c, t, place, mr, p);
+                        split_code_gradient(at, it, c, t, place, mr, p);
                 }
             }
         }
@@ -337,8 +340,8 @@ static __attribute__((noinline)) void add_gated(float *c, const float *bias, con
 }
 
 /* The code's gradient goes on to the stack through its gate, whose own gradient it makes. */
-static __attribute__((noinline)) void split_code_gradient(const run *at, int kind, float *c,
-                                                          long t, long place, long mr,
+static __attribute__((noinline)) void split_code_gradient(const run *at, const product *it,
+                                                          float *c, long t, long place, long mr,
                                                           long panel) {
     const float *top = at->top + place;
     float *down = at->levels[at->n_levels - 1].h + place;
@@ -354,7 +357,7 @@ static __attribute__((noinline)) void split_code_gradient(const run *at, int kin
             sum += where(row, delta * load(top + j));
             store(down + j, delta * gate);
         }
-    finish_backward(kind, down, top, mr, nv);
+    finish_backward(it->activation, down, it->saved + place, mr, nv);
     at->encoder_gate_parts[t * at->n_panels + panel] = (double)total(sum);
 }
 

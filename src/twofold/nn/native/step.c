@@ -7,6 +7,8 @@
  *     d[i]    the gradient of what it decodes to                        [P][n_in][PW]
  *     s[i]    e[i] and d[i] once more, row by row               [strips][2][P * PW][PW]
  *
+ * with derivatives of activations, where these do not follow from outputs, beside the outputs,
+ *
  * and the gradient of its matrix is the product of h[i] and s[i]: for a tied matrix one product over
  * both halves. Panels serve the products of the forward and the backward pass, where an output's
  * sums lie side by side for PW rows; strips those of the gradients, where they do for PW columns.
@@ -112,6 +114,19 @@ static const float *decoder_of(const level *it) {
     return it->pair->decoder_weight.data ? it->pair->decoder_weight.data : it->pair->weight.data;
 }
 
+/* What the derivative of what level `it` encodes to is made of, and of what it decodes to. */
+static const float *saved_up(const run *at, const level *it) {
+    if (it->up_slope)
+        return it->up_slope;
+    if (it + 1 < at->levels + at->n_levels)
+        return it[1].e;
+    return at->shortcut ? at->top : decoded_from(at, it);
+}
+
+static const float *saved_down(const run *at, const level *it) {
+    return it->down_slope ? it->down_slope : decoded_from(at, it - 1);
+}
+
 static void forward(const share *me) {
     run *at = me->run;
     for (long i = 0; i < at->n_levels; i++) {
@@ -130,6 +145,7 @@ static void forward(const share *me) {
             .finish = FORWARD_PASS,
             .activation = it->up,
             .bias = it->pair->encoder_bias.data,
+            .slopes = it->up_slope,
         };
         multiply_phase(me, &encode);
     }
@@ -165,6 +181,7 @@ static void forward(const share *me) {
             .finish = i || linear ? FORWARD_PASS : THETA,
             .activation = it->down,
             .bias = it->pair->decoder_bias.data,
+            .slopes = it->down_slope,
         };
         multiply_phase(me, &decode);
     }
@@ -214,7 +231,7 @@ static void backward(const share *me) {
             .out = !last ? it[1].d : linear ? linear->h : it->h,
             .finish = last && linear ? CODE_BACK : BACKWARD_PASS,
             .activation = last ? it->up : it[1].down,
-            .saved = decoded_from(at, it),
+            .saved = last ? saved_up(at, it) : saved_down(at, it + 1),
             .adds = last && linear,
         };
         multiply_phase(me, &back);
@@ -231,7 +248,7 @@ static void backward(const share *me) {
             .out = it[-1].h,
             .finish = BACKWARD_PASS,
             .activation = it[-1].up,
-            .saved = it->e,
+            .saved = saved_up(at, it - 1),
         };
         multiply_phase(me, &back);
     }
@@ -311,6 +328,13 @@ static int64_t lay_out(run *at, const twofold_stack *stack, long n_rows, void *s
         it->h = TAKE(float, 2 * capacity * it->n_out * PW);
         it->d = TAKE(float, capacity * it->n_in * PW);
         it->s = TAKE(float, it->n_strips * 2 * capacity * PW * PW);
+        it->up_slope = it->down_slope = NULL;
+        if (keeps_slope(it->up)) {
+            it->up_slope = TAKE(float, capacity * it->n_out * PW);
+        }
+        if (keeps_slope(it->down)) {
+            it->down_slope = TAKE(float, capacity * it->n_in * PW);
+        }
     }
     long most_losses = n_tiles(at->width) + at->width;
     at->target = TAKE(float, capacity * at->width * PW);
