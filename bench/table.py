@@ -141,7 +141,7 @@ def _to_loss(row: dict[str, Any]) -> list[tuple[str, str]]:
             f"{statistics.median(losses):.4f} ({min(losses):.4f} to {max(losses):.4f})"
         )
         options = "default options" + (', `precision="auto"`' if precision == "auto" else "")
-        rows.append((f"{options} until validation loss {row['target']}", said))
+        rows.append((f"{options}, from `fit` until validation loss {row['target']}", said))
     return rows
 
 

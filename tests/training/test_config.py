@@ -139,8 +139,8 @@ def test_the_automatic_batch_never_shrinks_as_rows_are_added() -> None:
 
 
 @pytest.mark.parametrize("n_rows", [1, 50, 1000, 60_000, 10**7])
-def test_the_automatic_number_of_epochs_is_between_7_and_200(n_rows: int) -> None:
-    assert 7 <= resolve(n_rows).epochs <= 200
+def test_the_automatic_number_of_epochs_is_between_4_and_200(n_rows: int) -> None:
+    assert 4 <= resolve(n_rows).epochs <= 200
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adamw", "muon"])
@@ -177,9 +177,11 @@ def test_bfloat16_where_it_is_asked_for_or_pays(
 @pytest.mark.parametrize(
     ("n_rows", "is_table", "batch_size", "epochs"),
     [
-        (53_000, False, 64, 7),
+        (53_000, False, 32, 4),
+        (30_000, False, 32, 7),
+        (20_000, False, 32, 7),
         (2_000, False, 32, 64),
-        (10_000_000, False, 1024, 7),
+        (10_000_000, False, 1024, 4),
         (53_000, True, 128, 10),
         (1_000, True, 64, 250),
         (100, True, 32, 600),

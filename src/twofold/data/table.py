@@ -14,7 +14,7 @@ from twofold.errors import DataError
 
 Array = NDArray[Any]
 _MOST_SECONDS = 9.2e12  # before or after 1970, in whole microseconds of 64 bits
-_CHUNK_CELLS = 4_000_000  # keeps the temporary arrays of one pass near 32 MB
+_CHUNK_CELLS = 2**18  # float64 copies of so many, and what is made of them, stay in the cache
 
 
 @dataclass(frozen=True)
@@ -160,7 +160,7 @@ def cells(values: Array, formats: tuple[Format, ...] | None) -> Array:
 
 
 def row_chunks(values: Array) -> Iterator[tuple[int, Array]]:
-    """Cut rows into parts of a few million cells: the first row's number, and the part."""
+    """Cut rows into parts that stay in the cache: the first row's number, and the part."""
     step = max(1, _CHUNK_CELLS // max(1, values.shape[1]))
     for start in range(0, values.shape[0], step):
         yield start, values[start : start + step]

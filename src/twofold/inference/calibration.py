@@ -21,6 +21,7 @@ from twofold.inference.level_pairs import LevelPairs
 from twofold.inference.sampling import TrainingCells
 from twofold.nn.cell_model import observed
 from twofold.nn.corruption import Masking
+from twofold.nn.native.stack import applied
 from twofold.nn.network import Network
 from twofold.nn.objective import Objective
 from twofold.nn.scorer import Scorer
@@ -111,8 +112,9 @@ def calibrate(
     # Hundreds of passes over some thousand rows: a second thread gains little, and on a busy
     # machine each of them would wait for it.
     with few_for(0.0, libraries=True):
-        scorer = fit_scorer(network, schema, x, train, generator)
-        known = _training_cells(network, scorer, schema, sample, x, train[:donors])
+        quick = applied(network)
+        scorer = fit_scorer(quick, schema, x, train, generator)
+        known = _training_cells(quick, scorer, schema, sample, x, train[:donors])
     few = train[:_MOST_ROWS]
     if isinstance(x, Tensor):
         matrix, used = x.cpu().numpy(), train.numpy()
