@@ -88,10 +88,10 @@ class CellModel(nn.Module):
         """Return the expected inputs, `(batch, width)`: what a reconstruction holds."""
         if len(self.groups) == 1 and isinstance(self.groups[0][1], slice):
             likelihood, at = self.groups[0]
-            return likelihood.mean(theta, self._about(at)[1])
+            return likelihood.mean(theta, self.about(at)[1])
         x_hat = torch.empty_like(theta)
         for likelihood, at in self.groups:
-            x_hat[:, at] = likelihood.mean(theta[:, at], self._about(at)[1])
+            x_hat[:, at] = likelihood.mean(theta[:, at], self.about(at)[1])
         return x_hat
 
     def cell_log_prob(self, theta: Tensor, x: Tensor, missing: Tensor | float = 0.0) -> Tensor:
@@ -102,7 +102,7 @@ class CellModel(nn.Module):
         x, seen = observed(x)
         result = torch.empty_like(theta)
         for likelihood, at in self.groups:
-            result[:, at] = likelihood.log_prob(theta[:, at], x[:, at], *self._about(at))
+            result[:, at] = likelihood.log_prob(theta[:, at], x[:, at], *self.about(at))
         if self._squashed is not None:
             # The density of what `columns.squash` took in: minus the log of its slope's inverse.
             far = (x.abs() - self.far).clamp_min(0)
@@ -118,7 +118,7 @@ class CellModel(nn.Module):
         said = theta.cpu()
         x = torch.empty_like(said)
         for likelihood, at in self.groups:
-            spread, unit = self._about(at)
+            spread, unit = self.about(at)
             center, scale, knots = (part.cpu() for part in unit)
             about = spread.cpu(), (center, scale, knots)
             x[:, at] = likelihood.draw(said[:, at], *about, generator)
@@ -157,12 +157,13 @@ class CellModel(nn.Module):
         x, seen = observed(x)
         seen = torch.ones_like(x, dtype=torch.bool) if seen is None else seen
         for likelihood, at in self.groups:
-            unit = self._about(at)[1]
+            unit = self.about(at)[1]
             best = likelihood.fit_spread(theta[:, at], x[:, at], seen[:, at], unit)
             if best is not None:
                 self.spread[at] = best.to(self.spread.dtype)
 
-    def _about(self, at: slice | Tensor) -> tuple[Tensor, Unit]:
+    def about(self, at: slice | Tensor) -> tuple[Tensor, Unit]:
+        """Return the spread and the unit of the inputs of a group."""
         return self.spread[at], (self.center[at], self.unit[at], self.knots[at])
 
 

@@ -132,6 +132,14 @@ class Likelihood(ABC):
         """Return how theta changes with the mean, near the mean of the column."""
         return torch.ones_like(mean)
 
+    def kernel_terms(self, spread: Tensor, unit: Unit) -> tuple[Tensor, Tensor, Tensor]:
+        """Return what its kernel takes per input besides `theta`, `x`, the centre and the scale.
+
+        That is a number of its own, what is added to `theta`, and what is added to the loss.
+        """
+        zeros = torch.zeros_like(spread)
+        return zeros, zeros, zeros
+
     def residual(self, theta: Tensor, x: Tensor, scratch: Scratch) -> Tensor:
         """Turn `theta` into its gradient in place and return the summed loss.
 
@@ -197,6 +205,7 @@ class StudentT(Likelihood):
 
     kinds = ("real", "time", "binary", "pixel")
     has_unit = in_row_density = mean_is_theta = True
+    kernel = 4
 
     def mean(self, theta: Tensor, unit: Unit) -> Tensor:
         """Return theta."""
@@ -208,10 +217,17 @@ class StudentT(Likelihood):
         Lange, Little and Taylor, 1989, "Robust Statistical Modeling Using the t Distribution",
         eq. 1.
         """
+        tail = torch.log1p(((x - theta) / spread) ** 2 / _FREEDOM)
+        return -self._offset(spread) - (_FREEDOM + 1) / 2 * tail
+
+    def kernel_terms(self, spread: Tensor, unit: Unit) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the scale, and what does not depend on the cell."""
+        return spread, torch.zeros_like(spread), self._offset(spread)
+
+    def _offset(self, spread: Tensor) -> Tensor:
         nu = _FREEDOM
         constant = math.lgamma((nu + 1) / 2) - math.lgamma(nu / 2) - 0.5 * math.log(nu * math.pi)
-        tail = torch.log1p(((x - theta) / spread) ** 2 / nu)
-        return constant - spread.log() - (nu + 1) / 2 * tail
+        return spread.log() - constant
 
     def draw(self, theta: Tensor, spread: Tensor, unit: Unit, generator: torch.Generator) -> Tensor:
         """Return normal draws, each divided by the root of a chi-square one."""
@@ -340,6 +356,7 @@ class Histogram(Likelihood):
     kinds = ("real", "count")
     cells, link = "knots", "softmax"
     has_unit = has_gain = is_clipped = True
+    kernel = 3
 
     def loss(self, theta: Tensor, x: Tensor, spread: Tensor, unit: Unit) -> Tensor:
         """Return cross-entropy plus the squared error of the mean, in standard deviations.
@@ -350,6 +367,11 @@ class Histogram(Likelihood):
         log_p, weights = F.log_softmax(_logits(theta, unit), -1), _as_weights(x, unit)
         off = ((log_p.exp() - weights) * unit[2]).sum(-1, keepdim=True)
         return weights * (off**2 - log_p)
+
+    def kernel_terms(self, spread: Tensor, unit: Unit) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the knots' places and the logarithms of their shares."""
+        nothing = torch.zeros_like(spread)
+        return unit[2], _logits(nothing, unit), nothing
 
     def mean(self, theta: Tensor, unit: Unit) -> Tensor:
         """Return the knots' probabilities, scaled as weights are."""
@@ -412,6 +434,7 @@ class Poisson(Likelihood):
 
     kinds = ("count",)
     link = "exp"
+    kernel = 5
 
     def mean(self, theta: Tensor, unit: Unit) -> Tensor:
         """Return the rate, as an input."""
@@ -440,6 +463,7 @@ class NegativeBinomial(Likelihood):
 
     kinds = default_for = ("count",)
     link = "exp"
+    kernel = 6
 
     def mean(self, theta: Tensor, unit: Unit) -> Tensor:
         """Return the rate, as an input."""
@@ -457,6 +481,11 @@ class NegativeBinomial(Likelihood):
         r = spread.expand_as(theta).contiguous()
         rate = _rate(theta, unit) * torch._standard_gamma(r, generator=generator) / r
         return _as_input(torch.poisson(rate, generator=generator), unit)
+
+    def kernel_terms(self, spread: Tensor, unit: Unit) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the dispersion."""
+        nothing = torch.zeros_like(spread)
+        return spread, nothing, nothing
 
     def fit_spread(self, theta: Tensor, x: Tensor, seen: Tensor, unit: Unit) -> Tensor:
         """Return the dispersion by moments: the variance beyond Poisson's is m^2 / r."""

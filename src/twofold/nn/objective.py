@@ -92,7 +92,7 @@ class Objective(CellModel):
         """Return the loss of all cells, in nats; `observed` gives `x` and `seen`."""
         total = torch.zeros((), dtype=theta.dtype, device=theta.device)
         for likelihood, at in self.groups:
-            loss = likelihood.loss(theta[:, at], x[:, at], *self._about(at))
+            loss = likelihood.loss(theta[:, at], x[:, at], *self.about(at))
             if seen is not None:
                 loss = torch.where(seen[:, at], loss, 0.0)
             if likelihood.shares_noise and self.adapts:
@@ -106,7 +106,7 @@ class Objective(CellModel):
         """Return what each input adds to the loss, in nats: (batch, width) twice -> same."""
         losses = torch.empty_like(theta)
         for likelihood, at in self.groups:
-            loss = likelihood.loss(theta[:, at], x[:, at], *self._about(at))
+            loss = likelihood.loss(theta[:, at], x[:, at], *self.about(at))
             if likelihood.shares_noise and self.adapts:
                 loss = loss / self.noise**2 + self.noise.log()
             losses[:, at] = loss
@@ -151,6 +151,11 @@ class Objective(CellModel):
             # A column without a cell has no square.
             noise = torch.cat(squares).nanmean().sqrt().clamp_min(least)
             self.noise.copy_(noise.nan_to_num(1.0))
+
+    @property
+    def is_clipped(self) -> bool:
+        """Whether a gradient longer than 1 is scaled down to that."""
+        return any(likelihood.is_clipped for likelihood, _ in self.groups)
 
     @property
     def cells_per_row(self) -> int:

@@ -91,7 +91,7 @@ class AutogradStep:
         # A cell far from its histogram's mean would undo what many others have taught (Pascanu,
         # Mikolov and Bengio, 2013, "On the Difficulty of Training Recurrent Neural Networks",
         # algorithm 1). So would one sequence whose gradient grows from step to step.
-        self._clips = network.is_recurrent or any(one.is_clipped for one, _ in objective.groups)
+        self._clips = network.is_recurrent or objective.is_clipped
         parameter = next(network.parameters())
         self._x = parameter.new_empty(config.batch_size, network.width)
 

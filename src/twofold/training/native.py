@@ -47,7 +47,7 @@ class NativeStep:
     network : Network
         Updated in place; `obstacle` says which ones are taken.
     objective : Objective
-        Gaussian, Bernoulli and categorical columns, in any mixture.
+        Columns of the likelihoods that have a `kernel`, in any mixture.
     config : TrainingConfig
         Names the optimizer and its settings, and the corruption.
     generator : torch.Generator, optional
@@ -148,17 +148,18 @@ class NativeStep:
         found = library.find(self._instruction_set)
         assert found.library is not None
         own = self._stack.now(found.isa)
-        n_bytes = found.library.twofold_train_bytes(own, int(sizes.max()))
-        if n_bytes > len(self._scratch):
-            self._scratch = torch.zeros(n_bytes, dtype=torch.uint8)
         config, losses = self._config, torch.empty(len(sizes), dtype=torch.float64)
         update = Update(
             OPTIMIZERS[config.optimizer],
             config.nesterov,
+            self.objective.is_clipped,
             config.momentum,
             config.weight_decay,
             self._optimizer.n_updates,
         )
+        n_bytes = found.library.twofold_train_bytes(own, update, int(sizes.max()))
+        if n_bytes > len(self._scratch):
+            self._scratch = torch.zeros(n_bytes, dtype=torch.uint8)
         batches = Batches(
             len(sizes),
             given.stride(0),
@@ -210,27 +211,45 @@ class _InputTable:
     """Each input's likelihood and how its loss counts, as the objective has them now."""
 
     def __init__(self, objective: Objective) -> None:
-        self._objective = objective
-        self._likelihood = np.zeros(objective.width, np.int32)
-        self._adaptive = np.zeros(objective.width, bool)
+        self._objective, width = objective, objective.width
+        self._likelihood = np.zeros(width, np.int32)
+        self._adaptive = np.zeros(width, bool)
         for likelihood, at in objective.groups:
-            inputs = np.arange(objective.width)[at if isinstance(at, slice) else at.numpy()]
+            inputs = at if isinstance(at, slice) else at.numpy()
             if likelihood.kernel is not None:
                 self._likelihood[inputs] = likelihood.kernel
             self._adaptive[inputs] = likelihood.shares_noise and objective.adapts
         owner = objective.column.numpy()
-        self._counts = np.ones(objective.width, np.float32)
+        self._counts = np.ones(width, np.float32)
         self._counts[1:] = owner[1:] != owner[:-1]
-        self._noise = 0.0
-        self._scale = np.ones(objective.width, np.float32)
-        self._offset = np.zeros(objective.width, np.float32)
+        self._center = objective.center.numpy().astype(np.float32)
+        self._unit = objective.unit.numpy().astype(np.float32)
+        self._scale = np.ones(width, np.float32)
+        self._offset, self._spread, self._log_share = np.zeros((3, width), np.float32)
+        self._learned = torch.empty(0)
 
     def now(self) -> Inputs:
-        """Return the table, with the noise that Gaussian columns have learned."""
-        noise = float(self._objective.noise)
-        if noise != self._noise:
-            self._noise = noise
+        """Return the table, with the spreads and the noise that have been learned."""
+        objective = self._objective
+        learned = torch.cat([objective.spread, objective.noise.reshape(1)])
+        if not torch.equal(learned, self._learned):
+            self._learned = learned
+            for likelihood, at in objective.groups:
+                inputs = at if isinstance(at, slice) else at.numpy()
+                self._spread[inputs], self._log_share[inputs], self._offset[inputs] = (
+                    term.numpy() for term in likelihood.kernel_terms(*objective.about(at))
+                )
+            noise = float(objective.noise)
             self._scale[self._adaptive] = 1 / noise**2
             self._offset[self._adaptive] = np.log(noise)
-        parts = (self._likelihood, self._scale, self._offset, self._counts)
+        parts = (
+            self._likelihood,
+            self._scale,
+            self._offset,
+            self._counts,
+            self._center,
+            self._unit,
+            self._spread,
+            self._log_share,
+        )
         return Inputs(*(part.ctypes.data for part in parts))

@@ -68,6 +68,8 @@ def choose(
     if workers.size > 1:
         if _hides_cells(config):
             return "autograd", "workers count hidden cells alone"
+        if objective.is_clipped:
+            return "autograd", "workers clip what they have together"
         config = of_gradients(config)
     lacks = obstacle(network, objective, config)
     if not lacks:

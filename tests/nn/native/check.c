@@ -42,7 +42,7 @@ static void release(twofold_parameter it) {
 
 /* One way to train: returns the codes of the trained stack. */
 static float *codes(const long *widths, long n_pairs, int tied, int linear, int kind, double momentum,
-                    int masked, int apart, long batch, long n_threads, long isa) {
+                    int masked, int apart, int clips, long batch, long n_threads, long isa) {
     state = 7;
     int n_moments = kind != TWOFOLD_SGD ? 2 : momentum > 0 ? 1 : 0;
     twofold_pair pairs[MOST];
@@ -81,10 +81,17 @@ static float *codes(const long *widths, long n_pairs, int tied, int linear, int 
             x[i] = y[i] = NAN;
     int32_t *likelihood = malloc((size_t)width * sizeof(int32_t));
     float *scale = numbers(width, 0), *offset = numbers(width, 0), *counts = numbers(width, 0);
+    float *unit = numbers(width, 0), *center = numbers(width, 0), *spread = numbers(width, 0);
     for (long i = 0; i < width; i++) {
-        likelihood[i] = i % 5 >= 3 ? TWOFOLD_CATEGORICAL : i % 3 == 0; /* of two levels each */
+        int joint = i / 5 % 2 ? TWOFOLD_HISTOGRAM : TWOFOLD_CATEGORICAL; /* of two inputs each */
+        int single[] = {TWOFOLD_GAUSSIAN, TWOFOLD_BERNOULLI, TWOFOLD_STUDENT_T, TWOFOLD_POISSON,
+                        TWOFOLD_NEGATIVE_BINOMIAL};
+        likelihood[i] = i % 5 >= 3 ? joint : single[i % 7 % 5];
         scale[i] = likelihood[i] ? 1.0f : 1.5f;
         counts[i] = i % 5 != 4;
+        unit[i] = likelihood[i] == TWOFOLD_CATEGORICAL ? 1.0f : 0.4f;
+        center[i] = likelihood[i] == TWOFOLD_CATEGORICAL ? 0.0f : 0.5f;
+        spread[i] = likelihood[i] == TWOFOLD_CATEGORICAL ? 0.0f : 1.5f + (float)(i % 5);
     }
     enum { N_STEPS = 3 };
     int64_t sizes[N_STEPS] = {batch, batch, batch / 2 + 1};
@@ -94,11 +101,12 @@ static float *codes(const long *widths, long n_pairs, int tied, int linear, int 
         rows[i] = (i / 20 * 20 + i * 37 % 20) % ROWS;
     twofold_stack stack = {n_pairs,  pairs,     linear ? &shortcut : NULL, gates[0],
                            gates[1], n_threads, isa};
-    twofold_objective objective = {likelihood, scale, offset, counts};
-    twofold_update update = {kind, momentum > 0.5, momentum, 0.01, 0};
+    /* The logarithms of shares may be any numbers: those of the offsets are zeros. */
+    twofold_objective objective = {likelihood, scale, offset, counts, center, unit, spread, offset};
+    twofold_update update = {kind, momentum > 0.5, clips, momentum, 0.01, 0};
     twofold_batches batches = {N_STEPS, width, masked, x, apart ? y : NULL,
                                rows,    sizes, rates,  losses};
-    void *scratch = calloc(1, (size_t)twofold_train_bytes(&stack, batch + 1));
+    void *scratch = calloc(1, (size_t)twofold_train_bytes(&stack, &update, batch + 1));
     twofold_train(&stack, &objective, &update, &batches, scratch);
     free(scratch);
     for (long i = 0; i < ROWS * width; i++)
@@ -118,6 +126,9 @@ static float *codes(const long *widths, long n_pairs, int tied, int linear, int 
     free(scale);
     free(offset);
     free(counts);
+    free(unit);
+    free(center);
+    free(spread);
     for (long i = 0; i < n_pairs; i++) {
         release(pairs[i].weight);
         release(pairs[i].decoder_weight);
@@ -146,11 +157,12 @@ int main(int n_given, char **given) {
             int s = way % 4, b = way / 4 % 4, kind = way / 16 % 4, tied = way / 64 % 2, linear = way / 128;
             double momentum = kind == 3 ? 0.9 : 0;
             int optimizer = kind % 3, masked = (s + b) % 2, apart = (s + b + kind) % 3 == 0;
+            int clips = (s + kind + tied) % 2;
             float *one = codes(stacks[s], n_pairs[s], tied, linear, optimizer, momentum, masked,
-                               apart, batches[b], 1, isa);
+                               apart, clips, batches[b], 1, isa);
             long n_bytes = ROWS * stacks[s][n_pairs[s]] * (long)sizeof(float);
             float *more = codes(stacks[s], n_pairs[s], tied, linear, optimizer, momentum, masked,
-                                apart, batches[b], threads[n_ways % 3], isa);
+                                apart, clips, batches[b], threads[n_ways % 3], isa);
             if (isnan(one[0]) || memcmp(one, more, (size_t)n_bytes)) {
                 fprintf(stderr, "%s: way %d differs\n", twofold_isa_name(isa), way);
                 return 1;

@@ -45,8 +45,9 @@ int64_t twofold_isa_available(int64_t isa) {
     return 1;
 }
 
-int64_t twofold_train_bytes(const twofold_stack *stack, int64_t n_rows) {
-    return sets[stack->isa].table->train_bytes(stack, n_rows);
+int64_t twofold_train_bytes(const twofold_stack *stack, const twofold_update *update,
+                            int64_t n_rows) {
+    return sets[stack->isa].table->train_bytes(stack, update, n_rows);
 }
 
 int64_t twofold_train(const twofold_stack *stack, const twofold_objective *objective,

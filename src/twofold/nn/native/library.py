@@ -63,6 +63,10 @@ class Inputs(Structure):
         ("scale", c_void_p),
         ("offset", c_void_p),
         ("counts", c_void_p),
+        ("center", c_void_p),
+        ("unit", c_void_p),
+        ("spread", c_void_p),
+        ("log_share", c_void_p),
     ]
 
 
@@ -72,6 +76,7 @@ class Update(Structure):
     _fields_ = [
         ("kind", c_int64),
         ("nesterov", c_int64),
+        ("clips", c_int64),
         ("momentum", c_double),
         ("weight_decay", c_double),
         ("n_updates", c_int64),
@@ -160,7 +165,7 @@ def _declare(library: ctypes.CDLL) -> None:
     signatures = {
         "twofold_isa_name": (c_char_p, [c_int64]),
         "twofold_isa_available": (c_int64, [c_int64]),
-        "twofold_train_bytes": (c_int64, [POINTER(Stack), c_int64]),
+        "twofold_train_bytes": (c_int64, [POINTER(Stack), POINTER(Update), c_int64]),
         "twofold_train": (
             c_int64,
             [POINTER(Stack), POINTER(Inputs), POINTER(Update), POINTER(Batches), c_void_p],

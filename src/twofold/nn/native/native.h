@@ -24,7 +24,15 @@ enum twofold_activation {
     TWOFOLD_SOFTPLUS
 };
 
-enum twofold_likelihood { TWOFOLD_GAUSSIAN, TWOFOLD_BERNOULLI, TWOFOLD_CATEGORICAL };
+enum twofold_likelihood {
+    TWOFOLD_GAUSSIAN,
+    TWOFOLD_BERNOULLI,
+    TWOFOLD_CATEGORICAL,
+    TWOFOLD_HISTOGRAM,
+    TWOFOLD_STUDENT_T,
+    TWOFOLD_POISSON,
+    TWOFOLD_NEGATIVE_BINOMIAL
+};
 
 enum twofold_optimizer { TWOFOLD_SGD, TWOFOLD_ADAM, TWOFOLD_ADAMW };
 
@@ -55,18 +63,24 @@ typedef struct {
 
 /* What training lowers: the mean over all cells of each input's loss, `scale` times it.
  *
- * likelihood: (width,), one of `twofold_likelihood`; a category's levels are inputs in a row
- * scale:      (width,), one over the variance of Gaussian inputs, 1 for the others
- * offset:     (width,), what each known input adds to the loss
- * counts:     (width,), 1 for the first input of each column, 0 for its others
+ * likelihood:   (width,), one of `twofold_likelihood`; a category's levels and a histogram's knots are
+ *               inputs in a row
+ * scale:        (width,), one over the variance of Gaussian inputs, 1 for the others
+ * offset:       (width,), what each known input adds to the loss
+ * counts:       (width,), 1 for the first input of each column, 0 for its others
+ * center, unit: (width,), an input times its unit, plus its centre, is the logarithm of a count, the
+ *               weight of a knot, or the input of a level itself
+ * spread:       (width,), Student's scale, the negative binomial's dispersion, the place of a knot in
+ *               standard deviations, or 0 for levels
+ * log_share:    (width,), what theta adds to: the logarithm of a knot's share in all rows, 0 for levels
  */
 typedef struct {
     const int32_t *likelihood;
-    const float *scale, *offset, *counts;
+    const float *scale, *offset, *counts, *center, *unit, *spread, *log_share;
 } twofold_objective;
 
 typedef struct {
-    int64_t kind, nesterov;
+    int64_t kind, nesterov, clips; /* whether a gradient longer than 1 is scaled down to that */
     double momentum, weight_decay; /* the latter of matrices alone */
     int64_t n_updates;             /* before this call */
 } twofold_update;
@@ -88,7 +102,8 @@ typedef struct {
 } twofold_batches;
 
 /* Bytes of scratch memory that `twofold_train` needs for batches of at most `n_rows` rows. */
-TWOFOLD_API int64_t twofold_train_bytes(const twofold_stack *stack, int64_t n_rows);
+TWOFOLD_API int64_t twofold_train_bytes(const twofold_stack *stack, const twofold_update *update,
+                                        int64_t n_rows);
 
 /* Take the steps, until a loss is not finite; return how many were taken.
  *

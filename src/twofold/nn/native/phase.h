@@ -8,12 +8,14 @@
 
 #include "activation.h"
 #include "kernel.h"
+#include "likelihood.h"
 #include "threads.h"
 
 enum {
     MOST_PAIRS = 64,
     ENCODE_INNER = VL == 16 ? 200 : 256, /* k at a time: so much of a panel stays in the first cache */
     DECODE_INNER = 128,                  /* and so many rows of a matrix */
+    CHUNK = 4096,                 /* gradients whose squares are summed at a time */
     GROUP = 4,                    /* panels that share a tile's weights, and strips a tile's rows */
 };
 
@@ -24,6 +26,7 @@ typedef struct {
     long n_in, n_out, n_strips;
     int up, down; /* activations after encode and after decode */
     const twofold_pair *pair;
+    twofold_pair written; /* what gradients are applied to: the pair, or where they are gathered */
     float *e, *h, *d, *s;
     float *up_slope, *down_slope; /* derivatives after encode and after decode, where they are kept */
 } level;
@@ -48,10 +51,14 @@ typedef struct {
     kept_inputs kept;
     uint32_t *kept_rows; /* [strips][P], a bit for each row of the panel that is not zero there */
     batch_row *row_lists; /* [threads][GROUP][2 P PW] */
-    /* of each tile in each panel, and of each category: losses, and what gates' gradients sum up */
+    /* of each tile in each panel, and of each joint column: losses, and what gates' gradients sum up */
     double *losses, *encoder_gate_parts, *decoder_gate_parts;
+    twofold_parameter written_gates[2];
+    float *gradients; /* of all parameters, where they are clipped, else NULL */
+    double *squares;  /* of each CHUNK of them */
+    long n_gradients;
     int masked;
-    long n_categories;
+    long n_joint;
     atomic_long n_seen;
     atomic_int stops;
     twofold_barrier barrier;
@@ -100,8 +107,8 @@ static double n_cells(const run *at) {
     return n > 0 ? (double)n : 1.0;
 }
 
-/* Parts that a panel's loss is a sum of: of tiles, and of categories. */
-static long n_losses(const run *at) { return n_tiles(at->width) + at->n_categories; }
+/* Parts that a panel's loss is a sum of: of tiles, and of columns of several inputs. */
+static long n_losses(const run *at) { return n_tiles(at->width) + at->n_joint; }
 
 static long first(long n, long part, long n_parts) { return n * part / n_parts; }
 
@@ -213,8 +220,7 @@ static __attribute__((noinline)) void residual(const run *at, float *c, const fl
     for (long r = 0; r < mr; r++) {
         vec scale = splat(objective->scale[t0 + r]), gain = scale * share;
         vec offset = splat(objective->offset[t0 + r]), b = splat(bias[r]);
-        int bernoulli = objective->likelihood[t0 + r] == TWOFOLD_BERNOULLI;
-        int waits = objective->likelihood[t0 + r] == TWOFOLD_CATEGORICAL; /* for its other levels */
+        int kind = objective->likelihood[t0 + r], waits = is_joint(kind); /* for its other inputs */
         for (long v = 0; v < nv; v++) {
             float *place = c + r * PW + v * VL;
             vec theta = load(place) + b, target = load(x + r * PW + v * VL), g = {0};
@@ -232,16 +238,19 @@ static __attribute__((noinline)) void residual(const run *at, float *c, const fl
                 target = where(counts, target);
             }
             vec delta, cell;
-            if (bernoulli) {
+            if (kind == TWOFOLD_BERNOULLI) {
                 /* max(theta, 0) - x theta + log(1 + e^-|theta|): the logarithms of a tile are one
                  * of a product, at most 2 to the power of 2 MR. */
                 vec e, p = logistic(theta, &e);
                 delta = p - target;
                 cell = where(~(ivec)(theta <= 0.0f), theta) - target * theta;
                 factors *= where(counts, e) + 1.0f;
-            } else {
+            } else if (kind == TWOFOLD_GAUSSIAN) {
                 delta = theta - target;
                 cell = 0.5f * delta * delta * scale;
+            } else {
+                cell = number_loss(kind, theta, target, objective->center[t0 + r],
+                                   objective->unit[t0 + r], objective->spread[t0 + r], &delta);
             }
             sum += where(counts, cell + offset);
             delta = where(counts, delta * gain);
@@ -257,8 +266,22 @@ static __attribute__((noinline)) void residual(const run *at, float *c, const fl
         at->decoder_gate_parts[t * at->n_panels + panel] = (double)total(gate_sum);
 }
 
-/* The levels of a category, which are inputs [f0, f1), once all their thetas are there. */
-static void category_residual(const run *at, long f0, long f1, long slot, long panel) {
+/* What input f of a column counts in a cell, and nothing where it is missing. */
+ALWAYS_INLINE vec weight_of(const twofold_objective *by, long f, ivec row, vec x) {
+    return where(row & (x == x), x * by->unit[f] + by->center[f]);
+}
+
+/* The inputs [f0, f1) of one column, once all their thetas are there: the levels of a category, or the
+ * knots of a histogram. With p the probabilities, w the weights of a cell, W their sum, k the knots'
+ * places and m = sum p k, the loss and its gradient are
+ *
+ *     W off^2 - sum w log p      off = sum (p - w) k
+ *     W p (1 + 2 off (k - m)) - w
+ *
+ * Levels have no places, which leaves cross-entropy; they weigh 1, or 0 where the cell is missing.
+ */
+static void joint_residual(const run *at, long f0, long f1, long slot, long panel) {
+    const twofold_objective *by = at->objective;
     float *c = at->levels[0].d, *stacked = NULL;
     if (at->shortcut) {
         stacked = c + panel * at->width * PW;
@@ -273,27 +296,33 @@ static void category_residual(const run *at, long f0, long f1, long slot, long p
         ivec row;
         for (int i = 0; i < VL; i++)
             row[i] = v * VL + i < n_rows ? -1 : 0;
-        vec most = load(c + f0 * PW + v * VL), sum = {0}, known = {0}, linear = {0};
+        vec most = load(c + f0 * PW + v * VL) + by->log_share[f0];
+        vec sum = {0}, known = {0}, linear = {0}, mean = {0}, place = {0};
         for (long f = f0 + 1; f < f1; f++) {
-            vec theta = load(c + f * PW + v * VL);
+            vec theta = load(c + f * PW + v * VL) + by->log_share[f];
             most = choose(theta > most, theta, most);
         }
         for (long f = f0; f < f1; f++) {
-            vec theta = load(c + f * PW + v * VL) - most, target = load(x + f * PW + v * VL);
-            target = where(row & (target == target), target);
-            sum += exponential(theta);
-            known += target;
-            linear += target * theta;
+            float *at_theta = c + f * PW + v * VL;
+            vec theta = load(at_theta) + by->log_share[f] - most, e = exponential(theta);
+            vec weight = weight_of(by, f, row, load(x + f * PW + v * VL));
+            store(at_theta, e);
+            sum += e;
+            known += weight;
+            linear += weight * theta;
+            mean += e * by->spread[f];
+            place += weight * by->spread[f];
         }
-        loss += where(row, known * logarithm(sum) - linear);
+        mean /= sum;
+        vec off = mean - place;
+        loss += where(row, known * (off * off + logarithm(sum)) - linear);
         vec scale = share * known / sum;
         for (long f = f0; f < f1; f++) {
-            float *place = c + f * PW + v * VL;
-            vec target = load(x + f * PW + v * VL);
-            target = where(row & (target == target), target);
-            vec delta = exponential(load(place) - most) * scale - target * share;
-            delta = where(row, delta);
-            store(place, delta);
+            float *to = c + f * PW + v * VL;
+            vec weight = weight_of(by, f, row, load(x + f * PW + v * VL));
+            vec gain = scale * (1.0f + 2.0f * off * (by->spread[f] - mean));
+            vec delta = where(row, load(to) * gain - weight * share);
+            store(to, delta);
             if (stacked) {
                 vec g = load(stacked + f * PW + v * VL);
                 gate_sum += where(row, delta * g);
@@ -306,20 +335,20 @@ static void category_residual(const run *at, long f0, long f1, long slot, long p
         at->decoder_gate_parts[slot * at->n_panels + panel] = (double)total(gate_sum);
 }
 
-static void category_phase(const share *me) {
+static void joint_phase(const share *me) {
     const run *at = me->run;
-    if (!at->n_categories)
+    if (!at->n_joint)
         return;
     const twofold_objective *objective = at->objective;
     long found = 0, slot = n_tiles(at->width);
     for (long f0 = 0, f1; f0 < at->width; f0 = f1) {
         for (f1 = f0 + 1; f1 < at->width && objective->counts[f1] == 0.0f; f1++)
             ;
-        if (objective->likelihood[f0] != TWOFOLD_CATEGORICAL)
+        if (!is_joint(objective->likelihood[f0]))
             continue;
         if (found % me->n_parts == me->part) {
             for (long p = me->p0; p < me->p1; p++)
-                category_residual(at, f0, f1, slot + found, p);
+                joint_residual(at, f0, f1, slot + found, p);
         }
         found++;
     }

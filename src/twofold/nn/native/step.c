@@ -199,7 +199,7 @@ static void forward(const share *me) {
         };
         multiply_phase(me, &decode);
     }
-    category_phase(me);
+    joint_phase(me);
 }
 
 static void backward(const share *me) {
@@ -305,12 +305,18 @@ static void take_steps(void *context, int thread, int n_threads) {
 }
 
 /* Cut `scratch` into what a run needs, and return how many bytes that is. */
-static int64_t lay_out(run *at, const twofold_stack *stack, long n_rows, void *scratch) {
+static int64_t lay_out(run *at, const twofold_stack *stack, const twofold_update *update,
+                       long n_rows, void *scratch) {
     long capacity = ceil_div(n_rows, PW);
     uintptr_t start = ((uintptr_t)scratch + 63) & ~(uintptr_t)63, free = start;
 #define TAKE(TYPE, COUNT)                                                                        \
     (TYPE *)free;                                                                                \
     free += ((uintptr_t)(COUNT) * sizeof(TYPE) + 63) & ~(uintptr_t)63
+#define GATHER(PARAMETER, COUNT)                                                                 \
+    if ((PARAMETER).data) {                                                                      \
+        float *gathered = TAKE(float, COUNT);                                                    \
+        (PARAMETER) = (twofold_parameter){.data = gathered};                                     \
+    }
     at->stack = stack;
     at->n_levels = stack->n_pairs;
     at->width = stack->pairs[0].n_in;
@@ -323,6 +329,7 @@ static int64_t lay_out(run *at, const twofold_stack *stack, long n_rows, void *s
         it->n_out = it->pair->n_out;
         it->up = (int)it->pair->encoder_activation;
         it->down = (int)it->pair->decoder_activation;
+        it->written = *it->pair;
         it->n_strips = ceil_div(it->n_in, PW);
         it->e = TAKE(float, capacity * it->n_in * PW);
         it->h = TAKE(float, 2 * capacity * it->n_out * PW);
@@ -350,12 +357,31 @@ static int64_t lay_out(run *at, const twofold_stack *stack, long n_rows, void *s
         at->encoder_gate_parts = TAKE(double, n_tiles(n_code) * capacity);
         at->decoder_gate_parts = TAKE(double, most_losses * capacity);
     }
+    at->written_gates[0] = stack->encoder_gate;
+    at->written_gates[1] = stack->decoder_gate;
+    at->gradients = NULL;
+    if (update->clips) {
+        at->gradients = (float *)free;
+        for (long i = 0; i < at->n_levels + (at->shortcut != NULL); i++) {
+            level *it = &at->levels[i];
+            long n = it->n_in * it->n_out;
+            GATHER(it->written.weight, n);
+            GATHER(it->written.decoder_weight, n);
+            GATHER(it->written.encoder_bias, it->n_out);
+            GATHER(it->written.decoder_bias, it->n_in);
+        }
+        GATHER(at->written_gates[0], 1);
+        GATHER(at->written_gates[1], 1);
+        at->n_gradients = (float *)free - at->gradients;
+        at->squares = TAKE(double, ceil_div(at->n_gradients, CHUNK));
+    }
     return (int64_t)(free - start) + 64;
 }
 
-static int64_t train_bytes(const twofold_stack *stack, int64_t n_rows) {
+static int64_t train_bytes(const twofold_stack *stack, const twofold_update *update,
+                           int64_t n_rows) {
     run at;
-    return lay_out(&at, stack, n_rows, NULL);
+    return lay_out(&at, stack, update, n_rows, NULL);
 }
 
 static int64_t train(const twofold_stack *stack, const twofold_objective *objective,
@@ -364,10 +390,12 @@ static int64_t train(const twofold_stack *stack, const twofold_objective *object
     long most = 1;
     for (long i = 0; i < batches->n_steps; i++)
         most = batches->sizes[i] > most ? batches->sizes[i] : most;
-    lay_out(&at, stack, most, scratch);
+    lay_out(&at, stack, update, most, scratch);
+    if (at.gradients)
+        memset(at.gradients, 0, (size_t)at.n_gradients * sizeof(float));
     at.masked = (int)batches->masked;
     for (long f = 0; f < at.width; f++)
-        at.n_categories += objective->likelihood[f] == TWOFOLD_CATEGORICAL && objective->counts[f] != 0.0f;
+        at.n_joint += is_joint(objective->likelihood[f]) && objective->counts[f] != 0.0f;
     if (!at.masked && !batches->target)
         at.target = at.levels[0].e;
     int n = twofold_claim((int)stack->n_threads);

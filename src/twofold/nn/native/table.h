@@ -6,7 +6,7 @@
 #include "native.h"
 
 typedef struct {
-    int64_t (*train_bytes)(const twofold_stack *, int64_t);
+    int64_t (*train_bytes)(const twofold_stack *, const twofold_update *, int64_t);
     int64_t (*train)(const twofold_stack *, const twofold_objective *, const twofold_update *,
                      const twofold_batches *, void *);
     int64_t (*apply_bytes)(const twofold_stack *);

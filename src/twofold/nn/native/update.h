@@ -155,10 +155,63 @@ static void update_gate(const run *at, const twofold_parameter *gate, const doub
     descend(by, gate->data, gate->first, gate->second, &gradient, 1);
 }
 
+/* One thread's part of a parameter of n numbers, in whole rows of PW. */
+static void descend_gathered(const share *me, const descent *by, float factor,
+                             const twofold_parameter *to, const twofold_parameter *gathered,
+                             long n) {
+    if (!to->data)
+        return;
+    long rows = ceil_div(n, PW);
+    long r0 = first(rows, me->thread, me->n_threads), r1 = first(rows, me->thread + 1, me->n_threads);
+    for (long r = r0; r < r1; r++) {
+        float *g = gathered->data + r * PW;
+        for (long j = 0; j < least(PW, n - r * PW); j++)
+            g[j] *= factor;
+        descend_tile(by, to, PW, r * PW, g, 1, least(PW, n - r * PW));
+    }
+}
+
+/* Once all gradients are gathered: scale them down to a length of 1, where they are longer, and apply
+ * them (Pascanu, Mikolov and Bengio, 2013, algorithm 1).
+ */
+static void descend_clipped(const share *me, const descent *matrices, const descent *biases) {
+    run *at = me->run;
+    long n_chunks = ceil_div(at->n_gradients, CHUNK);
+    meet(me);
+    for (long i = first(n_chunks, me->thread, me->n_threads);
+         i < first(n_chunks, me->thread + 1, me->n_threads); i++) {
+        vec sum = {0};
+        for (long j = i * CHUNK; j < least((i + 1) * CHUNK, at->n_gradients); j += VL) {
+            vec g = load(at->gradients + j);
+            sum += g * g;
+        }
+        at->squares[i] = (double)total(sum);
+    }
+    meet(me);
+    double squares = 0;
+    for (long i = 0; i < n_chunks; i++)
+        squares += at->squares[i];
+    float factor = squares > 1 ? (float)(1 / sqrt(squares)) : 1.0f;
+    for (long i = 0; i < at->n_levels + (at->shortcut != NULL); i++) {
+        const level *it = &at->levels[i];
+        const twofold_pair *to = it->pair, *from = &it->written;
+        long n = it->n_in * it->n_out;
+        descend_gathered(me, matrices, factor, &to->weight, &from->weight, n);
+        descend_gathered(me, matrices, factor, &to->decoder_weight, &from->decoder_weight, n);
+        descend_gathered(me, biases, factor, &to->encoder_bias, &from->encoder_bias, it->n_out);
+        descend_gathered(me, biases, factor, &to->decoder_bias, &from->decoder_bias, it->n_in);
+    }
+    descend_gathered(me, biases, factor, &at->stack->encoder_gate, &at->written_gates[0], 1);
+    descend_gathered(me, biases, factor, &at->stack->decoder_gate, &at->written_gates[1], 1);
+}
+
 static void update_all(const share *me, long n_done, double rate) {
     run *at = me->run;
-    descent matrices = descent_of(at->update, n_done, rate, 1);
-    descent biases = descent_of(at->update, n_done, rate, 0);
+    descent by_matrices = descent_of(at->update, n_done, rate, 1);
+    descent by_biases = descent_of(at->update, n_done, rate, 0), matrices = by_matrices;
+    if (at->gradients) /* w = 0 w + g */
+        matrices = (descent){.kind = TWOFOLD_SGD, .rate = -1.0f};
+    descent biases = at->gradients ? matrices : by_biases;
     long n_items = 0, n_levels = at->n_levels + (at->shortcut != NULL);
     for (long i = 0; i < n_levels; i++)
         n_items += n_tiles(at->levels[i].n_out) * at->levels[i].n_strips *
@@ -171,20 +224,21 @@ static void update_all(const share *me, long n_done, double rate) {
         int untied = it->pair->decoder_weight.data != NULL;
         for (int half = 0; half <= untied; half++, item += n) {
             const twofold_parameter *matrix =
-                half ? &it->pair->decoder_weight : &it->pair->weight;
+                half ? &it->written.decoder_weight : &it->written.weight;
             if (item < to && item + n > from)
                 update_matrix(me, it, matrix, half, untied ? 1 : 2, &matrices, from - item,
                               to - item);
         }
-        update_bias(at, &it->pair->encoder_bias, it->h, it->n_out, &biases, me);
-        update_bias(at, &it->pair->decoder_bias, it->d, it->n_in, &biases, me);
+        update_bias(at, &it->written.encoder_bias, it->h, it->n_out, &biases, me);
+        update_bias(at, &it->written.decoder_bias, it->d, it->n_in, &biases, me);
     }
     if (at->shortcut && me->thread == 0) {
-        const twofold_stack *stack = at->stack;
-        update_gate(at, &stack->encoder_gate, at->encoder_gate_parts,
+        update_gate(at, &at->written_gates[0], at->encoder_gate_parts,
                     n_tiles(at->shortcut->n_out), &biases);
-        update_gate(at, &stack->decoder_gate, at->decoder_gate_parts, n_losses(at), &biases);
+        update_gate(at, &at->written_gates[1], at->decoder_gate_parts, n_losses(at), &biases);
     }
+    if (at->gradients)
+        descend_clipped(me, &by_matrices, &by_biases);
 }
 
 #endif

@@ -118,7 +118,7 @@ class _Group(nn.Module):
         at = torch.arange(scorer.width)[at] if isinstance(at, slice) else at
         self.inputs, self.shape = at.flatten().tolist(), tuple(at.shape)
         self._picked = Picked(self.inputs)
-        spread, (center, unit, knots) = scorer._about(at)
+        spread, (center, unit, knots) = scorer.about(at)
         for key, numbers in (
             ("spread", spread),
             ("center", center),
