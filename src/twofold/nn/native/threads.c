@@ -1,7 +1,8 @@
 /* A training step is over in less than a millisecond, and its threads meet a dozen times in it.
  * Threads that slept at each meeting would cost more than they compute; threads that spun for ever
  * would keep each other from the processor where another process has it. So they spin for some
- * microseconds and then let others run, and between jobs they sleep.
+ * microseconds, and then they sleep: whoever is late has lost its processor, and the system gives
+ * it that of a thread that sleeps, not that of one that yields. Between jobs they sleep, too.
  */
 
 #define _GNU_SOURCE
@@ -13,9 +14,16 @@
 #include <stdint.h>
 #include <time.h>
 
+#ifdef __linux__
+#include <linux/futex.h>
+#include <limits.h>
+#include <sys/syscall.h>
+#include <unistd.h>
+#endif
+
 enum { MOST = 256, CALIBRATION = 200 };
 
-static const double SPIN_SECONDS = 60e-6;
+static const double SPIN_SECONDS = 30e-6;
 
 static inline void pause_briefly(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -43,9 +51,39 @@ static void calibrate(void) {
     n_spins = n < 100 ? 100 : n > 20000 ? 20000 : (int)n;
 }
 
+/* Return once `word` is not `value` any more; whoever changes it calls `wake`. */
+static void await_change(atomic_int *word, int value, atomic_int *n_asleep) {
+    for (int spins = 0; spins < n_spins; spins++) {
+        if (atomic_load_explicit(word, memory_order_acquire) != value)
+            return;
+        pause_briefly();
+    }
+    while (atomic_load(word) == value) {
+#ifdef __linux__
+        atomic_fetch_add(n_asleep, 1);
+        /* Not where the word has changed since. */
+        syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, value, NULL, NULL, 0);
+        atomic_fetch_sub(n_asleep, 1);
+#else
+        (void)n_asleep;
+        sched_yield();
+#endif
+    }
+}
+
+static void wake(atomic_int *word, atomic_int *n_asleep) {
+#ifdef __linux__
+    if (atomic_load(n_asleep) > 0)
+        syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, INT_MAX, NULL, NULL, 0);
+#else
+    (void)word, (void)n_asleep;
+#endif
+}
+
 void twofold_barrier_init(twofold_barrier *barrier, int n) {
     atomic_init(&barrier->arrived, 0);
     atomic_init(&barrier->round, 0);
+    atomic_init(&barrier->n_asleep, 0);
     barrier->n = n;
 }
 
@@ -55,23 +93,18 @@ void twofold_barrier_wait(twofold_barrier *barrier) {
     int round = atomic_load_explicit(&barrier->round, memory_order_relaxed);
     if (atomic_fetch_add_explicit(&barrier->arrived, 1, memory_order_acq_rel) == barrier->n - 1) {
         atomic_store_explicit(&barrier->arrived, 0, memory_order_relaxed);
-        atomic_store_explicit(&barrier->round, round + 1, memory_order_release);
+        atomic_store(&barrier->round, round + 1);
+        wake(&barrier->round, &barrier->n_asleep);
         return;
     }
-    for (int spins = 0; atomic_load_explicit(&barrier->round, memory_order_acquire) == round;) {
-        if (spins < n_spins) {
-            spins++;
-            pause_briefly();
-        } else {
-            sched_yield();
-        }
-    }
+    await_change(&barrier->round, round, &barrier->n_asleep);
 }
 
 /* The pool. Whoever computes with it holds `owner`; `lock` guards the job. */
 static pthread_mutex_t owner = PTHREAD_MUTEX_INITIALIZER, lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t called = PTHREAD_COND_INITIALIZER;
-static atomic_uint n_jobs, n_busy;
+static atomic_uint n_jobs;
+static atomic_int n_busy, n_asleep; /* who compute, and who wait for them */
 static int n_workers, n_wanted;
 static twofold_job job;
 static void *job_context;
@@ -96,7 +129,8 @@ static void *work(void *argument) {
         pthread_mutex_unlock(&lock);
         if (thread < n) {
             own(context, thread, n);
-            atomic_fetch_sub_explicit(&n_busy, 1, memory_order_release);
+            if (atomic_fetch_sub(&n_busy, 1) == 1)
+                wake(&n_busy, &n_asleep);
         }
     }
     return NULL;
@@ -156,18 +190,12 @@ void twofold_run(twofold_job what, void *context, int n) {
     job = what;
     job_context = context;
     n_wanted = n;
-    atomic_store_explicit(&n_busy, (unsigned)n - 1, memory_order_relaxed);
+    atomic_store_explicit(&n_busy, n - 1, memory_order_relaxed);
     atomic_fetch_add_explicit(&n_jobs, 1, memory_order_release);
     pthread_cond_broadcast(&called);
     pthread_mutex_unlock(&lock);
     what(context, 0, n);
-    for (int spins = 0; atomic_load_explicit(&n_busy, memory_order_acquire) != 0;) {
-        if (spins < n_spins) {
-            spins++;
-            pause_briefly();
-        } else {
-            sched_yield();
-        }
-    }
+    for (int left; (left = atomic_load_explicit(&n_busy, memory_order_acquire)) != 0;)
+        await_change(&n_busy, left, &n_asleep);
     pthread_mutex_unlock(&owner);
 }

@@ -1,4 +1,4 @@
-/* Threads that persist, and meet at a barrier that spins before it yields. */
+/* Threads that persist, and meet at a barrier that spins before it sleeps. */
 
 #ifndef TWOFOLD_THREADS_H
 #define TWOFOLD_THREADS_H
@@ -9,6 +9,7 @@
 typedef struct {
     _Alignas(64) atomic_int arrived;
     _Alignas(64) atomic_int round;
+    atomic_int n_asleep;
     int n;
 } twofold_barrier;
 
