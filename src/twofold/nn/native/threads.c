@@ -142,6 +142,7 @@ static void start_over(void) {
     pthread_mutex_init(&lock, NULL);
     pthread_cond_init(&called, NULL);
     atomic_store(&n_busy, 0);
+    atomic_store(&n_asleep, 0);
     n_workers = 0;
 }
 
