@@ -55,7 +55,8 @@ _SHARE = 0.25  # of the epochs, for each level
 _MOST_CELLS, _MOST_ROWS, _LEAST_ROWS = 50_000_000, 100_000, 2_000  # that PCA is fitted to
 _ROWS, _CELLS = 4_096, 1_000_000  # that biases and gains are fitted to
 _TRIED_ROWS = 1_024  # that each gain is tried on
-_STEPS = 30  # of that
+_TRIED_CELLS = 1_000_000  # of all gains that are tried at once
+_STEPS, _SETTLED = 30, 1e-6  # of that at most, and what a step has to gain of the loss
 _CURVE_ROWS = 64
 _WIDE = 2_048  # inputs above which only as many components are sought as the code has
 _BEND = 0.5  # largest activity that leaves tanh and sigmoid nearly straight
@@ -348,7 +349,7 @@ def from_pca(
     _place_biases(net, observed(few)[0])
     exact = all(likelihood.mean_is_theta for likelihood, _ in own.groups)
     if not exact:
-        found, _ = _fit_output(own, few, _through(net, few), linear.bias, has_gain=False)
+        (found,), _ = _fit_output(own, few, _through(net, few)[None], linear.bias, has_gain=False)
         net.pairs[0].decoder_bias.data += found
     if net.bottleneck.has_posterior:
         _settle_posterior(net, own, few)
@@ -383,7 +384,7 @@ def _start_shortcut(
     matrix[: len(found)] = found
     if not all(likelihood.mean_is_theta for likelihood, _ in own.groups):
         signal = torch.nan_to_num(few - mean) @ matrix.T @ matrix
-        bias, _ = _fit_output(own, few, signal, bias, has_gain=False)
+        (bias,), _ = _fit_output(own, few, signal[None], bias, has_gain=False)
     with torch.no_grad():
         pair.weight.copy_(matrix)
         if pair.decoder_weight is not None:
@@ -437,38 +438,47 @@ def _linear(
 
     if steep.all() and len(objective.groups) == 1:
         theta = signal(few, scale, components(few, scale, k))
-        bias, gain = _fit_output(objective, few, theta, bias)
+        (bias,), (gain,) = _fit_output(objective, few, theta[None], bias)
         scale = scale * math.sqrt(gain)
     elif steep.any():
         # The larger their gain, the more of the code is about these columns: try and see.
-        best, some = math.inf, few[:_TRIED_ROWS]
-        for gain in _GAINS:
-            tried = torch.where(steep, math.sqrt(gain) * scale, scale)
-            theta = signal(some, tried, components(some, tried, k))
-            found, _ = _fit_output(objective, some, theta, bias, has_gain=False)
-            objective.adapt(theta + found, some)
-            loss = float(objective.reconstruction(theta + found, some))
-            if loss < best:
-                best, chosen, bias = loss, tried, found
-        scale = chosen
+        some = few[:_TRIED_ROWS]
+        scales = [torch.where(steep, math.sqrt(gain) * scale, scale) for gain in _GAINS]
+        best, at_once = math.inf, max(1, _TRIED_CELLS // some.numel())
+        for first in range(0, len(scales), at_once):
+            tried = scales[first : first + at_once]
+            signals = torch.stack([signal(some, of, components(some, of, k)) for of in tried])
+            found, _ = _fit_output(objective, some, signals, bias, has_gain=False)
+            for of, theta, own in zip(tried, signals + found[:, None], found, strict=True):
+                objective.adapt(theta, some)
+                loss = float(objective.reconstruction(theta, some))
+                if loss < best:
+                    best, scale, bias = loss, of, own
     return _Linear(scale, components(x, scale, most), bias)
 
 
 def _fit_output(
-    objective: Objective, x: Tensor, signal: Tensor, bias: Tensor, has_gain: bool = True
-) -> tuple[Tensor, float]:
-    """Fit output biases and the gain of a signal to the rows `x`; without `has_gain` it stays."""
+    objective: Objective, x: Tensor, signals: Tensor, bias: Tensor, has_gain: bool = True
+) -> tuple[Tensor, Tensor]:
+    """Fit output biases and gains of signals to the rows `x`; without `has_gain` these stay 1.
+
+    (n_signals, n_rows, width) -> (n_signals, width) and (n_signals,). Signals are fitted at the
+    same time, each by itself, for of few rows a step takes as long as of many.
+    """
     from scipy.optimize import minimize
 
-    width = len(bias)
+    n, _, width = signals.shape
     # Once for all steps: which cells are missing, and how many are not.
     (cells, seen), n_cells = observed(x), objective.n_cells(x)
+    cells, seen = cells.repeat(n, 1), None if seen is None else seen.repeat(n, 1)
 
     def loss(values: Array) -> tuple[float, Array]:
         leaf = torch.tensor(values, requires_grad=True)
-        theta = signal * leaf[width].exp() if has_gain else signal
+        parts = leaf.view(n, -1)
+        theta = signals * parts[:, None, width:].exp() if has_gain else signals
+        theta = (theta + parts[:, None, :width]).flatten(0, 1)
         # The loss is a mean over cells, and a bias moves few of them.
-        total = objective.total(theta + leaf[:width], cells, seen) / n_cells * width
+        total = objective.total(theta, cells, seen) / n_cells * width
         (gradient,) = torch.autograd.grad(total, leaf)
         return float(total.detach()), gradient.numpy()
 
@@ -476,10 +486,15 @@ def _fit_output(
     bounds: list[tuple[float | None, float | None]] = [(None, None)] * width
     bounds += [(math.log(_GAINS[0]), math.log(_MOST_GAIN))] if has_gain else []
     found = minimize(
-        loss, begin, jac=True, method="L-BFGS-B", bounds=bounds, options={"maxiter": _STEPS}
+        loss,
+        np.tile(begin, n),
+        jac=True,
+        method="L-BFGS-B",
+        bounds=bounds * n,
+        options={"maxiter": _STEPS, "ftol": _SETTLED},
     )
-    values = torch.from_numpy(np.asarray(found.x))
-    return values[:width], float(values[width].exp()) if has_gain else 1.0
+    values = torch.from_numpy(np.asarray(found.x)).view(n, -1)
+    return values[:, :width], values[:, width].exp() if has_gain else torch.ones(n)
 
 
 def _lay_out(network: Network, linear: _Linear, rng: np.random.RandomState) -> None:
