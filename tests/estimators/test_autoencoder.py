@@ -7,6 +7,7 @@ import io
 import warnings
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -322,6 +323,25 @@ def test_codes_become_rows_of_the_training_container(container: str, tmp_path: P
 def test_reconstruct_is_inverse_transform_of_transform(fitted: Autoencoder) -> None:
     found = fitted.inverse_transform(fitted.transform(ROWS))
     np.testing.assert_allclose(fitted.reconstruct(ROWS), found, rtol=1e-12)
+
+
+@pytest.mark.parametrize("container", ["array", "frame"])
+def test_a_row_further_out_than_all_others_is_not_reconstructed_at_their_end(
+    container: str,
+) -> None:
+    rng = np.random.default_rng(0)
+    way, names = np.array([1.0, 2.0, -3.0, 0.5]), list("abcd")
+    rows = rng.lognormal(0, 1, (300, 1)) * way + 0.1 * rng.normal(size=(300, 4))
+    far = np.vstack([300 * way, rows[:1]])
+    made = (lambda x: x) if container == "array" else partial(pd.DataFrame, columns=names)
+    ae = Autoencoder(n_components=1, random_state=0).fit(made(rows))
+    found = np.asarray(ae.reconstruct(made(far)))
+    ends = np.asarray(ae.inverse_transform(ae.transform(made(far))))
+    # Codes alone know no more than where the training rows end.
+    assert (np.abs(ends[0]) < 150 * np.abs(way)).all()
+    assert (np.abs(found[0]) > 150 * np.abs(way)).all()
+    assert (np.abs(found[0]) <= 300 * np.abs(way) * (1 + 1e-9)).all()
+    np.testing.assert_allclose(found[1], ends[1])
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])

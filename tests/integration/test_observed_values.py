@@ -105,6 +105,8 @@ def test_reconstructions_end_where_cells_or_the_straight_part_of_the_scale_end(
     for column, name in zip(model.schema_.columns, ROWS, strict=True):
         if name not in ("opened", "lasted"):
             low, high = column.limits
+            if name in ("sold", "discount", "taken"):  # or where a row's own cell lies
+                low, high = np.fmin(low, wild[name]), np.fmax(high, wild[name])
             assert found[name].between(low, high).all(), name
     assert (found.rate == ROWS.rate).all()
     assert (found.branch == ROWS.branch).all()

@@ -277,13 +277,15 @@ class Autoencoder(
         """Return the reconstructions of the rows of X, in their own units, shape and container.
 
         A cell is its expected value given the code, a category its most probable one. In frames and
-        files it is one that its column can have: in the observed range, and as whole or rounded as
-        training cells. Columns that are ignored come back empty.
+        files it is one that its column can have: in the observed range, which reaches from the
+        training cells to the row's own, and as whole or rounded as training cells. Columns that are
+        ignored come back empty.
         """
 
         def verb(table: Table, _: Any) -> Any:
             x_hat = self._run(inference.reconstruct, table)
-            cells = self.schema_.from_matrix(x_hat, observed=table.formats is not None)
+            observed = table.formats is not None
+            cells = self.schema_.from_matrix(x_hat, observed, own=table.values)
             return validation.give_back(self.schema_, cells, table)
 
         return together(self._each(verb, X))

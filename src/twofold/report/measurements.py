@@ -208,9 +208,10 @@ def examine(ae: Fitted, X: Any, progress: Progress | None = None) -> Measurement
     clock.report(f"explaining {len(lowest)} rows")
     shown = _shown(errors, 8 if is_picture(schema) else 3)
     chosen = np.concatenate([*shown.values()])
-    observed = cells(table.values[chosen], table.formats)
+    own = table.values[chosen]
+    observed = cells(own, table.formats)
     # As `reconstruct` gives them: in tables, values that their columns can have.
-    possible = schema.from_matrix(x_hat[chosen], observed=table.formats is not None)
+    possible = schema.from_matrix(x_hat[chosen], table.formats is not None, own)
     expected = cells(possible, schema.formats())
     return Measurements(
         n_rows=n_rows,

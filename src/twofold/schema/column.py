@@ -258,13 +258,13 @@ class Column:
         slots = [len(self.kept) if p is None else slot_of.get(p, len(self.kept)) for p in found]
         return np.array([*slots, len(self.kept)], dtype=np.int64)
 
-    def decode(self, inputs: Array) -> Array:
+    def decode(self, inputs: Array, own: Array | None = None) -> Array:
         """Return the cells `(n_rows,)` that inputs `(n_rows, width)` stand for.
 
         A category is its most probable level: a number, or a text's position in `levels`; the cell
         is missing if that is one of several pooled levels. A
         histogram is its mean, which lies between the first and the last knot. Other numbers end at
-        the column's `limits`.
+        the column's `limits`, or at the rows' `own` cells `(n_rows,)` where these lie further out.
         """
         if self.kind == "ignored":
             return np.full(len(inputs), np.nan)
@@ -280,10 +280,14 @@ class Column:
         scaled = inputs[:, 0].astype(np.float64)
         if self.kind == "count":
             counts = np.expm1(np.minimum(scaled * self.scale + self.center, 700.0))
-            return _nearly_whole(counts).clip(*self.limits)
+            return _nearly_whole(counts).clip(*self._ends(own))
         if self.is_squashed:
             scaled = unsquash(scaled, self.far)
-        return in_unit(scaled, self.scale, self.center).clip(*self.limits)
+        return in_unit(scaled, self.scale, self.center).clip(*self._ends(own))
+
+    def _ends(self, own: Array | None) -> tuple[Array | float, Array | float]:
+        low, high = self.limits
+        return (low, high) if own is None else (np.fmin(low, own), np.fmax(high, own))
 
     def level_cells(self, levels: NDArray[np.int64]) -> Array:
         """Return a category's cells, given their positions in `levels`; -1 is a missing one."""

@@ -122,19 +122,25 @@ class Domain:
 UNKNOWN = Domain()
 
 
-def nearest(cells: Array, domains: list[Domain]) -> Array:
+def nearest(cells: Array, domains: list[Domain], own: Array | None = None) -> Array:
     """Return the values of each column's domain that are nearest to its cells, in 64 bits.
 
-    `cells` are `(n_rows,)` for one domain, else `(n_rows, n_columns)`. NaN stays as it is.
+    `cells` are `(n_rows,)` for one domain, else `(n_rows, n_columns)`. NaN stays as it is. Domains
+    go on as far as the rows' `own` cells, where they are given, in the same shape.
     """
-    low, high = (np.array([getattr(d, name) for d in domains]) for name in ("low", "high"))
+    first, last = (np.array([getattr(d, name) for d in domains]) for name in ("low", "high"))
     wide = cells.astype(np.float64)
-    found = np.clip(wide.reshape(len(cells), -1), low, high)
+    found = wide.reshape(len(cells), -1)
+    low, high = (np.broadcast_to(end, found.shape) for end in (first, last))
+    if own is not None:
+        seen = own.astype(np.float64).reshape(found.shape)
+        low, high = np.fmin(low, seen), np.fmax(high, seen)
+    found = np.clip(found, low, high)
     for decimals in {d.decimals for d in domains if d.step}:
         at = [i for i, d in enumerate(domains) if d.step and d.decimals == decimals]
-        start, step = low[at], np.array([domains[i].step for i in at])
+        start, step = first[at], np.array([domains[i].step for i in at])
         whole = start + np.rint((found[:, at] - start) / step) * step
-        found[:, at] = np.clip(whole.round(decimals), start, high[at])
+        found[:, at] = np.clip(whole.round(decimals), low[:, at], high[:, at])
     for i, domain in enumerate(domains):
         if domain.values:
             values = np.array(domain.values)

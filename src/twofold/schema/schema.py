@@ -330,15 +330,19 @@ class Schema:
                 f"{self.center[column]:g}) to compute with. Correct or drop this row."
             )
 
-    def from_matrix(self, matrix: Array, observed: bool = False) -> Array:
+    def from_matrix(
+        self, matrix: Array, observed: bool = False, own: Array | None = None
+    ) -> Array:
         """Return the cells that a matrix stands for, `(n_rows, n_columns)`, in the columns' units.
 
         A category comes back as its most probable level, a text as its position among the levels;
         ignored columns as NaN. Numbers end at their columns' `limits`; with `observed`, they are
-        the nearest of the observed values.
+        the nearest of the observed values. Where the rows' `own` cells are given, `(n_rows,
+        n_columns)`, numbers may go on as far as these: a row that lies further out than all of the
+        training is not reconstructed as one that lies at its end.
         """
         if observed:
-            return self.observed(self.from_matrix(matrix))
+            return self.observed(self.from_matrix(matrix, own=own), own)
         if self._linear.all():
             if self._squashed.any():
                 cells = rules.unsquash(matrix, self._far.astype(matrix.dtype))
@@ -346,26 +350,30 @@ class Schema:
             if np.any(self.center) or not np.all(self.scale == 1):
                 wide = matrix.dtype if self._near_zero else np.dtype(np.float64)
                 matrix = rules.in_unit(matrix, self.scale.astype(wide), self.center.astype(wide))
-            return self._limited(matrix)
+            return self._limited(matrix, own)
         values = np.empty((len(matrix), len(self.columns)))
         for position, (column, at) in enumerate(zip(self.columns, self.inputs, strict=True)):
-            values[:, position] = column.decode(matrix[:, at])
+            seen = None if own is None else own[:, position]
+            values[:, position] = column.decode(matrix[:, at], seen)
         return values
 
-    def _limited(self, cells: Array) -> Array:
+    def _limited(self, cells: Array, own: Array | None) -> Array:
         """Return the cells within their columns' limits, themselves where they all are."""
         low, high = (limits.astype(cells.dtype) for limits in self._limits)
         if cells.size == 0 or (low.max() <= cells.min() and cells.max() <= high.min()):
             return cells
+        if own is not None:
+            seen = own.astype(cells.dtype).reshape(cells.shape)
+            low, high = np.fmin(low, seen), np.fmax(high, seen)
         return cells.clip(low, high)
 
-    def observed(self, cells: Array) -> Array:
+    def observed(self, cells: Array, own: Array | None = None) -> Array:
         """Return the observed values nearest to cells that a model makes, `(n_rows, n_columns)`.
 
-        They lie in their columns' observed ranges and are whole, or have as many decimals, as the
-        training cells were.
+        They lie in their columns' observed ranges, or as far out as the rows' `own` cells, and are
+        whole, or have as many decimals, as the training cells were.
         """
-        found = nearest(cells, self._domains)
+        found = nearest(cells, self._domains, own)
         # Of numbers that 32 bits do not hold, the nearest that they do may be out of range.
         ends = np.array([[d.low, d.high] for d in self._domains])
         fits = bool((ends == ends.astype(cells.dtype)).all())

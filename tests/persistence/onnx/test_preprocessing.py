@@ -112,6 +112,18 @@ def test_cells_of_a_graph_end_at_the_columns_limits(schema: Schema) -> None:
             assert low <= cell <= high or column.kind == "ignored"
 
 
+def test_cells_of_a_graph_go_on_as_far_as_a_rows_own(schema: Schema) -> None:
+    rng = np.random.default_rng(2)
+    x_hat = (30 * rng.normal(size=(50, schema.width))).astype(np.float32)
+    own = 1e4 * rng.normal(size=(50, len(schema.columns)))
+    own[rng.random(own.shape) < 0.2] = np.nan
+    expected = schema.from_matrix(x_hat.astype(np.float64), own=own)
+    ours = Cells(schema.columns)(torch.from_numpy(x_hat), torch.from_numpy(own)).numpy()
+    np.testing.assert_allclose(ours[:, :-1], expected[:, :-1], rtol=1e-6, atol=1e-6)
+    ends = schema.from_matrix(x_hat.astype(np.float64))
+    assert ((expected != ends) & ~np.isnan(expected)).any()
+
+
 @pytest.mark.parametrize(
     "rows",
     [

@@ -165,7 +165,8 @@ class _Body(nn.Module):
         """Return what `OUTPUTS` lists, in its order."""
         if self.part == "decoder":
             return (self._reconstruction(self.scorer.mean(self.network.decode(given))),)
-        x = self.inputs(given.flatten(1))
+        rows = given.flatten(1)
+        x = self.inputs(rows)
         filled = self._filled(x)
         network, bottleneck = self.network, self.network.bottleneck
         path = network.path(filled, network.seen(x))
@@ -181,7 +182,7 @@ class _Body(nn.Module):
         judged = score.float(), (score - self.offset).float()
         if self.part == "scorer":
             return judged
-        return (codes, self._reconstruction(self.scorer.mean(theta)), *judged)
+        return (codes, self._reconstruction(self.scorer.mean(theta), rows), *judged)
 
     def example(self) -> Tensor:
         """Return something that the body takes."""
@@ -208,8 +209,8 @@ class _Body(nn.Module):
         ended: tuple[Tensor, ...] = torch.while_loop(goes_on, step, (rounds, filled, seen))
         return ended[1]
 
-    def _reconstruction(self, x_hat: Tensor) -> Tensor:
-        cells: Tensor = self.cells(x_hat)
+    def _reconstruction(self, x_hat: Tensor, own: Tensor | None = None) -> Tensor:
+        cells: Tensor = self.cells(x_hat, own)
         if not self.wide:
             cells = cells.clamp(float(_FLOAT32.min), float(_FLOAT32.max)).float()
         return cells.unflatten(1, self.row_shape) if len(self.row_shape) > 1 else cells

@@ -111,7 +111,10 @@ class Cells(nn.Module):
         parts: list[nn.Module] = []
         places: list[int] = []
         for at, inputs, alike in _groups(columns):
-            parts.append(_DECODERS[_form(alike[0])](inputs, alike))
+            if (form := _form(alike[0])) == "number":
+                parts.append(_Unscaled(at, inputs, alike))
+            else:
+                parts.append(_DECODERS[form](inputs, alike))
             places += at
         ignored = [i for i, column in enumerate(columns) if not column.width]
         if ignored:
@@ -120,9 +123,16 @@ class Cells(nn.Module):
         self.parts = nn.ModuleList(parts)
         self.register_buffer("_order", order_of(places))
 
-    def forward(self, x_hat: Tensor) -> Tensor:
-        """Return the cells that these inputs stand for."""
-        return reordered(torch.cat([part(x_hat) for part in self.parts], 1), self._order)
+    def forward(self, x_hat: Tensor, own: Tensor | None = None) -> Tensor:
+        """Return the cells that these inputs stand for.
+
+        Numbers may go on as far as the rows' `own` cells, `(batch, columns)`, where these are given
+        and lie further out than the columns' limits.
+        """
+        found = [
+            part(x_hat, own) if isinstance(part, _Unscaled) else part(x_hat) for part in self.parts
+        ]
+        return reordered(torch.cat(found, 1), self._order)
 
 
 class _Scaled(nn.Module):
@@ -163,9 +173,11 @@ class _Unscaled(nn.Module):
     _low: Tensor | None
     _high: Tensor | None
 
-    def __init__(self, inputs: Sequence[int], columns: Sequence[Column]) -> None:
+    def __init__(
+        self, at: Sequence[int], inputs: Sequence[int], columns: Sequence[Column]
+    ) -> None:
         super().__init__()
-        self._picked = Picked(inputs)
+        self._picked, self._own = Picked(inputs), Picked(at)
         _register_scale(self, columns)
         low, high = (_numbers(column.limits[end] for column in columns) for end in (0, 1))
         limited = bool(torch.isfinite(torch.stack([low, high])).any())
@@ -174,7 +186,7 @@ class _Unscaled(nn.Module):
         self.register_buffer("_low", low.clamp_min(-most) if limited else None)
         self.register_buffer("_high", high.clamp_max(most) if limited else None)
 
-    def forward(self, x_hat: Tensor) -> Tensor:
+    def forward(self, x_hat: Tensor, own: Tensor | None = None) -> Tensor:
         x: Tensor = self._picked(x_hat).double()
         if self._squashed is not None:
             size = x.abs()
@@ -191,7 +203,13 @@ class _Unscaled(nn.Module):
             )
             x = torch.where(self._counts, counts, x)
         if self._low is not None and self._high is not None:
-            x = torch.minimum(torch.maximum(x, self._low), self._high)
+            low, high = self._low, self._high
+            if own is not None:
+                seen = self._own(own).double()
+                missing = torch.isnan(seen)
+                low = torch.minimum(torch.where(missing, low, seen), low)
+                high = torch.maximum(torch.where(missing, high, seen), high)
+            x = torch.minimum(torch.maximum(x, low), high)
         return x
 
 
@@ -318,7 +336,7 @@ class _Nothing(nn.Module):
 
 
 _ENCODERS = {"number": _Scaled, "category": _OneHot, "histogram": _Weights}
-_DECODERS = {"number": _Unscaled, "category": _Levels, "histogram": _Means}
+_DECODERS = {"category": _Levels, "histogram": _Means}
 
 
 def _form(column: Column) -> str:
