@@ -330,9 +330,7 @@ class Schema:
                 f"{self.center[column]:g}) to compute with. Correct or drop this row."
             )
 
-    def from_matrix(
-        self, matrix: Array, observed: bool = False, own: Array | None = None
-    ) -> Array:
+    def from_matrix(self, matrix: Array, observed: bool = False, own: Array | None = None) -> Array:
         """Return the cells that a matrix stands for, `(n_rows, n_columns)`, in the columns' units.
 
         A category comes back as its most probable level, a text as its position among the levels;

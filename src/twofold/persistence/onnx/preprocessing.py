@@ -173,9 +173,7 @@ class _Unscaled(nn.Module):
     _low: Tensor | None
     _high: Tensor | None
 
-    def __init__(
-        self, at: Sequence[int], inputs: Sequence[int], columns: Sequence[Column]
-    ) -> None:
+    def __init__(self, at: Sequence[int], inputs: Sequence[int], columns: Sequence[Column]) -> None:
         super().__init__()
         self._picked, self._own = Picked(inputs), Picked(at)
         _register_scale(self, columns)
