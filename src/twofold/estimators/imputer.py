@@ -23,7 +23,7 @@ def filling_autoencoder(random_state: int | None = None) -> Autoencoder:
     alone. Numbers are histograms, for an imputed value is the mean of many possible values, and
     their density is seldom normal. The code is wide, since hidden cells cannot be copied. Of few
     rows it would learn cells by heart: the weights kept are those best on held-out rows. All that
-    costs time: some minutes on one core for 20,000 rows of 16 columns.
+    costs time: some two minutes on one core for 20,000 rows of 16 columns.
 
     Examples
     --------
