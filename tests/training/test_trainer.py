@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tests.training.test_config import PLAN
+from tests.training.test_fused import table as mixed_table
 from twofold import Autoencoder
 from twofold.errors import DivergenceError
 from twofold.nn.corruption import Masking
@@ -573,3 +575,18 @@ def test_divergence_on_a_gpu_names_its_step() -> None:
         Autoencoder(optimizer="sgd", learning_rate=1e10, epochs=2, batch_size=4, device="cuda").fit(
             ROWS
         )
+
+
+@pytest.mark.parametrize("likelihoods", [{"gaussian": 3, "categorical": 2}, {"student_t": 2}])
+def test_training_rows_are_passed_through_only_where_their_spread_counts(
+    likelihoods: dict[str, int],
+) -> None:
+    network, objective, x = mixed_table(0.2, likelihoods)
+    twin, spread = copy.deepcopy(objective), objective.spread.clone()
+    trainer.adapt(network, objective, x, x[:9])
+    twin.adapt(network(torch.nan_to_num(x), torch.Generator(), ~torch.isnan(x))[0], x)
+    trainer.adapt(network, twin, x, x[:9])
+    assert objective.noise == twin.noise
+    assert torch.equal(objective.spread, spread) is ("student_t" not in likelihoods)
+    if "student_t" in likelihoods:
+        assert torch.equal(objective.spread, twin.spread)

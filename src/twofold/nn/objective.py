@@ -38,6 +38,9 @@ class Objective(CellModel):
     ----------
     learns_spread : bool
         Whether `adapt` finds anything to fit: histograms and categories have no spread.
+    counts_spread : bool
+        Whether the loss depends on a spread: for Gaussian columns, their common noise takes its
+        place.
     """
 
     noise: Tensor
@@ -47,6 +50,9 @@ class Objective(CellModel):
         self.adapts = adapts or self.needs_weights
         self._n_modelled = sum(column.width > 0 for column in schema.columns)
         self.learns_spread = self.adapts and any(one.learns_spread for one, _ in self.groups)
+        self.counts_spread = any(
+            one.learns_spread and not one.shares_noise for one, _ in self.groups
+        )
         self.register_buffer("noise", torch.ones(()))
 
     def loss(self, theta: Tensor, x: Tensor, penalties: Mapping[str, Tensor]) -> Tensor:

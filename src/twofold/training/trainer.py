@@ -523,11 +523,13 @@ def adapt(
     """
     if not objective.learns_spread:
         return
-    filled, seen = observed(x)
-    theta, _ = network(filled, torch.Generator().manual_seed(0), seen)
-    objective.adapt(theta[: len(x)], x)
-    if held_out is not None and objective.needs_weights:
-        few = held_out[: min(_CHUNK_ROWS, network.rows_per_pass)]
+    others = held_out if objective.needs_weights else None
+    if others is None or objective.counts_spread:
+        filled, seen = observed(x)
+        theta, _ = network(filled, torch.Generator().manual_seed(0), seen)
+        objective.adapt(theta[: len(x)], x)
+    if others is not None:
+        few = others[: min(_CHUNK_ROWS, network.rows_per_pass)]
         theta, target, _ = next(_decoded(network, objective, few, corruption))
         objective.fit_noise(theta[: len(target)], target)
 
