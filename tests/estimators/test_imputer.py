@@ -19,9 +19,10 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils.estimator_checks import check_estimator
 
 from twofold import Autoencoder, Imputer
-from twofold.errors import DataError, OptionError
+from twofold.errors import DataError, InterruptedWarning, OptionError
 from twofold.estimators import fitting
 from twofold.inference import apply as inference
+from twofold.training.trainer import History
 
 pytestmark = pytest.mark.filterwarnings("ignore::twofold.errors.LosesToPCAWarning")
 QUICK = Autoencoder(n_components=2, epochs=2, random_state=0)
@@ -80,6 +81,35 @@ def test_by_default_regressions_fill_next_to_a_network() -> None:
     np.testing.assert_allclose(imputer.regressions_.weights.sum(1), 1.0)
     np.testing.assert_array_equal(filled, Imputer(random_state=0).fit_transform(X))
     assert Imputer(QUICK).fit(X).regressions_ is None
+
+
+@pytest.mark.usefixtures("quick_network")
+def test_by_default_networks_of_several_seeds_are_averaged() -> None:
+    imputer = Imputer(random_state=0).fit(X)
+    ae, networks = imputer.autoencoder_, imputer.networks_
+    assert networks[0] is ae.network_
+    weights = [next(network.parameters()).detach() for network in networks]
+    assert len({float(weight.sum()) for weight in weights}) == len(networks) > 1
+    table = ae.read(X)
+    alone = [fitting.expected(ae, [network], table) for network in networks]
+    np.testing.assert_allclose(fitting.expected(ae, networks, table), np.mean(alone, 0), rtol=1e-5)
+    given = Imputer(QUICK).fit(X)
+    assert given.networks_ == [given.autoencoder_.network_]
+
+
+def test_networks_are_trained_apart_from_the_fitted_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    ae = clone(QUICK).fit(X)
+    before = ae.reconstruct(X), len(ae.history_)
+    assert len(fitting.siblings(ae, X, 2)) == 2
+    np.testing.assert_array_equal(ae.reconstruct(X), before[0])
+    assert len(ae.history_) == before[1]
+
+    def interrupted(*_: Any) -> History:
+        return History(ended="interrupted")
+
+    monkeypatch.setattr(fitting, "train", interrupted)
+    with pytest.warns(InterruptedWarning, match="interrupted after 0 of 2 epochs"):
+        assert len(fitting.siblings(ae, X, 2)) == 1
 
 
 @pytest.mark.usefixtures("quick_network")

@@ -7,7 +7,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from copy import deepcopy
+from copy import copy, deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -52,7 +52,8 @@ _LEAST_HIDDEN = 0.05  # share of the cells
 _SHARE = 0.8  # of the variance, that PCA keeps with a code of the default size
 
 Array = NDArray[Any]
-_FOLDS = 5  # parts of a row's cells that are hidden in turn
+_TURNS = 5  # parts of a row's cells that are hidden in turn
+_FEW_ROWS = 2_000  # with more, held-out rows alone tell what members are worth
 _SIZE_ROWS = 5_000  # enough to tell how many components keep a share of the variance
 _IMPUTED_ROWS = 2_048  # at a time: some 50 milliseconds
 
@@ -397,16 +398,22 @@ def filled(ae: Autoencoder, X: Any, fill: Callable[[Table], list[Array]]) -> lis
     return made
 
 
-def rows_of(ae: Autoencoder, X: Any) -> tuple[Table, Table]:
-    """Return the rows that `fit` of a size of code trained on, and those that it held out.
+def drawn_again(ae: Autoencoder, X: Any) -> tuple[Source, TrainingData, np.random.RandomState]:
+    """Return the rows of a `fit` of a size of code, those it held out among them, as it drew them.
 
-    The estimator has a seed, so that the rows are drawn again as they were.
+    The estimator has a seed. The generator that drew them comes, too, for what is drawn next.
     """
     rng = random_state(ae.random_state, None)
     rows = validation.training_rows(ae, X, rng, ae.validation_fraction, reset=False)
     sampling.torch_generator(rng)  # the one that `build` makes
+    return rows, split(ae, rows), rng
+
+
+def rows_of(ae: Autoencoder, X: Any) -> tuple[Table, Table]:
+    """Return the rows that `fit` of a size of code trained on, and those that it held out."""
+    rows, data, _ = drawn_again(ae, X)
     table = rows.sample
-    train = np.sort(split(ae, rows).positions.numpy())
+    train = np.sort(data.positions.numpy())
     train = train[train < table.n_rows]
     rest = np.setdiff1d(np.arange(table.n_rows), train)
     if not len(rest):  # those of files, which are a sample, are all trained on
@@ -414,14 +421,49 @@ def rows_of(ae: Autoencoder, X: Any) -> tuple[Table, Table]:
     return table.take(train), table.take(rest)
 
 
-def mixed(ae: Autoencoder, members: Regressions, table: Table) -> Array:
-    """Return the cells of a table with missing ones filled by the network and regressions."""
-    x = members.fill(ae.schema_, table, ae._run(sampling.imputer(), table))
+def siblings(ae: Autoencoder, X: Any, n: int) -> list[Network]:
+    """Train `n` more networks like that of a fitted estimator, on the same rows.
+
+    They begin with other random weights and meet the rows in another order. If the user
+    interrupts, those that there are by then are enough.
+    """
+    _, data, rng = drawn_again(ae, X)
+    networks = []
+    for _ in range(n):
+        other = copy(ae)
+        other.history_, other.best_epoch_, other._step = [], 0, None
+        other._generator = sampling.torch_generator(rng)
+        network = build_network(ae, ae.schema_, ae.network_.n_components, other._generator)
+        other.network_ = network.to(next(ae.network_.parameters()))
+        other._objective = objective_of(other.network_, ae.schema_)
+        run = trainer(other, data)
+        history = train(other, run, data)
+        networks.append(other.network_)
+        if history.is_interrupted:
+            history.warn_if_interrupted(run)
+            break
+    return networks
+
+
+def expected(ae: Autoencoder, networks: Sequence[Network], table: Table) -> Array:
+    """Return the inputs of a table's rows, missing ones by the mean of what networks expect."""
+    parts = ae.scorer_, ae.schema_, table
+    answers = [inference.apply_to_table(sampling.imputer(), one, *parts) for one in networks]
+    return np.asarray(np.mean(answers, axis=0))
+
+
+def mixed(
+    ae: Autoencoder, networks: Sequence[Network], members: Regressions | None, table: Table
+) -> Array:
+    """Return the cells of a table with missing ones filled by networks and regressions."""
+    x = expected(ae, networks, table)
+    if members is not None:
+        x = members.fill(ae.schema_, table, x)
     return sampling.cells(ae.schema_, ae._calibration.cells, x, table)
 
 
-def regressions(ae: Autoencoder, X: Any) -> Regressions | None:
-    """Fit what fills cells next to the network, and weigh all by hidden cells of held-out rows.
+def regressions(ae: Autoencoder, networks: Sequence[Network], X: Any) -> Regressions | None:
+    """Fit what fills cells next to networks, and weigh all by hidden cells.
 
     None for images and sequences, and for tables too wide for it.
     """
@@ -433,11 +475,13 @@ def regressions(ae: Autoencoder, X: Any) -> Regressions | None:
     if not inputs.is_narrow:
         return None
     rng = np.random.RandomState(0)
-    draws = rng.uniform(size=held_out.values.shape).argsort(1).argsort(1)
-    hidden = np.stack([draws % _FOLDS == fold for fold in range(_FOLDS)])
+    judged = every if every.n_rows <= _FEW_ROWS else held_out
+    draws = rng.uniform(size=judged.values.shape).argsort(1).argsort(1)
+    hidden = np.stack([draws % _TURNS == turn for turn in range(_TURNS)])
+    values = held_out.values
     answers = [
-        ae._run(sampling.imputer(), replace(held_out, values=np.where(gone, np.nan, values)))
-        for gone, values in ((one, held_out.values) for one in hidden)
+        expected(ae, networks, replace(held_out, values=np.where(gone, np.nan, values)))
+        for gone in hidden[:, -held_out.n_rows :]
     ]
     return Regressions.fit(ae.schema_, training, held_out, hidden, answers, inputs)
 

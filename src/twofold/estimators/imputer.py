@@ -15,6 +15,8 @@ from twofold.estimators.autoencoder import Autoencoder
 from twofold.inference import sampling
 from twofold.nn.corruption import Masking
 
+_NETWORKS = 3  # whose answers are averaged: a third takes half as much off as a second
+
 
 def filling_autoencoder(random_state: int | None = None) -> Autoencoder:
     """Return the unfitted autoencoder that imputes best, as `Imputer` uses it.
@@ -50,9 +52,10 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
     X. Columns that the autoencoder ignores, such as those without any cell, keep their missing
     values.
 
-    By default, three answers are mixed: those of a network made for the purpose, of one normal law
-    of all columns, and of trees. How much each counts in a column is settled by cells of held-out
-    rows that were hidden on purpose. With an `autoencoder`, `transform(X)` is its `impute(X)`.
+    By default, four answers are mixed: the mean of three networks made for the purpose, a Gaussian
+    copula of all columns, trees, and kernels. How much each counts in a column is settled by cells
+    that were hidden on purpose, of rows that the member was not fitted to. With an `autoencoder`,
+    `transform(X)` is its `impute(X)`.
 
     Parameters
     ----------
@@ -66,8 +69,11 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
     ----------
     autoencoder_ : Autoencoder
         The fitted clone.
+    networks_ : list of Network
+        Its network, and those of two more seeds, trained on the same rows. With an `autoencoder`,
+        its network alone.
     regressions_ : Regressions or None
-        What fills cells next to the network, and `weights`, one row per column.
+        What fills cells next to the networks, and `weights`, one row per column.
     n_features_in_, feature_names_in_
         As everywhere in scikit-learn.
 
@@ -117,10 +123,11 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
             wanted = filling_autoencoder(random_state=seed)
         if not isinstance(wanted, Autoencoder):
             raise OptionError(f"Expected autoencoder to be an Autoencoder or None, got {wanted!r}.")
-        self.autoencoder_ = clone(wanted).fit(X)
-        self.regressions_ = (
-            fitting.regressions(self.autoencoder_, X) if self.autoencoder is None else None
-        )
+        ae = self.autoencoder_ = clone(wanted).fit(X)
+        self.networks_, self.regressions_ = [ae.network_], None
+        if self.autoencoder is None:
+            self.networks_ += fitting.siblings(ae, X, _NETWORKS - 1)
+            self.regressions_ = fitting.regressions(ae, self.networks_, X)
         self.n_features_in_ = self.autoencoder_.n_features_in_
         if hasattr(self.autoencoder_, "feature_names_in_"):
             self.feature_names_in_ = self.autoencoder_.feature_names_in_
@@ -131,10 +138,8 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
     def transform(self, X: Any) -> Any:
         """Return X with its missing cells filled, in its own container and types."""
         check_is_fitted(self)
-        ae, regressions = self.autoencoder_, self.regressions_
-        if regressions is None:
-            return ae.impute(X)
-        (filled,) = fitting.filled(ae, X, lambda table: [fitting.mixed(ae, regressions, table)])
+        ae, members = self.autoencoder_, (self.networks_, self.regressions_)
+        (filled,) = fitting.filled(ae, X, lambda table: [fitting.mixed(ae, *members, table)])
         return filled
 
     def __sklearn_tags__(self) -> sklearn.utils.Tags:

@@ -1,20 +1,23 @@
 """What a cell is given the rest of its row, by regressions: they fill cells next to a network.
 
 Small tables have too few rows for a network to learn all conditionals from, and on many of them a
-normal law or trees do better. So several members fill a row, and how much each counts is settled
-per column by cells of held-out rows that were hidden on purpose (stacking; Wolpert, 1992, "Stacked
-Generalization"; Breiman, 1996, "Stacked Regressions", for weights that are not negative).
+normal law, trees or kernels do better. So several members fill a row, and how much each counts is
+settled per column by cells that were hidden on purpose, of rows that the member was not fitted to
+(stacking; Wolpert, 1992, "Stacked Generalization"; Breiman, 1996, "Stacked Regressions", for
+weights that are not negative).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy import linalg
 from scipy.optimize import nnls
+from scipy.special import ndtri
 from sklearn.tree import ExtraTreeRegressor
 
 from twofold.data.table import Table
@@ -27,15 +30,24 @@ _ROUNDS, _SETTLED = 20, 1e-3  # of that fit; what cells may still change by, in 
 _PRIOR_ROWS = 2.0  # rows that columns without any correlation count as
 _MOST_WIDTH = 128  # inputs; with more, a normal law has more to fit than most tables tell
 _MOST_ROWS = 20_000  # that trees are fitted to
-_TREE_WORK = 2e8  # rows, times trees, columns and inputs, of one pass: some 20 seconds
-_LEAVES = 3_000_000  # of all trees together: some 400 MB
+_TREE_WORK = 1e8  # rows, times trees, columns and inputs, of one pass: some 10 seconds
+_LEAVES = 1_500_000  # of all trees together: some 200 MB
 _LEAST_SPLIT = 10  # rows that a node needs to be split: cells are seldom without noise
-_MOST_TREES, _LEAST_TREES = 40, 8
+_MOST_TREES, _LEAST_TREES = 20, 4
+_QUICK_TREES = 10  # of those that are only judged, in a single pass
 _PASSES = 2  # of the trees over a row's missing cells
+_KERNEL_ROWS, _CHOOSING_ROWS = 1_000, 250  # that a kernel regression has, and is chosen on
+_KERNEL_WIDTHS, _RIDGES = (1.0, 2.0, 4.0), (0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+_KERNEL_CELLS = 4_000_000  # of the kernels of some rows
+# To integrate over a normal law: exact for polynomials up to degree 29.
+_NODES, _NODE_WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
+_NODE_WEIGHTS /= _NODE_WEIGHTS.sum()
+_PARTS = 5  # in which all rows are judged, if all are
 _POOLED_CELLS = 30.0  # cells that those of all columns count as in the weights of each
-# Of the network, the normal law and the trees, and how many cells weights have to gain their whole
-# error on to outvote it: held-out rows are few, and what members differ by is mostly noise.
-_PRIOR_WEIGHTS, _PRIOR_CELLS = np.array([0.2, 0.4, 0.4]), 15.0
+# Weights lean on fixed ones, as if these had been found on so many cells: where few cells speak,
+# what members differ by is mostly noise. That of the network is fixed next to the others together,
+# which have equal ones.
+_PRIOR_CELLS, _PRIOR_NETWORK = 15.0, 0.2
 
 
 @dataclass(frozen=True)
@@ -165,15 +177,31 @@ class ConditionalNormal:
     def fill(self, x: Array) -> Array:
         """Return rows with missing inputs replaced by their mean given the others."""
         filled = x.copy()
+        for at, seen, weights in self._rows(x):
+            filled[at] = np.where(seen, x[at], self._means(x[at], seen, weights))
+        return filled
+
+    def moments(self, x: Array) -> tuple[Array, Array]:
+        """Return rows filled by the mean given the others, and the variance that this leaves."""
+        filled, variance = x.copy(), np.zeros_like(x)
+        for at, seen, weights in self._rows(x):
+            filled[at] = np.where(seen, x[at], self._means(x[at], seen, weights))
+            explained = ((self.covariance @ weights) * self.covariance).sum(2)
+            variance[at] = np.where(seen, 0.0, (np.diag(self.covariance) - explained).clip(0.0))
+        return filled, variance
+
+    def _rows(self, x: Array) -> Iterator[tuple[NDArray[np.intp], NDArray[np.bool_], Array]]:
+        """Give the incomplete rows, some at a time, what is seen of them, and its precisions."""
         rows = np.flatnonzero(np.isnan(x).any(1))
         step = max(1, _CELLS // x.shape[1] ** 2)
         for start in range(0, len(rows), step):
             at = rows[start : start + step]
             seen = ~np.isnan(x[at])
-            gaps = np.where(seen, x[at] - self.mean, 0.0)
-            pulled = (self._precisions(seen) @ gaps[:, :, None])[:, :, 0] @ self.covariance
-            filled[at] = np.where(seen, x[at], self.mean + pulled)
-        return filled
+            yield at, seen, self._precisions(seen)
+
+    def _means(self, x: Array, seen: NDArray[np.bool_], weights: Array) -> Array:
+        gaps = np.where(seen, x - self.mean, 0.0)
+        return self.mean + (weights @ gaps[:, :, None])[:, :, 0] @ self.covariance
 
     def _precisions(self, seen: NDArray[np.bool_]) -> Array:
         """Return the inverse covariance of each row's observed inputs, zero at the others."""
@@ -182,6 +210,93 @@ class ConditionalNormal:
         diagonal = np.arange(seen.shape[1])
         among[:, diagonal, diagonal] += np.where(seen, 0.0, 1.0)
         return np.where(both, np.linalg.inv(among), 0.0)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """Each column's mean under a normal law, given all others.
+
+    Attributes
+    ----------
+    spans : tuple of slice
+    mean : array of shape (width,)
+    slopes : dict of arrays of shape (n_others, n_own), by column
+    """
+
+    spans: tuple[slice, ...]
+    mean: Array
+    slopes: dict[int, Array]
+
+    @classmethod
+    def fit(cls, law: ConditionalNormal, spans: Sequence[slice], wanted: Sequence[int]) -> Linear:
+        """Work out the slopes of the wanted columns."""
+        slopes: dict[int, Array] = {}
+        for j in wanted:
+            others = np.delete(law.covariance, spans[j], axis=0)
+            among, own = _others(others, spans[j]), others[:, spans[j]]
+            slopes[j] = np.asarray(np.linalg.solve(among, own), dtype=np.float64)
+        return cls(tuple(spans), law.mean, slopes)
+
+    def predict(self, j: int, others: Array) -> Array:
+        """Return the expected inputs of a column, `(n_rows, n_own)`."""
+        at = self.spans[j]
+        return np.asarray(self.mean[at] + (others - np.delete(self.mean, at)) @ self.slopes[j])
+
+
+@dataclass(frozen=True)
+class Copula:
+    """The mean of missing inputs if the ranks of numbers follow one normal law of all inputs.
+
+    A Gaussian copula (Hoff, 2007; Zhao and Udell, 2020): numbers become normal scores, and a normal
+    law of these says how a missing one is distributed. Its mean is that of the column's own values,
+    so outliers pull less, and skewed columns stay skewed. Levels are 0 and 1, as elsewhere.
+
+    Attributes
+    ----------
+    values, scores : dict of arrays, by input
+        The values of a number's column, in order, and the normal score of each.
+    law : ConditionalNormal
+        Of the scores.
+    """
+
+    values: dict[int, Array]
+    scores: dict[int, Array]
+    law: ConditionalNormal
+
+    @classmethod
+    def fit(cls, x: Array, spans: Sequence[slice]) -> Copula:
+        """Fit the law to rows `(n_rows, width)`, NaN for missing inputs."""
+        values, scores = dict[int, Array](), dict[int, Array]()
+        for i in (at.start for at in spans if at.stop - at.start == 1):
+            known, counts = np.unique(x[~np.isnan(x[:, i]), i], return_counts=True)
+            if len(known) > 2:
+                values[i], scores[i] = known, _normal_scores(counts)
+        found = cls(values, scores, ConditionalNormal(np.zeros(0), np.zeros((0, 0))))
+        return replace(found, law=ConditionalNormal.fit(found._scored(x)))
+
+    def fill(self, x: Array) -> Array:
+        """Return rows with missing inputs replaced by their mean given the others."""
+        mean, variance = self.law.moments(self._scored(x))
+        filled = np.where(np.isnan(x), mean, x)
+        for i, values in self.values.items():
+            gone = np.isnan(x[:, i])
+            likely = mean[gone, i, None] + np.sqrt(variance[gone, i, None]) * _NODES
+            filled[gone, i] = np.interp(likely, self.scores[i], values) @ _NODE_WEIGHTS
+        return filled
+
+    def _scored(self, x: Array) -> Array:
+        found = x.copy()
+        for i, values in self.values.items():
+            found[:, i] = np.interp(x[:, i], values, self.scores[i])  # NaN stays NaN
+        return found
+
+
+def _normal_scores(counts: NDArray[np.int64]) -> Array:
+    """Return the mean of a standard normal law over the interval of each of a column's values."""
+    shares = counts / counts.sum()
+    edges = ndtri(np.cumsum(shares)[:-1].clip(1e-12, 1 - 1e-12))
+    density = np.exp(-(edges**2) / 2) / np.sqrt(2 * np.pi)
+    return np.asarray(-np.diff(np.concatenate([[0.0], density, [0.0]])) / shares)
 
 
 @dataclass(frozen=True)
@@ -219,49 +334,221 @@ class Forest:
 class Trees:
     """One forest per column, from the inputs of all others (after Stekhoven and Bühlmann, 2012).
 
-    They start from rows that a normal law has filled, which leaves them little to iterate.
+    They start from rows that a normal law has filled, which leaves them little to iterate. With a
+    `base`, they predict what that one leaves.
     """
 
     spans: tuple[slice, ...]
     forests: dict[int, Forest]
+    base: Linear | None
 
     @classmethod
-    def fit(cls, x: Array, filled: Array, spans: Sequence[slice], wanted: Sequence[int]) -> Trees:
+    def fit(
+        cls,
+        x: Array,
+        filled: Array,
+        spans: Sequence[slice],
+        wanted: Sequence[int],
+        base: Linear | None,
+        *,
+        quick: bool = False,
+    ) -> Trees:
         """Fit a forest to each of the wanted columns of rows `x`, which are `filled` to begin with.
 
-        Tables of many cells get fewer trees, and then larger leaves.
+        Tables of many cells get fewer trees, and then larger leaves. `quick` ones are few, too, and
+        go over the missing cells once.
         """
         each = max(1, len(wanted) * x.shape[1])
         n = min(len(x), _MOST_ROWS, int(_TREE_WORK / (each * _LEAST_TREES)))
         x, filled = x[:n], filled[:n].copy()
         leaves = _LEAVES / max(1, len(wanted))
         most = min(_LEAST_SPLIT * leaves / n, _TREE_WORK / (each * n))
-        trees = int(np.clip(most, _LEAST_TREES, _MOST_TREES))
+        trees = int(np.clip(most, _LEAST_TREES, _QUICK_TREES if quick else _MOST_TREES))
         least = max(_LEAST_SPLIT, int(np.ceil(2 * trees * n / leaves)))
         forests: dict[int, Forest] = {}
-        for _ in range(_PASSES):
+        found = cls(tuple(spans), forests, base)
+        for _ in range(1 if quick else _PASSES):
             for j in wanted:
                 known = ~np.isnan(x[:, spans[j].start])
                 if not known.any():
                     continue
-                others = _others(filled, spans[j])
-                forests[j] = Forest.fit(others[known], x[known, spans[j]], trees, least)
+                others, target = _others(filled, spans[j]), x[known, spans[j]]
+                if base is not None:
+                    target = target - base.predict(j, others[known])
+                forests[j] = Forest.fit(others[known], target, trees, least)
                 if not known.all():
-                    filled[~known, spans[j]] = forests[j].predict(others[~known])
-        return cls(tuple(spans), forests)
+                    filled[~known, spans[j]] = found._predict(j, others[~known])
+        return found
+
+    def fill(self, x: Array, filled: Array, *, quick: bool = False) -> Array:
+        """Return rows with missing inputs predicted, from rows that are `filled` to begin with."""
+        filled = filled.copy()
+        for _ in range(1 if quick else _PASSES):
+            for j, at in ((j, self.spans[j]) for j in self.forests):
+                gone = np.isnan(x[:, at.start])
+                if gone.any():
+                    filled[gone, at] = self._predict(j, _others(filled[gone], at))
+        return filled
+
+    def _predict(self, j: int, others: Array) -> Array:
+        found = self.forests[j].predict(others)
+        return found if self.base is None else found + self.base.predict(j, others)
+
+
+@dataclass(frozen=True)
+class KernelRidge:
+    """Ridge regression on Gaussian kernels (Saunders, Gammerman and Vovk, 1998).
+
+    Attributes
+    ----------
+    points : array of shape (n_points, n_inputs)
+        Training rows, divided by `scale`, the standard deviations of their inputs.
+    scale : array of shape (n_inputs,)
+    width : float
+        Of the kernel, in standard deviations, per root of the number of inputs.
+    ridge : float
+    coefficients : array of shape (n_points, n_targets)
+    """
+
+    points: Array
+    scale: Array
+    width: float
+    ridge: float
+    coefficients: Array
+
+    @classmethod
+    def fit(cls, x: Array, target: Array, like: KernelRidge | None = None) -> KernelRidge:
+        """Fit targets `(n_rows, n_targets)` of mean zero to inputs `(n_rows, n_inputs)`.
+
+        The width and the ridge are those of `like`, or have the least error of rows that are left
+        out, one at a time.
+        """
+        x, target = x[:_KERNEL_ROWS], target[:_KERNEL_ROWS]
+        spread = x.std(0)
+        scale = np.where(spread > 1e-6, spread, 1.0)  # a level may be in no row that has the cell
+        points = x / scale
+        width, ridge = (like.width, like.ridge) if like else cls._choose(points, target)
+        among = _kernel(points, points, width)
+        among[np.diag_indices(len(points))] += ridge
+        coefficients = linalg.solve(among, target, assume_a="pos")
+        return cls(points, scale, width, ridge, coefficients)
+
+    @staticmethod
+    def _choose(points: Array, target: Array) -> tuple[float, float]:
+        points, target = points[:_CHOOSING_ROWS], target[:_CHOOSING_ROWS]
+        best, width, ridge = np.inf, _KERNEL_WIDTHS[-1], _RIDGES[-1]
+        for each in _KERNEL_WIDTHS:
+            values, vectors = np.linalg.eigh(_kernel(points, points, each))
+            turned = vectors.T @ target
+            for penalty in _RIDGES:
+                inverse = 1 / (values.clip(0) + penalty)
+                # Of rows left out, without fitting again (Craven and Wahba, 1979, equation 2.2).
+                left = vectors @ (inverse[:, None] * turned) / (vectors**2 @ inverse)[:, None]
+                error = float((left**2).sum())
+                if error < best:
+                    best, width, ridge = error, each, penalty
+        return width, ridge
+
+    def predict(self, x: Array) -> Array:
+        """Return the expected targets of rows of inputs."""
+        step = max(1, _KERNEL_CELLS // max(1, len(self.points)))
+        found = np.empty((len(x), self.coefficients.shape[1]))
+        for start in range(0, len(x), step):
+            at = slice(start, start + step)
+            found[at] = _kernel(x[at] / self.scale, self.points, self.width) @ self.coefficients
+        return found
+
+
+@dataclass(frozen=True)
+class Kernels:
+    """Per column, a kernel regression of what the normal law leaves, on all others."""
+
+    base: Linear
+    regressions: dict[int, KernelRidge]
+
+    @classmethod
+    def fit(cls, x: Array, filled: Array, base: Linear, like: Kernels | None = None) -> Kernels:
+        """Fit the columns of `base` to rows `x`, which are `filled` to begin with.
+
+        Widths and ridges are those of `like`, or chosen.
+        """
+        found = cls(base, {})
+        filled = filled.copy()
+        for j in base.slopes:
+            at = base.spans[j]
+            known = ~np.isnan(x[:, at.start])
+            if not known.any():
+                continue
+            others = _others(filled, at)
+            left = x[known, at] - base.predict(j, others[known])
+            chosen = like.regressions.get(j) if like else None
+            found.regressions[j] = KernelRidge.fit(others[known], left, chosen)
+            filled[~known, at] = found._predict(j, others[~known])
+        return found
 
     def fill(self, x: Array, filled: Array) -> Array:
         """Return rows with missing inputs predicted, from rows that are `filled` to begin with."""
         filled = filled.copy()
-        for _ in range(_PASSES):
-            for j, forest in self.forests.items():
-                at = self.spans[j]
-                gone = np.isnan(x[:, at.start])
-                if gone.any():
-                    found = forest.predict(_others(filled[gone], at))
-                    # Pickles of earlier versions hold scikit-learn's forests.
-                    filled[gone, at] = found.reshape(-1, at.stop - at.start)
+        for j in self.regressions:
+            at = self.base.spans[j]
+            gone = np.isnan(x[:, at.start])
+            filled[gone, at] = self._predict(j, _others(filled[gone], at))
         return filled
+
+    def _predict(self, j: int, others: Array) -> Array:
+        return self.base.predict(j, others) + self.regressions[j].predict(others)
+
+
+@dataclass(frozen=True)
+class Members:
+    """What fills rows next to a network; trees and kernels start from what a normal law fills in.
+
+    Attributes
+    ----------
+    low, high : array of shape (width,)
+        The least and the most that inputs of training cells are; no answer leaves them.
+    normal : ConditionalNormal
+    copula : Copula
+    trees, trees_of_rest : Trees
+        Of the inputs, and of what the normal law leaves of them.
+    kernels : Kernels
+        Of what the normal law leaves.
+    """
+
+    low: Array
+    high: Array
+    normal: ConditionalNormal
+    copula: Copula
+    trees: Trees
+    trees_of_rest: Trees
+    kernels: Kernels
+
+    @classmethod
+    def fit(
+        cls, x: Array, spans: Sequence[slice], wanted: Sequence[int], like: Members | None = None
+    ) -> Members:
+        """Fit all to rows `(n_rows, width)`; those that are `like` others are only to be judged."""
+        known = np.nan_to_num(x)  # 0 is the mean of numbers, and within every input's range
+        low, high = known.min(0), known.max(0)
+        normal = ConditionalNormal.fit(x)
+        filled, base = normal.fill(x), Linear.fit(normal, spans, wanted)
+        trees, of_rest = (
+            Trees.fit(x, filled, spans, wanted, each, quick=like is not None)
+            for each in (None, base)
+        )
+        kernels = Kernels.fit(x, filled, base, like.kernels if like else None)
+        return cls(low, high, normal, Copula.fit(x, spans), trees, of_rest, kernels)
+
+    def answers(self, x: Array, *, quick: bool = False) -> list[Array]:
+        """Return the rows as the copula, both kinds of trees, and the kernels fill them."""
+        filled = self.normal.fill(x)
+        found = [
+            self.copula.fill(x),
+            self.trees.fill(x, filled, quick=quick),
+            self.trees_of_rest.fill(x, filled, quick=quick),
+            self.kernels.fill(x, filled),
+        ]
+        return [each.clip(self.low, self.high) for each in found]
 
 
 @dataclass(frozen=True)
@@ -271,15 +558,14 @@ class Regressions:
     Attributes
     ----------
     inputs : Inputs
-    normal : ConditionalNormal
-    trees : Trees
-    weights : array of shape (n_columns, 3)
-        Those of the network, of the normal law and of the trees, per column; their sum is 1.
+    members : Members
+    weights : array of shape (n_columns, 5)
+        Those of the network, the copula, the trees, the trees of what the normal law leaves, and
+        the kernels, per column; their sum is 1.
     """
 
     inputs: Inputs
-    normal: ConditionalNormal
-    trees: Trees
+    members: Members
     weights: Array
 
     @classmethod
@@ -292,42 +578,58 @@ class Regressions:
         network: Sequence[NDArray[Any]],
         inputs: Inputs,
     ) -> Regressions:
-        """Fit the members to training rows, weigh them on held-out ones, and fit them to both.
+        """Weigh the members by hidden cells of rows that they were not fitted to; fit them to all.
+
+        The network has such cells in the held-out rows alone. The others are fitted quickly: if
+        cells of all rows are hidden, each fifth of these is filled by members that were fitted to
+        the rest (cross-validation, as in Breiman, 1996).
 
         Parameters
         ----------
         schema : Schema
         training, held_out : Table
             In both, cells may be missing.
-        hidden : array of shape (n_folds, n_rows, n_columns)
-            Which cells of the held-out rows are hidden in each turn.
-        network : sequence of arrays of shape (n_rows, schema.width)
+        hidden : array of shape (n_turns, n_judged, n_columns)
+            Which cells are hidden in each turn, of the held-out rows or of all, training ones
+            first.
+        network : sequence of arrays of shape (n_held_out, schema.width)
             The network's expected inputs of the held-out rows, with those cells hidden.
         inputs : Inputs
             What the members see of the rows.
         """
-        x, judged = inputs.matrix(schema, training), inputs.matrix(schema, held_out)
-        gone = [np.isnan(x[:, at.start]).any() for at in inputs.spans]
-        wanted = [j for j, some in enumerate(gone) if some] or list(range(len(inputs.spans)))
-        members = _members(inputs, x, wanted)
-        columns = list(inputs.columns)
-        found = np.full((3, *judged.shape), np.nan)
-        for mask, x_hat in zip(hidden[:, :, columns], network, strict=True):
-            wide = np.repeat(mask, [at.stop - at.start for at in inputs.spans], 1)
-            given = np.where(wide, np.nan, judged)
-            filled = members[0].fill(given)
-            answers = (inputs.of_network(schema, x_hat), filled, members[1].fill(given, filled))
+        spans, n = inputs.spans, held_out.n_rows
+        x = inputs.matrix(schema, training)
+        every = np.concatenate([x, inputs.matrix(schema, held_out)])
+        gone = [np.isnan(x[:, at.start]).any() for at in spans]
+        wanted = [j for j, some in enumerate(gone) if some] or list(range(len(spans)))
+        wide = np.repeat(hidden[:, :, inputs.columns], [at.stop - at.start for at in spans], 2)
+        judged = every[len(every) - wide.shape[1] :]
+        part = np.zeros(len(judged), dtype=np.int64)
+        if len(judged) > n:
+            part = np.random.RandomState(0).permutation(len(judged)) % _PARTS
+        final = Members.fit(every, spans, wanted)
+        found = np.empty((4, *judged.shape))
+        for number in range(part.max() + 1):
+            rows, rest = np.flatnonzero(part == number), part != number
+            others = every[rest] if len(judged) > n else x
+            members = Members.fit(others, spans, wanted, like=final)
+            mask = wide[:, rows]
+            given = np.where(mask, np.nan, judged[rows])
+            answers = members.answers(given.reshape(-1, x.shape[1]), quick=True)
             for own, answer in zip(found, answers, strict=True):
-                own[wide] = answer[wide]
-        weights = _weights(found, judged, inputs.spans, [j in wanted for j in range(len(columns))])
-        every = np.concatenate([x, judged])
-        return cls(inputs, *_members(inputs, every, wanted), weights)
+                own[rows] = np.where(mask, answer.reshape(mask.shape), 0.0).sum(0)
+        by_network = np.zeros_like(judged[-n:])
+        for mask, x_hat in zip(wide[:, -n:], network, strict=True):
+            by_network[mask] = inputs.of_network(schema, x_hat)[mask]
+        true = np.where(wide.any(0), judged, np.nan)
+        usable = np.isin(np.arange(len(spans)), wanted)
+        weights = _all_weights(found, by_network, true, spans, usable)
+        return cls(inputs, final, weights)
 
     def fill(self, schema: Schema, table: Table, x_hat: NDArray[Any]) -> NDArray[Any]:
         """Return a network's inputs `x_hat` of these rows with all members in missing cells."""
         x = self.inputs.matrix(schema, table)
-        filled = self.normal.fill(x)
-        answers = self.inputs.of_network(schema, x_hat), filled, self.trees.fill(x, filled)
+        answers = self.inputs.of_network(schema, x_hat), *self.members.answers(x)
         mixed = np.zeros_like(x)
         for j, at in enumerate(self.inputs.spans):
             for weight, answer in zip(self.weights[j], answers, strict=True):
@@ -336,22 +638,50 @@ class Regressions:
         return self.inputs.to_network(schema, both, x_hat)
 
 
+def _kernel(a: Array, b: Array, width: float) -> Array:
+    squares = (a**2).sum(1)[:, None] + (b**2).sum(1) - 2 * a @ b.T
+    return np.asarray(np.exp(-squares.clip(0) / (2 * width**2 * max(1, a.shape[1]))))
+
+
 def _others(x: Array, at: slice) -> Array:
     return np.delete(x, at, axis=1)
 
 
-def _members(inputs: Inputs, x: Array, wanted: Sequence[int]) -> tuple[ConditionalNormal, Trees]:
-    normal = ConditionalNormal.fit(x)
-    return normal, Trees.fit(x, normal.fill(x), inputs.spans, wanted)
+def _all_weights(
+    found: Array, network: Array, true: Array, spans: Sequence[slice], usable: NDArray[np.bool_]
+) -> Array:
+    """Return the weights of all members, `(n_columns, 5)`, the network's first.
+
+    Those of the regressions next to each other come from all judged rows, `(4, n_rows, width)`;
+    that of the network next to them from the last ones, for which there is its answer.
+    """
+    every = np.ones_like(usable)
+    equal = np.full(len(found), 1 / len(found))
+    among = _weights(found, true, spans, [every, usable, usable, usable], equal)
+    last = slice(len(true) - len(network), None)
+    together = np.zeros_like(network)
+    for weights, at in zip(among, spans, strict=True):
+        for weight, own in zip(weights, found, strict=True):
+            together[:, at] += weight * own[last, at]
+    prior = np.array([_PRIOR_NETWORK, 1 - _PRIOR_NETWORK])
+    both = np.stack([network, together])
+    alone = _weights(both, true[last], spans, [every, every], prior)
+    return np.hstack([alone[:, :1], alone[:, 1:] * among])
 
 
-def _weights(found: Array, true: Array, spans: Sequence[slice], has_trees: Sequence[bool]) -> Array:
+def _weights(
+    found: Array,
+    true: Array,
+    spans: Sequence[slice],
+    usable: Sequence[NDArray[np.bool_]],
+    prior: Array,
+) -> Array:
     """Return the weights of each column's members, from what they made of hidden cells.
 
     The cells of all columns count in each of them like some cells more, and fixed weights, too:
     weights by few cells alone would follow their noise.
     """
-    known = ~np.isnan(found[0]) & ~np.isnan(true)
+    known = ~np.isnan(true)
     errors = []
     for at in spans:
         rows = known[:, at.start]
@@ -363,25 +693,27 @@ def _weights(found: Array, true: Array, spans: Sequence[slice], has_trees: Seque
     shared = _POOLED_CELLS * np.sum(errors, 0) / total
     return np.array(
         [
-            _least(own + shared, [True, True, trees])
-            for own, trees in zip(errors, has_trees, strict=True)
+            _least(own + shared, has, prior)
+            for own, has in zip(errors, np.transpose(usable), strict=True)
         ]
     )
 
 
-def _least(errors: Array, usable: Sequence[bool]) -> Array:
+def _least(errors: Array, usable: NDArray[np.bool_], prior: Array) -> Array:
     """Return weights, not negative and of sum 1, with the least error.
 
     Parameters
     ----------
-    errors : array of shape (3, 3)
+    errors : array of shape (n_members, n_members)
         Summed products of members' errors.
-    usable : sequence of bool
+    usable : array of shape (n_members,)
         Which members have an answer.
+    prior : array of shape (n_members,)
+        The weights to lean on.
     """
     at = np.flatnonzero(usable)
     product = (errors + _PRIOR_CELLS * np.eye(len(errors)))[np.ix_(at, at)]
-    value = _PRIOR_CELLS * _PRIOR_WEIGHTS[at]
+    value = _PRIOR_CELLS * prior[at]
     # As least squares; the sum is made 1 by a row that outweighs all others.
     root = np.linalg.cholesky(product).T
     heavy = 1e3 * np.sqrt(np.trace(product))
