@@ -548,7 +548,7 @@ def test_the_random_state_is_untouched(untouched_random_state: None) -> None:
 
 
 class _Own(Poisson):
-    kernel = None
+    """A likelihood made of another one, whose kernel is not its own."""
 
 
 @pytest.mark.parametrize(

@@ -90,6 +90,12 @@ class Likelihood(ABC):
     is_clipped: bool = False
     kernel: int | None = None
 
+    def __init_subclass__(cls) -> None:
+        """Leave the native step to the class that names its kernel: a subclass may differ."""
+        super().__init_subclass__()
+        if "kernel" not in vars(cls):
+            cls.kernel = None
+
     @property
     def is_joint(self) -> bool:
         """Whether a column's inputs are modelled jointly."""
