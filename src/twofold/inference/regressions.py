@@ -140,9 +140,9 @@ class Regressions:
     ) -> Regressions:
         """Weigh the members by hidden cells of rows that they were not fitted to; fit them to all.
 
-        The network has such cells in the held-out rows alone. If cells of all rows are hidden, each
-        fifth of these is filled by members that were fitted to the rest, quickly
-        (cross-validation, as in Breiman, 1996).
+        The network has such cells in the held-out rows alone. The others are fitted quickly: if
+        cells of all rows are hidden, each fifth of these is filled by members that were fitted to
+        the rest (cross-validation, as in Breiman, 1996).
 
         Parameters
         ----------
@@ -173,10 +173,10 @@ class Regressions:
         for number in range(part.max() + 1):
             rows, rest = np.flatnonzero(part == number), part != number
             others = every[rest] if crossed else x
-            members = Members.fit(others, spans, wanted, like=final if crossed else None)
+            members = Members.fit(others, spans, wanted, like=final)
             mask = wide[:, rows]
             given = np.where(mask, np.nan, judged[rows])
-            answers = members.answers(given.reshape(-1, x.shape[1]), quick=crossed)
+            answers = members.answers(given.reshape(-1, x.shape[1]), quick=True)
             for own, answer in zip(found, answers, strict=True):
                 own[rows] = np.where(mask, answer.reshape(mask.shape), 0.0).sum(0)
         by_network = np.zeros_like(judged[-n:])
