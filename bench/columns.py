@@ -37,7 +37,8 @@ def measure(table: SmallTable, seed: int) -> dict[str, list[float]]:
     rows = ae.read(table.frame.iloc[test])
     own = ae.read(ae.reconstruct(table.frame.iloc[test]))
     matrix = ae.schema_.to_matrix(rows, np.float32)
-    by_pca = ae.schema_.from_matrix(ae.pca_.reconstruct(matrix), observed=True)
+    x_pca = ae.pca_.reconstruct(matrix)
+    by_pca = ae.schema_.from_matrix(x_pca, observed=True, own=rows.values)
     found = {}
     for j, column in enumerate(ae.schema_.columns):
         known = ~np.isnan(rows.values[:, j])

@@ -100,7 +100,8 @@ def test_by_default_networks_of_several_seeds_are_averaged() -> None:
 def test_networks_are_trained_apart_from_the_fitted_one(monkeypatch: pytest.MonkeyPatch) -> None:
     ae = clone(QUICK).fit(X)
     before = ae.reconstruct(X), len(ae.history_)
-    assert len(fitting.siblings(ae, X, 2)) == 2
+    _, data, rng = fitting.drawn_again(ae, X)
+    assert len(fitting.siblings(ae, data, 2, rng)) == 2
     np.testing.assert_array_equal(ae.reconstruct(X), before[0])
     assert len(ae.history_) == before[1]
 
@@ -109,7 +110,7 @@ def test_networks_are_trained_apart_from_the_fitted_one(monkeypatch: pytest.Monk
 
     monkeypatch.setattr(fitting, "train", interrupted)
     with pytest.warns(InterruptedWarning, match="interrupted after 0 of 2 epochs"):
-        assert len(fitting.siblings(ae, X, 2)) == 1
+        assert len(fitting.siblings(ae, data, 2, rng)) == 1
 
 
 @pytest.mark.usefixtures("quick_network")
@@ -126,7 +127,7 @@ def test_by_default_frames_keep_their_types() -> None:
 @pytest.mark.parametrize("rows", [X, FRAME, mixed()], ids=["numpy", "pandas", "mixed"])
 def test_members_are_weighed_on_the_rows_that_training_held_out(rows: Any) -> None:
     ae = clone(QUICK).fit(rows)
-    training, held_out = fitting.rows_of(ae, rows)
+    training, held_out = fitting.rows_of(*fitting.drawn_again(ae, rows)[:2])
     assert training.n_rows + held_out.n_rows == len(rows)
     x = ae.schema_.to_matrix(held_out, np.float64)
     scores = ae.scorer_, ae.calibration_scores_

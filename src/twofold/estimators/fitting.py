@@ -409,9 +409,8 @@ def drawn_again(ae: Autoencoder, X: Any) -> tuple[Source, TrainingData, np.rando
     return rows, split(ae, rows), rng
 
 
-def rows_of(ae: Autoencoder, X: Any) -> tuple[Table, Table]:
-    """Return the rows that `fit` of a size of code trained on, and those that it held out."""
-    rows, data, _ = drawn_again(ae, X)
+def rows_of(rows: Source, data: TrainingData) -> tuple[Table, Table]:
+    """Return the rows that a `fit` trained on, and those that it held out, as tables."""
     table = rows.sample
     train = np.sort(data.positions.numpy())
     train = train[train < table.n_rows]
@@ -421,13 +420,14 @@ def rows_of(ae: Autoencoder, X: Any) -> tuple[Table, Table]:
     return table.take(train), table.take(rest)
 
 
-def siblings(ae: Autoencoder, X: Any, n: int) -> list[Network]:
+def siblings(
+    ae: Autoencoder, data: TrainingData, n: int, rng: np.random.RandomState
+) -> list[Network]:
     """Train `n` more networks like that of a fitted estimator, on the same rows.
 
     They begin with other random weights and meet the rows in another order. If the user
     interrupts, those that there are by then are enough.
     """
-    _, data, rng = drawn_again(ae, X)
     networks = []
     for _ in range(n):
         other = copy(ae)
@@ -462,14 +462,16 @@ def mixed(
     return sampling.cells(ae.schema_, ae._calibration.cells, x, table)
 
 
-def regressions(ae: Autoencoder, networks: Sequence[Network], X: Any) -> Regressions | None:
+def regressions(
+    ae: Autoencoder, networks: Sequence[Network], rows: Source, data: TrainingData
+) -> Regressions | None:
     """Fit what fills cells next to networks, and weigh all by hidden cells.
 
     None for images and sequences, and for tables too wide for it.
     """
     if not ae.schema_.is_table:
         return None
-    training, held_out = rows_of(ae, X)
+    training, held_out = rows_of(rows, data)
     every = replace(training, values=np.concatenate([training.values, held_out.values]))
     inputs = Inputs.fit(ae.schema_, every)
     if not inputs.is_narrow:

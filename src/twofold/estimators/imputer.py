@@ -52,10 +52,10 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
     X. Columns that the autoencoder ignores, such as those without any cell, keep their missing
     values.
 
-    By default, four answers are mixed: the mean of three networks made for the purpose, a Gaussian
-    copula of all columns, trees, and kernels. How much each counts in a column is settled by cells
-    that were hidden on purpose, of rows that the member was not fitted to. With an `autoencoder`,
-    `transform(X)` is its `impute(X)`.
+    By default, five answers are mixed: the mean of three networks made for the purpose, a Gaussian
+    copula of all columns, trees, trees of what a normal law leaves, and kernels. How much each
+    counts in a column is settled by cells that were hidden on purpose, of rows that the member was
+    not fitted to. With an `autoencoder`, `transform(X)` is its `impute(X)`.
 
     Parameters
     ----------
@@ -126,8 +126,9 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         ae = self.autoencoder_ = clone(wanted).fit(X)
         self.networks_, self.regressions_ = [ae.network_], None
         if self.autoencoder is None:
-            self.networks_ += fitting.siblings(ae, X, _NETWORKS - 1)
-            self.regressions_ = fitting.regressions(ae, self.networks_, X)
+            rows, data, rng = fitting.drawn_again(ae, X)
+            self.networks_ += fitting.siblings(ae, data, _NETWORKS - 1, rng)
+            self.regressions_ = fitting.regressions(ae, self.networks_, rows, data)
         self.n_features_in_ = self.autoencoder_.n_features_in_
         if hasattr(self.autoencoder_, "feature_names_in_"):
             self.feature_names_in_ = self.autoencoder_.feature_names_in_

@@ -30,7 +30,7 @@ from twofold.data.table import Format
 from twofold.formatting import counted
 from twofold.options import KIND_NAMES
 from twofold.registry import LIKELIHOODS
-from twofold.schema.domain import UNKNOWN, Domain
+from twofold.schema.domain import UNKNOWN, Domain, widened
 from twofold.schema.matching import Level, as_text, places
 
 Array = NDArray[Any]
@@ -262,9 +262,9 @@ class Column:
         """Return the cells `(n_rows,)` that inputs `(n_rows, width)` stand for.
 
         A category is its most probable level: a number, or a text's position in `levels`; the cell
-        is missing if that is one of several pooled levels. A
-        histogram is its mean, which lies between the first and the last knot. Other numbers end at
-        the column's `limits`, or at the rows' `own` cells `(n_rows,)` where these lie further out.
+        is missing if that is one of several pooled levels. A histogram is its mean, which lies
+        between the first and the last knot. Other numbers end at the column's `limits`, or at the
+        rows' `own` cells `(n_rows,)` where these lie further out.
         """
         if self.kind == "ignored":
             return np.full(len(inputs), np.nan)
@@ -278,16 +278,14 @@ class Column:
             cells = scaled * self.scale + self.center
             return np.asarray(cells.clip(self.knots[0], self.knots[-1]))
         scaled = inputs[:, 0].astype(np.float64)
+        low, high = map(np.asarray, self.limits)
+        ends = widened(low, high, own)
         if self.kind == "count":
             counts = np.expm1(np.minimum(scaled * self.scale + self.center, 700.0))
-            return _nearly_whole(counts).clip(*self._ends(own))
+            return _nearly_whole(counts).clip(*ends)
         if self.is_squashed:
             scaled = unsquash(scaled, self.far)
-        return in_unit(scaled, self.scale, self.center).clip(*self._ends(own))
-
-    def _ends(self, own: Array | None) -> tuple[Array | float, Array | float]:
-        low, high = self.limits
-        return (low, high) if own is None else (np.fmin(low, own), np.fmax(high, own))
+        return in_unit(scaled, self.scale, self.center).clip(*ends)
 
     def level_cells(self, levels: NDArray[np.int64]) -> Array:
         """Return a category's cells, given their positions in `levels`; -1 is a missing one."""

@@ -122,6 +122,11 @@ class Domain:
 UNKNOWN = Domain()
 
 
+def widened(low: Array, high: Array, own: Array | None) -> tuple[Array, Array]:
+    """Return limits that reach as far as rows' own cells, where these are given and known."""
+    return (low, high) if own is None else (np.fmin(low, own), np.fmax(high, own))
+
+
 def nearest(cells: Array, domains: list[Domain], own: Array | None = None) -> Array:
     """Return the values of each column's domain that are nearest to its cells, in 64 bits.
 
@@ -131,11 +136,10 @@ def nearest(cells: Array, domains: list[Domain], own: Array | None = None) -> Ar
     first, last = (np.array([getattr(d, name) for d in domains]) for name in ("low", "high"))
     wide = cells.astype(np.float64)
     found = wide.reshape(len(cells), -1)
-    low, high = (np.broadcast_to(end, found.shape) for end in (first, last))
-    if own is not None:
-        seen = own.astype(np.float64).reshape(found.shape)
-        low, high = np.fmin(low, seen), np.fmax(high, seen)
-    found = np.clip(found, low, high)
+    seen = None if own is None else own.astype(np.float64).reshape(found.shape)
+    ends = widened(first, last, seen)
+    found = np.clip(found, *ends)
+    low, high = (np.broadcast_to(end, found.shape) for end in ends)
     for decimals in {d.decimals for d in domains if d.step}:
         at = [i for i, d in enumerate(domains) if d.step and d.decimals == decimals]
         start, step = first[at], np.array([domains[i].step for i in at])

@@ -19,7 +19,7 @@ from twofold.formatting import html_table, listed, pairs, shortened
 from twofold.schema import column as rules
 from twofold.schema import matching
 from twofold.schema.column import Column
-from twofold.schema.domain import Domain, nearest
+from twofold.schema.domain import Domain, nearest, widened
 from twofold.schema.doubts import row_of_totals
 from twofold.schema.infer import (
     EACH_ONCE,
@@ -360,10 +360,8 @@ class Schema:
         low, high = (limits.astype(cells.dtype) for limits in self._limits)
         if cells.size == 0 or (low.max() <= cells.min() and cells.max() <= high.min()):
             return cells
-        if own is not None:
-            seen = own.astype(cells.dtype).reshape(cells.shape)
-            low, high = np.fmin(low, seen), np.fmax(high, seen)
-        return cells.clip(low, high)
+        seen = None if own is None else own.astype(cells.dtype).reshape(cells.shape)
+        return cells.clip(*widened(low, high, seen))
 
     def observed(self, cells: Array, own: Array | None = None) -> Array:
         """Return the observed values nearest to cells that a model makes, `(n_rows, n_columns)`.
