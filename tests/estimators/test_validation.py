@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from twofold import Autoencoder, Files
+from twofold import Autoencoder, Files, load
 from twofold.errors import DataError, OptionError
 from twofold.estimators import validation
 from twofold.nn.bottlenecks import Ordered
@@ -152,3 +153,57 @@ def test_weights_of_rows_in_files_are_refused(tmp_path: Path) -> None:
     pd.DataFrame(ROWS).to_csv(tmp_path / "rows.csv", index=False)
     with pytest.raises(DataError, match="Expected rows in memory for sample_weight"):
         Autoencoder().fit(Files(str(tmp_path / "rows.csv"), stream=True), sample_weight=[1.0] * 30)
+
+
+LABELS = [
+    [0, 1, 2],
+    [2020, 2021, 2022],
+    pd.MultiIndex.from_product([["A"], ["x", "y", "z"]]),
+    pd.date_range("2020", periods=3),
+]
+
+
+@pytest.mark.parametrize("labels", LABELS, ids=["numbers", "years", "levels", "times"])
+def test_frames_keep_labels_that_are_no_text(labels: Any, tmp_path: Path) -> None:
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 3)), columns=labels)
+    ae = Autoencoder(epochs=1, random_state=0).fit(X)
+    for made in (ae.reconstruct(X), ae.sample(2), ae.inverse_transform(ae.transform(X))):
+        assert made.columns.equals(X.columns)
+    ae.save(tmp_path / "model")
+    loaded = load(tmp_path / "model")
+    assert loaded.reconstruct(X).columns.equals(X.columns)
+    assert loaded.sample(1).columns.equals(X.columns) or labels is LABELS[-1]
+
+
+@pytest.mark.parametrize("labels", LABELS[:3], ids=["numbers", "years", "levels"])
+def test_columns_in_another_order_are_refused_whatever_their_labels(labels: Any) -> None:
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 3)), columns=labels)
+    ae = Autoencoder(epochs=1, random_state=0).fit(X)
+    with pytest.raises(DataError, match="in that order"):
+        ae.score_samples(X[X.columns[::-1]])
+    assert ae.transform(X.to_numpy()).shape == ae.transform(X).shape
+
+
+def test_frames_keep_their_labels_where_a_model_knows_none() -> None:
+    X = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 2)), columns=[3, 5])
+    ae = Autoencoder(epochs=1, n_components=1, random_state=0).fit(X.to_numpy())
+    assert ae.reconstruct(X).columns.tolist() == [3, 5]
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ({"a": [1.0], "b": [2.0]}, "got a mapping"),
+        ([{"a": 1.0}, {"a": 2.0}], "got a list of mappings"),
+        (np.zeros(3, [("a", "f8"), ("b", "f8")]), "got an array of records"),
+        (np.arange(500.0), "got 1D array instead.\nReshape your data"),
+        (np.ones((500, 2), complex), "Complex data not supported. Pass real"),
+        (np.array([["1", "a"]] * 9), "Column 1 holds 'a' in row 0"),
+    ],
+    ids=["mapping", "mappings", "records", "cells", "complex", "text"],
+)
+def test_what_is_no_table_is_refused_in_a_sentence(rows: Any, message: str) -> None:
+    with pytest.raises(DataError) as error:
+        Autoencoder(epochs=1).fit(rows)
+    assert message in str(error.value)
+    assert len(str(error.value)) < 250

@@ -31,8 +31,9 @@ def give_back(
     if container in ("pandas", "polars", "arrow") and formats is not None:
         return frames.give_back(values, container, names, index, formats)
     if container == "pandas":
-        frame = frames.extra("pandas").DataFrame
-        return frame(values, columns=list(names), index=index, copy=False)
+        pandas = frames.extra("pandas")
+        labels = pandas.Index(list(names))
+        return pandas.DataFrame(values, columns=labels, index=index, copy=False)
     if container == "polars":
         # Said outright, since polars reads a square array column by column.
         return frames.extra("polars").DataFrame(values, schema=list(names), orient="row")

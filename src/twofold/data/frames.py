@@ -72,7 +72,8 @@ def read(frame: Any, container: str) -> Table:
         else:
             columns.append(cells)
             named = container == "arrow" and notation.is_id(frame.schema.field(position))
-            formats.append(replace(form, notation=written, is_id=named))
+            label = None if isinstance(name, str) else name
+            formats.append(replace(form, notation=written, is_id=named, label=label))
     if mistakes:
         more = len(mistakes) - _SHOWN_MISTAKES
         shown = mistakes[:_SHOWN_MISTAKES] + [f"So it is with {more} columns more."] * (more > 0)
@@ -291,7 +292,7 @@ def give_back(
     # since columns may share a name.
     series = {i: module.Series(a, index, a.dtype, copy=False) for i, a in enumerate(arrays)}
     frame = module.DataFrame(series, index=index, copy=False)
-    frame.columns = list(names)
+    frame.columns = module.Index(list(names))  # of tuples, one of several levels
     return frame
 
 

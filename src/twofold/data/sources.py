@@ -8,7 +8,7 @@ import os
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -259,6 +259,19 @@ def _is_number(text: str | bytes) -> bool:
     return True
 
 
+def require_rows(source: Any) -> None:
+    """Raise DataError if cells have names, and are in no frame."""
+    what = ""
+    if isinstance(source, Mapping) and not hasattr(source, "shape"):  # as sparse arrays have
+        what = "a mapping"
+    elif isinstance(source, list | tuple) and source and isinstance(source[0], Mapping):
+        what = "a list of mappings"
+    elif getattr(getattr(source, "dtype", None), "names", None):
+        what = "an array of records"
+    if what:
+        raise DataError(f"Expected rows, got {what}. Pass pandas.DataFrame(X).")
+
+
 def require_numbers(array: Array) -> None:
     """Raise DataError with the place of the first text cell of an array that holds text."""
     if array.dtype.kind not in "OUS":
@@ -267,8 +280,9 @@ def require_numbers(array: Array) -> None:
         if isinstance(cell, str | bytes) and not _is_number(cell):
             column = place[1] if len(place) > 1 else 0
             row = place[0] if place else 0
+            shown = np.asarray(cell).item()  # and not np.str_('a')
             raise DataError(
-                f"Column {column} holds {cell!r} in row {row}. Arrays must hold numbers: drop this "
+                f"Column {column} holds {shown!r} in row {row}. Arrays hold numbers: drop this "
                 f"column, turn it into numbers, or pass a data frame, whose columns may hold text."
             )
 

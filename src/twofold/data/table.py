@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -24,7 +24,8 @@ class Format:
     `type` is "number", "boolean", "text" or "time"; `dtype` is the container's own name for it.
     `levels` are a text column's distinct cells in the order that `Table.values` counts them, from
     0; `ordered` says that this order means something. `notation` is how a text file writes cells.
-    `is_id` says that the cells name the rows.
+    `is_id` says that the cells name the rows. `label` is the column's name where a frame of pandas
+    has a number, a time or a tuple for it, and None if the name is text.
     """
 
     type: str
@@ -33,6 +34,7 @@ class Format:
     ordered: bool = False
     notation: Notation | None = None
     is_id: bool = False
+    label: Any = field(default=None, compare=False)
 
     def to_json(self) -> dict[str, Any]:
         """Return what differs from the defaults, as plain data."""
@@ -42,6 +44,8 @@ class Format:
         }
         if self.notation is not None:
             found["notation"] = self.notation.to_json()
+        if _is_plain(self.label):
+            found["label"] = self.label
         return found
 
     @classmethod
@@ -50,6 +54,7 @@ class Format:
         values: dict[str, Any] = {"type": "number", "dtype": "", **document}
         values["levels"] = tuple(values.get("levels", ()))
         written = values.get("notation")
+        values["label"] = _as_label(values.get("label"))
         return cls(
             **{**values, "notation": None if written is None else Notation.from_json(written)}
         )
@@ -93,6 +98,11 @@ class Table:
         """Whether a row is an array of more than one axis."""
         return len(self.row_shape) > 1
 
+    @property
+    def labels(self) -> tuple[Any, ...] | None:
+        """What the caller's frame calls its columns: their names, or what pandas has for these."""
+        return None if self.names is None else labels_of(self.names, self.formats)
+
     def name(self, column: int) -> str:
         """Name a column in a message: its name where it has one, else its number."""
         return f"'{self.names[column]}'" if self.names else str(column)
@@ -133,6 +143,29 @@ class Table:
                 f"Input contains {cells}: column {self.name(column)} holds {what} in row "
                 f"{first_row + start + row}{more}. {remedy}"
             )
+
+
+def labels_of(names: Sequence[str], formats: Sequence[Format | None] | None) -> tuple[Any, ...]:
+    """Return the labels of columns: their names, where these are text."""
+    forms = formats or (None,) * len(names)
+    pairs = zip(names, forms, strict=True)
+    return tuple(name if form is None or form.label is None else form.label for name, form in pairs)
+
+
+def _is_plain(label: Any) -> bool:
+    """Whether JSON can hold a label: a number, or a tuple of numbers and texts."""
+    if type(label) is tuple:
+        return all(type(part) is str or _is_plain(part) for part in label)
+    return type(label) in (int, float, bool)
+
+
+def _as_label(found: Any) -> Any:
+    label = tuple(map(_as_part, found)) if type(found) is list else found
+    return label if _is_plain(label) else None
+
+
+def _as_part(found: Any) -> Any:
+    return found if type(found) is str else _as_label(found)
 
 
 def cells(values: Array, formats: tuple[Format, ...] | None) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from copy import deepcopy
 from typing import Any
@@ -29,6 +30,7 @@ _ADVICE = {
     "The feature names should match": "\nPass the columns of feature_names_in_, in that order.",
     "Found array with 0 sample(s)": " Pass at least one row.",
     "Expected a 2-dimensional container": " A row is X.iloc[[i]], a column X[[name]].",
+    "Complex data": " Pass real and imaginary parts side by side.",
 }
 _MOST_COPIES = 10  # times as many rows as there are, for weights that are not whole
 
@@ -163,7 +165,11 @@ def table(estimator: BaseEstimator, X: Any, reset: bool) -> Table:
         rows = sources.read(source)
         if rows.n_rows == 0:
             raise DataError("Expected at least one row, got none (0 sample(s)).")
+        if not reset and hasattr(estimator, "schema_"):
+            _require_same_labels(estimator.schema_, rows)
         return rows
+    if container == "numpy":
+        sources.require_rows(source)
     if not reset:
         _require_many(estimator, source)
     if container == "torch" or len(getattr(source, "shape", ())) > 2:
@@ -220,9 +226,9 @@ def give_back(schema: Schema, values: Array, like: Table | None = None, index: A
     """Return cells as rows in the container of `like`, by default of the training table."""
     formats = schema.formats(None if like is None else like.formats)
     if like is None:
-        container, names, shape = schema.container, schema.names, schema.row_shape
+        container, names, shape = schema.container, schema.labels, schema.row_shape
     else:
-        container, names, shape = like.container, like.names or schema.names, like.row_shape
+        container, names, shape = like.container, like.labels or schema.names, like.row_shape
         index = like.index
     return convert.give_back(values, container, names, shape, index, formats)
 
@@ -244,11 +250,27 @@ def _require_many(estimator: BaseEstimator, source: Any) -> None:
         )
 
 
+def _require_same_labels(schema: Schema, rows: Table) -> None:
+    """Refuse columns in another order, if numbers or tuples name them.
+
+    scikit-learn compares names that are text only.
+    """
+    known, found = schema.labels, rows.labels or ()
+    if known == found or not any(form.label is not None for form in rows.formats or ()):
+        return
+    if not all(isinstance(label, str) for label in known):
+        raise DataError(
+            f"Expected the columns {sources.listed(known)}, in that order, got "
+            f"{sources.listed(found)}. Pass X[[...]] with the columns of the training frame."
+        )
+
+
 def _validated(estimator: BaseEstimator, X: Any, reset: bool, **checks: bool) -> Any:
     try:
         return validate_data(estimator, X, reset=reset, **checks)
     except ValueError as error:
-        text = str(error).rstrip()
+        # scikit-learn shows all cells of an array without rows, and of complex numbers.
+        text = re.sub(r"(?s)(instead|supported):?\n.*?(\nReshape|$)", r"\1.\2", str(error)).rstrip()
         advice = next((do for start, do in _ADVICE.items() if text.startswith(start)), "")
         raise DataError(text + advice) from error
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from twofold.data.table import Format, Table, row_chunks
+from twofold.data.table import Format, Table, labels_of, row_chunks
 from twofold.errors import DataError
 from twofold.formatting import html_table, listed, pairs, shortened
 from twofold.schema import column as rules
@@ -126,6 +126,13 @@ class Schema:
     def names(self) -> tuple[str, ...]:
         """Column names; x0, x1, ... where the training table had none."""
         return tuple(column.name for column in self.columns)
+
+    @property
+    def labels(self) -> tuple[Any, ...]:
+        """What the training frame called its columns, which pandas may have other than text for."""
+        if self.container != "pandas":
+            return self.names
+        return labels_of(self.names, [column.format for column in self.columns])
 
     @property
     def is_image(self) -> bool:
