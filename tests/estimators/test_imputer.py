@@ -234,3 +234,16 @@ def test_reads_files(tmp_path: Any) -> None:
     imputer = Imputer(QUICK).fit(tmp_path / "x.csv")
     filled: NDArray[Any] = imputer.transform(tmp_path / "x.csv").to_pandas().to_numpy()
     np.testing.assert_allclose(filled, Imputer(QUICK).fit_transform(X), rtol=1e-6)
+
+
+def test_progress_is_shown_of_all_that_is_fitted(capsys: pytest.CaptureFixture[str]) -> None:
+    Imputer(random_state=0).fit(X)
+    assert capsys.readouterr().err == ""
+    Imputer(random_state=0, verbose=1).fit(X)
+    lines = capsys.readouterr().err.splitlines()
+    begins = [line.split()[:2] for line in lines]
+    for words in ("epoch 1/400", "network 2 of 3: epoch 1/400", "network 3 of 3: epoch 400/400"):
+        assert any(line.startswith(f"{words} ") for line in lines), (words, begins)
+    assert [line for line in lines if line.startswith("regressions: ")][-1].startswith(
+        "regressions: fit 6/6"
+    )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,7 +40,7 @@ from twofold.training import pretraining
 from twofold.training.batches import InMemory, Source, TrainingData, fingerprint
 from twofold.training.checkpoint import Checkpoint
 from twofold.training.config import TrainingConfig
-from twofold.training.events import Callback
+from twofold.training.events import Callback, Event
 from twofold.training.process_group import current_workers
 from twofold.training.trainer import History, Trainer
 
@@ -421,22 +422,28 @@ def rows_of(rows: Source, data: TrainingData) -> tuple[Table, Table]:
 
 
 def siblings(
-    ae: Autoencoder, data: TrainingData, n: int, rng: np.random.RandomState
+    ae: Autoencoder,
+    data: TrainingData,
+    n: int,
+    rng: np.random.RandomState,
+    callbacks: Sequence[Callback] = (),
 ) -> list[Network]:
     """Train `n` more networks like that of a fitted estimator, on the same rows.
 
     They begin with other random weights and meet the rows in another order. If the user
-    interrupts, those that there are by then are enough.
+    interrupts, those that there are by then are enough. Events call them "network 2 of 3", and so
+    on.
     """
     networks = []
-    for _ in range(n):
+    for number in range(n):
         other = copy(ae)
         other.history_, other.best_epoch_, other._step = [], 0, None
         other._generator = sampling.torch_generator(rng)
         network = build_network(ae, ae.schema_, ae.network_.n_components, other._generator)
         other.network_ = network.to(next(ae.network_.parameters()))
         other._objective = objective_of(other.network_, ae.schema_)
-        run = trainer(other, data)
+        run = trainer(other, data, callbacks)
+        run.stage = f"network {number + 2} of {n + 1}"
         history = train(other, run, data)
         networks.append(other.network_)
         if history.is_interrupted:
@@ -463,11 +470,15 @@ def mixed(
 
 
 def regressions(
-    ae: Autoencoder, networks: Sequence[Network], rows: Source, data: TrainingData
+    ae: Autoencoder,
+    networks: Sequence[Network],
+    rows: Source,
+    data: TrainingData,
+    callbacks: Sequence[Callback] = (),
 ) -> Regressions | None:
     """Fit what fills cells next to networks, and weigh all by hidden cells.
 
-    None for images and sequences, and for tables too wide for it.
+    None for images and sequences, and for tables too wide for it. Events of it count fits.
     """
     if not ae.schema_.is_table:
         return None
@@ -485,7 +496,15 @@ def regressions(
         expected(ae, networks, replace(held_out, values=np.where(gone, np.nan, values)))
         for gone in hidden[:, -held_out.n_rows :]
     ]
-    return Regressions.fit(ae.schema_, training, held_out, hidden, answers, inputs)
+    begun = time.perf_counter()
+
+    def watch(done: int, total: int) -> None:
+        seconds, kind = time.perf_counter() - begun, "epoch" if done else "start"
+        event = Event(kind, done, total, 1, 1, {}, 0.0, seconds, 0.0, "regressions", "fit")
+        for callback in callbacks:
+            callback(event)
+
+    return Regressions.fit(ae.schema_, training, held_out, hidden, answers, inputs, watch)
 
 
 def state_of(ae: Autoencoder) -> ModelState:

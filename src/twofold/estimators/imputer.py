@@ -14,6 +14,7 @@ from twofold.estimators import fitting
 from twofold.estimators.autoencoder import Autoencoder
 from twofold.inference import sampling
 from twofold.nn.corruption import Masking
+from twofold.training.progress import shown
 
 _NETWORKS = 3  # whose answers are averaged: a third takes half as much off as a second
 
@@ -64,6 +65,8 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         together with the regressions.
     random_state : int, RandomState or None, default=None
         Seed of the default autoencoder.
+    verbose : int, default=0
+        1 shows progress: of the networks, and of what is fitted next to them.
 
     Attributes
     ----------
@@ -98,9 +101,11 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
         autoencoder: Autoencoder | None = None,
         *,
         random_state: int | np.random.RandomState | None = None,
+        verbose: int = 0,
     ) -> None:
         self.autoencoder = autoencoder
         self.random_state = random_state
+        self.verbose = verbose
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Fit a clone of the autoencoder to the rows of X, whose cells may be missing.
@@ -123,12 +128,13 @@ class Imputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):  # type: i
             wanted = filling_autoencoder(random_state=seed)
         if not isinstance(wanted, Autoencoder):
             raise OptionError(f"Expected autoencoder to be an Autoencoder or None, got {wanted!r}.")
-        ae = self.autoencoder_ = clone(wanted).fit(X)
-        self.networks_, self.regressions_ = [ae.network_], None
-        if self.autoencoder is None:
-            rows, data, rng = fitting.drawn_again(ae, X)
-            self.networks_ += fitting.siblings(ae, data, _NETWORKS - 1, rng)
-            self.regressions_ = fitting.regressions(ae, self.networks_, rows, data)
+        with shown((), self.verbose) as callbacks:
+            ae = self.autoencoder_ = clone(wanted).fit(X, callbacks=callbacks)
+            self.networks_, self.regressions_ = [ae.network_], None
+            if self.autoencoder is None:
+                rows, data, rng = fitting.drawn_again(ae, X)
+                self.networks_ += fitting.siblings(ae, data, _NETWORKS - 1, rng, callbacks)
+                self.regressions_ = fitting.regressions(ae, self.networks_, rows, data, callbacks)
         self.n_features_in_ = self.autoencoder_.n_features_in_
         if hasattr(self.autoencoder_, "feature_names_in_"):
             self.feature_names_in_ = self.autoencoder_.feature_names_in_

@@ -9,7 +9,7 @@ weights that are not negative).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -137,6 +137,7 @@ class Regressions:
         hidden: NDArray[np.bool_],
         network: Sequence[NDArray[Any]],
         inputs: Inputs,
+        watch: Callable[[int, int], None] = lambda done, total: None,
     ) -> Regressions:
         """Weigh the members by hidden cells of rows that they were not fitted to; fit them to all.
 
@@ -156,6 +157,8 @@ class Regressions:
             The network's expected inputs of the held-out rows, with those cells hidden.
         inputs : Inputs
             What the members see of the rows.
+        watch : callable
+            Called with how many fits of the members are done, and how many there are.
         """
         spans, n = inputs.spans, held_out.n_rows
         x = inputs.matrix(schema, training)
@@ -168,9 +171,12 @@ class Regressions:
         crossed = len(judged) > n
         if crossed:
             part = np.random.RandomState(0).permutation(len(judged)) % _PARTS
+        n_fits = int(part.max()) + 2
+        watch(0, n_fits)
         final = Members.fit(every, spans, wanted)
         found = np.empty((4, *judged.shape))
-        for number in range(part.max() + 1):
+        for number in range(n_fits - 1):
+            watch(number + 1, n_fits)
             rows, rest = np.flatnonzero(part == number), part != number
             others = every[rest] if crossed else x
             members = Members.fit(others, spans, wanted, like=final)
@@ -179,6 +185,7 @@ class Regressions:
             answers = members.answers(given.reshape(-1, x.shape[1]), quick=True)
             for own, answer in zip(found, answers, strict=True):
                 own[rows] = np.where(mask, answer.reshape(mask.shape), 0.0).sum(0)
+        watch(n_fits, n_fits)
         by_network = np.zeros_like(judged[-n:])
         for mask, x_hat in zip(wide[:, -n:], network, strict=True):
             by_network[mask] = inputs.of_network(schema, x_hat)[mask]

@@ -24,7 +24,7 @@ class Event:
     `kind` is "start", "step", "epoch" or "end". `losses` are in nats per cell, by name: `loss` is
     the mean over the epoch so far, `validation_loss` the loss on the held-out rows. `seconds` count
     from the start of training. `stage` names a part of pretraining, "level 1 of 3", or what follows
-    the best weights, "cool-down".
+    the best weights, "cool-down". What has no epochs counts other things, whose `unit` it tells.
     """
 
     kind: str
@@ -37,6 +37,7 @@ class Event:
     seconds: float
     rows_per_second: float
     stage: str = ""
+    unit: str = "epoch"
 
 
 Callback = Callable[[Event], object]

@@ -119,12 +119,12 @@ class _Lines:
             if self._waiting is not None:
                 self._write(self._waiting)
             if event.epoch < event.epochs:
-                self._say(f"stopped after epoch {event.epoch} of {event.epochs}")
+                self._say(f"stopped after {event.unit} {event.epoch} of {event.epochs}")
 
     def _write(self, event: Event) -> None:
         self._next, self._waiting = event.seconds + _LINE_SECONDS, None
         parts = [
-            f"epoch {event.epoch}/{event.epochs}",
+            f"{event.unit} {event.epoch}/{event.epochs}",
             *_losses(event.losses),
             _speed(event),
             _left(event),
@@ -163,7 +163,7 @@ class _Bar:
         self._losses: dict[str, float] = {}
 
     def show(self, event: Event) -> None:
-        epoch = f"epoch {event.epoch:>{len(str(event.epochs))}}/{event.epochs}"
+        epoch = f"{event.unit} {event.epoch:>{len(str(event.epochs))}}/{event.epochs}"
         names = [name for name in (self._title, event.stage) if name]
         description = ": ".join([*names, epoch])
         if event.kind == "start" or self._task is None:
