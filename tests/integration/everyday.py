@@ -8,7 +8,7 @@ import gzip
 import io
 import json
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from xml.sax.saxutils import escape
@@ -186,12 +186,54 @@ def _utf16(text: bytes) -> bytes:
     return codecs.BOM_UTF16_LE + text.decode().encode("utf-16-le")
 
 
-def sheet(rows: Sequence[Cells]) -> bytes:
-    """Return a workbook of one sheet, with as little XML as Excel reads."""
+def sheet(rows: Sequence[Cells], merged: Sequence[str] = ()) -> bytes:
+    """Return a workbook of one sheet; cells such as those of "A1:B1" are `merged`."""
+    return workbook({"Tabelle1": rows}, merged)
+
+
+def workbook(
+    sheets: Mapping[str, Sequence[Cells]], merged: Sequence[str] = (), hidden: Sequence[str] = ()
+) -> bytes:
+    """Return a workbook, with as little XML as Excel reads."""
     main = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
     office = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
     package = "http://schemas.openxmlformats.org/package/2006"
     content = "application/vnd.openxmlformats-officedocument.spreadsheetml"
+    types = listed = related = ""
+    files = {}
+    spans = "".join(f'<mergeCell ref="{span}"/>' for span in merged)
+    for n, (name, rows) in enumerate(sheets.items()):
+        types += f'<Override PartName="/xl/s{n}.xml" ContentType="{content}.worksheet+xml"/>'
+        state = ' state="hidden"' * (name in hidden)
+        listed += f'<sheet name="{name}" sheetId="{n + 1}"{state} r:id="s{n}"/>'
+        related += f'<Relationship Id="s{n}" Type="{office}/worksheet" Target="s{n}.xml"/>'
+        body = f"<sheetData>{_body(rows)}</sheetData>"
+        body += f"<mergeCells>{spans}</mergeCells>" * bool(merged)
+        files[f"xl/s{n}.xml"] = f'<worksheet xmlns="{main}">{body}</worksheet>'
+    files |= {
+        "[Content_Types].xml": f'<Types xmlns="{package}/content-types">'
+        '<Default Extension="rels" ContentType='
+        '"application/vnd.openxmlformats-package.relationships+xml"/>'
+        f'<Override PartName="/xl/workbook.xml" ContentType="{content}.sheet.main+xml"/>'
+        f'<Override PartName="/xl/styles.xml" ContentType="{content}.styles+xml"/>'
+        f"{types}</Types>",
+        "_rels/.rels": f'<Relationships xmlns="{package}/relationships"><Relationship Id="r" '
+        f'Type="{office}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
+        "xl/workbook.xml": f'<workbook xmlns="{main}" xmlns:r="{office}"><sheets>{listed}</sheets>'
+        "</workbook>",
+        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{package}/relationships">{related}'
+        f'<Relationship Id="t" Type="{office}/styles" Target="styles.xml"/></Relationships>',
+        "xl/styles.xml": f'<styleSheet xmlns="{main}"><cellXfs count="2"><xf numFmtId="0"/>'
+        '<xf numFmtId="22"/></cellXfs></styleSheet>',
+    }
+    stream = io.BytesIO()
+    with zipfile.ZipFile(stream, "w") as archive:
+        for path, text in files.items():
+            archive.writestr(path, '<?xml version="1.0" encoding="UTF-8"?>' + text)
+    return stream.getvalue()
+
+
+def _body(rows: Sequence[Cells]) -> str:
     body = ""
     for r, row in enumerate(rows, 1):
         body += f'<row r="{r}">'
@@ -208,29 +250,7 @@ def sheet(rows: Sequence[Cells]) -> bytes:
                 text = escape(str(cell))
                 body += f'<c r="{place}" t="inlineStr"><is><t>{text}</t></is></c>'
         body += "</row>"
-    files = {
-        "[Content_Types].xml": f'<Types xmlns="{package}/content-types">'
-        '<Default Extension="rels" ContentType='
-        '"application/vnd.openxmlformats-package.relationships+xml"/>'
-        f'<Override PartName="/xl/workbook.xml" ContentType="{content}.sheet.main+xml"/>'
-        f'<Override PartName="/xl/styles.xml" ContentType="{content}.styles+xml"/>'
-        f'<Override PartName="/xl/s.xml" ContentType="{content}.worksheet+xml"/></Types>',
-        "_rels/.rels": f'<Relationships xmlns="{package}/relationships"><Relationship Id="r" '
-        f'Type="{office}/officeDocument" Target="xl/workbook.xml"/></Relationships>',
-        "xl/workbook.xml": f'<workbook xmlns="{main}" xmlns:r="{office}"><sheets>'
-        '<sheet name="Tabelle1" sheetId="1" r:id="s"/></sheets></workbook>',
-        "xl/_rels/workbook.xml.rels": f'<Relationships xmlns="{package}/relationships">'
-        f'<Relationship Id="s" Type="{office}/worksheet" Target="s.xml"/>'
-        f'<Relationship Id="t" Type="{office}/styles" Target="styles.xml"/></Relationships>',
-        "xl/styles.xml": f'<styleSheet xmlns="{main}"><cellXfs count="2"><xf numFmtId="0"/>'
-        '<xf numFmtId="22"/></cellXfs></styleSheet>',
-        "xl/s.xml": f'<worksheet xmlns="{main}"><sheetData>{body}</sheetData></worksheet>',
-    }
-    stream = io.BytesIO()
-    with zipfile.ZipFile(stream, "w") as archive:
-        for path, text in files.items():
-            archive.writestr(path, '<?xml version="1.0" encoding="UTF-8"?>' + text)
-    return stream.getvalue()
+    return body
 
 
 def _workbook() -> Everyday:

@@ -1,11 +1,9 @@
-"""Files of text cells: CSV and its kin, and spreadsheets, read as they are written."""
+"""Files of text cells, CSV and its kin, read as they are written."""
 
 from __future__ import annotations
 
 import codecs
-import io
 import re
-from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
@@ -26,10 +24,9 @@ from twofold.data.formats import Part, unpack
 from twofold.data.notation import Notation
 from twofold.data.table import Format
 from twofold.data.threads import in_threads
-from twofold.errors import DataError, MissingExtraError
+from twofold.errors import DataError
 
 TEXT_SUFFIXES = (".csv", ".tsv", ".tab", ".psv", ".txt", ".data", ".dat")
-SHEET_SUFFIXES = (".xlsx", ".xlsm", ".xlsb", ".xls", ".ods")
 _TAIL_BYTES = 2**14  # looked at for lines below the rows
 _BLOCK = 2**24  # bytes that Arrow parses at a time; a row must fit into one
 _QUOTE, _NEWLINE = ord('"'), ord("\n")
@@ -57,6 +54,11 @@ class Reading:
     missing: tuple[str, ...] | None = None
     wanted: Mapping[str, str] = field(default_factory=dict)
     known: Mapping[str, Format] = field(default_factory=dict)
+
+    @property
+    def of_sheet(self) -> Reading:
+        """The same of a spreadsheet, whose text is written by `spreadsheets.as_text`."""
+        return replace(self, layout=replace(self.layout, delimiter=",", encoding="utf-8"))
 
     def detectors(self, names: Sequence[str], commas: bool = False) -> dict[str, Detector]:
         """Return what settles each column; none for those that are known to be text.
@@ -107,41 +109,28 @@ class Reading:
         return settled
 
 
-class TextFile(ABC):
-    """A file whose cells are text; its parts are some megabytes of rows.
+class CsvFile:
+    """A file of delimited text, or one of which `content` is such text; its parts are megabytes.
 
     Attributes
     ----------
     names : list of str
+        What the columns are called.
     dialect : Dialect
-    notations : list of Notation
-        What cells mean, by column, once `OpenFiles` has settled it.
+        How it is laid out; `said` are further things to be said of that.
     """
 
     names: list[str]
-    dialect: Dialect
 
-    @abstractmethod
-    def learn(
-        self, number: int, names: Sequence[str], detectors: Mapping[str, Detector]
-    ) -> list[Part]:
-        """Show every cell to the detectors; return the parts."""
-
-    @abstractmethod
-    def text(self, names: Sequence[str]) -> Any:
-        """Return all rows as text."""
-
-    @abstractmethod
-    def text_of(self, part: Part, names: Sequence[str]) -> Any:
-        """Return the rows of a part as text."""
-
-
-class CsvFile(TextFile):
-    """A file of delimited text."""
-
-    def __init__(self, place: Place, reading: Reading) -> None:
+    def __init__(
+        self,
+        place: Place,
+        reading: Reading,
+        content: bytes | None = None,
+        said: tuple[str, ...] = (),
+    ) -> None:
         self.place = place
-        self._content: Any = None
+        self._content: Any = content
         self._is_converted = False
         self._header = b""
         with sources.readable(place.shown):
@@ -155,10 +144,11 @@ class CsvFile(TextFile):
                 self._content = self._in_unicode(self._all(), self.dialect)
                 self._is_converted = True
                 head = self._content[:HEAD_BYTES]
+            self.dialect = replace(self.dialect, said=(*said, *self.dialect.said))
             self._layout(head)
 
     def _head(self) -> bytes:
-        if self.place.compression:
+        if self.place.compression or self._content is not None:
             self._content = self._all()
             return bytes(self._content[:HEAD_BYTES])
         with self.place.open() as stream:
@@ -169,6 +159,8 @@ class CsvFile(TextFile):
         return b"\n" not in head and b"\r" in head
 
     def _all(self) -> bytes:
+        if self._content is not None:
+            return bytes(self._content)
         with self.place.open() as stream:
             content = bytes(stream.read())
         return unpack(content, self.place.compression)
@@ -377,73 +369,6 @@ class CsvFile(TextFile):
             f"{self.place.shown}: line {before + 1:,} has {row.actual_columns} cells and the "
             f"header {row.expected_columns}{more}: {row.text[:_SHOWN]!r}. {remedy}"
         )
-
-
-class Spreadsheet(TextFile):
-    """The first sheet of a workbook that has rows."""
-
-    def __init__(self, place: Place, reading: Reading) -> None:
-        self.place = place
-        try:
-            import python_calamine
-        except ImportError as error:
-            raise MissingExtraError(
-                "Spreadsheets need python-calamine, which is not installed. Install "
-                "'twofold[spreadsheets]'."
-            ) from error
-        with place.open() as stream, sources.readable(place.shown):
-            try:
-                book = python_calamine.CalamineWorkbook.from_filelike(io.BytesIO(stream.read()))
-                sheets = [(n, book.get_sheet_by_name(n).to_python()) for n in book.sheet_names]
-            except python_calamine.CalamineError as error:
-                raise DataError(
-                    f"{place.shown} cannot be read as a spreadsheet: {error}."
-                ) from error
-        name, cells = next(((n, rows) for n, rows in sheets if len(rows) > 1), ("", []))
-        if not cells:
-            raise DataError(f"{place.shown} has no sheet with rows.")
-        rows = [[_cell_text(cell) for cell in row] for row in cells]
-        while len(rows) > 1 and sum(c is not None for c in rows[0]) <= (len(rows[0]) > 1):
-            rows = rows[1:]  # lines above the header
-        said = (f"sheet {name!r}",) if len(sheets) > 1 else ()
-        has_header = reading.layout.header is not False
-        self.dialect = Dialect(has_header=has_header, said=said)
-        first = [cell or "" for cell in rows[0]]
-        self.names = dialects.named(first, self.dialect)
-        self.repeated = dialects.repeated(first) if has_header else []
-        body = rows[1:] if has_header else rows
-        body = [row for row in body if any(cell is not None for cell in row)]
-        columns = list(zip(*body, strict=True)) if body else [()] * len(first)
-        arrays = [pa.array(column, pa.string()) for column in columns]
-        self._table = pa.Table.from_arrays(arrays, self.names)
-
-    def learn(
-        self, number: int, names: Sequence[str], detectors: Mapping[str, Detector]
-    ) -> list[Part]:
-        """Show every cell to the detectors; return the parts."""
-        for name, detector in detectors.items():
-            detector.add(self._table.column(name))
-        return [Part(number, self._table.num_rows, 0, max(1, self._table.nbytes))]
-
-    def text(self, names: Sequence[str]) -> Any:
-        """Return all rows as text."""
-        return self._table.select(list(names))
-
-    def text_of(self, part: Part, names: Sequence[str]) -> Any:
-        """Return the rows of a part as text."""
-        return self.text(names)
-
-
-def _cell_text(cell: Any) -> str | None:
-    """Return a cell of a spreadsheet as the text that a CSV file would hold."""
-    if cell is None or cell == "":
-        return None
-    if isinstance(cell, bool):
-        return "TRUE" if cell else "FALSE"
-    if isinstance(cell, float):
-        return str(int(cell)) if cell.is_integer() and abs(cell) < 2**53 else repr(cell)
-    text = cell.isoformat(sep=" ") if hasattr(cell, "hour") and hasattr(cell, "year") else str(cell)
-    return text.removesuffix(" 00:00:00") if hasattr(cell, "year") else text
 
 
 def read_columns(table: Any, schema: Any, read: Mapping[str, Any]) -> Any:

@@ -555,8 +555,8 @@ def named(first: Sequence[str], dialect: Dialect, second: Sequence[str] | None =
     if second is not None:
         above, joined = "", []
         for upper, lower in zip(first, second, strict=False):
-            above = upper.strip() or above
-            joined.append(" ".join(filter(None, (above, " ".join(lower.split())))))
+            above, below = upper.strip() or above, " ".join(lower.split())
+            joined.append(" ".join(dict.fromkeys(filter(None, (above, below)))))
         first = joined
     names, seen = [], Counter[str]()
     for name in _padded(first, dialect.unnamed):

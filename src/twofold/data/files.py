@@ -16,14 +16,11 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
-from twofold.data import addresses, arrow, discovery, memory, sources, streams
+from twofold.data import addresses, arrow, discovery, memory, sources, spreadsheets, streams
 from twofold.data.delimited import (
-    SHEET_SUFFIXES,
     TEXT_SUFFIXES,
     CsvFile,
     Reading,
-    Spreadsheet,
-    TextFile,
     read_columns,
 )
 from twofold.data.detection import Detector
@@ -51,13 +48,13 @@ _CHUNK_BYTES = 32 * 2**20  # of numbers
 _PER_CSV_BYTE = 4  # bytes in memory: the table, its numbers, and what the network sees
 _SHOWN = 20  # mistakes
 _ARRAYS = (".npy", ImagesPlace.suffix)
-_TEXTS = (*TEXT_SUFFIXES, *SHEET_SUFFIXES)
+_TEXTS = (*TEXT_SUFFIXES, *spreadsheets.SUFFIXES)
 TYPES: dict[str, Callable[[Place], PartedFile]] = {
     ".parquet": ParquetFile,
     ".npy": ArrayFile,
     **dict.fromkeys((*JSON_SUFFIXES, *ARROW_SUFFIXES), TableFile),
 }
-_READ = (*TEXT_SUFFIXES, *SHEET_SUFFIXES, *TYPES)
+_READ = (*TEXT_SUFFIXES, *spreadsheets.SUFFIXES, *TYPES)
 
 
 @dataclass(frozen=True, repr=False)
@@ -216,7 +213,7 @@ class OpenFiles:
         self.as_written = as_written
         self._suffix = places[0].suffix
         self._is_array = self._suffix in _ARRAYS
-        self._files: list[PartedFile | TextFile] = []
+        self._files: list[PartedFile | CsvFile] = []
         self._is_text = self._suffix in _TEXTS
         self._text_parts: list[list[Part]] = []
         self.notations: list[Notation] = []
@@ -228,11 +225,11 @@ class OpenFiles:
         for place in places:
             try:
                 if isinstance(place, ImagesPlace):
-                    file: PartedFile | TextFile = ImageFiles(place, mistakes if skip else None)
+                    file: PartedFile | CsvFile = ImageFiles(place, mistakes if skip else None)
                 elif self._suffix in TEXT_SUFFIXES:
                     file = CsvFile(place, self._reading)
-                elif self._suffix in SHEET_SUFFIXES:
-                    file = Spreadsheet(place, self._reading)
+                elif self._suffix in spreadsheets.SUFFIXES:
+                    file = CsvFile(place, self._reading.of_sheet, *spreadsheets.as_text(place))
                 else:
                     file = TYPES[self._suffix](place)
                 sources.check_names(place.shown, file.names)
@@ -333,7 +330,7 @@ class OpenFiles:
         if names is not None and schema is not None:
             schema = pa.schema([schema.field(name) for name in names])
         file = self._files[part.file]
-        if not isinstance(file, TextFile):
+        if not isinstance(file, CsvFile):
             yield from file.batches(part, schema, n_rows)
             return
         text = self._text(part.file, partial(file.text_of, part), schema.names)
@@ -405,13 +402,13 @@ class OpenFiles:
 
     @property
     def _commas_are_free(self) -> bool:
-        return all(cast(TextFile, file).dialect.delimiter != "," for file in self._files)
+        return all(cast(CsvFile, file).dialect.delimiter != "," for file in self._files)
 
     def _load_text(self) -> Any:
         """Read all text, settle what it means, and return it."""
         detectors = self._reading.detectors(self._names, self._commas_are_free)
         tables, mistakes = [], dict[int, str]()
-        for number, file in enumerate(cast(list[TextFile], self._files)):
+        for number, file in enumerate(cast(list[CsvFile], self._files)):
             try:
                 tables.append(self._text(number, file.text, self._names))
             except DataError as error:
@@ -434,11 +431,11 @@ class OpenFiles:
         found = zip(self._names, self.notations, strict=True)
         self.schema = pa.schema([field_of(n, w, self.as_written) for n, w in found])
         said = dict.fromkeys(
-            text for file in self._files for text in cast(TextFile, file).dialect.said
+            text for file in self._files for text in cast(CsvFile, file).dialect.said
         )
         about = {
             UNDERSTOOD_KEY: "; ".join(said),
-            DELIMITER_KEY: cast(TextFile, self._files[0]).dialect.delimiter,
+            DELIMITER_KEY: cast(CsvFile, self._files[0]).dialect.delimiter,
         }
         self.schema = self._with_id(self.schema).with_metadata(about)
         if any(text.startswith("no header") for text in said) and self._columns is None:
@@ -490,7 +487,7 @@ class OpenFiles:
         self._learned = True
         detectors = self._reading.detectors(self._names, self._commas_are_free)
         self._text_parts, mistakes = [], dict[int, str]()
-        for number, file in enumerate(cast(list[TextFile], self._files)):
+        for number, file in enumerate(cast(list[CsvFile], self._files)):
             place = number - len(mistakes)
             try:
                 held = {name: d for name, d in detectors.items() if name in file.names}

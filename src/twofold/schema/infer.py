@@ -48,6 +48,10 @@ _FURTHEST = 100.0  # times that far cells widen a histogram's unit: a code for "
 
 _PROSE = 4.0  # words per cell of free text: names and titles have fewer
 _EXAMPLE = 40  # letters
+_CHECKED = (
+    0.5  # share of the rows below which a column of one value is taken for a box that is ticked
+)
+_NAMED = 0.9  # share of the rows that what names them is in
 _LEAST_LEVELS_OF_TIMES, _MOST_LOOKED_AT = 5, 1000  # different texts
 ROW_NAMES = "names the rows"
 IDENTIFIER = "looks like an identifier"
@@ -246,6 +250,10 @@ def _kind(table: Table, i: int, stats: Statistics, levels: float, asked: str) ->
     if stats.n[i] == 0:
         hardly = "no cell" if stats.n_rows is None else "hardly a cell"
         return "ignored", f"holds {hardly} that is not missing"
+    n_rows = table.n_rows if stats.n_rows is None else stats.n_rows
+    if (only := _only_cell(table, i, stats)) and stats.n[i] < _CHECKED * n_rows:
+        many = f"holds {only} in {stats.n[i]:,} of {n_rows:,} rows, and nothing in the others"
+        return "ignored", f"{many}: if an empty cell means no, write so"
     if cells == "text":
         if i in stats.overfull:
             return "ignored", f"holds more than {len(stats.counts[i]) - 1:,} different texts"
@@ -260,6 +268,8 @@ def _kind(table: Table, i: int, stats: Statistics, levels: float, asked: str) ->
             many = f"{len(distinct):,} different texts in {stats.n[i]:,} cells, such as {example!r}"
             if _words_per_cell(texts) >= _PROSE:
                 return "ignored", f"holds free text: {many}"
+            if stats.n[i] < _NAMED * n_rows:
+                return "ignored", f"{IDENTIFIER}: {many} of {n_rows:,} rows"
             once = f", {EACH_ONCE}" * bool(distinct.max() == 1)
             return "ignored", f"{IDENTIFIER}: {many}{once}"
         return "category", ""
@@ -278,6 +288,18 @@ def _kind(table: Table, i: int, stats: Statistics, levels: float, asked: str) ->
     if _is_for_counts(asked):
         return "count", ""
     return "real", ""
+
+
+def _only_cell(table: Table, i: int, stats: Statistics) -> str:
+    """Return the only value of a column of one, as a reader knows it; "" for others."""
+    if _type(table, i) == "text":
+        counts = _counts(table, i, stats)
+        assert table.formats is not None
+        level = table.formats[i].levels[int(counts.argmax())]
+        return repr(shortened(str(level), _EXAMPLE)) if (counts > 0).sum() == 1 else ""
+    if stats.low[i] != stats.high[i]:
+        return ""
+    return "one time" if _type(table, i) == "time" else f"{stats.low[i]:g}"
 
 
 def _words_per_cell(levels: Sequence[Level]) -> float:
