@@ -543,3 +543,22 @@ def test_numbers_next_to_other_texts_in_a_frame_are_named(others: list[str], sai
     frame = pd.DataFrame({"x": [*(f"{i / 10:.1f}" for i in range(1, 31)), *others]})
     frame["y"] = np.arange(len(frame)) % 7
     assert said in Schema.infer(sources.read(frame)).columns[0].note
+
+
+@pytest.mark.parametrize("cell", ["x", 1.0, True], ids=["text", "number", "flag"])
+def test_a_box_that_is_ticked_in_few_rows_is_not_filled(cell: Any) -> None:
+    frame = pd.DataFrame({"y": np.arange(30) % 7, "ticked": pd.Series([cell, None, None] * 10)})
+    schema = Schema.infer(sources.read(frame))
+    assert schema.columns[1].kind == "ignored"
+    assert "in 10 of 30 rows, and nothing in the others" in schema.columns[1].note
+    frame.loc[:19, "ticked"] = cell
+    assert Schema.infer(sources.read(frame)).columns[1].constant
+
+
+def test_what_names_rows_is_in_nearly_all_of_them() -> None:
+    frame = pd.DataFrame({"y": np.arange(30) % 7, "group": [*"abc", *[None] * 27]})
+    schema = Schema.infer(sources.read(frame))
+    assert schema.id_column is None
+    assert schema.columns[1].note.endswith("in 3 cells, such as 'a' of 30 rows")
+    frame["group"] = [*(f"row {i}" for i in range(28)), None, None]
+    assert Schema.infer(sources.read(frame)).id_column == "group"

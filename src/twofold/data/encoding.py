@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import codecs
+import math
 import re
 from typing import Any
 
-import charset_normalizer
+from twofold.data import alphabets
 
 _BOMS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
@@ -16,7 +17,8 @@ _BOMS = (
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _WESTERN = "twofold-cp1252"  # what reads bytes that are not UTF-8
-_WORD = re.compile(r"[^\W\d_]{3,}")
+_BETWEEN = re.compile(rb"[\x00-\x2f\x3a-\x3f]+")  # bytes that are part of no letter
+_MOST_WORDS = 300
 
 
 def encoding_of(head: bytes, is_whole: bool = False) -> str:
@@ -40,26 +42,20 @@ def encoding_of(head: bytes, is_whole: bool = False) -> str:
 
 
 def _eight_bit(head: bytes) -> str:
-    """Return an 8-bit encoding: that of western Europe if it makes words, else the likeliest."""
-    text = head.decode("cp1252", errors="replace")
-    letters = [c for c in text if ord(c) > 127]
-    western = (
-        "äöüÄÖÜßéèêëàâáãåæçñóòôõøíìîïúùûÉÈÀÅÆØÇÑÓÍÚÁÂÊÎÔÛÕÃÏË€£°§µ²³–—’‘“”„…´¿¡«»½¼ªº®©·×÷ýÿŒœŠšŽž"
-        "\u00a0"
-    )
-    words = [w for w in _WORD.findall(text) if not w.isascii()]
-    # Letters of another alphabet, read as western ones, make words with hardly an ASCII letter.
-    strange = sum(sum(c.isascii() for c in w) < 0.3 * len(w) for w in words)
-    likely = sum(c in western for c in letters) >= 0.9 * len(letters)
-    if letters and likely and strange <= 0.3 * len(words):
-        return "cp1252"
-    # Among many digits, words may be too few to tell.
-    for content in (head, " ".join(dict.fromkeys(words)).encode("cp1252", errors="ignore")):
-        likeliest = [match.encoding for match in charset_normalizer.from_bytes(content)]
-        found = next((name for name in likeliest if not name.startswith("mac_")), "latin_1")
-        if found not in ("latin_1", "iso8859_1", "cp1252"):
-            return found
-    return "cp1252"
+    """Return the 8-bit or East Asian encoding in which the words of a file are likeliest."""
+    words = list(dict.fromkeys(w for w in _BETWEEN.split(head) if not w.isascii()))[:_MOST_WORDS]
+    best, most = "cp1252", -math.inf
+    for encoding, prior in alphabets.ENCODINGS.items():
+        read = [_decoded(word, encoding) for word in words]
+        score = prior + alphabets.log_likelihood(read, encoding)
+        if score > most:
+            best, most = encoding, score
+    return best
+
+
+def _decoded(word: bytes, encoding: str) -> str:
+    """Return a word as text, with marks in place of bytes that the encoding does not know."""
+    return word.decode(encoding, errors="replace")
 
 
 class _Mixed(codecs.BufferedIncrementalDecoder):

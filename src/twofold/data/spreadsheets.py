@@ -23,7 +23,7 @@ def as_text(place: Place) -> tuple[bytes, tuple[str, ...]]:
     Raises
     ------
     DataError
-        If it is no workbook, or no sheet holds a cell.
+        If it is not a workbook, or no sheet holds a cell.
     MissingExtraError
         If what reads workbooks is not installed.
     """
