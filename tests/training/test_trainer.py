@@ -27,7 +27,7 @@ from twofold.training import trainer
 from twofold.training.autograd import AutogradStep, Step
 from twofold.training.batches import Selection, TrainingData
 from twofold.training.config import TrainingConfig
-from twofold.training.events import Callback, Event
+from twofold.training.events import Callback, Event, StopTraining
 from twofold.training.fused import FusedStep
 from twofold.training.trainer import History
 
@@ -301,14 +301,16 @@ def test_no_column_of_a_mixed_table_is_worse_than_by_pca(mixed: tuple[Autoencode
     assert gaps[0] < gaps[1]
 
 
-def cool_down(monkeypatch: pytest.MonkeyPatch, step: StepSpy) -> tuple[Tensor, History]:
+def cool_down(
+    monkeypatch: pytest.MonkeyPatch, step: StepSpy, callbacks: Sequence[Callback] = ()
+) -> tuple[Tensor, History]:
     """Cool down for three epochs, 8 of 40 rows held out; return the rows and what happened."""
     network, objective, x = parts()
     monkeypatch.setattr(trainer, "make_step", lambda *_, **__: step)
     data = TrainingData(Selection(x, torch.arange(32)), x[32:], x, torch.arange(32), True)
     plan, history = replace(PLAN, schedule="one-cycle", cooldown=3), History()
     generator = torch.Generator().manual_seed(1)
-    trainer.Trainer(network, objective, plan, generator).cool_down(data, history)
+    trainer.Trainer(network, objective, plan, generator, callbacks).cool_down(data, history)
     return x, history
 
 
@@ -333,6 +335,17 @@ def test_a_cool_down_that_is_interrupted_is_an_interruption(
     step = StepSpy(interrupt)
     _, history = cool_down(monkeypatch, step)
     assert (len(step.batches), history.is_interrupted) == (6, True)
+
+
+def test_a_callback_ends_a_cool_down_after_the_epoch(monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(event: Event) -> None:
+        if (event.stage, event.epoch) == ("cool-down", 2):
+            raise StopTraining("enough")
+
+    monkeypatch.setattr(events_module, "_STEP_SECONDS", 0.0)
+    step = StepSpy()
+    _, history = cool_down(monkeypatch, step, [stop])
+    assert (len(step.batches), history.ended) == (2 * 4, "enough")
 
 
 def test_early_stopping_names_the_best_epoch() -> None:

@@ -205,8 +205,10 @@ class Trainer:
                             if self.workers.should_stop(interruption.requested):
                                 raise KeyboardInterrupt
                     run.begin_epoch()
+                    run.hear_callbacks()
             except KeyboardInterrupt:
                 history.ended = "interrupted"
+        history.ended = run.stopped or history.ended
         run.adapt()
         self.step = part.step  # the other one remembers gradients of other weights
 
@@ -222,6 +224,8 @@ class _Run:
         Whether weights, generators and what is noted here are of the same update.
     stops_after_each : bool
         Whether something is done after each update, rather than after some of them.
+    stopped : str
+        Why a callback wants training to end; empty if none does.
     """
 
     def __init__(self, trainer: Trainer, data: TrainingData) -> None:
@@ -244,7 +248,7 @@ class _Run:
             self.network.is_dense,
             own=self._takes_many is not None,
         )
-        self.history, self._stopped = History(), ""
+        self.history, self.stopped = History(), ""
         self.epoch, self.n_steps, self.is_whole = 1, 0, True
         saved = trainer.checkpoint
         self.stops_after_each = saved is not None and saved.seconds == 0
@@ -262,7 +266,7 @@ class _Run:
             return "no improvement"
         if self.epoch > self.config.epochs:
             return "all epochs done"
-        return self._stopped or None
+        return self.stopped or None
 
     def updates(self) -> Iterator[int]:
         """Pass over the rest of the epoch's rows; give the number of updates whenever it grows."""
@@ -340,7 +344,11 @@ class _Run:
         self.is_whole = True
         # After the bookkeeping, so that whoever interrupts here loses nothing of the epoch.
         self.events.emit("epoch", epoch, self.events.steps, losses, rate)
-        self._stopped = self.workers.broadcast(self.events.stopped)
+        self.hear_callbacks()
+
+    def hear_callbacks(self) -> None:
+        """Note whether one of them wants training to end; workers do so together."""
+        self.stopped = self.workers.broadcast(self.events.stopped)
 
     def begin_epoch(self) -> None:
         """Count the next epoch's updates from 0."""
@@ -414,7 +422,7 @@ class _Run:
             "best_epoch": self.history.best_epoch,
             "seconds": self.events.seconds(),
             "finished": self.end() is not None,
-            "stopped": self._stopped,
+            "stopped": self.stopped,
         }
         return tensors, document
 
@@ -429,7 +437,7 @@ class _Run:
         self._losses.continue_from(document["losses"])
         self.history.epochs[:] = document["history"]
         self.history.best_epoch = document["best_epoch"]
-        self._stopped = document.get("stopped", "")
+        self.stopped = document.get("stopped", "")
         if document["best_loss"] is not None:
             self._best, self._best_loss = _part(tensors, "best"), document["best_loss"]
         self.events.continue_from(document["seconds"])
