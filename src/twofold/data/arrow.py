@@ -298,11 +298,28 @@ def filled(column: Any, missing: Array, cells: Array, form: Format) -> Any:
     return both.take(pa.array(rows)).cast(column.type)
 
 
+def written(cells: Array, form: Format) -> Any:
+    """Return cells as text in their column's notation."""
+    kind = kind_of(form)
+    how = form.notation or notation.Notation(form.type, str(kind))
+    return how.write(array(cells, form, kind)).cast(pa.string())
+
+
+def as_text(cells: Array, form: Format) -> tuple[Array, Format]:
+    """Return times or numbers that the caller's column holds as text as cells of text."""
+    if not form.is_written:
+        return cells, form
+    codes, levels = read_text(chunked(written(cells, form)))
+    return codes, replace(form, type="text", levels=levels, notation=None)
+
+
 def kind_of(form: Format) -> Any:
     """Return the Arrow type that a format names, or else one that holds its cells.
 
     pandas's and polars's names count where they are clear.
     """
+    if form.is_written and form.notation is not None:
+        return form.notation.kind
     found = _OBJECT.fullmatch(form.dtype)
     try:
         kind = _kind_named(found[1] if found else form.dtype.removesuffix("[pyarrow]"))

@@ -106,7 +106,7 @@ def _as_written(form: Format, cells: Array, trained: Format) -> tuple[Array, For
 
     If `form` is one of numbers, they are times that are written as such.
     """
-    new: list[Any] = _written(cells, trained).to_pylist()
+    new: list[Any] = arrow.written(cells, trained).to_pylist()
     if form.type != "text":
         return np.array(new, np.float64), form
     if form.levels and not isinstance(form.levels[0], str):
@@ -117,20 +117,13 @@ def _as_written(form: Format, cells: Array, trained: Format) -> tuple[Array, For
     return np.array([float(place[level]) for level in new]), replace(form, levels=tuple(place))
 
 
-def _written(cells: Array, form: Format) -> Any:
-    """Return cells as text in their column's notation."""
-    kind = arrow.kind_of(form)
-    written = form.notation or notation.Notation(form.type, str(kind))
-    return written.write(arrow.array(cells, form, kind)).cast(pa.string())
-
-
 def _fill_arrow(column: Any, empty: Array, cells: Array, form: Format) -> Any:
     return arrow.filled(arrow.chunked(column), empty, cells, form)
 
 
 def _fill_written(column: Any, empty: Array, cells: Array, form: Format) -> Any:
     """Fill cells that are as a file has them with new ones in their column's notation."""
-    new = _written(cells, form)
+    new = arrow.written(cells, form)
     rows = np.arange(len(column))
     rows[empty] = len(column) + np.arange(len(cells))
     both = pa.chunked_array(

@@ -281,7 +281,8 @@ def give_back(
     if container == "arrow":
         return to_arrow(values, names, formats)
     module = extra(container)
-    columns = zip(columns_of(values), formats, strict=True)
+    pairs = zip(columns_of(values), formats, strict=True)
+    columns = [arrow.as_text(cells, form) for cells, form in pairs]
     if container == "polars":
         parts = [polars_series(cells, form, polars_dtype(form)) for cells, form in columns]
         return module.DataFrame([s.alias(n) for s, n in zip(parts, names, strict=True)])
@@ -312,10 +313,10 @@ def to_arrow(values: Array, names: Sequence[str], formats: Sequence[Format] | No
     if formats is None:
         columns = [pa.array(cells) for cells in values.T]
     else:
-        columns = [
-            arrow.array(cells, form, arrow.kind_of(form))
-            for cells, form in zip(columns_of(values), formats, strict=True)
-        ]
+        pairs = zip(columns_of(values), formats, strict=True)
+        given = [arrow.as_text(cells, form) for cells, form in pairs]
+        formats = [form for _, form in given]
+        columns = [arrow.array(cells, form, arrow.kind_of(form)) for cells, form in given]
     # From lists and not from a mapping, which would lose columns of the same name.
     fields = [pa.field(name, c.type) for name, c in zip(names, columns, strict=True)]
     for position, form in enumerate(formats or ()):

@@ -48,7 +48,7 @@ def kind_of(form: Format) -> Any:
 
     That is the training table's own, where JSON can tell its cells apart.
     """
-    kind = arrow.kind_of(form)
+    kind = pa.string() if form.is_written else arrow.kind_of(form)
     if pa.types.is_dictionary(kind):
         kind = kind.value_type
     spoken = pa.types.is_duration(kind) or pa.types.is_decimal(kind) or pa.types.is_null(kind)
@@ -116,6 +116,8 @@ def _is_too_large(cell: Any) -> bool:
 
 def _texts(values: list[Any], form: Format, kind: Any) -> Any:
     texts = pa.array(values, pa.string())
+    if form.is_written:
+        return texts.cast(kind)
     if form.type == "time":
         for candidate in (kind, pa.timestamp("us"), pa.timestamp("us", "UTC"), pa.timestamp("ns")):
             try:

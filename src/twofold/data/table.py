@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -14,6 +15,8 @@ from twofold.errors import DataError
 
 Array = NDArray[Any]
 _MOST_SECONDS = 9.2e12  # before or after 1970, in whole microseconds of 64 bits
+# What pandas, polars and Arrow call types of text that are not categories.
+_TEXT = re.compile(r"(object\[)?(large_)?str(ing|\b)|String$")
 _CHUNK_CELLS = 2**18  # float64 copies of so many, and what is made of them, stay in the cache
 
 
@@ -35,6 +38,16 @@ class Format:
     notation: Notation | None = None
     is_id: bool = False
     label: Any = field(default=None, compare=False)
+
+    @property
+    def is_any_text(self) -> bool:
+        """Whether the caller's cells are text that may be any, and not of declared categories."""
+        return self.type == "text" and self.notation is None and bool(_TEXT.match(self.dtype))
+
+    @property
+    def is_written(self) -> bool:
+        """Whether cells are times or numbers that the caller's column holds as text."""
+        return self.type != "text" and bool(_TEXT.match(self.dtype))
 
     def to_json(self) -> dict[str, Any]:
         """Return what differs from the defaults, as plain data."""

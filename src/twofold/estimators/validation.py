@@ -21,6 +21,7 @@ from twofold.errors import DataError
 from twofold.inference import apply as inference
 from twofold.nn.network import Network
 from twofold.schema.schema import Schema
+from twofold.schema.texts import typed
 from twofold.training.batches import InMemory, Source
 from twofold.training.streaming import Stream
 
@@ -63,7 +64,9 @@ def training_rows(
     X = _opened(estimator, X, reset)
     if not isinstance(X, OpenFiles):
         rows = table(estimator, X, reset)
-        if not reset:
+        if reset:
+            rows = typed(rows, getattr(estimator, "kinds", "auto"))
+        else:
             rows = estimator.schema_.matched(rows)
         return InMemory(rows, rng, fraction)
     if X.schema is None:

@@ -153,7 +153,7 @@ def _meant(column: Column, own: Format, found: Format, cells: Array) -> Array | 
     if own.type == "text" and found.type == "boolean":
         at = places(column.levels, [False, True])
         flags = np.array([np.nan if place is None else place for place in at], np.float64)
-        return _required(cells, _at(cells, flags), was, found)
+        return _required(cells, at_positions(cells, flags), was, found)
     if own.type == "text" and now == "numbers":
         _require_some(column, cells)
         return None
@@ -165,10 +165,12 @@ def _meant(column: Column, own: Format, found: Format, cells: Array) -> Array | 
         return _required(cells, days[inverse], was, found)
     if found.type != "text" or own.type == "text":
         raise _Mismatch(_says(was, found, cells, 0))
-    return _required(cells, _at(cells, read_levels(found.levels, own)), was, found, own.notation)
+    return _required(
+        cells, at_positions(cells, read_levels(found.levels, own)), was, found, own.notation
+    )
 
 
-def _at(positions: Array, cells: Array) -> Array:
+def at_positions(positions: Array, cells: Array) -> Array:
     """Return the cells at some positions; NaN if one is missing."""
     at = np.where(np.isnan(positions), len(cells), positions).astype(np.int64)
     return np.asarray(np.append(cells, np.nan)[at])

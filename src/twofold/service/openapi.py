@@ -236,6 +236,8 @@ def _cell(column: Column) -> dict[str, Any]:
     form = column.format
     if form is None or column.kind == "ignored":
         return _CELL if form is not None else {"type": ["number", "boolean", "null"]}
+    if form.is_written:
+        return {"type": ["string", "number", "null"]}
     if form.type == "number":
         return _NUMBER
     if form.type == "boolean":
