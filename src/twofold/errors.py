@@ -75,5 +75,9 @@ class DetectedWarning(UserWarning):
     """Something about a text file was detected that could be otherwise; the message says how."""
 
 
+class IgnoredColumnsWarning(UserWarning):
+    """Columns of numbers or times are ignored, since a few of their cells are neither."""
+
+
 class SkippedFilesWarning(UserWarning):
     """Files of a source could not be used and were skipped, as requested."""

@@ -69,3 +69,10 @@ def test_a_capital_within_a_word_and_a_digit_next_to_a_letter_are_unlikely() -> 
 
     assert likely("Łódź") > likely("łÓdŹ")
     assert likely("Łódź") > likely("Łódź1")
+
+
+@pytest.mark.parametrize("sign", "€£°µ§½²®")
+@pytest.mark.parametrize("form", ["{}{}", "{1}{0}", "{1} {0}", "{1} {0}|x"])
+def test_signs_next_to_many_numbers_are_no_letters(sign: str, form: str) -> None:
+    text = "".join(form.format(sign, i) + "\n" for i in range(40))
+    assert encoding_of(text.encode("cp1252"), True) == "cp1252"

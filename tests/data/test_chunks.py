@@ -39,3 +39,8 @@ def test_rows_of_arrays_are_taken_by_number(tmp_path: Path) -> None:
     source = Files(tmp_path / "rows.npy", stream=True).open()
     np.testing.assert_array_equal(chunks.taken(source, at), rows[at])
     np.testing.assert_array_equal(chunks.taken(rows, at), rows[at])
+
+
+def test_rows_of_text_that_arrow_keeps_as_views_are_taken() -> None:
+    table = pa.table({"s": pa.array(["a", "b", "c"]).cast(pa.string_view())})
+    assert chunks.taken(table, np.array([2, 0])).to_pylist() == [{"s": "c"}, {"s": "a"}]

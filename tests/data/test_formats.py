@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import gzip
+import io
 import json
+import lzma
+import zipfile
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -102,3 +106,30 @@ NESTED = [{"n": i, "who": {"name": f"u{i}"}, "tags": ["a"] * (i > 0)} for i in r
 def test_json_of_other_forms_becomes_rows(tmp_path: Path, document: Any, rows: Any) -> None:
     (tmp_path / "a.json").write_text(json.dumps(document), encoding="utf-8")
     assert files.load(tmp_path / "a.json").to_pylist() == rows
+
+
+def zipped(*names: str) -> Callable[[bytes], bytes]:
+    def pack(content: bytes) -> bytes:
+        stream = io.BytesIO()
+        with zipfile.ZipFile(stream, "w") as archive:
+            for name in names:
+                archive.writestr(name, content)
+        return stream.getvalue()
+
+    return pack
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pack"),
+    [("xz", lzma.compress), ("zip", zipped("rows.csv")), ("zip", zipped("a/", "__MACOSX/x", "b"))],
+)
+def test_packed_text_is_read(suffix: str, pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    path = tmp_path / f"x.csv.{suffix}"
+    path.write_bytes(pack(b"a,b\n1,2\n3,4\n"))
+    assert files.load(path).to_pylist() == [{"a": 1, "b": 2}, {"a": 3, "b": 4}]
+
+
+def test_an_archive_of_several_files_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "x.csv.zip").write_bytes(zipped("a.csv", "b.csv")(b"a,b\n1,2\n"))
+    with pytest.raises(DataError, match="Expected an archive of one file, got 2"):
+        files.load(tmp_path / "x.csv.zip")

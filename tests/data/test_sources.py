@@ -386,13 +386,6 @@ def test_missing_path_is_named(tmp_path: Path, name: str) -> None:
         files.load(tmp_path / name)
 
 
-@pytest.mark.parametrize("name", ["x.docx", "x"])
-def test_unknown_type_is_refused(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).touch()
-    with pytest.raises(DataError, match="Sources are files of one type out of"):
-        files.load(tmp_path / name)
-
-
 def test_path_may_start_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))
     csv_file(tmp_path / "x.csv", "a,b\n1,2\n")
@@ -502,3 +495,21 @@ def test_pipe_is_refused(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "rows.csv")
     with pytest.raises(DataError, match="which is a pipe or a device"):
         sources.resolve(tmp_path / "rows.csv")
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        ("x.dta", r"x\.dta is of type \.dta, which is not read\. Read it with pandas\.read_stata"),
+        ("x.pkl", r"pandas\.read_pickle, and pass the frame"),
+        ("x.zip", r"is of type \.zip, which is not read\. Unpack it"),
+        ("x.log", r"If it holds text, call it \.csv"),
+        ("x", r"x has no ending\. If it holds text, call it \.csv"),
+    ],
+)
+def test_a_file_of_another_type_is_refused_with_what_to_do(
+    name: str, remedy: str, tmp_path: Path
+) -> None:
+    (tmp_path / name).write_bytes(b"a,b\n1,2\n")
+    with pytest.raises(DataError, match=remedy):
+        sources.resolve(tmp_path / name)

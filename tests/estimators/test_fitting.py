@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,8 +13,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from twofold import Autoencoder
-from twofold.errors import LosesToPCAWarning, OptionError, TwofoldError
+from twofold import Autoencoder, Files
+from twofold.errors import IgnoredColumnsWarning, LosesToPCAWarning, OptionError, TwofoldError
 from twofold.estimators import fitting, validation
 from twofold.training.batches import InMemory, TrainingData
 
@@ -203,3 +204,13 @@ def test_a_mixed_table_is_compared_in_nats_and_a_loss_to_pca_is_told() -> None:
         poor.fit(frame)
     assert poor.comparison_.loss > poor.comparison_.loss_pca
     assert poor.compare_pca(frame).n_rows == 200
+
+
+def test_columns_that_a_few_cells_keep_from_being_numbers_are_named(tmp_path: Path) -> None:
+    rows = "".join(f"{i / 7:.3f},{i % 5}.5,{i % 7}\n" for i in range(60))
+    (tmp_path / "x.csv").write_text(f"volts,y,z\n{rows}ERR,1.5,2\n", encoding="utf-8")
+    ae = Autoencoder(n_components=1, epochs=1, random_state=0)
+    with pytest.warns(IgnoredColumnsWarning, match="'volts' 60 of 61 cells are numbers; row 60"):
+        ae.fit(tmp_path / "x.csv")
+    ae.fit(Files(tmp_path / "x.csv", missing=("ERR",)))
+    assert [column.kind for column in ae.schema_.columns] == ["real"] * 3

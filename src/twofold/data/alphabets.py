@@ -84,8 +84,9 @@ _SYMBOLS = "°€£¥¢§²³\u2013\u2014\u2018\u2019\u201a\u201c\u201d\u201e«�
 _WITHIN_WORDS = "\u2019\u00b7\u2013"
 _STRANGE = -9.0  # logarithm of the probability of a character that the language does not have
 _SYMBOL = -5.0
-_RAISED = -4.0  # of a capital after a small letter, of a digit or another script next to a letter
-_CLUSTER = -2.0  # of a letter beyond ASCII alone, or next to another in Latin languages
+# Of a capital after a small letter, a letter alone, or a digit or another script next to one.
+_RAISED = -4.0
+_CLUSTER = -2.0  # of a letter beyond ASCII next to another, in languages of Latin letters
 _UNKNOWN = "\ufffd"
 
 
@@ -93,6 +94,7 @@ def log_likelihood(words: Sequence[str], encoding: str) -> float:
     """Return the logarithm of the probability of words that were decoded, in the best language."""
     if encoding in _COMMON:
         return sum(_of_characters(word, encoding) for word in words)
+    words = [w for w in dict.fromkeys("|".join(words).split("|")) if not w.isascii()]
     languages = _LANGUAGES[encoding]
     each = [(name,) for name in languages]
     mixtures = [*each, tuple(languages)] if len(languages) > 1 else each
@@ -115,7 +117,7 @@ def _letters(languages: tuple[str, ...]) -> Mapping[str, float]:
 def _of_letters(word: str, languages: tuple[str, ...]) -> float:
     """Return the log-probability of a word of letters, other than those of ASCII."""
     known, is_latin = _letters(languages), languages[0] in _LATIN
-    total = _CLUSTER * (len(word) == 1 and word.isalpha())
+    total = 0.0
     for before, letter, after in zip("\0" + word, word, word[1:] + "\0", strict=False):
         if letter.isascii():
             mixed = letter.isalpha() and not is_latin and before.isalpha() and not before.isascii()
@@ -124,7 +126,8 @@ def _of_letters(word: str, languages: tuple[str, ...]) -> float:
             continue
         lower = letter if letter in known else letter.lower()
         if lower in known:
-            total += known[lower] + _RAISED * (before.isdigit() or after.isdigit())
+            alone = not (before.isalpha() or after.isalpha())
+            total += known[lower] + _RAISED * (alone or before.isdigit() or after.isdigit())
         elif letter in _SYMBOLS:
             within = before.isalpha() and after.isalpha() and letter not in _WITHIN_WORDS
             total += _STRANGE if within else _SYMBOL

@@ -10,7 +10,7 @@ import pyarrow as pa
 import torch
 from numpy.typing import NDArray
 
-from twofold.data import frames, sources
+from twofold.data import arrow, frames, sources
 from twofold.data.files import OpenFiles
 from twofold.errors import DataError
 
@@ -58,7 +58,7 @@ def taken(rows: Any, numbers: NDArray[np.int64]) -> Any:
     if not isinstance(rows, OpenFiles):
         # Arrow may put all chunks of a column together first, so it sees no more than needed.
         first, last = int(numbers.min()), int(numbers.max())
-        return rows.slice(first, last + 1 - first).take(numbers - first)
+        return arrow.rows_at(rows.slice(first, last + 1 - first), numbers - first)
     order = np.argsort(numbers, kind="stable")
     found = []
     for part, first in zip(rows.parts, rows.first_rows, strict=True):
@@ -69,7 +69,7 @@ def taken(rows: Any, numbers: NDArray[np.int64]) -> Any:
             at += len(batch)
             if len(here):
                 is_array = isinstance(batch, np.ndarray)
-                found.append(batch[here] if is_array else pa.table(batch).take(here))
+                found.append(batch[here] if is_array else arrow.rows_at(pa.table(batch), here))
     back = np.empty(len(order), np.int64)
     back[order] = np.arange(len(order))
     every = together(found)

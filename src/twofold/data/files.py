@@ -16,7 +16,16 @@ from typing import Any, cast
 import numpy as np
 import pyarrow as pa
 
-from twofold.data import addresses, arrow, discovery, memory, sources, spreadsheets, streams
+from twofold.data import (
+    addresses,
+    arrow,
+    discovery,
+    json_files,
+    memory,
+    sources,
+    spreadsheets,
+    streams,
+)
 from twofold.data.delimited import (
     TEXT_SUFFIXES,
     CsvFile,
@@ -28,7 +37,6 @@ from twofold.data.dialect import Layout
 from twofold.data.discovery import ImagesPlace, Place
 from twofold.data.formats import (
     ARROW_SUFFIXES,
-    JSON_SUFFIXES,
     ArrayFile,
     ImageFiles,
     ParquetFile,
@@ -52,7 +60,7 @@ _TEXTS = (*TEXT_SUFFIXES, *spreadsheets.SUFFIXES)
 TYPES: dict[str, Callable[[Place], PartedFile]] = {
     ".parquet": ParquetFile,
     ".npy": ArrayFile,
-    **dict.fromkeys((*JSON_SUFFIXES, *ARROW_SUFFIXES), TableFile),
+    **dict.fromkeys((*json_files.SUFFIXES, *ARROW_SUFFIXES), TableFile),
 }
 _READ = (*TEXT_SUFFIXES, *spreadsheets.SUFFIXES, *TYPES)
 

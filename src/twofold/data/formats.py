@@ -7,8 +7,10 @@ memory.
 from __future__ import annotations
 
 import gzip
-import json
+import io
+import lzma
 import math
+import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +20,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from twofold.data import images, sources
+from twofold.data import images, json_files, sources
 from twofold.data.discovery import ImagesPlace, Place
-from twofold.data.streams import is_list
 from twofold.errors import DataError
 
 Array = NDArray[Any]
 PART_BYTES = 4 * 2**20  # of arrays
 _PAGE_BYTES = 2 * 2**20  # of a Parquet column that may be held decoded: a page and a dictionary
-JSON_SUFFIXES = (".jsonl", ".ndjson", ".json")
 ARROW_SUFFIXES = (".arrow", ".feather", ".ipc", ".arrows")
 _TAIL_BYTES = 2**16  # of a Parquet file, which most footers fit into
 _BUFFER_BYTES = 2**16  # read at a time from each column of a row group
@@ -159,9 +159,9 @@ class TableFile:
             content = unpack(bytes(stream.read()), place.compression)
             if not content:
                 raise DataError(f"{place.shown} is empty: it has no byte.")
-            is_json = place.suffix in JSON_SUFFIXES
+            is_json = place.suffix in json_files.SUFFIXES
             self._table = (
-                _json_rows(content, place.shown)
+                json_files.read(content, place.shown)
                 if is_json
                 else _arrow_file(pa.BufferReader(content))
             )
@@ -179,60 +179,6 @@ class TableFile:
         """Give the rows as record batches."""
         for batch in self._table.to_batches(max_chunksize=n_rows):
             yield _in_types(batch, schema, self._constants)
-
-
-def _json_rows(content: bytes, shown: str) -> Any:
-    """Return the rows of JSON: an object in each line, a list of objects, or lists by column.
-
-    Objects within objects become columns, "user.name" say, and lists of other than numbers texts.
-    """
-    from pyarrow.json import ReadOptions, read_json
-
-    if content.lstrip()[:1] == b"[":
-        rows = json.loads(content)
-        if not rows or not all(type(row) is dict for row in rows):
-            raise DataError(
-                f"{shown} holds a list, but not one of objects. Write a row as an object, such as "
-                f'{{"age": 41}}.'
-            )
-        content = _lines_of(rows)
-    elif (rows := _rows_within(content)) is not None:
-        content = _lines_of(rows)
-    most = max(2**20, len(content) + 1)
-    table = read_json(pa.BufferReader(content), ReadOptions(block_size=most))
-    while any(map(pa.types.is_struct, table.schema.types)):
-        table = table.flatten()
-    for i, kind in enumerate(table.schema.types):
-        if pa.types.is_list(kind) and not is_list(kind):
-            cells = table.column(i).to_pylist()
-            texts = [None if c is None else json.dumps(c, ensure_ascii=False) for c in cells]
-            table = table.set_column(i, table.schema.names[i], pa.array(texts, pa.string()))
-    return table
-
-
-def _lines_of(rows: Sequence[Mapping[str, Any]]) -> bytes:
-    return "\n".join(map(json.dumps, rows)).encode()
-
-
-def _rows_within(content: bytes) -> list[dict[str, Any]] | None:
-    """Return the rows that one object holds: as its only list of objects, or by column."""
-    try:
-        whole = json.loads(content)
-    except ValueError:
-        return None  # an object in each line
-    values = list(whole.values()) if type(whole) is dict else []
-    lists = [v for v in values if type(v) is list and v and all(type(row) is dict for row in v)]
-    if len(lists) == 1:
-        found: list[dict[str, Any]] = lists[0]
-        return found
-    columns = [list(v.values()) if type(v) is dict else v for v in values]
-    keys = {
-        tuple(v) if type(v) is dict else range(len(v)) for v in values if type(v) in (dict, list)
-    }
-    by_column = values and len({type(v) for v in values}) == 1 and type(values[0]) in (dict, list)
-    if not by_column or len(keys) != 1 or len(columns[0]) < 2:
-        return None
-    return [dict(zip(whole, row, strict=True)) for row in zip(*columns, strict=True)]
 
 
 def _arrow_file(stream: Any) -> Any:
@@ -344,6 +290,17 @@ def unpack(content: bytes, suffix: str) -> bytes:
         return content
     if suffix == ".gz":
         return gzip.decompress(content)
+    if suffix == ".xz":
+        return lzma.decompress(content)
+    if suffix == ".zip":
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            names = [n for n in archive.namelist() if n[-1] != "/" and "__MACOSX" not in n]
+            if len(names) != 1:
+                raise DataError(
+                    f"Expected an archive of one file, got {len(names):,}. Unpack it, and pass the "
+                    f"folder."
+                )
+            return archive.read(names[0])
     codec = {".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}[suffix]
     with pa.CompressedInputStream(pa.BufferReader(content), codec) as stream:
         return bytes(stream.read())

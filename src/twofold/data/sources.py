@@ -36,10 +36,30 @@ FILE_SUFFIXES = (
         ".jsonl",
         ".ndjson",
         ".json",
+        ".geojson",
     ),
     *(".arrow", ".feather", ".ipc", ".arrows", ".xlsx", ".xlsm", ".xlsb", ".xls", ".ods"),
 )
-PACKED_SUFFIXES = (".gz", ".zst", ".bz2", ".lz4")
+PACKED_SUFFIXES = (".gz", ".zst", ".bz2", ".lz4", ".xz", ".zip")
+_ARCHIVES = (".zip", ".tar", ".tgz", ".7z", ".rar")
+# What pandas reads files of other types with.
+_READERS = {
+    ".pkl": "read_pickle",
+    ".pickle": "read_pickle",
+    ".dta": "read_stata",
+    ".sav": "read_spss",
+    ".sas7bdat": "read_sas",
+    ".xpt": "read_sas",
+    ".h5": "read_hdf",
+    ".hdf5": "read_hdf",
+    ".orc": "read_orc",
+    ".xml": "read_xml",
+    ".html": "read_html",
+    ".htm": "read_html",
+    ".db": "read_sql",
+    ".sqlite": "read_sql",
+    ".sqlite3": "read_sql",
+}
 
 
 def is_path(source: Any) -> bool:
@@ -107,12 +127,26 @@ def resolve(source: str | os.PathLike[str]) -> list[Path]:
 def require_one_type(source: object, paths: Sequence[str]) -> None:
     """Raise DataError if files are of several types, or of one that is not read."""
     suffixes = {suffix_of(path) for path in paths}
+    if len(suffixes) == 1 and not suffixes <= set(FILE_SUFFIXES):
+        suffix = suffixes.pop() or packing_of(paths[0])
+        what = f"is of type {suffix}, which is not read" if suffix else "has no ending"
+        raise DataError(f"{paths[0]} {what}. {_remedy(suffix)}")
     if len(suffixes) > 1 or not suffixes <= set(FILE_SUFFIXES):
         types = ", ".join(sorted(suffix or "none" for suffix in suffixes))
         raise DataError(
             f"{source} holds files of type {types}. Sources are files of one type out of "
             f"{', '.join(FILE_SUFFIXES)} (also with {', '.join(PACKED_SUFFIXES[:2])} after it)."
         )
+
+
+def _remedy(suffix: str) -> str:
+    """Say what to do with a file of a type that is not read."""
+    if suffix in _ARCHIVES:
+        return "Unpack it, and pass what is in it; an archive of one file may be called .csv.zip."
+    if suffix in _READERS:
+        return f"Read it with pandas.{_READERS[suffix]}, and pass the frame."
+    types = ", ".join(FILE_SUFFIXES)
+    return f"If it holds text, call it .csv; types that are read are {types}."
 
 
 def suffix_of(path: str | os.PathLike[str]) -> str:

@@ -22,7 +22,13 @@ from twofold.data import convert
 from twofold.data.chunks import together
 from twofold.data.sources import row_chunks
 from twofold.data.table import Table
-from twofold.errors import DataError, OptionError, TooFewComponentsWarning, TwofoldError
+from twofold.errors import (
+    DataError,
+    IgnoredColumnsWarning,
+    OptionError,
+    TooFewComponentsWarning,
+    TwofoldError,
+)
 from twofold.estimators import validation
 from twofold.inference import apply as inference
 from twofold.inference import calibration, code_statistics, sampling
@@ -55,6 +61,7 @@ _SHARE = 0.8  # of the variance, that PCA keeps with a code of the default size
 Array = NDArray[Any]
 _TURNS = 5  # parts of a row's cells that are hidden in turn
 _FEW_ROWS = 2_000  # with more, held-out rows alone tell what members are worth
+_SHOWN = 5  # columns in a warning
 _SIZE_ROWS = 5_000  # enough to tell how many components keep a share of the variance
 _IMPUTED_ROWS = 2_048  # at a time: some 50 milliseconds
 
@@ -243,7 +250,16 @@ def require_meaning(ae: Autoencoder, network: Network, objective: Objective) -> 
 
 
 def warn_about_quality(ae: Autoencoder, rows: Tensor) -> None:
-    """Warn if the code is unused on the rows, or PCA reconstructs better."""
+    """Warn if columns were left out for a few cells, the code is unused, or PCA is better."""
+    unlike = [f"{name!r} {note}" for name, note in ae.schema_.unlike.items()]
+    if unlike:
+        n, more = len(unlike), f"; and {len(unlike) - _SHOWN} more" * (len(unlike) > _SHOWN)
+        warnings.warn(
+            f"{n} column{'s are' if n > 1 else ' is'} ignored for some of the cells: "
+            f"{'; '.join(unlike[:_SHOWN])}{more}.",
+            IgnoredColumnsWarning,
+            stacklevel=3,
+        )
     code_statistics.warn_if_collapsed(ae.network_, ae.scorer_, rows)
     # Elsewhere, what training minimises is not the error of clean rows.
     if ae.network_.bottleneck.is_plain and ae.corruption is None:

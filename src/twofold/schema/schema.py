@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -427,11 +428,19 @@ class Schema:
         """
         ignored = [c for c in self.columns if c.kind == "ignored"]
         given = (c.name for c in ignored if c.format is not None and c.format.is_id)
-        # Numbers and dates that a few cells keep from being read as such do not name rows.
         named = (c for c in ignored if IDENTIFIER in c.note and c.note.endswith(EACH_ONCE))
-        others = ("missing=", "dates", " as text", " units", "a mark")
-        found = (c.name for c in named if not any(word in c.note for word in others))
+        found = (c.name for c in named if c.name not in self.unlike)
         return next(given, None) or next(found, None)
+
+    @cached_property
+    def unlike(self) -> dict[str, str]:
+        """The ignored columns that a few cells keep from being numbers or times, and what to do."""
+        words = ("missing=", "dates", " as text", " units", "a mark")
+        return {
+            column.name: re.split(f"; (?:{IDENTIFIER}|holds free text)", column.note)[0]
+            for column in self.columns
+            if column.kind == "ignored" and any(word in column.note for word in words)
+        }
 
     @cached_property
     def training_formats(self) -> dict[str, Format]:
