@@ -22,6 +22,8 @@ os.environ |= {
     "RAY_worker_niceness": "0",  # or whatever else runs here starves its workers
     "TWOFOLD_CACHE": os.path.join(_SCRATCH.name, "cache"),
 }
+# Or each of dozens of subprocesses would compile the package's sources for itself.
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 import numpy as np
 import pytest

@@ -44,6 +44,7 @@ pytestmark = [
 RNG = np.random.default_rng(4)
 X = RNG.normal(size=(150, 3)) @ RNG.normal(size=(3, 6)) + 0.1 * RNG.normal(size=(150, 6))
 HOLES = np.where(RNG.random(X.shape) < 0.1, np.nan, X)
+TABLE = pa.table({f"x{i}": column for i, column in enumerate(X.T)})
 # Of 131 rows, the last batch has one: a worker's part of it is empty. Cells are missing, so parts
 # of equal rows weigh differently.
 OPTIONS: dict[str, Any] = {
@@ -257,20 +258,46 @@ STREAMS = {
 
 @pytest.mark.parametrize("name", STREAMS)
 def test_one_worker_takes_streams_of_rows(name: str) -> None:
-    table = pa.table({f"x{i}": column for i, column in enumerate(X.T)})
-    found = launch.fit(Autoencoder(**OPTIONS), STREAMS[name](table), workers=1)
+    found = launch.fit(Autoencoder(**OPTIONS), STREAMS[name](TABLE), workers=1)
     assert found.n_rows == len(X)
-    assert_same(found.model, Autoencoder(**OPTIONS).fit(table))
+    assert_same(found.model, Autoencoder(**OPTIONS).fit(TABLE))
 
 
-def test_two_workers_take_a_stream_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
-    table = pa.table({f"x{i}": column for i, column in enumerate(X.T)})
-    monkeypatch.setattr(memory, "available", lambda: 1000.0)  # so that it goes to files
-    found = launch.fit(Autoencoder(**OPTIONS), table.to_reader(), workers=2)
+@pytest.fixture(scope="module")
+def interrupted() -> tuple[launch.Outcome, list[str]]:
+    """What two workers make of a stream of rows until Ctrl-C, and what is said of that."""
+
+    def interrupt(event: Event) -> None:
+        if event.kind == "epoch" and event.epoch == 1:
+            raise KeyboardInterrupt
+
+    model, rows = Autoencoder(**OPTIONS | {"epochs": 100_000, "patience": None}), TABLE.to_reader()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(memory, "available", lambda: 1000.0)  # so that the stream goes to files
+        with pytest.warns(InterruptedWarning) as caught:
+            found = launch.fit(model, rows, workers=2, callbacks=[interrupt])
+    return found, [str(w.message) for w in caught if w.category is InterruptedWarning]
+
+
+def test_two_workers_take_a_stream_of_rows(interrupted: tuple[launch.Outcome, list[str]]) -> None:
+    found, _ = interrupted
     assert found.n_rows == len(X)
-    assert list(found.model.schema_.names) == table.schema.names
+    assert list(found.model.schema_.names) == TABLE.schema.names
+
+
+def test_an_interrupted_run_names_no_folder_that_is_gone(
+    interrupted: tuple[launch.Outcome, list[str]],
+) -> None:
+    found, (said,) = interrupted
+    assert 0 < len(found.model.history_) < 100_000
+    assert "interrupted after" in said
+    assert said.endswith("the model holds the best weights until then.")
+
+
+def test_a_cluster_takes_no_stream_larger_than_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda: 1000.0)
     with pytest.raises(DataError, match="fit into memory, or files"):
-        launch.fit(Autoencoder(**OPTIONS), table.to_reader(), workers=2, address="local")
+        launch.fit(Autoencoder(**OPTIONS), TABLE.to_reader(), workers=2, address="local")
 
 
 def test_workers_do_not_overwrite_a_run_unasked(tmp_path: Path) -> None:
@@ -280,24 +307,10 @@ def test_workers_do_not_overwrite_a_run_unasked(tmp_path: Path) -> None:
 
     with pytest.raises(SystemExit):
         Autoencoder(**OPTIONS).fit(X, checkpoint=tmp_path, callbacks=[stop], checkpoint_seconds=0)
-    table = pa.table({f"x{i}": column for i, column in enumerate(X.T)})
-    for rows in (X, reader := table.to_reader()):
+    for rows in (X, reader := TABLE.to_reader()):
         with pytest.raises(CheckpointError, match="already exists"):
             launch.fit(Autoencoder(**OPTIONS), rows, workers=2, checkpoint=tmp_path)
-    assert reader.read_all() == table  # nothing of it was taken
-
-
-def test_an_interrupted_run_names_no_folder_that_is_gone() -> None:
-    def interrupt(event: Event) -> None:
-        if event.kind == "epoch" and event.epoch == 1:
-            raise KeyboardInterrupt
-
-    options = OPTIONS | {"epochs": 100_000, "patience": None}
-    with pytest.warns(InterruptedWarning, match="interrupted after") as caught:
-        found = launch.fit(Autoencoder(**options), X, workers=2, callbacks=[interrupt])
-    assert 0 < len(found.model.history_) < 100_000
-    said = str(next(w.message for w in caught if w.category is InterruptedWarning))
-    assert said.endswith("the model holds the best weights until then.")
+    assert reader.read_all() == TABLE  # nothing of it was taken
 
 
 def test_another_number_of_workers_goes_on(tmp_path: Path) -> None:

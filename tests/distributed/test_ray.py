@@ -72,7 +72,7 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         patch.setenv("RAY_TRAIN_HEALTH_CHECK_INTERVAL_S", "0.2")
         patch.setenv("RAY_TRAIN_ENABLE_PREEMPTION_WATCHER", "0")
         # Room on a machine that has gone is waited for before Ray Train looks again; not for 60 s.
-        patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "10")
+        patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "5")
         folder = tmp_path_factory.mktemp("ray")  # again where tests of others came in between
         short = Path("/tmp", f"twofold-{os.getpid()}")  # paths of sockets have to be short
         short.symlink_to(folder)
@@ -86,11 +86,23 @@ def nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
         try:
             ray.init(made.address, log_to_driver=False, logging_level="ERROR")
             made.wait_for_nodes()
+            look_for_machines_often(patch)
             yield made
         finally:
             ray.shutdown()
             made.shutdown()
             short.unlink()
+
+
+def look_for_machines_often(patch: pytest.MonkeyPatch) -> None:
+    """Start what tells Ray Train which machines there are; its own looks every 20 s."""
+    from ray.data._internal.cluster_autoscaler import default_autoscaling_coordinator as coordinator
+
+    class Often(coordinator._AutoscalingCoordinatorActor):
+        TICK_INTERVAL_S = 0.5
+
+    patch.setattr(coordinator, "_AutoscalingCoordinatorActor", Often)
+    coordinator.get_or_create_autoscaling_coordinator()
 
 
 def assert_same(found: Autoencoder, expected: Autoencoder) -> None:

@@ -2,35 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from twofold import Autoencoder, load
-
-pytest.importorskip("resource", reason="limits of files are POSIX's")
-
-# As on a full disk: no file may grow beyond so many bytes. One process runs all commands, each in a
-# folder of its name.
-LIMITED = """
-import json, os, resource, sys
-from typer.testing import CliRunner
 from twofold.cli.main import app
 
-resource.setrlimit(resource.RLIMIT_FSIZE, (1000, resource.RLIM_INFINITY))
-said = {}
-for name, words in json.loads(sys.argv[1]).items():
-    os.chdir(name)
-    result = CliRunner().invoke(app, words)
-    said[name] = result.exit_code, result.stderr
-    os.chdir("..")
-print(json.dumps(said))
-"""
+resource = pytest.importorskip("resource", reason="limits of files are POSIX's")
+
 COMMANDS = {
     "fit": ["fit", "rows.csv", "--output", "model", "--force", "--epochs", "1"],
     "score": ["score", "model", "rows.csv", "--output", "out.csv", "--force"],
@@ -39,6 +24,17 @@ COMMANDS = {
 
 
 Run = tuple[int, str, Path, dict[Path, bytes]]
+
+
+@contextmanager
+def full_disk() -> Iterator[None]:
+    """Let no file grow beyond 1,000 bytes."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 @pytest.fixture(scope="module")
@@ -55,16 +51,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Run]:
         ae.save(folder / "model")
         (folder / "out.csv").write_text("what was there\n")
         before[name] = contents(folder)
-    done = subprocess.run(
-        [sys.executable, "-c", LIMITED, json.dumps(COMMANDS)],
-        cwd=top,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return {
-        name: (*said, top / name, before[name]) for name, said in json.loads(done.stdout).items()
-    }
+    said: dict[str, Run] = {}
+    for name, words in COMMANDS.items():
+        with pytest.MonkeyPatch.context() as patch, full_disk():
+            patch.chdir(top / name)
+            result = CliRunner().invoke(app, words)
+        said[name] = result.exit_code, result.stderr, top / name, before[name]
+    return said
 
 
 def contents(folder: Path) -> dict[Path, bytes]:

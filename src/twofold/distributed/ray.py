@@ -21,6 +21,7 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -170,8 +171,8 @@ class RayWorkers:
         (least, most), node = workers, ray.get_runtime_context().get_node_id()
         here: dict[str, str] = {"ray.io/node-id": node}
         trainer = TorchTrainer(
-            _train,
-            train_loop_config={"job": job},
+            # As a config, the job would be read by Ray's controller, too, which imports all this.
+            partial(_train, job),
             torch_config=Bare(),
             scaling_config=train.ScalingConfig(
                 num_workers=most if least == most else workers,
@@ -232,7 +233,7 @@ class RayWorkers:
         raise WorkerError(f"A worker failed: {type(failure).__name__}: {failure}") from error
 
 
-def _train(config: dict[str, Any]) -> None:
+def _train(job: TrainingJob) -> None:
     """Be one of the workers."""
     import ray
     import ray.train as train
@@ -241,7 +242,7 @@ def _train(config: dict[str, Any]) -> None:
     from twofold.distributed.job import work
     from twofold.training.process_group import INTERFACE, WorkerGroup, take_gpu, using
 
-    context, job = train.get_context(), config["job"]
+    context = train.get_context()
     rank, size = context.get_world_rank(), context.get_world_size()
     host = str(ray.util.get_node_ip_address())  # type: ignore[no-untyped-call]
     name = _interface(host)

@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -244,8 +245,18 @@ PARTS = [("numbers", "encoder"), ("numbers", "decoder"), ("numbers", "scorer")]
 PARTS += [("mixed", "decoder")]
 
 
+@pytest.fixture
+def silent(capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    """Require that nothing is printed or logged."""
+    with caplog.at_level(logging.WARNING):
+        yield
+    assert capfd.readouterr() == ("", "")
+    assert not caplog.records
+
+
+@pytest.mark.usefixtures("silent")
 @pytest.mark.parametrize(("name", "part"), PARTS)
-def test_a_part_gives_what_the_whole_gives(name: str, part: str) -> None:
+def test_a_part_is_made_silently_and_gives_what_the_whole_gives(name: str, part: str) -> None:
     whole, graph = exported(name), exported(name, part)
     rows = some(CASES[name][0], 7)
     expected = whole(feed(whole, rows))
@@ -493,15 +504,6 @@ def test_a_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "onnxscript", None)
     with pytest.raises(MissingExtraError, match=r"Install 'twofold\[onnx\]'"):
         export.graph(fitted("numbers"))
-
-
-def test_nothing_is_printed_or_logged(
-    capfd: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    with caplog.at_level(logging.WARNING):
-        export.graph(fitted("numbers"), "decoder")
-    assert capfd.readouterr() == ("", "")
-    assert not caplog.records
 
 
 def test_exporting_leaves_the_model_as_it_was() -> None:
