@@ -15,6 +15,7 @@ from twofold.data import clocks
         ("%I:%M %p", ["12:00 AM", "12:59 PM", "01:00 PM"], [0, 46_740, 46_800]),
         ("%J:%M:%S", ["100:00:01"], [360_001]),
         ("%j days %H:%M:%S", ["2 days 03:00:00"], [183_600]),
+        ("%Hh%M", ["17h44", "07h05"], [63_840, 25_500]),
     ],
 )
 def test_seconds_come_back(pattern: str, cells: list[str], seconds: list[float]) -> None:
@@ -34,3 +35,18 @@ def test_a_year_and_a_quarter_are_no_duration() -> None:
     for pattern in clocks.DURATIONS:
         assert clocks.read(cells, pattern).to_pylist()[0] is None
     assert clocks.read(cells, "%N:%S%f").to_pylist() == [None, 101.11, 9.58, 59.0, None]
+
+
+@pytest.mark.parametrize(
+    ("pattern", "cells", "seconds"),
+    [
+        ("%Jh %mm", ["2h 30m", "10h 5m", "3h 0m"], [9000, 36_300, 10_800]),
+        ("%Jh %mm%?", ["2h 30m", "19h", "45m", "0m"], [9000, 68_400, 2700, 0]),
+        ("%J hr %m min%?", ["2 hr 5 min", "3 hr"], [7500, 10_800]),
+        ("%Jh%mm%?", ["2h30m", "2h"], [9000, 7200]),
+    ],
+)
+def test_durations_in_words_come_back(pattern: str, cells: list[str], seconds: list[float]) -> None:
+    found = clocks.read(pa.chunked_array([cells]), pattern).to_pylist()
+    assert found == seconds
+    assert clocks.write(found, pattern, False, -1, False) == cells

@@ -290,3 +290,23 @@ def test_intervals_may_stand_in_all_cells() -> None:
     detector = Detector("c")
     detector.add(pa.chunked_array([pa.array(cells)]))
     assert detector.settle().type == "number"
+
+
+@pytest.mark.parametrize(
+    ("cells", "pattern"),
+    [
+        ([f"2021{m:02d}" for m in range(1, 13)], "%Y%m"),
+        ([f"2021{m:02d}15" for m in range(1, 13)], "%Y%m%d"),
+        ([f"2021{m:02d}" for m in range(1, 14)], ""),
+        ([f"3021{m:02d}" for m in range(1, 13)], ""),
+        (["202101", "202102"] * 9, ""),
+        (["2h 45m", "19h", "45m"] * 9, "%Jh %mm%?"),
+        (["2h 45m", "10h 5m"] * 9, "%Jh %mm"),
+        (["17h44", "07h05"] * 9, "%Hh%M"),
+        (["45m", "10m", "5m"] * 9, ""),
+    ],
+)
+def test_months_and_durations_in_words(cells: list[str], pattern: str) -> None:
+    detector = Detector("x")
+    detector.add(pa.chunked_array([cells]))
+    assert detector.settle().pattern == pattern

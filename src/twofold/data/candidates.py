@@ -31,8 +31,11 @@ _DIGIT = re.compile("[0-9]")
 _MAY_HAVE_UNIT = re.compile(r".*[0-9].*[^0-9]", re.DOTALL)
 _USUAL = "%H:%M:%S"
 _DAY_DIGITS = re.compile(r"(1[89]|2[01])\d\d(0[1-9]|1[0-2])(0[1-9]|[12]\d|3[01])")
+_MONTH_DIGITS = re.compile(r"(19|20)\d\d(0[1-9]|1[0-2])")
 COMPACT_DAY = Notation("time", "timestamp[s]", pattern=dates.COMPACT_DAY)
+COMPACT_MONTH = Notation("time", "timestamp[s]", pattern=dates.COMPACT_MONTH)
 _FEWEST_DAYS = 3  # fewer can be other numbers
+_FEWEST_MONTHS = 6
 _STYLES = (
     (".", ","),
     (",", ""),
@@ -88,8 +91,8 @@ def candidates(sample: Any, hints: Hints) -> list[Notation]:
     # Nanoseconds hold the years from 1678 to 2262 only.
     for unit in ("ns", "s"):
         found += [Notation("time", f"timestamp[{unit}{zone}]") for zone in ("", ", tz=UTC")]
-    if hints.wanted != "number" and are_compact_days(sample[:50].to_pylist()):
-        found.insert(0, COMPACT_DAY)
+    if hints.wanted != "number" and (compact := compact_of(sample[:50].to_pylist())):
+        found.insert(0, compact)
     before, after = _affix(sample)
     powers = _powers(sample)
     if powers and (not after or after.strip() in POWERS):
@@ -135,9 +138,13 @@ def is_of_clocks(notation: Notation) -> bool:
     return notation.is_clock or notation.is_duration
 
 
-def are_compact_days(cells: Sequence[str]) -> bool:
-    """Whether cells could be days such as 20210131."""
-    return len(cells) >= _FEWEST_DAYS and all(_DAY_DIGITS.fullmatch(cell) for cell in cells)
+def compact_of(cells: Sequence[str]) -> Notation | None:
+    """Return how cells could be days such as 20210131, or months such as 202101."""
+    if len(cells) >= _FEWEST_DAYS and all(map(_DAY_DIGITS.fullmatch, cells)):
+        return COMPACT_DAY
+    if len(set(cells)) >= _FEWEST_MONTHS and all(map(_MONTH_DIGITS.fullmatch, cells)):
+        return COMPACT_MONTH
+    return None
 
 
 def _boolean_words(sample: Any) -> tuple[str, str]:
@@ -147,7 +154,8 @@ def _boolean_words(sample: Any) -> tuple[str, str]:
 
 def _clocks(sample: Any) -> list[Notation]:
     """Return how most cells could be times of day, and how they could be durations."""
-    if not any(":" in cell for cell in sample[:50].to_pylist()):
+    some = sample[:50].to_pylist()
+    if not any(":" in cell or clocks.HAS_WORDS.search(cell) for cell in some):
         return []
     found, cells = [], pc.utf8_trim_whitespace(sample)
     for patterns in (clocks.CLOCKS, clocks.DURATIONS):

@@ -3,7 +3,9 @@
 A pattern is made of the parts of `strftime`: "%H:%M:%S", "%H:%M" or "%I:%M %p" for times of day,
 and "%M:%S", "%J:%M:%S" or "%j days %H:%M:%S" for durations, whose first part has no limit ("%J"
 stands for hours, "%j" for days, "%N" for minutes that are left out below one, as in 9.58 and
-1:41.11). "%f" is a fraction of a second, "%P" am and pm in lower case, "%x" their first letter.
+1:41.11, "%m" for minutes without a leading 0). "%f" is a fraction of a second, "%P" am and pm in
+lower case, "%x" their first letter. "%?" at the end says that a part of 0 is left out, as in 2h and
+45m next to 2h 45m.
 """
 
 from __future__ import annotations
@@ -25,11 +27,18 @@ CLOCKS = (
     "%I:%M:%S%p",
     "%I:%M %x.m.",
     "%I:%M:%S %x.m.",
+    "%Hh%M",
+)
+_IN_WORDS = (
+    *("%Jh %mm", "%Jh%mm", "%Jh %mmin", "%Jh%mmin", "%J h %m min", "%J h %m m", "%J hr %m min"),
+    *("%Jhr %mmin", "%J hrs %m mins", "%J hours %m minutes"),
 )
 DURATIONS = (
     *("%J:%M:%S", "%J:%M:%S%f", "%M:%S", "%M:%S%f", "%N:%S%f"),
     *("%j days %H:%M:%S", "%j days %H:%M:%S%f"),
+    *(form + rest for rest in ("", "%?") for form in _IN_WORDS),
 )
+HAS_WORDS = re.compile(r"\d ?h\w* ?\d")
 _PARTS = {
     "%H": r"(?P<H>[01]?\d|2[0-3])",
     "%I": r"(?P<I>0?[1-9]|1[0-2])",
@@ -37,6 +46,7 @@ _PARTS = {
     "%j": r"(?P<j>\d{1,6})",
     "%N": r"(?P<N>\d{1,5})",
     "%M": r"(?P<M>[0-5]\d)",
+    "%m": r"(?P<M>[0-5]?\d)",
     "%S": r"(?P<S>[0-5]\d)",
     "%f": r"(?P<f>[.,]\d{1,6})",
     "%p": r"(?P<p>[AaPp])[Mm]",
@@ -48,6 +58,9 @@ _SECONDS = {"j": 86_400, "J": 3600, "H": 3600, "I": 3600, "N": 60, "M": 60, "S":
 
 def shape_of(pattern: str) -> str:
     """Return the regular expression of cells that are written so."""
+    if pattern.endswith("%?"):
+        hours, minutes = (f"(?:{_literal(part)})?" for part in _halves(pattern))
+        return rf"(?P<sign>[+-]?){hours} ?{minutes}"
     parts = re.split(r"(%[A-Za-z])", pattern.replace(" days ", "\x01"))
     text = "".join(_PARTS.get(part) or re.escape(part) for part in parts)
     if pattern == "%H:%M:%S":  # which some cells may leave out
@@ -63,6 +76,17 @@ def shape_of(pattern: str) -> str:
         text = text.replace(_PARTS["%f"], r"(?P<f>(?:[.,]\d{1,9})?)")
     sign = r"(?P<sign>[+-]?)" if has_sign(pattern) else ""
     return sign + text.replace("\x01", r" days?,? ")
+
+
+def _halves(pattern: str) -> tuple[str, str]:
+    """Return the hours and the minutes of a pattern, of which one may be left out."""
+    at = pattern.index("%m")
+    return pattern[:at].rstrip(), pattern[at:].removesuffix("%?")
+
+
+def _literal(pattern: str) -> str:
+    parts = re.split(r"(%[A-Za-z])", pattern)
+    return "".join(_PARTS.get(part) or re.escape(part) for part in parts)
 
 
 def is_clock(pattern: str) -> bool:
@@ -117,7 +141,7 @@ def _written(cell: float, pattern: str, padded: bool, decimals: int, plus: bool)
     left, values = int(whole) if places else round(whole), dict[str, int]()
     first = re.findall(r"%([jJHINM])", pattern)[0]
     for name in "jJHINMS":
-        if f"%{name}" in pattern:
+        if f"%{name}" in pattern or (name == "M" and "%m" in pattern):
             values[name], left = divmod(left, _SECONDS[name])
     values["I"] = (values.get("I", 0) - 1) % 12 + 1 if "I" in values else 0
 
@@ -128,6 +152,8 @@ def _written(cell: float, pattern: str, padded: bool, decimals: int, plus: bool)
         if name in "pPx":
             half = "PM" if whole >= 43_200 else "AM"
             return {"p": half, "P": half.lower(), "x": half[0].lower()}[name]
+        if name == "m":
+            return str(values["M"])
         return (
             f"{values[name]:02d}"
             if name != first or (padded and name != "j")
@@ -135,6 +161,11 @@ def _written(cell: float, pattern: str, padded: bool, decimals: int, plus: bool)
         )
 
     sign = "-" if cell < 0 else "+" * plus
+    if pattern.endswith("%?"):
+        halves = zip(_halves(pattern), (values["J"], values["M"]), strict=True)
+        kept = [half for half, value in halves if value] or [_halves(pattern)[1]]
+        gap = " " * (" %m" in pattern)
+        pattern = gap.join(kept)
     if pattern.startswith("%N") and not values["N"]:
         pattern, first = pattern.removeprefix("%N:"), "S"
     return sign + re.sub(r"%([A-Za-z])", one, pattern)

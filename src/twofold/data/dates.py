@@ -13,6 +13,7 @@ from functools import cache
 from typing import Any
 
 COMPACT_DAY = "%Y%m%d"
+COMPACT_MONTH = "%Y%m"
 # Months, their abbreviations, weekdays from Monday, and theirs; months stand as dates have them.
 _NAMES = {
     "en": (

@@ -20,11 +20,10 @@ import pyarrow.compute as pc
 from twofold.data import dates
 from twofold.data import notation as notations
 from twofold.data.candidates import (
-    COMPACT_DAY,
     NUMBER,
     Hints,
-    are_compact_days,
     candidates,
+    compact_of,
     dated,
     is_of_clocks,
 )
@@ -45,7 +44,8 @@ _THOUSANDS = re.compile(r"[-+]?(\d{1,3}|[1-9]\d{0,2}(\.\d{3})+)")
 _WORDED = r"\pL|[<>≤≥]"  # in what stands next to a number
 _EXPONENT = re.compile(r"[-+]?\d(?:[.,](\d+))?([eE])[-+]?\d+")
 _CLOCKED = re.compile(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d(:\d\d)?([.,]\d+)?(Z|[+-]\d\d(:?\d\d)?)?")
-_CLOCK_UNPADDED = re.compile(r"\s*[-+]?\d:")
+_CLOCK_UNPADDED = re.compile(r"\s*[-+]?\d ?[:h]")
+_CLOCK_PADDED = re.compile(r"\s*[-+]?0\d ?[:h]")
 _WITH_UNIT = re.compile(
     r"(?:([^\w\s.,+-]|[A-Z]{3}) ?)?[-+]?\d[\d.,]*(\s?[^\W\d_]{2,8}|\s[^\W\d_]| ?[^\w\s.,])?"
 )
@@ -94,7 +94,9 @@ class Detector:
         self._digits = ""  # as in `Notation`
         self._signed = [0, 0]  # cells with a plus sign, and without
         self._times = {"clock": False, "fraction": False}
-        self._are_days: bool | None = None  # whether all whole numbers are days, 20210131
+        # How all whole numbers are days, 20210131, or months; None if they are not.
+        self._compact: Notation | None = None
+        self._may_be_compact = True
 
     def add(self, cells: Any) -> Any:
         """Look at the next cells, a chunked array of text in which empty cells are null.
@@ -148,11 +150,13 @@ class Detector:
 
     def _look_for_days(self, cells: Any, kind: str) -> None:
         """Find out whether all whole numbers are days, as in 20210131."""
-        if self._are_days is False or kind != "int64" or not are_compact_days(self._sample[:50]):
-            self._are_days = False
+        self._compact = compact_of(self._sample[:50]) if self._may_be_compact else None
+        if kind != "int64" or self._compact is None:
+            self._compact, self._may_be_compact = None, False
             return
-        read = COMPACT_DAY.matches(cells)
-        self._are_days = pc.sum(read).as_py() == len(cells) - cells.null_count
+        read = self._compact.matches(cells)
+        if pc.sum(read).as_py() != len(cells) - cells.null_count:
+            self._compact, self._may_be_compact = None, False
 
     def _look_for_codes(self, cells: Any, first: int) -> None:
         """Find whole numbers with leading zeros, or long ones with a plus: codes and telephones."""
@@ -232,7 +236,7 @@ class Detector:
                 if before and of_numbers and (self._plain == "int64" or notation.decimal == "."):
                     candidate.n_read = before
                     candidate.has_point = self._plain == "double"
-                elif before and self._are_days and notation == COMPACT_DAY:
+                elif before and notation == self._compact:
                     candidate.n_read = before
                 elif before and self._first is not None:
                     candidate.n_others = before
@@ -338,8 +342,8 @@ class Detector:
                 return self._text(
                     f"numbers written as codes (row {self._code[1]}: {self._code[0]!r})"
                 )
-            if self._are_days and "number" not in (hints.wanted, known.type if known else ""):
-                return replace(COMPACT_DAY, arrow="date32[day]")
+            if self._compact and "number" not in (hints.wanted, known.type if known else ""):
+                return replace(self._compact, arrow="date32[day]")
             if known is None and self._are_versions():
                 return self._text("versions, and not numbers")
             return _written_alike(replace(NUMBER, arrow=self._plain), self._known_cells())
@@ -474,7 +478,8 @@ class Detector:
         return replace(
             notation,
             pattern=dates.with_case(notation.pattern, cells),
-            padded=not any(map(_CLOCK_UNPADDED.match, cells)),
+            padded=not any(map(_CLOCK_UNPADDED.match, cells))
+            and ("%m" not in notation.pattern or any(map(_CLOCK_PADDED.match, cells))),
             decimals=max(places, default=-1),
             plus=notation.is_duration and _has_plus(cells),
         )

@@ -19,7 +19,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from twofold.data import clocks, dates
-from twofold.data.dates import COMPACT_DAY
+from twofold.data.dates import COMPACT_DAY, COMPACT_MONTH
 
 KEY = b"twofold.notation"
 ID_KEY = b"twofold.id"
@@ -346,7 +346,7 @@ class Notation:
             )
         pattern = dates.strptime_pattern(self.pattern, self.language)
         read = pc.strptime(cells, format=pattern, unit="s", error_is_null=True)
-        if self.pattern == COMPACT_DAY:  # numbers could be days that there are not
+        if self.pattern in (COMPACT_DAY, COMPACT_MONTH):  # numbers could be days that there are not
             same = pc.equal(pc.strftime(read, format=self.pattern, locale="C"), cells)
             read = pc.if_else(same, read, None)
         return read.cast(self.kind)
