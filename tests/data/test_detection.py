@@ -310,3 +310,22 @@ def test_months_and_durations_in_words(cells: list[str], pattern: str) -> None:
     detector = Detector("x")
     detector.add(pa.chunked_array([cells]))
     assert detector.settle().pattern == pattern
+
+
+@pytest.mark.parametrize("sign", "~≈±")
+def test_signs_that_all_numbers_have_are_written_before_new_ones(sign: str) -> None:
+    detector = Detector("x")
+    detector.add(pa.chunked_array([[f"{sign}{i * 7}" for i in range(1, 40)]]))
+    found = detector.settle()
+    assert (found.type, found.prefix, found.marked) == ("number", sign, False)
+    assert found.write(pa.array([12.0])).to_pylist() == [f"{sign}12"]
+
+
+def test_classes_that_begin_at_numbers_are_not_below_0() -> None:
+    for cells in (["50-", "55-", "60-"] * 9, ["18+", "21+", "65+"] * 9):
+        detector = Detector("age")
+        detector.add(pa.chunked_array([cells]))
+        assert detector.settle().type == "text"
+    detector = Detector("paid")
+    detector.add(pa.chunked_array([["50-", "55", "60-", "1"] * 9]))
+    assert detector.settle().minus == "1-"

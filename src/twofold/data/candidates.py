@@ -20,6 +20,7 @@ _CURRENCY = (
     *("PLN", "CZK", "HUF", "RUB", "TRY", "KRW", "SGD", "HKD", "Fr.", "kr.", "kr", "Rs.", "Rs"),
 )
 _BEHIND_ONLY = ("%", "‰", "zł", "Kč", "Ft", "лв", "руб.", "руб", "р.", "円", "元", "원", "TL", "万")
+_ABOUT = ("~", "≈", "±")
 _GAP = rf"[\s{SPACES}]*"
 _SUFFIX = rf"\d[.,]?(?P<suffix>{_GAP}(?:{'|'.join(map(re.escape, (*_CURRENCY, *_BEHIND_ONLY)))}))$"
 _UNIT = (
@@ -195,10 +196,10 @@ def _minus(sample: Any) -> str:
 
 
 def _affix(sample: Any) -> tuple[str, str]:
-    """Return the sign of a currency, percent or a unit that most cells have, before and after."""
+    """Return the sign of a currency, "about", percent or a unit that most cells have."""
     prefix = ""
     cells: list[str] = pc.utf8_trim_whitespace(sample[:200]).to_pylist()
-    for mark in _CURRENCY:
+    for mark in (*_CURRENCY, *_ABOUT):
         bare = [c.lstrip(" -+(") for c in cells]
         with_mark = [c for c in bare if c.startswith(mark)]
         if 2 * len(with_mark) > len(cells):

@@ -45,6 +45,7 @@ _WORDED = r"\pL|[<>≤≥]"  # in what stands next to a number
 _EXPONENT = re.compile(r"[-+]?\d(?:[.,](\d+))?([eE])[-+]?\d+")
 _CLOCKED = re.compile(r"\d{4}-\d\d-\d\d([T ])\d\d:\d\d(:\d\d)?([.,]\d+)?(Z|[+-]\d\d(:?\d\d)?)?")
 _CLOCK_UNPADDED = re.compile(r"\s*[-+]?\d ?[:h]")
+_CLASS = re.compile(r"\s*\d+\s?[-+]\s*")
 _CLOCK_PADDED = re.compile(r"\s*[-+]?0\d ?[:h]")
 _WITH_UNIT = re.compile(
     r"(?:([^\w\s.,+-]|[A-Z]{3}) ?)?[-+]?\d[\d.,]*(\s?[^\W\d_]{2,8}|\s[^\W\d_]| ?[^\w\s.,])?"
@@ -357,6 +358,8 @@ class Detector:
         if notation.type == "number" and notation.is_plain and self._code is not None:
             return self._text(f"numbers written as codes (row {self._code[1]}: {self._code[0]!r})")
         others = tuple(sorted(chosen.others)) if chosen.n_others else ()
+        if self._are_classes(notation):
+            return self._text("classes, and not numbers")
         typed = self._typed(chosen, decimal)
         note = typed.note
         if others:
@@ -393,6 +396,14 @@ class Detector:
         """Whether there are enough different numbers, or times, whatever their marks."""
         bare = (re.sub(notations.MARKS, "", c.strip()) for c in self._known_cells())
         return len(set(bare)) >= _FEWEST_NUMBERS
+
+    def _are_classes(self, notation: Notation) -> bool:
+        """Whether cells are "50-", "60-" or "50+", "60+": from there on, and not below 0."""
+        asked = self._hints.wanted or self._hints.known is not None
+        if asked or notation.type != "number" or notation.pattern:
+            return False
+        cells = self._known_cells()
+        return bool(cells) and all(map(_CLASS.fullmatch, cells))
 
     def _are_versions(self) -> bool:
         """Whether cells of a column named so are like 1.9 and 1.10, which is the later one."""
