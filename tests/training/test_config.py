@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from twofold import Autoencoder
+from twofold.nn.corruption import Masking
 from twofold.training.config import (
     TrainingConfig,
     automatic_batch_size,
@@ -147,6 +149,23 @@ def test_the_automatic_number_of_epochs_is_between_4_and_200(n_rows: int) -> Non
 @pytest.mark.parametrize("width", [1, 20, 784, 10**6])
 def test_the_automatic_learning_rate_is_a_step_size(optimizer: str, width: int) -> None:
     assert 0 < resolve(width=width, optimizer=optimizer).learning_rate <= 1.5
+
+
+@pytest.mark.parametrize(
+    ("fan_in", "usual"), [(128, 0.00707), (256, 0.005), (512, 0.00354), (800, 0.00283)]
+)
+def test_narrower_tables_are_learned_at_up_to_twice_the_rate(fan_in: int, usual: float) -> None:
+    settings = Autoencoder().get_params(deep=False)
+    plans = [TrainingConfig.resolve(settings, 1000, 16, fan_in, n_columns=n) for n in (None, 16)]
+    rates = [plan.learning_rate for plan in plans]
+    times = max(1.0, 2 / math.sqrt(fan_in / 128))
+    assert rates == pytest.approx([usual, usual * times], rel=2e-3)
+
+
+def test_where_cells_are_hidden_tables_are_learned_at_the_usual_rate() -> None:
+    settings = Autoencoder(corruption=Masking(0.1)).get_params(deep=False)
+    plan = TrainingConfig.resolve(settings, 1000, 16, 128, n_columns=16)
+    assert plan.learning_rate == pytest.approx(0.00707, rel=2e-3)
 
 
 @pytest.mark.parametrize(
