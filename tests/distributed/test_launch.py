@@ -263,32 +263,23 @@ def test_one_worker_takes_streams_of_rows(name: str) -> None:
     assert_same(found.model, Autoencoder(**OPTIONS).fit(TABLE))
 
 
-@pytest.fixture(scope="module")
-def interrupted() -> tuple[launch.Outcome, list[str]]:
-    """What two workers make of a stream of rows until Ctrl-C, and what is said of that."""
-
-    def interrupt(event: Event) -> None:
-        if event.kind == "epoch" and event.epoch == 1:
-            raise KeyboardInterrupt
-
-    model, rows = Autoencoder(**OPTIONS | {"epochs": 100_000, "patience": None}), TABLE.to_reader()
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(memory, "available", lambda: 1000.0)  # so that the stream goes to files
-        with pytest.warns(InterruptedWarning) as caught:
-            found = launch.fit(model, rows, workers=2, callbacks=[interrupt])
-    return found, [str(w.message) for w in caught if w.category is InterruptedWarning]
-
-
-def test_two_workers_take_a_stream_of_rows(interrupted: tuple[launch.Outcome, list[str]]) -> None:
-    found, _ = interrupted
+def test_two_workers_take_a_stream_of_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory, "available", lambda: 1000.0)  # so that it goes to files
+    found = launch.fit(Autoencoder(**OPTIONS), TABLE.to_reader(), workers=2)
     assert found.n_rows == len(X)
     assert list(found.model.schema_.names) == TABLE.schema.names
 
 
-def test_an_interrupted_run_names_no_folder_that_is_gone(
-    interrupted: tuple[launch.Outcome, list[str]],
-) -> None:
-    found, (said,) = interrupted
+def test_an_interrupted_run_names_no_folder_that_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupt(event: Event) -> None:
+        if event.kind == "epoch" and event.epoch == 1:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(memory, "available", lambda: 1000.0)  # so that the stream goes to files
+    model = Autoencoder(**OPTIONS | {"epochs": 100_000, "patience": None})
+    with pytest.warns(InterruptedWarning) as caught:
+        found = launch.fit(model, TABLE.to_reader(), workers=2, callbacks=[interrupt])
+    (said,) = [str(w.message) for w in caught if w.category is InterruptedWarning]
     assert 0 < len(found.model.history_) < 100_000
     assert "interrupted after" in said
     assert said.endswith("the model holds the best weights until then.")

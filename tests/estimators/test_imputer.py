@@ -237,7 +237,7 @@ def test_reads_files(tmp_path: Any) -> None:
 
 
 def test_progress_is_shown_of_all_that_is_fitted(capsys: pytest.CaptureFixture[str]) -> None:
-    Imputer(random_state=0).fit(X)
+    Imputer(QUICK).fit(X)
     assert capsys.readouterr().err == ""
     Imputer(random_state=0, verbose=1).fit(X)
     lines = capsys.readouterr().err.splitlines()
