@@ -21,9 +21,8 @@ help: ## list these targets
 demo: $(NATIVE) ## train a tied autoencoder on images and show what it can do (ARGS="--epochs 2")
 	@$(VENV)/bin/twofold demo $(ARGS)
 
-# Three processes keep two cores busy: tests of clusters, servers and pages wait for processes of their own.
 test: $(NATIVE) ## run the tests (ARGS="-k schema")
-	@$(VENV)/bin/python -m pytest -n 3 --dist worksteal $(ARGS)
+	@$(VENV)/bin/python -m pytest -n 2 --dist worksteal $(ARGS)
 
 gpu: $(NATIVE) ## run the tests of everything that a GPU computes; they are skipped where there is none
 	@$(VENV)/bin/python -m pytest -n 0 -m gpu $(ARGS)
