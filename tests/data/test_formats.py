@@ -129,7 +129,28 @@ def test_packed_text_is_read(suffix: str, pack: Callable[[bytes], bytes], tmp_pa
     assert files.load(path).to_pylist() == [{"a": 1, "b": 2}, {"a": 3, "b": 4}]
 
 
-def test_an_archive_of_several_files_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "x.csv.zip").write_bytes(zipped("a.csv", "b.csv")(b"a,b\n1,2\n"))
-    with pytest.raises(DataError, match="Expected an archive of one file, got 2"):
-        files.load(tmp_path / "x.csv.zip")
+def locked(content: bytes) -> bytes:
+    """Return an archive whose file says that it needs a password."""
+    archive = bytearray(zipped("a.csv")(content))
+    for flags in (6, archive.index(b"PK\1\2") + 8):
+        archive[flags] |= 1
+    return bytes(archive)
+
+
+@pytest.mark.parametrize(
+    ("suffix", "pack", "said"),
+    [
+        ("zip", zipped("a.csv", "b.csv"), "as ZIP: Expected one file in it, got 2. Unpack it"),
+        ("zip", locked, "as ZIP: Expected a file without a password. Unpack it"),
+        ("zip", bytes, "as ZIP: File is not a zip file"),
+        ("xz", bytes, "as XZ: Input format not supported"),
+        ("xz", lambda content: lzma.compress(content)[:-20], "as XZ: Compressed data ended"),
+    ],
+)
+def test_what_cannot_be_unpacked_is_refused(
+    suffix: str, pack: Callable[[bytes], bytes], said: str, tmp_path: Path
+) -> None:
+    path = tmp_path / f"x.csv.{suffix}"
+    path.write_bytes(pack(b"a,b\n1,2\n"))
+    with pytest.raises(DataError, match=f"{path.name} cannot be read {said}"):
+        files.load(path)

@@ -296,10 +296,9 @@ def unpack(content: bytes, suffix: str) -> bytes:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
             names = [n for n in archive.namelist() if n[-1] != "/" and "__MACOSX" not in n]
             if len(names) != 1:
-                raise DataError(
-                    f"Expected an archive of one file, got {len(names):,}. Unpack it, and pass the "
-                    f"folder."
-                )
+                raise ValueError(f"Expected one file in it, got {len(names):,}. Unpack it")
+            if archive.getinfo(names[0]).flag_bits & 1:
+                raise ValueError("Expected a file without a password. Unpack it")
             return archive.read(names[0])
     codec = {".zst": "zstd", ".bz2": "bz2", ".lz4": "lz4"}[suffix]
     with pa.CompressedInputStream(pa.BufferReader(content), codec) as stream:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import lzma
 import math
 import os
 import zipfile
@@ -198,7 +199,7 @@ def readable(path: str | Path) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except (*broken, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (*broken, EOFError, zipfile.BadZipFile, zlib.error, lzma.LZMAError) as error:
         kind = Path(path).suffix[1:].upper()
         raise DataError(f"{path} cannot be read as {kind}: {_reason(error)}.") from error
 

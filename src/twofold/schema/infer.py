@@ -48,9 +48,7 @@ _FURTHEST = 100.0  # times that far cells widen a histogram's unit: a code for "
 
 _PROSE = 4.0  # words per cell of free text: names and titles have fewer
 _EXAMPLE = 40  # letters
-_CHECKED = (
-    0.5  # share of the rows below which a column of one value is taken for a box that is ticked
-)
+_CHECKED = 0.5  # share of the rows below which a column of one value is a box that is ticked
 _NAMED = 0.9  # share of the rows that what names them is in
 _LEAST_LEVELS_OF_TIMES, _MOST_LOOKED_AT = 5, 1000  # different texts
 ROW_NAMES = "names the rows"
